@@ -1,0 +1,63 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Public names of anomalib-aoissl, each loaded when it is first read.
+
+The start-up hook imports this package in every interpreter, so nothing heavy
+may be imported here (PEP 562 makes the names lazy). A new public name is one
+line in ``_EXPORTS`` and its twin in the block for type checkers.
+"""
+
+# Type checkers take this name to be true. Importing it from `typing` would make
+# every start of the interpreter several milliseconds longer.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
+    from anomalib_aoissl.data.wire_bond import WireBond as WireBond
+    from anomalib_aoissl.encoder import PatchEncoder as PatchEncoder
+    from anomalib_aoissl.inference import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
+    from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
+
+    __version__: str
+
+_EXPORTS = {
+    "AOISSLRetrieval": "anomalib_aoissl.retrieval.lightning_model",
+    "PatchEncoder": "anomalib_aoissl.encoder",
+    "SegmentationFolder": "anomalib_aoissl.data.folder",
+    "SegmentationOpenVINOInferencer": "anomalib_aoissl.inference",
+    "WireBond": "anomalib_aoissl.data.wire_bond",
+}
+
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module and keep it.
+
+    Raises:
+        AttributeError: If the package has no such public name.
+    """
+    if name == "__version__":
+        value: object = _version()
+    elif name in _EXPORTS:
+        from importlib import import_module
+
+        value = getattr(import_module(_EXPORTS[name]), name)
+    else:
+        msg = f"module 'anomalib_aoissl' has no attribute {name!r}; its public names are {', '.join(__all__)}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("anomalib-aoissl")
+    except PackageNotFoundError:  # a source tree on sys.path that was never installed
+        return "0+unknown"

@@ -1,0 +1,98 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the datamodules share: records become datasets, and anomalib's label-based splitting stays out of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .dataset import SegmentationDataset
+from .description import DatasetDescription
+from .listing import Record
+from .splitting import Splits, split_by_device, split_by_ratio
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+class SegmentationDataModuleMixin:
+    """Records to train, val and test data.
+
+    A mixin, since anomalib finds only direct children of its datamodule. A datamodule mixes it in before
+    ``AnomalibDataModule`` and defines `load_splits`.
+    """
+
+    illuminations: list[str] | None = None
+    bit_depth: int | None = None
+    unlabelled_dir: Path | None = None
+    description: DatasetDescription | None = None
+    train_devices: list[str] | None
+    val_devices: list[str] | None
+    test_devices: list[str] | None
+    val_ratio: float
+    test_ratio: float
+    seed: int | None
+    val_data: SegmentationDataset
+
+    @abstractmethod
+    def load_splits(self) -> tuple[DatasetDescription, Splits]:
+        """Return the description and the checked records of each split; called once, before training."""
+
+    def split(self, records: Sequence[Record]) -> Splits:
+        """Return the records by device where train or test devices are named, and by ratio where not."""
+        seed = self.seed or 0
+        if self.train_devices is None and self.test_devices is None:
+            return split_by_ratio(records, val_ratio=self.val_ratio, test_ratio=self.test_ratio, seed=seed)
+        return split_by_device(
+            records,
+            train_devices=self.train_devices,
+            val_devices=self.val_devices,
+            test_devices=self.test_devices,
+            val_ratio=self.val_ratio,
+            seed=seed,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, background first; the datamodule is set up if it was not.
+
+        Raises:
+            DatasetError: If the files of the dataset are at fault.
+        """
+        if self.description is None:
+            self._setup()
+        if self.description is None:  # pragma: no cover - _setup sets it or raises
+            msg = "The datamodule has no description."
+            raise RuntimeError(msg)
+        return self.description.classes
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that make one item: the argument, else what the dataset says of itself."""
+        if self.illuminations is not None:
+            return tuple(self.illuminations)
+        return self.description.illuminations if self.description is not None else ()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        """Make the datasets of the splits."""
+        self.description, splits = self.load_splits()
+        for name in ("train", "val", "test"):
+            records = getattr(splits, name)
+            data = SegmentationDataset(
+                records, self.description, name, illuminations=self.suffixes, bit_depth=self.bit_depth
+            )
+            setattr(self, f"{name}_data", data)
+
+    def _create_test_split(self) -> None:
+        """Keep the test split as it is: anomalib would take out the images that it calls normal."""
+
+    def _create_val_split(self) -> None:
+        """Keep the validation split as it is."""
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Return the validation loader; empty where no image is left for validation."""
+        return super().val_dataloader() if len(self.val_data) else []  # type: ignore[misc]

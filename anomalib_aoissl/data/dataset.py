@@ -1,0 +1,122 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The dataset that reads records from disk as segmentation items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataset
+from anomalib.data.utils import LabelName
+from torchvision.transforms.v2 import Transform
+from torchvision.tv_tensors import Image, Mask
+
+from .description import DatasetDescription
+from .file_format import FileFormat
+from .indices import BACKGROUND_INDEX, IGNORE_INDEX
+from .items import SegmentationBatch, SegmentationItem
+from .listing import Record
+from .reading import read_illuminations, read_mask
+
+
+class SegmentationDataset(AnomalibDataset):
+    """Images with class-index masks, one item for each record.
+
+    Args:
+        records: The items on disk.
+        description: Class names and how the masks are coded.
+        split: "train", "val" or "test".
+        illuminations: Suffixes of the files that make one item.
+        bit_depth: Bits that the camera uses of a 16-bit file.
+        augmentations: Torchvision v2 transform of image and mask together.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        description: DatasetDescription,
+        split: str,
+        *,
+        illuminations: Sequence[str] = (),
+        bit_depth: int | None = None,
+        augmentations: Transform | None = None,
+    ) -> None:
+        super().__init__(augmentations)
+        self.description = description
+        self.illuminations = tuple(illuminations)
+        self.bit_depth = bit_depth
+        self.samples = _table(records, split)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return self.description.classes
+
+    @property
+    def file_format(self) -> FileFormat:
+        """How the files of an item are read."""
+        return FileFormat(self.illuminations, self.bit_depth)
+
+    @property
+    def collate_fn(self) -> Callable[[list[SegmentationItem]], SegmentationBatch]:
+        """The function that makes a batch of items."""
+        return SegmentationBatch.collate
+
+    def __getitem__(self, index: int) -> SegmentationItem:
+        """Return one item, augmented; an item without a mask has none, and no label."""
+        sample = self.samples.iloc[index]
+        image: torch.Tensor = Image(torch.from_numpy(read_illuminations(sample.illumination_paths, self.bit_depth)))
+        mask = self._mask(sample.mask_path)
+        if self.augmentations:
+            image, mask = self.augmentations(image, mask) if mask is not None else (self.augmentations(image), None)
+        return SegmentationItem(
+            image=image,
+            gt_mask=mask,
+            gt_label=None if mask is None else has_foreground(mask),
+            image_path=sample.image_path,
+            mask_path=sample.mask_path or None,
+            device_name=sample.device_name,
+        )
+
+    def _mask(self, path: str) -> torch.Tensor | None:
+        """Return the class-index mask, or None where the item has none."""
+        if not path:
+            return None
+        mask = read_mask(
+            path,
+            num_classes=len(self.description.classes),
+            ignore_index=self.description.ignore_index,
+            colours=self.description.colours,
+        )
+        return Mask(torch.from_numpy(mask))
+
+
+def has_foreground(mask: torch.Tensor) -> torch.Tensor:
+    """Return a boolean scalar: whether any pixel of the mask is of a class other than background and ignore."""
+    return ((mask != BACKGROUND_INDEX) & (mask != IGNORE_INDEX)).any()
+
+
+def _table(records: Sequence[Record], split: str) -> pd.DataFrame:
+    """Return anomalib's table of samples, with the illuminations and the device beside its own columns."""
+    rows = [
+        {
+            "image_path": str(record.image_paths[0]),
+            "illumination_paths": tuple(str(path) for path in record.image_paths),
+            "mask_path": str(record.mask_path) if record.mask_path is not None else "",
+            "label_index": int(LabelName.ABNORMAL if record.mask_path is not None else LabelName.UNKNOWN),
+            "device_name": record.device,
+            "split": split,
+        }
+        for record in records
+    ]
+    columns = ["image_path", "illumination_paths", "mask_path", "label_index", "device_name", "split"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.attrs["task"] = TaskType.SEGMENTATION.value
+    return table
+
+

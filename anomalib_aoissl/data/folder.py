@@ -1,0 +1,144 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""`SegmentationFolder`: one's own images and class-index masks, split by folders, by ratio or by device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomalib.data import AnomalibDataModule
+from torchvision.transforms.v2 import Transform
+
+from .checking import check_splits, check_training_masks
+from .datamodule import SegmentationDataModuleMixin
+from .description import DatasetDescription, read_description
+from .errors import DatasetError
+from .listing import Record, list_records
+from .splitting import Splits, select_devices, take_shots
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
+    """Images and class-index masks in folders.
+
+    Three layouts: ``root/{train,val,test}/{images,masks}`` is taken as it is; a flat ``root/{images,masks}`` is split
+    by device where ``train_devices`` or ``test_devices`` is given, and by ratio, device for device, where not. An
+    image and its mask have the same name. The class names come from ``classes``, ``root/dataset.json`` or
+    ``root/classes.txt``.
+
+    Args:
+        root: Folder of the dataset.
+        classes: Names of the classes in the order of their indices, background first.
+        illuminations: Suffixes of the files that make one item, such as ["_ch0", "_ch1"]; default: what
+            dataset.json says, else one file is one item.
+        bit_depth: Bits that the camera uses of a 16-bit file, such as 12; default: all 16.
+        device_pattern: Regular expression searched in an image's name; its first group names the device. Default:
+            ``groups`` of dataset.json, else the image's sub-folder.
+        devices: Use only these devices' images.
+        train_devices: Devices to train on; default: all that are in neither of the other lists.
+        val_devices: Devices to validate on; default: ``val_ratio`` of the training devices' images.
+        test_devices: Devices to test on; default: all that are in neither of the other lists.
+        shots: Labelled images to train on for each device, drawn with the seed; default: all.
+        val_ratio: Share of the images for validation, in [0, 1).
+        test_ratio: Share of the images for testing where no devices are named, in [0, 1).
+        unlabelled_dir: Folder of further pictures without masks, for pretraining; relative to ``root`` or absolute.
+        train_batch_size: Images in a training batch.
+        eval_batch_size: Images in a validation or test batch.
+        num_workers: Processes that read images.
+        train_augmentations: Torchvision v2 transform of training images and masks.
+        val_augmentations: Torchvision v2 transform of validation images and masks.
+        test_augmentations: Torchvision v2 transform of test images and masks.
+        augmentations: Torchvision v2 transform where none of the three is given.
+        seed: Seed of the splits and shots.
+
+    Raises:
+        DatasetError: At setup, if the files are at fault; the message names the file and what was expected.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        classes: list[str] | None = None,
+        illuminations: list[str] | None = None,
+        bit_depth: int | None = None,
+        device_pattern: str | None = None,
+        devices: list[str] | None = None,
+        train_devices: list[str] | None = None,
+        val_devices: list[str] | None = None,
+        test_devices: list[str] | None = None,
+        shots: int | None = None,
+        val_ratio: float = 0.1,
+        test_ratio: float = 0.3,
+        unlabelled_dir: Path | str | None = None,
+        train_batch_size: int = 4,
+        eval_batch_size: int = 4,
+        num_workers: int = 2,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            seed=seed,
+        )
+        self.root = Path(root)
+        self.classes = classes
+        self.illuminations = illuminations
+        self.bit_depth = bit_depth
+        self.device_pattern = device_pattern
+        self.devices = devices
+        self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
+        self.shots = shots
+        self.val_ratio, self.test_ratio = val_ratio, test_ratio
+        self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
+
+    def load_splits(self) -> tuple[DatasetDescription, Splits]:
+        """Return the description and the checked records of each split."""
+        self.description = description = read_description(self.root, self.classes)
+        nested = (self.root / "train" / "images").is_dir()
+        splits = self._nested_splits(description) if nested else self._flat_splits(description)
+        check_splits(splits, description, self.bit_depth)
+        return description, splits
+
+    def _records(self, folder: Path, description: DatasetDescription) -> list[Record]:
+        """Return the records of ``folder/{images,masks}`` that belong to the chosen devices."""
+        records = list_records(
+            folder / "images",
+            folder / "masks",
+            illuminations=self.suffixes,
+            groups=description.groups,
+            device_pattern=self.device_pattern,
+        )
+        return select_devices(records, self.devices)
+
+    def _nested_splits(self, description: DatasetDescription) -> Splits:
+        """Return the splits of ``root/{train,val,test}/{images,masks}``; without val, none is made."""
+        named = [n for n in ("train_devices", "val_devices", "test_devices") if getattr(self, n) is not None]
+        if named:
+            msg = (
+                f"{self.root}: holds train/ and test/ folders, which are the splits; {', '.join(named)} would split "
+                "again. Leave them out (devices= chooses among the images), or use a flat images/ and masks/ folder."
+            )
+            raise DatasetError(msg)
+        parts = {
+            name: self._records(self.root / name, description) if (self.root / name).is_dir() else []
+            for name in SPLIT_NAMES
+        }
+        check_training_masks(parts["train"], self.root / "train" / "masks")
+        return Splits(take_shots(parts["train"], self.shots, self.seed or 0), parts["val"], parts["test"])
+
+    def _flat_splits(self, description: DatasetDescription) -> Splits:
+        """Return the splits of ``root/{images,masks}``, by device or by ratio."""
+        splits = self.split(self._records(self.root, description))
+        check_training_masks(splits.train, self.root / "masks")
+        return Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)

@@ -1,0 +1,174 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The inferencer for exported models: class map at the original size, class names, novelty; it needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from .data.file_format import FileFormat
+from .data.reading import pack_channels
+from .overlay import legend, overlay_mask, resize_mask, write_class_index_png
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+METADATA_PATH = ["framework", "aoissl"]
+"""Where an IR's runtime information holds class names and file format."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the model says of one image.
+
+    Attributes:
+        class_map: ``[H, W]`` uint8 class indices at the image's original size.
+        novelty: ``[H, W]`` float32 at the original size, 0 (looks like a labelled patch) to 2.
+        score: The image's novelty, the largest of its patches'.
+        class_names: Names of the classes in the order of their indices.
+        image: ``[H, W, 3]`` uint8, what was looked at.
+    """
+
+    class_map: np.ndarray
+    novelty: np.ndarray
+    score: float
+    class_names: tuple[str, ...]
+    image: np.ndarray
+
+    def class_shares(self) -> dict[str, float]:
+        """Return the share of the image's pixels that each class has, 0 to 1."""
+        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
+        return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
+
+    def overlay(self) -> Image:
+        """Return the image with the classes' colours over it, and a legend below."""
+        from PIL import Image as PILImage
+
+        picture = PILImage.fromarray(overlay_mask(self.image, self.class_map, len(self.class_names)))
+        strip = legend(self.class_names, picture.width)
+        result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
+        result.paste(picture, (0, 0))
+        result.paste(strip, (0, picture.height))
+        return result
+
+    def save_mask(self, path: str | Path) -> None:
+        """Write the class map as a palette PNG, whole or not at all."""
+        write_class_index_png(path, self.class_map, len(self.class_names))
+
+
+class SegmentationOpenVINOInferencer:
+    """Runs an exported model (``.xml`` or ``.onnx``) with OpenVINO, from files or arrays to `Segmentation`.
+
+    Args:
+        path: The IR's ``.xml`` or an ``.onnx`` file.
+        device: OpenVINO device.
+        config: OpenVINO configuration. By default floats are computed in 32 bits: where a processor has bfloat16,
+            OpenVINO would use it, and novelty, a small difference of large similarities, loses its digits.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the model carries no class names, hence was not exported by this plugin.
+    """
+
+    def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
+            raise ImportError(msg) from error
+        path = Path(path)
+        if not path.is_file():
+            msg = f"{path}: the model does not exist. Export one: anomalib export --export_type openvino."
+            raise FileNotFoundError(msg)
+        core = openvino.Core()
+        model = core.read_model(path)
+        metadata = _metadata(model, path)
+        self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
+        self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
+        self.in_channels = int(model.input(0).partial_shape[1].get_length())
+        self._compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config)
+
+    def predict(self, image: str | Path | np.ndarray) -> Segmentation:
+        """Return the segmentation of one image.
+
+        Args:
+            image: A file, read as the model's training data was, with its other illuminations beside it; or an array
+                ``[H, W]``, ``[H, W, C]``, uint8, uint16 (full range) or float in [0, 1], C illuminations or colours.
+
+        Raises:
+            DatasetError: If the file cannot be read.
+            TypeError: If the array is of another type.
+            ValueError: If its shape is another, or its channels do not fit the model.
+        """
+        planes = self.file_format.read(image) if isinstance(image, str | Path) else _planes(image)
+        return next(self._segment(planes[np.newaxis]))
+
+    def predict_batch(self, images: Sequence[str | Path | np.ndarray]) -> list[Segmentation]:
+        """Return the segmentation of each image; all must have one size.
+
+        Raises:
+            ValueError: If the sizes differ, and as `predict`.
+        """
+        planes = [self.file_format.read(i) if isinstance(i, str | Path) else _planes(i) for i in images]
+        sizes = {plane.shape for plane in planes}
+        if len(sizes) != 1:
+            msg = f"A batch needs images of one size and channel count, got {sorted(sizes)}."
+            raise ValueError(msg)
+        return list(self._segment(np.stack(planes)))
+
+    def _segment(self, images: np.ndarray) -> Iterator[Segmentation]:
+        """Yield the segmentation of each of the images ``[B, C, H, W]``."""
+        if images.shape[1] != self.in_channels:
+            msg = f"The model takes {self.in_channels} planes, the image has {images.shape[1]}."
+            raise ValueError(msg)
+        outputs = self._compiled(np.ascontiguousarray(images))
+        height, width = images.shape[-2:]
+        for index, planes in enumerate(images):
+            yield Segmentation(
+                class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
+                novelty=cv2.resize(outputs["anomaly_map"][index, 0], (width, height), interpolation=cv2.INTER_LINEAR),
+                score=float(outputs["pred_score"][index]),
+                class_names=self.class_names,
+                image=_picture(planes),
+            )
+
+
+def _metadata(model: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401
+    """Return the plain data that the export put into the model."""
+    if not model.has_rt_info(METADATA_PATH):
+        msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
+        raise ValueError(msg)
+    return json.loads(model.get_rt_info(METADATA_PATH).astype(str))
+
+
+def _planes(image: np.ndarray) -> np.ndarray:
+    """Return an array ``[H, W]`` or ``[H, W, C]`` as packed float32 planes ``[P, H, W]`` in [0, 1]."""
+    if not isinstance(image, np.ndarray):
+        msg = f"An image must be a path or a numpy.ndarray, got {type(image).__name__}."
+        raise TypeError(msg)
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    if image.ndim != 3:
+        msg = f"An image must have the shape [H, W] or [H, W, C], got {image.shape}."
+        raise ValueError(msg)
+    if image.dtype in (np.uint8, np.uint16):
+        image = image.astype(np.float32) / np.iinfo(image.dtype).max
+    elif image.dtype.kind != "f" or (image.size and (image.min() < 0 or image.max() > 1)):
+        msg = f"An image must be uint8, uint16, or float in [0, 1]; got {image.dtype}."
+        raise TypeError(msg)
+    return pack_channels(np.moveaxis(image.astype(np.float32), -1, 0))
+
+
+def _picture(planes: np.ndarray) -> np.ndarray:
+    """Return planes ``[P, H, W]`` in [0, 1] as a picture ``[H, W, 3]`` uint8."""
+    shown = planes[:3] if len(planes) >= 3 else np.repeat(planes[:1], 3, axis=0)
+    return np.ascontiguousarray((255 * shown).round().astype(np.uint8).transpose(1, 2, 0))

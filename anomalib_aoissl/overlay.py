@@ -1,0 +1,96 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of masks: one colour for each class, overlays, a legend, and class-index PNGs; needs no torch."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+from .files import whole_file
+
+# Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
+_OKABE_ITO = (
+    (0, 0, 0),
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+_IGNORE_COLOUR = (255, 255, 255)
+_GOLDEN_RATIO = 0.618034
+_ALPHA = 0.6
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """Return a colour for each mask value, ``[256, 3]`` uint8; the classes' are distinct, ignore is white."""
+    colours = np.full((256, 3), 128, dtype=np.uint8)
+    colours[: len(_OKABE_ITO)] = _OKABE_ITO
+    for index in range(len(_OKABE_ITO), min(num_classes, IGNORE_INDEX)):
+        hue = (index * _GOLDEN_RATIO) % 1.0  # consecutive hues lie far apart
+        colours[index] = [round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.65, 0.95 - 0.3 * (index % 2))]
+    colours[IGNORE_INDEX] = _IGNORE_COLOUR
+    return colours
+
+
+def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the picture ``[H, W, 3]`` uint8 with the classes' colours laid over it; background stays clear.
+
+    Args:
+        picture: ``[H, W, 3]`` uint8.
+        mask: ``[H, W]`` uint8 class indices of the same size.
+        num_classes: C.
+    """
+    coloured = palette(num_classes)[mask].astype(np.float32)  # [H, W, 3]
+    covered = (mask != BACKGROUND_INDEX)[..., np.newaxis]
+    blended = (1 - _ALPHA) * picture + _ALPHA * coloured
+    return np.where(covered, blended, picture).round().astype(np.uint8)
+
+
+def legend(class_names: Sequence[str], width: int, height: int = 28) -> Image.Image:
+    """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines."""
+    font = ImageFont.load_default(size=round(height * 0.5))
+    colours = palette(len(class_names))
+    places, left, top = [], 8, 0
+    for name in class_names:
+        advance = height + round(font.getlength(name)) + 16
+        if left + advance > width and left > 8:
+            left, top = 8, top + height
+        places.append((left, top))
+        left += advance
+    strip = Image.new("RGB", (width, top + height), (24, 24, 24))
+    draw = ImageDraw.Draw(strip)
+    for index, (name, (x, y)) in enumerate(zip(class_names, places, strict=True)):
+        box = (x, y + height // 4, x + height // 2, y + 3 * height // 4)
+        draw.rectangle(box, fill=tuple(int(v) for v in colours[index]), outline=(200, 200, 200))
+        draw.text((x + round(height * 0.75), y + height // 2), name, fill="white", font=font, anchor="lm")
+    return strip
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask at (height, width) px, each pixel that of the nearest."""
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int) -> None:
+    """Write a class-index mask as a palette PNG: programs read the indices, people see colours.
+
+    Args:
+        path: File to write, whole or not at all.
+        mask: ``[H, W]`` uint8 class indices.
+        num_classes: C.
+    """
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
+    image.putpalette(palette(num_classes).flatten().tolist())
+    with whole_file(path) as temporary:
+        image.save(temporary, format="PNG")

@@ -1,0 +1,66 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pre-processor: resize and normalise, the same in training and in the exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+
+class SegmentationPreProcessor(PreProcessor):
+    """Anomalib's pre-processor whose exported form keeps the antialiasing.
+
+    Anomalib switches antialiasing off for the export, since ONNX has no antialiased resize of its tensors' sizes. A
+    graph then sees other pixels than the bank was filled with, and thin wires break up. Here the exported resize is
+    two matrix products with the same triangle filter, for any input size.
+
+    Args:
+        image_size: (height, width) of the model's input, px.
+        mean: Mean of each plane.
+        std: Standard deviation of each plane.
+    """
+
+    def __init__(self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(Compose([Resize(list(image_size), antialias=True), Normalize(list(mean), list(std))]))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, H, W]`` in [0, 1] as normalised ``[B, C, height, width]``; traceable."""
+        transforms = self.transform.transforms if isinstance(self.transform, Compose) else [self.transform]
+        for transform in transforms:
+            if isinstance(transform, Resize):
+                height, width = transform.size
+                batch = antialiased_resize(batch, (int(height), int(width)))
+            elif transform is not None:
+                batch = transform(batch)
+        return batch
+
+
+def antialiased_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return images ``[B, C, H, W]`` resized to ``[B, C, h, w]`` with a triangle filter, as matrix products.
+
+    Equal to torchvision's bilinear resize with ``antialias=True``; H and W may be symbolic in an exported graph.
+    """
+    rows = _triangle_weights(images.shape[-2], size[0], images)  # [h, H]
+    columns = _triangle_weights(images.shape[-1], size[1], images)  # [w, W]
+    return rows @ images @ columns.transpose(0, 1)
+
+
+def _triangle_weights(length: int, target: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the weights ``[target, length]`` of a one-dimensional antialiased linear resize.
+
+    Output i has its centre at (i + 0.5) * s in the input, s = length / target, and weighs the input j by
+    max(0, 1 - |j + 0.5 - (i + 0.5) * s| / max(s, 1)), normalised to sum 1. Times 2 * max(length, target) that is
+    max(0, 2 * max(length, target) - |(2j + 1) * target - (2i + 1) * length|): integers, which stay exact where a
+    runtime computes floats in 16 bits.
+    """
+    inputs = torch.arange(length, device=like.device)  # j
+    outputs = torch.arange(target, device=like.device)  # i
+    size = torch.ones_like(inputs).sum()  # the length as a tensor, so that it stays symbolic in a traced graph
+    distance = ((2 * inputs + 1) * target - (2 * outputs[:, None] + 1) * size).abs()
+    weights = (2 * size.clamp(min=target) - distance).clamp(min=0)  # [target, length]
+    return weights.to(like.dtype) / weights.sum(dim=1, keepdim=True).to(like.dtype)

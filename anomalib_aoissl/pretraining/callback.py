@@ -1,0 +1,204 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The callback that pretrains a model's encoder before the model's own training: when, on what, and what is kept."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from timm.models import VisionTransformer
+
+from anomalib_aoissl.encoder import PatchEncoder
+
+from .artefact import cache_folder, cache_key, copy_folder, load_weights
+from .augmentation import Light
+from .images import ImageFiles, fingerprint, pretraining_images
+from .labelled import probe_images
+from .objective import Objective
+from .run import Run
+from .training import Optimisation
+from .watching import Labelled
+
+__all__ = ["PretrainingCallback"]
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainingCallback(Callback):
+    """Pretrains ``pl_module.model.encoder`` in ``setup("fit")``; the model's own fit then goes on.
+
+    The images are those of the datamodule's ``unlabelled_dir``, else its training images; masks are read for the probe
+    alone. The same run again (encoder, weights, arguments, images) loads the cached result. Nothing happens when the
+    model's run resumes from a checkpoint.
+
+    Args:
+        max_epochs: Passes over the images.
+        max_steps: Optimiser steps after which to stop before that; -1 for no limit.
+        batch_size: Samples of a batch on each device.
+        accumulate: Batches whose gradients are summed up before a step.
+        crops_per_image: Samples that a picture gives in an epoch.
+        structure: Share of the crops that are placed by gradient energy, in [0, 1]; the others are placed uniformly.
+        gain: Random change of the light's gain, as the exponent of e.
+        gamma: Random change of its gamma, as the exponent of e.
+        noise: Random noise added to the crops, standard deviation where white is 1.
+        blur: Random blur of the crops, largest sigma in px.
+        learning_rate: Peak of the learning rate.
+        weight_decay: Of AdamW.
+        betas: Of AdamW.
+        warmup: Share of the steps in which the rate grows from 0.
+        gradient_clip: Largest norm of the gradient; 0 for no limit.
+        num_workers: Processes that cut crops; 0 cuts them in the training process, which is quick from memory.
+        memory_mb: Memory for decoded pictures, MB.
+        seed: Seed of everything random.
+        probe_every: Epochs between two measures of the encoder; also between two checkpoints.
+        probe_images: Labelled images of the probe on either side, bank and queries; 0 for no probe.
+        collapse_rank: Effective rank of the patch embeddings under which an encoder counts as collapsed.
+        collapse_checks: Measures in a row under that rank that stop the run.
+        save_to: Folder to copy the artefact to, for ``local-dir:``; an older one is replaced.
+        cache_dir: Where results are kept; default: ANOMALIB_AOISSL_CACHE, else the user's cache folder.
+        progress_bar: Show a progress bar.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    objective_name: ClassVar[str]
+    objective_arguments: dict[str, Any]
+
+    def __init__(
+        self,
+        max_epochs: int = 200,
+        max_steps: int = -1,
+        batch_size: int = 32,
+        accumulate: int = 1,
+        crops_per_image: int = 1,
+        structure: float = 0.8,
+        gain: float = 0.3,
+        gamma: float = 0.3,
+        noise: float = 0.0,
+        blur: float = 0.0,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.95),
+        warmup: float = 0.1,
+        gradient_clip: float = 1.0,
+        num_workers: int = 0,
+        memory_mb: float = 2048,
+        seed: int = 0,
+        probe_every: int = 10,
+        probe_images: int = 5,
+        collapse_rank: float = 2.0,
+        collapse_checks: int = 3,
+        save_to: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        super().__init__()
+        positive = {
+            "max_epochs": max_epochs, "batch_size": batch_size, "accumulate": accumulate, "probe_every": probe_every,
+            "crops_per_image": crops_per_image, "learning_rate": learning_rate, "collapse_checks": collapse_checks,
+        }  # fmt: skip
+        _check_positive(positive)
+        self.max_epochs, self.max_steps = max_epochs, max_steps
+        self.batch_size, self.accumulate, self.crops_per_image = batch_size, accumulate, crops_per_image
+        self.structure, self.gradient_clip, self.seed = structure, gradient_clip, seed
+        self.light = Light(gain=gain, gamma=gamma, noise=noise, blur=blur)
+        self.optimisation = Optimisation(learning_rate, weight_decay, (betas[0], betas[1]), warmup)
+        self.num_workers, self.memory_mb = num_workers, memory_mb
+        self.probe_every, self.probe_images = probe_every, probe_images
+        self.collapse_rank, self.collapse_checks = collapse_rank, collapse_checks
+        self.save_to, self.cache_dir, self.progress_bar = save_to, cache_dir, progress_bar
+        self.summary = ""
+        """One paragraph about the last run; empty before it."""
+
+    @abstractmethod
+    def build_objective(self, vit: VisionTransformer) -> Objective:
+        """Return the objective around a transformer; called with a seeded global generator."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the result depends on, plain data."""
+        numbers = ("max_epochs", "max_steps", "batch_size", "accumulate", "crops_per_image", "structure")
+        others = ("gradient_clip", "seed", "probe_every", "probe_images")
+        plain = {name: getattr(self, name) for name in (*numbers, *others)}
+        return {**plain, **vars(self.light), **vars(self.optimisation), **self.objective_arguments}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Pretrain the encoder before the fit.
+
+        Raises:
+            ValueError: If the model has no encoder of ours.
+        """
+        if stage != "fit":
+            return
+        if trainer.ckpt_path:
+            logger.info("Pretraining is skipped: the run resumes from %s, which holds the encoder.", trainer.ckpt_path)
+            return
+        encoder = getattr(getattr(pl_module, "model", None), "encoder", None)
+        if not isinstance(encoder, PatchEncoder):
+            msg = (
+                f"{type(self).__name__} pretrains model.encoder of this package's models; {type(pl_module).__name__} "
+                "has none. Use AOISSLRetrieval or AOISSLSegmenter; for another model pretrain with save_to=folder "
+                "first, and give it backbone=local-dir:folder."
+            )
+            raise ValueError(msg)
+        datamodule = getattr(trainer, "datamodule", None)
+        self.pretrain(
+            encoder,
+            pretraining_images(datamodule),
+            labelled=probe_images(datamodule, self.probe_images),
+            bit_depth=getattr(datamodule, "bit_depth", None),
+            trainer=trainer,
+        )
+
+    def pretrain(
+        self,
+        encoder: PatchEncoder,
+        images: Sequence[ImageFiles],
+        *,
+        labelled: Labelled | None = None,
+        bit_depth: int | None = None,
+        trainer: Trainer | None = None,
+        trainer_arguments: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Pretrain an encoder in place, or load the cached result, and return the folder of the artefact.
+
+        Args:
+            encoder: The encoder; only its weights change.
+            images: Files of each picture.
+            labelled: Images of the probe.
+            bit_depth: Bits that the camera uses of a 16-bit file.
+            trainer: Trainer whose devices, precision and strategy are used.
+            trainer_arguments: Arguments of Lightning's Trainer, where there is no ``trainer``.
+        """
+        key = cache_key(encoder, self.objective_name, self.arguments, fingerprint(images))
+        folder = cache_folder(self.cache_dir) / key
+        if folder.is_dir():
+            record = load_weights(encoder.vit, folder)
+            self.summary = record["summary"]
+            logger.info("Pretraining is loaded from %s, the result of the same run before. %s", folder, self.summary)
+        else:
+            with isolate_rng():
+                torch.manual_seed(self.seed)
+                run = Run(self, encoder, images, labelled, bit_depth, folder)
+                self.summary = run.train(trainer, trainer_arguments or {})
+            logger.info("%s", self.summary)
+        if self.save_to is not None and (trainer is None or trainer.is_global_zero):
+            copy_folder(folder, Path(self.save_to))
+        return folder
+
+
+def _check_positive(numbers: Mapping[str, float]) -> None:
+    """Refuse numbers that are not above 0."""
+    for name, value in numbers.items():
+        if not value > 0:
+            msg = f"{name}={value} must be greater than 0."
+            raise ValueError(msg)

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pictures that pretraining sees: their files, and random crops where the structure is. Masks are never read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.listing import list_records
+from anomalib_aoissl.data.reading import read_illuminations
+
+from .augmentation import Crops
+
+__all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_resized"]
+
+ImageFiles = tuple[Path, ...]
+"""The files of one item, one for each light."""
+
+_ENDS = 1 << 16  # bytes read at either end of a file for its fingerprint
+
+
+def pretraining_images(datamodule: object) -> list[ImageFiles]:
+    """Return the files of each item to pretrain on: those of ``unlabelled_dir``, else the training images.
+
+    Raises:
+        DatasetError: If the datamodule has neither, or the folder is missing or empty.
+    """
+    folder = getattr(datamodule, "unlabelled_dir", None)
+    if folder is not None:
+        description = getattr(datamodule, "description", None)
+        lights = getattr(datamodule, "illuminations", None)
+        lights = getattr(description, "illuminations", ()) if lights is None else lights
+        return [record.image_paths for record in list_records(Path(folder), None, illuminations=lights or ())]
+    samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
+    if samples is None or not len(samples):
+        msg = (
+            f"Pretraining found no images: {type(datamodule).__name__} has no unlabelled_dir and no train_data with "
+            "samples. Give the datamodule unlabelled_dir=/path/to/pictures, or training images."
+        )
+        raise DatasetError(msg)
+    column = "illumination_paths" if "illumination_paths" in samples else "image_path"
+    values = samples[column].tolist()
+    return [tuple(Path(p) for p in ((value,) if isinstance(value, str | Path) else value)) for value in values]
+
+
+def fingerprint(images: Sequence[ImageFiles]) -> str:
+    """Return a hash of the images' names, sizes and contents; the folder that they lie in does not count.
+
+    Of a file larger than 128 KiB the first and last 64 KiB are read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for files in images:
+        for path in files:
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size};".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_ENDS))
+                if size > _ENDS:
+                    file.seek(max(size - _ENDS, _ENDS))
+                    digest.update(file.read(_ENDS))
+    return digest.hexdigest()
+
+
+def read_resized(files: ImageFiles, size: tuple[int, int], channels: int, bit_depth: int | None = None) -> torch.Tensor:
+    """Return an item as uint8 planes ``[C, H, W]`` of the given size (height, width) in px.
+
+    Raises:
+        DatasetError: If the files cannot be read, or have another number of planes than the encoder takes.
+    """
+    image = torch.from_numpy(read_illuminations(files, bit_depth))
+    if len(image) != channels:
+        msg = (
+            f"{files[0]}: has {len(image)} planes, but the encoder takes in_channels={channels}. Set in_channels to "
+            "the number of planes (3 for colour and for one to three illuminations), or mend the image."
+        )
+        raise DatasetError(msg)
+    resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return (resized.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+class CropDataset(Dataset[dict[str, torch.Tensor]]):
+    """Random crops of pictures, the same for the same seed, epoch and index.
+
+    Pictures are kept in memory once they are decoded, as uint8 at the encoder's image size, as long as they fit the
+    budget; the others are decoded each time.
+
+    Args:
+        images: Files of each item.
+        size: (height, width) that a picture is resized to before it is cropped, px.
+        channels: Planes of a picture.
+        crops: What is cut from a picture.
+        crops_per_image: Samples that one picture gives in an epoch.
+        seed: Seed of the crops.
+        bit_depth: Bits that the camera uses of a 16-bit file.
+        memory_mb: Budget for decoded pictures, MB; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageFiles],
+        *,
+        size: tuple[int, int],
+        channels: int,
+        crops: Crops,
+        crops_per_image: int = 1,
+        seed: int = 0,
+        bit_depth: int | None = None,
+        memory_mb: float = 2048,
+    ) -> None:
+        self.images = list(images)
+        self.size = size
+        self.channels = channels
+        self.crops = crops
+        self.crops_per_image = crops_per_image
+        self.seed = seed
+        self.bit_depth = bit_depth
+        self.epoch = 0
+        item_bytes = channels * size[0] * size[1]
+        self._kept_items = int(memory_mb * 1e6 // item_bytes)
+        self._memory: dict[int, tuple[torch.Tensor, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.images) * self.crops_per_image
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return the views of one sample by name, uint8 ``[V, C, h, w]``."""
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch, index)) & (2**63 - 1))
+        image, weights = self._picture(index % len(self.images))
+        return self.crops(image, weights, generator)
+
+    def _picture(self, index: int) -> tuple[torch.Tensor, Any]:
+        """Return the decoded picture ``[C, H, W]`` and where its structure is."""
+        if index in self._memory:
+            return self._memory[index]
+        image = read_resized(self.images[index], self.size, self.channels, self.bit_depth)
+        entry = (image, self.crops.weights(image))
+        if len(self._memory) < self._kept_items:
+            self._memory[index] = entry
+        return entry

@@ -1,0 +1,135 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measures that tell whether pretraining works: a frozen-feature probe, and how many dimensions are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn import functional
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+
+__all__ = ["Probe", "effective_rank", "probe_mean_iou", "spectrum_entropy"]
+
+LabelledImage = tuple[torch.Tensor, torch.Tensor]
+"""An image ``[C, H, W]`` in [0, 1] and its class-index mask ``[H, W]``."""
+
+_QUERIES_AT_ONCE = 512
+
+
+class Encoder(Protocol):
+    """What the measures need of an encoder; `PatchEncoder` is one."""
+
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Mean intersection over union of a probe, pooled over all pixels of the queries.
+
+    Attributes:
+        mean_iou: Mean over the classes that occur in the masks or the predictions, in [0, 1].
+        class_iou: Each class's own, in [0, 1]; 0 for a class that does not occur.
+    """
+
+    mean_iou: float
+    class_iou: tuple[float, ...]
+
+
+def probe_mean_iou(
+    encoder: Encoder,
+    bank_items: Iterable[LabelledImage],
+    query_items: Iterable[LabelledImage],
+    *,
+    num_classes: int,
+    neighbours: int = 30,
+    temperature: float = 0.02,
+) -> Probe:
+    """Return how well the labels of the bank, carried over by the nearest patches, fit the query images.
+
+    Each query patch takes the labels, pixel for pixel, of its nearest bank patches (cosine similarity), weighted by the
+    softmax of similarity / temperature [0]. Masks are compared at the encoder's image size; ignored pixels neither
+    vote nor count.
+
+    Args:
+        encoder: Frozen encoder; called without gradients, in the mode it is in.
+        bank_items: Labelled images to search.
+        query_items: Labelled images to predict.
+        num_classes: C, background included.
+        neighbours: Bank patches that vote for a query patch.
+        temperature: Of the votes; smaller trusts the nearest more.
+
+    [0]: Balazevic et al., Towards In-context Scene Understanding, 2023, arXiv 2306.01667.
+    """
+    banks = [_embed(encoder, image, mask) for image, mask in bank_items]
+    rows = torch.cat([embeddings for embeddings, _ in banks])  # [R, D]
+    labels = torch.cat([mask for _, mask in banks])  # [R, S], S = pixels of a patch
+    metric = MulticlassJaccardIndex(num_classes, average="none", ignore_index=IGNORE_INDEX).to(rows.device)
+    for image, mask in query_items:
+        queries, target = _embed(encoder, image, mask)
+        parts = queries.split(_QUERIES_AT_ONCE)
+        predicted = torch.cat([_vote(part, rows, labels, num_classes, neighbours, temperature) for part in parts])
+        metric.update(predicted, target.long())
+    class_iou = metric.compute()
+    occurs = (metric.confmat.sum(0) + metric.confmat.sum(1)) > 0
+    return Probe(float(class_iou[occurs].mean()), tuple(class_iou.tolist()))
+
+
+def effective_rank(embeddings: torch.Tensor) -> float:
+    """Return how many dimensions the embeddings ``[N, D]`` use: exp(`spectrum_entropy`), in [1, min(N, D)] [0].
+
+    It is 1 when all embeddings lie on one line (collapse) and D when all directions vary alike.
+
+    [0]: Roy and Vetterli, The effective rank, 2007, EUSIPCO.
+    """
+    return float(torch.tensor(spectrum_entropy(embeddings), dtype=torch.float64).exp())
+
+
+def spectrum_entropy(embeddings: torch.Tensor) -> float:
+    """Return the entropy in nats of the singular values of the centred embeddings ``[N, D]``, normalised to sum 1.
+
+    Embeddings that are all equal have the entropy 0.
+    """
+    centred = embeddings.double() - embeddings.double().mean(dim=0)
+    covariance = centred.T @ centred  # [D, D]; its eigenvalues are the squared singular values
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0).sqrt()
+    scale = embeddings.double().norm()  # rounding leaves a little of embeddings that are all equal
+    if values.sum() <= 1e-6 * scale or scale == 0:
+        return 0.0
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum())
+
+
+@torch.no_grad()
+def _embed(encoder: Encoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return unit patch embeddings ``[P, D]`` of the resized image and the labels ``[P, S]`` of each patch."""
+    resized = functional.interpolate(image[None], encoder.image_size, mode="bilinear", antialias=True)
+    mean, std = (resized.new_tensor(values).view(1, -1, 1, 1) for values in (encoder.mean, encoder.std))
+    embeddings = encoder((resized - mean) / std)[0].float()
+    labels = functional.interpolate(mask[None, None].float(), encoder.image_size, mode="nearest-exact")
+    patches = functional.unfold(labels, encoder.patch_size, stride=encoder.patch_size)  # [1, S, P]
+    return functional.normalize(embeddings, dim=-1), patches[0].T.to(torch.uint8)
+
+
+def _vote(
+    queries: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, num_classes: int, neighbours: int, temperature: float
+) -> torch.Tensor:
+    """Return the class ``[Q, S]`` of each pixel of the query patches ``[Q, D]``."""
+    similarity, nearest = (queries @ rows.T).topk(min(neighbours, len(rows)), dim=1)  # [Q, K]
+    weights = (similarity / temperature).softmax(dim=1)
+    found = labels[nearest]  # [Q, K, S]
+    # q = queries, k = neighbours, s = pixels of a patch
+    votes = [torch.einsum("qk,qks->qs", weights, (found == index).float()) for index in range(num_classes)]
+    return torch.stack(votes).argmax(dim=0)

@@ -1,0 +1,126 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""`AOISSLRetrieval`: masks of a new image read out of a memory bank of a few labelled ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule, MemoryBankMixin
+from anomalib.visualization import Visualizer
+from torch import nn
+
+from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_size
+
+from .torch_model import RetrievalModel
+
+
+class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
+    """Segmentation by retrieval: nothing is trained, a few labelled images fill a memory bank.
+
+    A frozen vision transformer turns each patch of the labelled images into an embedding. The mask of a new image is
+    the weighted vote of the k most similar patches, pixel by pixel; how dissimilar the nearest is, is the novelty.
+    AOI-SSL, 2026, arXiv 2605.12430.
+
+    Args:
+        encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
+            pretraining wrote, or ``hf-hub:...``; or a mapping with ``architecture`` and ``model_args``.
+        pretrained: Load the encoder's weights; false gives random ones.
+        image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
+        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
+        normalize: Apply the encoder's final layer norm to each block that is read.
+        k: Neighbours that vote for a patch.
+        temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
+        pre_processor: Resizes and normalises; true for the encoder's own size and constants.
+        post_processor: True for none.
+        evaluator: True for mean IoU, IoU of each class and pixel accuracy.
+        visualizer: True for pictures and class-index masks of tested and predicted images.
+
+    Raises:
+        ValueError: If the encoder cannot be made, the image size does not fit it, or k or temperature is out of range.
+    """
+
+    DEFAULTS = {
+        "encoder": DEFAULT_ENCODER,
+        "image_size": (512, 512),
+        "in_channels": 3,
+        "blocks": 1,
+        "normalize": True,
+        "k": 30,
+        "temperature": 0.02,
+    }
+
+    def __init__(
+        self,
+        encoder: str | dict[str, Any] = DEFAULT_ENCODER,
+        pretrained: bool = True,
+        image_size: tuple[int, int] | int = (512, 512),
+        in_channels: int = 3,
+        blocks: int | list[int] = 1,
+        normalize: bool = True,
+        k: int = 30,
+        temperature: float = 0.02,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        # Plain values, since configuration objects among the saved arguments would not load with weights_only.
+        encoder, image_size = plain_encoder(encoder), plain_size(image_size)
+        blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
+        super().__init__(
+            pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.build_model()
+        if pre_processor is True:  # made here, since its size and constants are the encoder's
+            self.pre_processor = self.build_pre_processor()
+
+    def build_model(self) -> None:
+        """Make the retrieval model with an empty bank."""
+        h = self.hparams
+        self.model: RetrievalModel = RetrievalModel(self.build_encoder(), k=h.k, temperature=h.temperature)
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One pass over the labelled images on one device; there is no gradient to clip."""
+        return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Return no optimiser: nothing is trained."""
+        return
+
+    def on_train_start(self) -> None:
+        """Empty the bank for the labelled images of this run."""
+        super().on_train_start()
+        self.model.bank.clear()
+        self._is_fitted.fill_(False)
+
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+        """Put the batch's patches into the bank; the loss is zero."""
+        del args, kwargs
+        size = len(batch.image)
+        names = batch.image_path or [""] * size
+        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
+        return torch.tensor(0.0, requires_grad=True, device=self.device)
+
+    def fit(self) -> None:
+        """Make the patches that were put aside rows of the bank.
+
+        Raises:
+            RuntimeError: If there are none.
+        """
+        self.model.bank.class_names = list(self.class_names)
+        self.model.bank.finish()
+        if not len(self.model.bank):
+            msg = "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
+            raise RuntimeError(msg)

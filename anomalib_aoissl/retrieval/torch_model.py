@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The retrieval model as tensors: extract patch embeddings, match them with the bank, combine the labels."""
+
+from __future__ import annotations
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+from torch.nn import functional
+
+from anomalib_aoissl.encoder import PatchEncoder
+
+from .memory_bank import MemoryBank, patches_to_image
+
+BANK_CHUNK = 16384
+"""Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
+
+
+class RetrievalModel(nn.Module):
+    """Frozen patch encoder and memory bank: normalised images to class indices and novelty.
+
+    The labels of a query patch are those of its k most similar bank patches, weighted by a softmax over their cosine
+    similarities, pixel by pixel [0][1]. Nothing here branches or loops on the number of queries, so that the exported
+    graph takes any batch.
+
+    [0]: AOI-SSL, 2026, arXiv 2605.12430. [1]: Towards In-context Scene Understanding, 2023, arXiv 2306.01667; differs
+    in that labels stay at pixel resolution and the softmax is over k neighbours.
+
+    Args:
+        encoder: The encoder; it is frozen.
+        k: Neighbours that vote; a smaller bank lets all its rows vote.
+        temperature: Of the softmax over the similarities; small values follow the nearest neighbour.
+
+    Raises:
+        ValueError: If k is below 1 or the temperature is not positive.
+    """
+
+    def __init__(self, encoder: PatchEncoder, *, k: int = 30, temperature: float = 0.02) -> None:
+        super().__init__()
+        if k < 1:
+            msg = f"k={k} must be at least 1."
+            raise ValueError(msg)
+        if not temperature > 0:
+            msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
+            raise ValueError(msg)
+        self.encoder = encoder.requires_grad_(False)
+        self.encoder.eval()
+        self.bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
+        self.k = k
+        self.temperature = temperature
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the bank's labels may name."""
+        return len(self.bank.class_names)
+
+    def train(self, mode: bool = True) -> RetrievalModel:
+        """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def extract(self, images: torch.Tensor) -> torch.Tensor:
+        """Return embeddings of unit length ``[B, P, D]`` of normalised images ``[B, C, H, W]``."""
+        with torch.no_grad():
+            return functional.normalize(self.encoder(images), dim=-1, eps=1e-6)
+
+    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
+        """Put normalised labelled images into the bank; searched after ``bank.finish()``."""
+        self.bank.add(self.extract(images), masks, devices, names)
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Return class indices ``[B, 1, H, W]`` uint8, novelty ``[B, 1, H, W]`` in [0, 2] and its maximum ``[B]``.
+
+        Args:
+            images: Normalised images ``[B, C, H, W]`` of the encoder's input size.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        if not len(self.bank):
+            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
+            raise RuntimeError(msg)
+        rows, columns = self.encoder.grid_size
+        queries = self.extract(images).flatten(0, 1)  # [B * P, D]
+        similarities, neighbours = match(queries, self.bank.embeddings, self.k)  # [Q, k], [Q, k]
+        weights = torch.softmax(similarities / self.temperature, dim=-1)  # [Q, k]
+        classes = combine(weights, self.bank.labels[neighbours], self.num_classes)  # [Q, L]
+        patch = self.encoder.patch_size
+        mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), patch)  # [B, H, W]
+        novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [B, 1, rows, columns]
+        size = self.encoder.image_size
+        return InferenceBatch(
+            pred_score=novelty.amax(dim=(1, 2, 3)),
+            anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
+            pred_mask=mask.unsqueeze(1),
+        )
+
+
+def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the k largest inner products ``[Q, k]`` in falling order, and the rows ``[Q, k]`` that they belong to.
+
+    Exact. The bank is compared in chunks, each of which gives its k best; the best of all chunks are the best of all.
+
+    Args:
+        queries: ``[Q, D]``.
+        keys: ``[N, D]``; k is cut to N.
+        k: Neighbours of each query.
+    """
+    values, indices = [], []
+    for start in range(0, len(keys), BANK_CHUNK):
+        chunk = keys[start : start + BANK_CHUNK]
+        best = torch.topk(queries @ chunk.transpose(0, 1), min(k, len(chunk)), dim=-1)
+        values.append(best.values)
+        indices.append(best.indices + start)
+    if len(values) == 1:
+        return values[0], indices[0]
+    candidates = torch.cat(values, dim=-1)  # [Q, chunks * k]
+    best = torch.topk(candidates, min(k, len(keys)), dim=-1)
+    return best.values, torch.cat(indices, dim=-1).gather(-1, best.indices)
+
+
+def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8.
+
+    Pixels of a neighbour that are ignored (255) have no class and so do not vote; where no neighbour votes, the result
+    is the background. Equal sums go to the smaller index.
+
+    Args:
+        weights: ``[Q, k]``, of each neighbour.
+        labels: ``[Q, k, L]`` uint8 class indices of each neighbour's pixels.
+        num_classes: C.
+    """
+    # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
+    rows = weights.unsqueeze(1)  # [Q, 1, k]
+    scores = [torch.bmm(rows, (labels == index).to(weights.dtype)).squeeze(1) for index in range(num_classes)]
+    return torch.stack(scores, dim=-1).argmax(dim=-1).to(torch.uint8)  # [Q, L]

@@ -1,0 +1,140 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The visualizer: image, ground truth, prediction and novelty side by side, and the predicted masks as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anomalib.visualization import ImageVisualizer
+from anomalib.visualization.image.functional import add_text_to_image, apply_colormap, create_image_grid
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from .data.file_format import FileFormat
+from .data.items import SegmentationBatch, SegmentationItem
+from .data.reading import image_size
+from .files import whole_file
+from .overlay import legend, overlay_mask, resize_mask, write_class_index_png
+
+_SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
+_TEXT_SIZE = 18
+
+
+class SegmentationVisualizer(ImageVisualizer):
+    """Writes a picture and a class-index PNG for each image that is tested or predicted.
+
+    The picture stands below ``images/`` and the mask, at the image's original size, below ``masks/`` of the run's
+    folder.
+
+    Args:
+        panel_width: Width of each panel, px; the height follows the image.
+        output_dir: Folder for ``images/`` and ``masks/``; default: the run's folder.
+    """
+
+    def __init__(self, panel_width: int = 480, output_dir: str | Path | None = None) -> None:
+        super().__init__(output_dir=output_dir)
+        self.panel_width = panel_width
+        self.class_names: tuple[str, ...] = ()
+        self.file_format = FileFormat()
+
+    def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None:
+        """Take the names for the legend, and how the pictures' files are read."""
+        self.class_names = tuple(class_names)
+        self.file_format = file_format
+
+    def visualize(self, predictions: Any) -> Any:  # noqa: ANN401
+        """Return the picture of an item, or one for each item of a batch.
+
+        Raises:
+            TypeError: If it is neither an item nor a batch of segmentation.
+        """
+        if isinstance(predictions, SegmentationItem):
+            return self._picture(predictions)
+        if isinstance(predictions, SegmentationBatch):
+            return [self._picture(item) for item in predictions]
+        msg = f"Expected a SegmentationItem or a SegmentationBatch, got {type(predictions).__name__}."
+        raise TypeError(msg)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the pictures and masks of a batch."""
+        del pl_module, batch, batch_idx, dataloader_idx
+        folder = Path(self.output_dir or trainer.default_root_dir)
+        root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        for item in outputs:
+            name = _output_name(item.image_path, root, self.file_format)
+            with whole_file(folder / "images" / name) as temporary:
+                self._picture(item).save(temporary)
+            mask = resize_mask(item.pred_mask.cpu().numpy(), _original_size(item))
+            write_class_index_png(folder / "masks" / name, mask, len(self.class_names))
+
+    on_predict_batch_end = on_test_batch_end
+
+    def _picture(self, item: SegmentationItem) -> Image.Image:
+        """Return the panels of one item above the legend."""
+        base = self._base_picture(item)
+        height = round(self.panel_width * base.shape[0] / base.shape[1])
+        size = (height, self.panel_width)
+        base = np.array(Image.fromarray(base).resize((size[1], size[0]), Image.Resampling.LANCZOS))
+        panels = [("Image", Image.fromarray(base))]
+        for title, mask in (("Ground truth", item.gt_mask), ("Prediction", item.pred_mask)):
+            if mask is not None:
+                shown = resize_mask(mask.cpu().numpy(), size)
+                panels.append((title, Image.fromarray(overlay_mask(base, shown, len(self.class_names)))))
+        if item.anomaly_map is not None:
+            panels.append(_novelty_panel(item.anomaly_map.cpu().numpy(), size))
+        titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
+        grid = create_image_grid(titled, nrow=len(titled))
+        strip = legend(self.class_names, grid.width)
+        picture = Image.new("RGB", (grid.width, grid.height + strip.height))
+        picture.paste(grid, (0, 0))
+        picture.paste(strip, (0, grid.height))
+        return picture
+
+    def _base_picture(self, item: SegmentationItem) -> np.ndarray:
+        """Return the item's picture ``[H, W, 3]`` uint8: from its file, since the tensor is normalised by now."""
+        if item.image_path is not None:
+            planes = self.file_format.read(item.image_path)
+        else:
+            planes = item.image.cpu().numpy()
+            low, high = planes.min(), planes.max()
+            planes = (planes - low) / max(high - low, 1e-6)
+        planes = planes[:3] if len(planes) >= 3 else np.repeat(planes[:1], 3, axis=0)
+        return np.ascontiguousarray((255 * planes).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+
+def _novelty_panel(novelty: np.ndarray, size: tuple[int, int]) -> tuple[str, Image.Image]:
+    """Return the title and the panel of a novelty map; the colours run from 0 to the largest value."""
+    largest = max(float(novelty.max()), _SMALLEST_SCALE)
+    grey = Image.fromarray((255 * np.clip(novelty / largest, 0, 1)).astype(np.uint8))
+    panel = apply_colormap(grey.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return f"Novelty (0 to {largest:.2f})", panel
+
+
+def _original_size(item: SegmentationItem) -> tuple[int, int]:
+    """Return (height, width) of the item's file, or of its tensor where it has no file."""
+    return image_size(item.image_path) if item.image_path is not None else tuple(item.image.shape[-2:])
+
+
+def _output_name(image_path: str | None, root: str | Path | None, file_format: FileFormat) -> Path:
+    """Return the file's name below the output folder: its path below the dataset, else its own name, as PNG."""
+    path = Path(image_path or "image")
+    name = f"{file_format.stem(path)}.png"
+    if root is not None and path.resolve().is_relative_to(Path(root).resolve()):
+        path = path.resolve().relative_to(Path(root).resolve())
+        parts = [part for part in path.parts[:-1] if part not in {"images", "train", "val", "test"}]
+        return Path(*parts, name)
+    return Path(name)

@@ -1,0 +1,149 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fixtures for all tests: fixed seeds, fake plugin packages, and an environment with the built wheel."""
+
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import venv
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = 20260
+
+MakePlugin = Callable[..., Path]
+MakeEnvironment = Callable[..., Path]
+
+
+class Built(NamedTuple):
+    """The project's two distribution files."""
+
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start every test from the same seeds, in the libraries that are loaded."""
+    random.seed(SEED)
+    if "numpy" in sys.modules:
+        # Code under test may still draw from the global generator.
+        sys.modules["numpy"].random.seed(SEED)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
+
+
+@pytest.fixture
+def make_plugin(tmp_path: Path) -> MakePlugin:
+    """Return a function that writes an installed package, as pip would leave it, into a folder."""
+
+    def make(
+        package: str,
+        modules: dict[str, str],
+        entry_points: str,
+        *,
+        version: str = "1.0",
+        folder: Path = tmp_path / "site",
+    ) -> Path:
+        for name, source in {package: "", **modules}.items():
+            is_package = any(other.startswith(f"{name}.") for other in [package + ".", *modules]) or name == package
+            path = folder.joinpath(*name.split("."), "__init__.py" if is_package else "")
+            path = path if is_package else path.with_suffix(".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(source), encoding="utf-8")
+        info = folder / f"{package}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """Return environment variables in which neither the checkout nor a switch of the hook is set."""
+    unwanted = ("PYTHONPATH", "PYTHONHOME", "ANOMALIB_AOISSL_AUTOLOAD", "PYTHONWARNINGS")
+    return {name: value for name, value in os.environ.items() if name not in unwanted}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Built:
+    """Return the sdist of the checkout and the wheel that was built from that sdist."""
+    dist = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(ROOT)]
+    _run(command, dist, clean_environment)
+    (sdist,) = dist.glob("*.tar.gz")
+    (wheel,) = dist.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+@pytest.fixture(scope="session")
+def installed_environment(
+    built: Built, make_environment: MakeEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a virtual environment in which the built wheel is installed.
+
+    Its dependencies are those of the environment that runs the tests, seen
+    through a path file; packages of the environment itself come first, so that
+    the wheel wins over an install of the checkout. ``bin/anomalib`` is the console
+    script of anomalib as an installer writes it. Run commands in it with
+    ``clean_environment`` and away from the checkout.
+    """
+    return make_environment(tmp_path_factory.mktemp("installed") / "venv", str(built.wheel))
+
+
+@pytest.fixture(scope="session")
+def make_environment(clean_environment: dict[str, str]) -> MakeEnvironment:
+    """Return a function that makes an environment as above and has pip install into it what it is told."""
+
+    def make(folder: Path, *pip_arguments: str) -> Path:
+        venv.create(folder, with_pip=False, symlinks=os.name != "nt")
+        _share_packages(folder)
+        _write_console_script(folder)
+        _pip_install(folder, pip_arguments, clean_environment)
+        return folder
+
+    return make
+
+
+def _share_packages(folder: Path) -> None:
+    site_packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    shared = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    # Only paths: the .pth files in those folders, such as the one of an editable
+    # install of this project, are not read from here.
+    (site_packages / "zz_shared.pth").write_text("".join(f"{path}\n" for path in shared))
+
+
+def _write_console_script(folder: Path) -> None:
+    (script,) = entry_points(group="console_scripts", name="anomalib")
+    python = _scripts(folder) / "python"
+    path = _scripts(folder) / "anomalib"
+    path.write_text(f"#!{python}\nimport sys\nfrom {script.module} import {script.attr}\nsys.exit({script.attr}())\n")
+    path.chmod(0o755)
+
+
+def _pip_install(folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Install without an index and without dependencies, and over a shared install of the same version."""
+    python = _scripts(folder) / "python"
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--ignore-installed", *options]
+    _run([*command, *arguments], folder, environment)
+
+
+def _scripts(folder: Path) -> Path:
+    return folder / ("Scripts" if os.name == "nt" else "bin")
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
