@@ -43,11 +43,11 @@ class HostLoader:
         finder: The finder that keeps the account of the modules.
     """
 
-    def __init__(self, loader: Any, finder: HostFinder) -> None:  # noqa: ANN401 - loaders share no base class
+    def __init__(self, loader: Any, finder: HostFinder) -> None:
         self.loader = loader
         self.finder = finder
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the wrapped loader has
+    def __getattr__(self, name: str) -> Any:
         """Answer as the wrapped loader, so that a probe with ``find_spec`` can read source and code."""
         if name == "loader":  # not set yet, as while being copied
             raise AttributeError(name)

@@ -180,7 +180,7 @@ def _give_up(plugin: Plugin, status: str, reason: str) -> None:
         complain(message)
 
 
-def _load(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever the package put under that name
+def _load(plugin: Plugin) -> Any:
     """Load what the entry point names, or return None when it has to wait for an import in progress."""
     try:
         return getattr(import_module(plugin.module), plugin.attribute)

@@ -33,7 +33,7 @@ default_cfgs = generate_default_cfgs(  # timm looks the constants up under this 
 
 
 @register_model
-def aoissl_vit_tiny_patch8(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:  # noqa: ANN401
+def aoissl_vit_tiny_patch8(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """Return a transformer for thin structures: patches of 8 px, 192 dims, 4 blocks, 1.8 million weights."""
     arguments = {"patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3, **kwargs}
     return build_model_with_cfg(

@@ -50,7 +50,7 @@ class PatchEncoder(nn.Module):
         normalize: bool = True,
     ) -> None:
         super().__init__()
-        self.vit = create_vit(encoder, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
+        self.vit: Any = create_vit(encoder, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
         self.image_size = image_size
         self.in_channels = in_channels
         self.patch_size: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
@@ -97,11 +97,11 @@ class PatchEncoder(nn.Module):
         }
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``; class and registers left out.
+        """Return the patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``, without prefix tokens.
 
         The patches are in row-major order: P = rows * columns of `grid_size`.
         """
-        features = self.vit.forward_intermediates(
+        features: list[torch.Tensor] = self.vit.forward_intermediates(
             images,
             indices=self.block_indices,
             norm=self.normalize,
@@ -126,12 +126,14 @@ def create_vit(
     """
     name, model_args, constants = _parse(encoder)
     if pretrained and name in UNTRAINED_ENCODERS:
-        logger.warning("The encoder %s is untrained: its weights are random. Name a pretrained one for good masks.", name)
+        logger.warning(
+            "The encoder %s is untrained: its weights are random. Name a pretrained one for good masks.", name
+        )
         pretrained = False
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # an untrained encoder is the same in every run, so that a bank fits it
-            vit = timm.create_model(
+            vit: Any = timm.create_model(
                 name, pretrained=pretrained, img_size=image_size, in_chans=in_channels, num_classes=0, **model_args
             )
     except Exception as error:
@@ -187,7 +189,7 @@ def _check_size(image_size: tuple[int, int], patch_size: tuple[int, int], name: 
         below = [max(size // patch, 1) * patch for size, patch in zip(image_size, patch_size, strict=True)]
         above = [-(-size // patch) * patch or patch for size, patch in zip(image_size, patch_size, strict=True)]
         msg = (
-            f"image_size={tuple(image_size)} does not fit encoder={name!r}: its patch is {patch_size[0]}x{patch_size[1]} "
+            f"image_size={tuple(image_size)} does not fit {name!r}: its patch is {patch_size[0]}x{patch_size[1]} "
             f"px and must divide (height, width). Sizes that fit: {tuple(below)} or {tuple(above)}."
         )
         raise ValueError(msg)

@@ -58,12 +58,16 @@ class SegmentationEvaluator(Evaluator):
         self.val_collection = segmentation_metrics(class_names, prefix="val_")
         self.test_collection = segmentation_metrics(class_names)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:  # noqa: ANN401
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Count the batch's pixels."""
         del trainer, outputs
         _update(self.val_collection, batch, pl_module)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:  # noqa: ANN401
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Count the batch's pixels."""
         del trainer, outputs
         _update(self.test_collection, batch, pl_module)
@@ -79,7 +83,7 @@ class SegmentationEvaluator(Evaluator):
         _log(self.test_collection, pl_module)
 
 
-def _update(collection: MetricCollection | None, batch: Any, pl_module: LightningModule) -> None:  # noqa: ANN401
+def _update(collection: MetricCollection | None, batch: Any, pl_module: LightningModule) -> None:
     """Count the pixels of a batch that has ground truth."""
     if collection is None or batch.gt_mask is None:
         return

@@ -24,7 +24,7 @@ _OPSET = 18
 _EXAMPLE_SIZE = (48, 40)  # unequal to each other and to common model sizes, so that no dimension is taken for another
 
 
-def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[str, Any], **options: Any) -> Path:  # noqa: ANN401
+def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[str, Any], **options: Any) -> Path:
     """Write the module as ONNX with dynamic batch, height and width, and return the path.
 
     Args:
@@ -49,14 +49,14 @@ def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         outputs: InferenceBatch = module.eval()(example)
         names = [name for name, value in outputs._asdict().items() if value is not None]
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             (example,),
             **{
                 "opset_version": _OPSET,
                 "input_names": ["input"],
                 "output_names": names,
-                "dynamic_shapes": ({axis: torch.export.Dim.DYNAMIC for axis in dimensions},),
+                "dynamic_shapes": (dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC),),
                 "dynamo": True,
                 "verbose": False,
                 **options,

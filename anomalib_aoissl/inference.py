@@ -95,7 +95,9 @@ class SegmentationOpenVINOInferencer:
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
-        self._compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config)
+        self._compiled = core.compile_model(
+            model, device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config
+        )
 
     def predict(self, image: str | Path | np.ndarray) -> Segmentation:
         """Return the segmentation of one image.
@@ -142,7 +144,7 @@ class SegmentationOpenVINOInferencer:
             )
 
 
-def _metadata(model: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401
+def _metadata(model: Any, path: Path) -> dict[str, Any]:
     """Return the plain data that the export put into the model."""
     if not model.has_rt_info(METADATA_PATH):
         msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."

@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch, ImageBatch
-from torch import nn
+from anomalib.data import ImageBatch
 from torch.utils.data import DataLoader
 from torchvision.tv_tensors import Image
 
@@ -29,22 +28,27 @@ from .export import export_onnx
 from .preprocessing import SegmentationPreProcessor
 from .visualization import SegmentationVisualizer
 
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Base
+else:
+    _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "anomalib_aoissl"
 """Key of the class names and the file format in a checkpoint."""
 
 
-class SegmentationModuleMixin:
+class SegmentationModuleMixin(_Base):
     """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
     """
 
-    ENCODER_ARGUMENTS: tuple[str, ...] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
-    DEFAULTS: Mapping[str, Any] = {}
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
+    DEFAULTS: ClassVar[dict[str, Any]] = {}
 
-    model: nn.Module
+    model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
     _demonstration: Any = None
@@ -61,7 +65,7 @@ class SegmentationModuleMixin:
         Raises:
             ValueError: If no such encoder can be made, or the image size does not fit it.
         """
-        h = self.hparams
+        h: Any = self.hparams
         return PatchEncoder(
             h.encoder,
             image_size=tuple(h.image_size),
@@ -99,7 +103,7 @@ class SegmentationModuleMixin:
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the model's input after pre-processing, px."""
-        return tuple(self.hparams.image_size)
+        return plain_size(self.hparams["image_size"])
 
     # --- class names -------------------------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class SegmentationModuleMixin:
         if isinstance(self.visualizer, SegmentationVisualizer):
             self.visualizer.set_dataset(self.class_names, file_format)
 
-    def _adopt_dataset(self, loader: Any) -> None:  # noqa: ANN401
+    def _adopt_dataset(self, loader: Any) -> None:
         """Take the class names of the data that a loader reads.
 
         Raises:
@@ -160,8 +164,8 @@ class SegmentationModuleMixin:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Return the batch with class-index masks; pictures that anomalib read from files are read again as training did.
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Return the batch with class-index masks; pictures that anomalib read are read again as training did.
 
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
         illuminations of one item torn apart.
@@ -175,14 +179,14 @@ class SegmentationModuleMixin:
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=torch.stack(images), image_path=first)
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # noqa: ANN401
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the batch with the model's predictions."""
         del args, kwargs
         return batch.update(**self.model(batch.image)._asdict())
 
     # --- data where none is given ------------------------------------------------------------------------------------
 
-    def _demonstration_data(self) -> Any:  # noqa: ANN401
+    def _demonstration_data(self) -> Any:
         """Return the demonstration set, drawn where it is not on disk yet."""
         if self._demonstration is None:
             from .data.wire_bond import WireBond
@@ -198,7 +202,7 @@ class SegmentationModuleMixin:
         """Return the demonstration set's training images; called where no data is given."""
         return self._demonstration_data().train_dataloader()
 
-    def val_dataloader(self) -> Any:  # noqa: ANN401
+    def val_dataloader(self) -> Any:
         """Return the demonstration set's validation images; called where no data is given."""
         return self._demonstration_data().val_dataloader()
 
@@ -255,12 +259,12 @@ class SegmentationModuleMixin:
         """Return the plain data that an exported model carries: class names and file format."""
         return {"class_names": list(self.class_names), "file_format": self.file_format.to_dict()}
 
-    def to_onnx(
+    def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
         self,
         export_root: Path | str,
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> Path:
         """Write ``export_root/weights/onnx/<name>.onnx`` and return its path.
 
@@ -275,7 +279,7 @@ class SegmentationModuleMixin:
         """
         del input_size
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        return export_onnx(self, path, self.hparams.in_channels, self.export_metadata(), **kwargs)
+        return export_onnx(self, path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
 
 
 def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -296,7 +300,7 @@ def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return encoder if isinstance(encoder, str) else _plain(encoder)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     """Return configuration objects and tuples as dictionaries and lists, to compare and to save."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

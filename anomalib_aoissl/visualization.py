@@ -47,7 +47,7 @@ class SegmentationVisualizer(ImageVisualizer):
         self.class_names = tuple(class_names)
         self.file_format = file_format
 
-    def visualize(self, predictions: Any) -> Any:  # noqa: ANN401
+    def visualize(self, predictions: Any) -> Any:
         """Return the picture of an item, or one for each item of a batch.
 
         Raises:
@@ -64,8 +64,8 @@ class SegmentationVisualizer(ImageVisualizer):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -82,7 +82,7 @@ class SegmentationVisualizer(ImageVisualizer):
 
     on_predict_batch_end = on_test_batch_end
 
-    def _picture(self, item: SegmentationItem) -> Image.Image:
+    def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""
         base = self._base_picture(item)
         height = round(self.panel_width * base.shape[0] / base.shape[1])
@@ -103,7 +103,7 @@ class SegmentationVisualizer(ImageVisualizer):
         picture.paste(strip, (0, grid.height))
         return picture
 
-    def _base_picture(self, item: SegmentationItem) -> np.ndarray:
+    def _base_picture(self, item: Any) -> np.ndarray:
         """Return the item's picture ``[H, W, 3]`` uint8: from its file, since the tensor is normalised by now."""
         if item.image_path is not None:
             planes = self.file_format.read(item.image_path)
@@ -115,7 +115,6 @@ class SegmentationVisualizer(ImageVisualizer):
         return np.ascontiguousarray((255 * planes).round().astype(np.uint8).transpose(1, 2, 0))
 
 
-
 def _novelty_panel(novelty: np.ndarray, size: tuple[int, int]) -> tuple[str, Image.Image]:
     """Return the title and the panel of a novelty map; the colours run from 0 to the largest value."""
     largest = max(float(novelty.max()), _SMALLEST_SCALE)
@@ -124,7 +123,7 @@ def _novelty_panel(novelty: np.ndarray, size: tuple[int, int]) -> tuple[str, Ima
     return f"Novelty (0 to {largest:.2f})", panel
 
 
-def _original_size(item: SegmentationItem) -> tuple[int, int]:
+def _original_size(item: Any) -> tuple[int, int]:
     """Return (height, width) of the item's file, or of its tensor where it has no file."""
     return image_size(item.image_path) if item.image_path is not None else tuple(item.image.shape[-2:])
 

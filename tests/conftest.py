@@ -147,3 +147,21 @@ def _scripts(folder: Path) -> Path:
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> dict[str, object]:
+    """Return the description of a random transformer that runs in milliseconds: patch 8, 32 dims, 2 blocks."""
+    return {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    }
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with eight drawn images of two devices, 64x96 px under two lights; not to be changed."""
+    from anomalib_aoissl.data.drawing import write_images
+
+    root = tmp_path_factory.mktemp("drawn")
+    return write_images(root, devices=["sot23_copper", "soic8_gold"], units=4, seed=0, size=(64, 96), workers=0)

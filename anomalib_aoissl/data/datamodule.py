@@ -16,10 +16,13 @@ from .listing import Record
 from .splitting import Splits, split_by_device, split_by_ratio
 
 if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule as _Base
     from torch.utils.data import DataLoader
+else:
+    _Base = object  # mixed in before AnomalibDataModule, whose direct child the datamodule must be
 
 
-class SegmentationDataModuleMixin:
+class SegmentationDataModuleMixin(_Base):
     """Records to train, val and test data.
 
     A mixin, since anomalib finds only direct children of its datamodule. A datamodule mixes it in before

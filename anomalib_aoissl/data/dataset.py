@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -118,5 +117,3 @@ def _table(records: Sequence[Record], split: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
     table.attrs["task"] = TaskType.SEGMENTATION.value
     return table
-
-

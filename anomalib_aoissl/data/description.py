@@ -78,7 +78,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _typed(content: dict[str, Any], key: str, kind: type, path: Path, default: Any) -> Any:  # noqa: ANN401
+def _typed(content: dict[str, Any], key: str, kind: type, path: Path, default: Any) -> Any:
     """Return a key of the description, or the default where it is absent."""
     value = content.get(key, default)
     if value is not default and not isinstance(value, kind):

@@ -52,8 +52,8 @@ class FileFormat:
             return [path]
         if self.stem(path) == path.stem:
             msg = (
-                f"{path}: the model was trained on the illuminations {list(self.illuminations)}, which end the names of "
-                "an item's files; this name ends with none of them."
+                f"{path}: the model was trained on the illuminations {list(self.illuminations)}, which end the names "
+                "of an item's files; this name ends with none of them."
             )
             raise DatasetError(msg)
         files = [path.with_name(f"{self.stem(path)}{light}{path.suffix}") for light in self.illuminations]

@@ -39,7 +39,7 @@ def validate_class_index_mask(mask: torch.Tensor, *, batched: bool) -> Mask:
         raise TypeError(msg)
     if mask.dtype == torch.bool or mask.is_floating_point():
         msg = (
-            f"A class-index mask must hold integers (uint8: 0 background, 1..C-1 classes, 255 ignore), got {mask.dtype}. "
+            f"A class-index mask must hold integers (0 background, 1..C-1 classes, 255 ignore), got {mask.dtype}. "
             "Convert it with mask.to(torch.uint8) if its values are class indices."
         )
         raise TypeError(msg)
@@ -205,10 +205,11 @@ class SegmentationBatch(ImageBatch):
             items = [item.update(mask_path=None) for item in items]
         if any(item.device_name is not None for item in items):
             items = [item if item.device_name is not None else item.update(device_name="") for item in items]
-        return super().collate(items)
+        batch: Any = super().collate(items)
+        return batch
 
 
-def _with_ignored_mask(item: SegmentationItem) -> SegmentationItem:
+def _with_ignored_mask(item: Any) -> SegmentationItem:
     """Return the item with a mask that nothing counts, so that it can stand in a batch beside labelled items."""
     mask = torch.full(item.image.shape[-2:], IGNORE_INDEX, dtype=torch.uint8)
     return item.update(gt_mask=Mask(mask), gt_label=torch.tensor(False))

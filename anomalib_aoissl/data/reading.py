@@ -66,7 +66,7 @@ def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:
 
 
 def pack_channels(channels: np.ndarray) -> np.ndarray:
-    """Return illumination channels ``[L, H, W]`` packed to planes: 1 -> (a, a, a), 2 -> (a, b, (a+b)/2), else as they are.
+    """Return illumination channels ``[L, H, W]`` as planes: 1 -> (a, a, a), 2 -> (a, b, (a+b)/2), more as they are.
 
     An encoder for colour pictures then reads one or two lights without a new first layer.
     """
@@ -177,7 +177,7 @@ def _read_tiff(path: Path) -> np.ndarray:
 def _scale(array: np.ndarray, path: Path, bit_depth: int | None) -> np.ndarray:
     """Return the values as float32 in [0, 1] by their true range."""
     if array.dtype == np.int32:  # how Pillow gives some 16-bit files
-        array = array.astype(np.uint16) if array.size and 0 <= array.min() and array.max() <= 65535 else array
+        array = array.astype(np.uint16) if array.size and array.min() >= 0 and array.max() <= 65535 else array
     if array.dtype == np.uint8:
         return array.astype(np.float32) / 255.0
     if array.dtype == np.uint16:

@@ -137,7 +137,7 @@ def _resolve(devices: Sequence[str | DeviceType] | None) -> list[DeviceType]:
     return types
 
 
-def _settings(types: list[DeviceType], **given: Any) -> dict[str, Any]:  # noqa: ANN401
+def _settings(types: list[DeviceType], **given: Any) -> dict[str, Any]:
     """Return all that decides what the files hold, as it reads back from JSON."""
     described = json.dumps([asdict(device) for device in types], sort_keys=True)
     settings = {
