@@ -18,7 +18,6 @@ import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
 from torch.utils.data import DataLoader
-from torchvision.tv_tensors import Image
 
 from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
@@ -71,7 +70,7 @@ class SegmentationModuleMixin(_Base):
             image_size=tuple(h.image_size),
             in_channels=h.in_channels,
             pretrained=h.pretrained,
-            blocks=h.blocks,
+            blocks=h.get("blocks", 1),
             normalize=h.normalize,
         )
 
@@ -164,20 +163,24 @@ class SegmentationModuleMixin(_Base):
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Return the batch with class-index masks; pictures that anomalib read are read again as training did.
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
 
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
         illuminations of one item torn apart.
         """
-        del dataloader_idx
-        if not isinstance(batch, ImageBatch) or isinstance(batch, SegmentationBatch):
-            return batch
+        if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
+            batch = self._read_again(batch)
+        return super().predict_step(batch, batch_idx, dataloader_idx)
+
+    def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
+        """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
         if batch.image_path is None:
             return SegmentationBatch(image=batch.image)
-        images = [Image(torch.from_numpy(self.file_format.read(path))) for path in batch.image_path]
+        images = torch.stack([torch.from_numpy(self.file_format.read(path)) for path in batch.image_path])
+        images = images.to(self.device)
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
-        return SegmentationBatch(image=torch.stack(images), image_path=first)
+        return SegmentationBatch(image=self.pre_processor(images) if self.pre_processor else images, image_path=first)
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the batch with the model's predictions."""
@@ -252,6 +255,8 @@ class SegmentationModuleMixin(_Base):
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
                 self.pre_processor.transform = self.build_pre_processor().transform
+            if self._trainer is not None and getattr(self._trainer, "datamodule", None) is not None:
+                self._trainer.datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
 
     # --- export ------------------------------------------------------------------------------------------------------
 

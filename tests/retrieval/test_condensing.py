@@ -1,0 +1,260 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Condensing: the budget is kept, nothing vanishes, what decides stays, and the same seed gives the same bank."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.retrieval.bank_size import rows_of_size
+from anomalib_aoissl.retrieval.condensing import RULES, Rows, condense, covering_rows
+from anomalib_aoissl.retrieval.dividing import divide, first_of_largest
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel, repetitions
+
+PATCH = (4, 4)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_rows(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Rows:
+    """Return rows of random looks, each of one class or of two, with one rare class in a single pixel of one row."""
+    g = generator(seed)
+    labels = torch.randint(0, classes, (number, 1), generator=g).repeat(1, 16)
+    other = torch.randint(0, classes, (number, 1), generator=g)
+    labels[:, 9:] = torch.where(torch.rand(number, 1, generator=g) < 0.3, other, labels[:, :1])
+    labels[number // 2, 3] = classes
+    return Rows(
+        functional.normalize(torch.randn(number, dims, generator=g), dim=-1),
+        labels.to(torch.uint8),
+        torch.randint(0, devices, (number,), generator=g),
+        torch.ones(number, dtype=torch.int32),
+        PATCH,
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("budget", [8, 50, 299, 600, 1000])
+def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(rule: str, budget: int) -> None:
+    rows = random_rows()
+    kept, counts = condense(rows, budget, rule, generator())
+    assert len(kept) == len(counts) == min(budget, 600)
+    assert kept.tolist() == sorted(set(kept.tolist()))
+    assert rows.labels[kept].unique().tolist() == [0, 1, 2, 3, 4]
+    assert rows.devices[kept].unique().tolist() == [0, 1, 2]
+    assert int(counts.sum()) == (min(budget, 600) if rule == "random" else 600)
+
+
+def test_a_budget_below_the_classes_and_devices_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .* 5 rows at least. Raise bank_size"):
+        condense(random_rows(), 3, "balanced", generator())
+
+
+def test_covering_rows_show_every_class_and_device_with_few_rows() -> None:
+    rows = random_rows(devices=40)
+    cover = covering_rows(rows)
+    assert rows.labels[cover].unique().tolist() == [0, 1, 2, 3, 4]
+    assert len(rows.devices[cover].unique()) == 40
+    assert len(cover) <= 45
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_same_seed_gives_the_same_rows(rule: str) -> None:
+    rows = random_rows()
+    first, second, other = (condense(rows, 70, rule, generator(seed))[0].tolist() for seed in (0, 0, 1))
+    assert first == second
+    assert first != other
+
+
+def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> None:
+    g = generator()
+    looks = functional.normalize(torch.randn(6, 32, generator=g), dim=-1)
+    embeddings = functional.normalize(looks.repeat_interleave(20, 0) + 1e-4 * torch.randn(120, 32, generator=g), dim=-1)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2], dtype=torch.uint8).repeat_interleave(20)[:, None].repeat(1, 16)
+    rows = Rows(embeddings, labels, torch.zeros(120, dtype=torch.long), torch.ones(120, dtype=torch.int32), PATCH)
+    kept, counts = condense(rows, 6, "balanced", generator())
+    assert (kept // 20).tolist() == [0, 1, 2, 3, 4, 5]
+    assert counts.tolist() == [20] * 6
+
+
+def test_rows_that_are_the_same_leave_the_budget_unused() -> None:
+    one = random_rows(10)
+    rows = Rows(
+        one.embeddings.repeat(9, 1), one.labels.repeat(9, 1), one.devices.repeat(9), one.counts.repeat(9), PATCH
+    )
+    kept, counts = condense(rows, 40, "balanced", generator())
+    assert len(kept) == 10
+    assert counts.tolist() == [9] * 10
+
+
+def test_boundary_patches_and_rare_classes_stay_when_background_is_thinned() -> None:
+    g = generator()
+    number = 2000
+    labels = torch.zeros(number, 16, dtype=torch.uint8)
+    boundary = torch.arange(number) % 40 == 0  # 50 rows, each with another pattern of wire and background
+    labels[boundary] = (torch.rand(50, 16, generator=g) < 0.4).to(torch.uint8)
+    embeddings = 0.2 * torch.randn(number, 32, generator=g) + torch.where(boundary, 1.0, -1.0)[:, None]
+    rows = Rows(
+        functional.normalize(embeddings, dim=-1),
+        labels,
+        torch.zeros(number, dtype=torch.long),
+        torch.ones(number, dtype=torch.int32),
+        PATCH,
+    )
+    for budget in (20, 100, 200):
+        share = {rule: int(boundary[condense(rows, budget, rule, generator())[0]].sum()) for rule in RULES}
+        assert share["balanced"] > 3 * share["random"]
+        assert share["balanced"] >= budget // 5
+
+
+def test_counts_carry_over_when_a_condensed_bank_is_condensed_again() -> None:
+    rows = random_rows()
+    kept, counts = condense(rows, 100, "balanced", generator())
+    again = Rows(rows.embeddings[kept], rows.labels[kept], rows.devices[kept], counts, PATCH)
+    assert int(condense(again, 30, "balanced", generator())[1].sum()) == 600
+
+
+def test_k_center_equals_the_greedy_rule_one_distance_after_the_other() -> None:
+    rows = random_rows(60, dims=8)
+    kept = covering_rows(rows).tolist()
+    points = rows.embeddings
+    while len(kept) < 20:
+        kept.append(max(range(60), key=lambda i: min(float((points[i] - points[j]).norm()) for j in kept)))
+    assert condense(rows, 20, "kcenter", generator())[0].tolist() == sorted(kept)
+
+
+def test_divide_cuts_within_the_groups_and_lowers_the_error() -> None:
+    points, weights = torch.randn(300, 5), torch.rand(300) + 0.1
+    start = torch.randint(0, 4, (300,)).unique(return_inverse=True)[1]
+    previous = torch.inf
+    for budget in (4, 10, 50, 299, 300):
+        groups = divide(points, weights, start, budget)
+        assert groups.unique().tolist() == list(range(budget))
+        error = 0.0
+        for group in range(budget):
+            inside = groups == group
+            assert len(start[inside].unique()) == 1
+            share = weights[inside] / weights[inside].sum()
+            mean = (points[inside] * share[:, None]).sum(0)
+            error += float(((points[inside] - mean).square().sum(1) * weights[inside]).sum())
+        assert error < previous
+        previous = error
+
+
+def test_first_of_largest_by_hand() -> None:
+    values, groups = torch.tensor([1.0, 3.0, 3.0, -2.0, -1.0]), torch.tensor([0, 0, 0, 1, 1])
+    assert first_of_largest(values, groups, 2).tolist() == [1, 4]
+
+
+def fill(bank: MemoryBank, order: list[int], batch: int = 2) -> int:
+    """Add images of 8 x 8 patches in the order; return the largest number of rows that waited."""
+    g = generator(9)
+    embeddings = torch.randn(10, 64, 32, generator=g)
+    masks = (torch.rand(10, 32, 32, generator=g) < 0.05).to(torch.uint8)
+    waited: list[int] = []
+    condensed = bank._condensed
+
+    def watched(rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
+        waited.append(len(rows[0]))
+        return condensed(rows, budget)
+
+    bank._condensed = watched  # type: ignore[method-assign]
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        names = [f"image{i}" for i in chosen]
+        bank.add(embeddings[chosen], masks[chosen], [f"device{i % 2}" for i in chosen], names)
+        waited.append(bank.pending_rows)
+    bank.finish()
+    return max(waited)
+
+
+def test_a_bank_with_a_budget_holds_never_more_than_twice_the_budget_and_the_batch() -> None:
+    bank = MemoryBank(32, PATCH, budget=40)
+    assert fill(bank, list(range(10))) <= 2 * (40 + 2 * 64)
+    assert len(bank) == 40
+    assert len(bank.device_names) == len(bank.device_ids.unique()) == 2
+    assert int(bank.counts.sum()) == 640
+
+
+def test_a_bank_without_a_budget_keeps_every_patch_in_its_order() -> None:
+    bank = MemoryBank(32, PATCH)
+    assert fill(bank, list(range(10))) == 640
+    assert len(bank) == 640
+    assert len(bank.counts) == 0
+    assert bank.positions.tolist() == list(range(64)) * 10
+
+
+def test_a_bank_condensed_at_once_does_not_depend_on_the_order_of_the_images() -> None:
+    banks = [MemoryBank(32, PATCH, budget=300) for _ in range(2)]
+    fill(banks[0], list(range(10)))
+    fill(banks[1], [3, 7, 0, 9, 1, 8, 2, 6, 5, 4])
+    first, second = (
+        {
+            (bank.image_names[i], p): n
+            for i, p, n in zip(bank.image_ids.tolist(), bank.positions.tolist(), bank.counts, strict=True)
+        }
+        for bank in banks
+    )
+    assert len(banks[0]) == 300
+    assert first == second
+
+
+@pytest.mark.parametrize(("size", "rows"), [(None, None), (500, 500), ("1MB", 1179), (" 0.5 mb", 589), ("8MB", 9433)])
+def test_megabytes_are_rows_of_embedding_labels_and_four_numbers(size: int | str | None, rows: int | None) -> None:
+    assert rows_of_size(size, 192, (8, 8)) == rows  # 192 * 4 + 64 + 16 = 848 bytes a row
+
+
+def test_megabytes_are_those_that_the_bank_describes() -> None:
+    budget = rows_of_size("0.02MB", 32, PATCH, "fp16")
+    bank = MemoryBank(32, PATCH, budget=budget, precision="fp16")
+    fill(bank, list(range(10)))
+    assert bank.embeddings.dtype == torch.float16
+    assert 0.0199 < bank.describe()["megabytes"] <= 0.02
+
+
+@pytest.mark.parametrize("size", [0, -1, "0MB", "8", "8GB", "many", "0.0001MB"])
+def test_sizes_that_are_refused(size: int | str) -> None:
+    with pytest.raises(ValueError, match=r"bank_size=.*must be"):
+        rows_of_size(size, 192, (8, 8))
+
+
+def test_names_that_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"condensing='best' is not known. It must be one of \['balanced', 'kcenter'"):
+        MemoryBank(4, PATCH, rule="best")
+    with pytest.raises(ValueError, match="bank_precision='fp8' is not known"):
+        MemoryBank(4, PATCH, precision="fp8")
+    with pytest.raises(ValueError, match="A bank of 0 rows"):
+        MemoryBank(4, PATCH, budget=0)
+
+
+def test_repetitions_by_hand() -> None:
+    counts = torch.tensor([[4, 9, 1, 16], [1, 1, 1, 1]])
+    assert repetitions(counts, 6).tolist() == [[2, 3, 1, 0], [1, 1, 1, 1]]
+    assert repetitions(counts, 3).tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
+
+
+def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict) -> None:
+    size = (16, 24)
+    encoder = PatchEncoder(tiny_encoder, image_size=size, pretrained=False)
+    pictures = torch.rand(2, 3, *size)
+    masks = torch.randint(0, 3, (2, *size)).to(torch.uint8)
+
+    def model(counts: list[int], repeats: list[int]) -> RetrievalModel:
+        bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
+        result = RetrievalModel(encoder, k=9, temperature=0.3, bank=bank)
+        result.fill(pictures, masks, ["a", "a"], ["x", "y"])
+        bank.finish()
+        rows = bank.rows()
+        chosen = torch.arange(12).repeat_interleave(torch.tensor(repeats))
+        bank.set_rows((*(tensor[chosen] for tensor in rows[:-1]), torch.tensor(counts, dtype=torch.int32)))
+        bank.class_names = ["background", "wire", "ball"]
+        return result
+
+    condensed, repeated = model([4] * 6 + [1] * 6, [1] * 12), model([1] * 18, [2] * 6 + [1] * 6)
+    images = torch.rand(2, 3, *size)
+    assert torch.equal(condensed(images).pred_mask, repeated(images).pred_mask)
+    assert not torch.equal(model([1] * 12, [1] * 12)(images).pred_mask, repeated(images).pred_mask)

@@ -1,0 +1,116 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""`PatchEncoder` gives the tokens of timm's own forward pass, for every kind of vision transformer and size."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder import PatchEncoder
+
+SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def described(architecture: str, **model_args: object) -> dict[str, object]:
+    return {"architecture": architecture, "model_args": {**SMALL, **model_args}}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "patch", "prefix"),
+    [
+        ("vit_tiny_patch16_224", 16, 1),
+        ("vit_small_patch8_224", 8, 1),
+        ("vit_small_patch14_reg4_dinov2", 14, 5),
+        ("vit_tiny_patch16_224", 4, 1),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_tokens_are_timms_without_the_prefix(architecture: str, patch: int, prefix: int, channels: int) -> None:
+    size = (3 * patch, 5 * patch)
+    encoder = PatchEncoder(
+        described(architecture, patch_size=patch), image_size=size, in_channels=channels, pretrained=False
+    ).eval()
+    images = torch.rand(3, channels, *size)
+    expected = encoder.vit.forward_features(images)
+    assert expected.shape[1] == 15 + prefix
+    torch.testing.assert_close(encoder(images), expected[:, prefix:])
+    assert encoder.grid_size == (3, 5)
+    assert encoder.embed_dim == 32
+
+
+def test_blocks_and_norm_are_chosen() -> None:
+    encoder = PatchEncoder(
+        described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False, blocks=2, normalize=False
+    ).eval()
+    images = torch.rand(1, 3, 32, 48)
+    tokens = encoder.vit.patch_embed(images)
+    tokens = encoder.vit._pos_embed(tokens)
+    first = encoder.vit.blocks[0](tokens)
+    second = encoder.vit.blocks[1](first)
+    torch.testing.assert_close(encoder(images), torch.cat([first, second], dim=-1)[:, 1:])
+    assert encoder.embed_dim == 64
+    one = PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False, blocks=[0]).eval()
+    one.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(one(images), encoder.vit.norm(first)[:, 1:])
+
+
+@pytest.mark.parametrize("blocks", [0, 3, [2], [-3], []])
+def test_a_block_that_does_not_exist_is_refused(blocks: int | list[int]) -> None:
+    with pytest.raises(ValueError, match="the encoder has 2 blocks"):
+        PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 32), pretrained=False, blocks=blocks)
+
+
+def test_local_dir_weights_constants_and_channels(tmp_path: Path) -> None:
+    source = timm.create_model("vit_tiny_patch16_224", **SMALL, num_classes=0)
+    config = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    timm.models.save_for_hf(source, str(tmp_path), model_config={"pretrained_cfg": config}, safe_serialization=True)
+    encoder = PatchEncoder(f"local-dir:{tmp_path}", image_size=(32, 48), in_channels=1)
+    torch.testing.assert_close(encoder.vit.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+    # timm adapts a colour layer to grey by summing its planes
+    torch.testing.assert_close(
+        encoder.vit.patch_embed.proj.weight, source.patch_embed.proj.weight.sum(dim=1, keepdim=True)
+    )
+    assert (encoder.mean, encoder.std) == ((0.1,), (0.4,))
+    rebuilt = PatchEncoder(encoder.describe(), image_size=(32, 48), in_channels=1, pretrained=False)
+    rebuilt.load_state_dict(encoder.state_dict())
+    images = torch.rand(2, 1, 32, 48)
+    torch.testing.assert_close(rebuilt.eval()(images), encoder.eval()(images))
+    assert (rebuilt.mean, rebuilt.std) == ((0.1,), (0.4,))
+
+
+def test_the_default_is_in_timms_registry_and_the_same_in_every_run() -> None:
+    assert timm.is_model(DEFAULT_ENCODER)
+    torch.manual_seed(1)
+    first = PatchEncoder(image_size=(64, 64)).state_dict()
+    torch.manual_seed(2)
+    second = PatchEncoder(image_size=(64, 64)).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    torch.manual_seed(2)
+    expected = torch.rand(3)
+    torch.manual_seed(2)
+    PatchEncoder(image_size=(64, 64))
+    assert torch.equal(torch.rand(3), expected)  # the caller's randomness is left as it was
+
+
+@pytest.mark.parametrize(
+    ("encoder", "match"),
+    [
+        ("resnet18", "is no plain vision transformer"),
+        ("swin_tiny_patch4_window7_224", "is no plain vision transformer"),
+        ("vit_tyni_patch16", "is no model that timm knows"),
+        ("local-dir:/nowhere", "/nowhere must hold the config.json and model.safetensors"),
+        ({"name": "vit"}, 'needs "architecture"'),
+    ],
+)
+def test_what_is_no_encoder_is_refused(encoder: str | dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        PatchEncoder(encoder, image_size=(224, 224), pretrained=False)
+
+
+def test_a_size_that_the_patch_does_not_divide_names_sizes_that_fit() -> None:
+    with pytest.raises(ValueError, match=r"patch is 16x16 px .* Sizes that fit: \(96, 64\) or \(112, 64\)"):
+        PatchEncoder("vit_tiny_patch16_224", image_size=(100, 64), pretrained=False)

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures show the classes' colours where the classes are, and files appear whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
+from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.overlay import legend, overlay_mask, palette, resize_mask, write_class_index_png
+from anomalib_aoissl.visualization import SegmentationVisualizer, _output_name
+
+
+def test_colours_are_distinct_and_ignore_is_white() -> None:
+    colours = palette(40)
+    assert len({tuple(colour) for colour in colours[:40].tolist()}) == 40
+    assert colours[0].tolist() == [0, 0, 0]
+    assert colours[255].tolist() == [255, 255, 255]
+
+
+def test_overlay_leaves_the_background_and_mixes_the_classes() -> None:
+    picture = np.full((1, 3, 3), 100, dtype=np.uint8)
+    result = overlay_mask(picture, np.array([[0, 1, 255]], dtype=np.uint8), 2)
+    assert result[0, 0].tolist() == [100, 100, 100]
+    assert result[0, 1].tolist() == [round(0.4 * 100 + 0.6 * v) for v in palette(2)[1]]
+    assert result[0, 2].tolist() == [193, 193, 193]
+
+
+def test_legend_wraps_and_shows_every_colour() -> None:
+    names = [f"class number {index}" for index in range(9)]
+    strip = np.array(legend(names, width=300))
+    assert strip.shape[1] == 300
+    shown = {tuple(pixel) for pixel in strip.reshape(-1, 3).tolist()}
+    assert {tuple(colour) for colour in palette(9)[:9].tolist()} <= shown
+    assert legend(names[:1], width=300).height < strip.shape[0]
+
+
+def test_masks_are_resized_without_new_indices_and_written_as_indices(tmp_path: Path) -> None:
+    mask = np.array([[0, 4], [255, 1]], dtype=np.uint8)
+    large = resize_mask(mask, (6, 4))
+    assert large.tolist() == np.kron(mask, np.ones((3, 2), dtype=np.uint8)).tolist()
+    write_class_index_png(tmp_path / "deep" / "mask.png", large, 5)
+    with Image.open(tmp_path / "deep" / "mask.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image), large)
+        assert image.getpalette()[12:15] == palette(5)[4].tolist()
+
+
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError, match="half way"), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def make_item(**fields: object) -> SegmentationItem:
+    mask = torch.zeros(16, 32, dtype=torch.uint8)
+    mask[:, 16:] = 1
+    return SegmentationItem(image=torch.full((3, 16, 32), 0.5), gt_mask=mask, pred_mask=1 - mask, **fields)
+
+
+def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
+    visualizer = SegmentationVisualizer(panel_width=320)
+    visualizer.set_dataset(["background", "wire"], FileFormat())
+    picture = np.array(visualizer.visualize(make_item(anomaly_map=torch.rand(16, 32))))
+    assert picture.shape[1] == 4 * 320
+    wire = palette(2)[1].astype(float)
+
+    def is_wire(column: int) -> bool:
+        # the tensor without a file is stretched to its own range, here constant: black
+        return bool(np.allclose(picture[120, column], 0.6 * wire, atol=1))
+
+    assert [is_wire(column) for column in (80, 240)] == [False, False]  # image
+    assert [is_wire(320 + column) for column in (80, 240)] == [False, True]  # ground truth
+    assert [is_wire(640 + column) for column in (80, 240)] == [True, False]  # prediction
+    assert len(visualizer.visualize(SegmentationBatch.collate([make_item(), make_item()]))) == 2
+    with pytest.raises(TypeError, match="Expected a SegmentationItem"):
+        visualizer.visualize("picture")
+
+
+def test_output_names_keep_folders_of_the_dataset_apart(tmp_path: Path) -> None:
+    lights = FileFormat(("_ch0",))
+    assert _output_name(str(tmp_path / "images" / "a" / "1_ch0.png"), tmp_path, lights) == Path("a/1.png")
+    assert _output_name(str(tmp_path / "test" / "images" / "1.jpg"), tmp_path, FileFormat()) == Path("1.png")
+    assert _output_name("/elsewhere/1.tif", tmp_path, FileFormat()) == Path("1.png")
