@@ -31,6 +31,7 @@ class SegmentationDataModuleMixin(_Base):
 
     illuminations: list[str] | None = None
     bit_depth: int | None = None
+    foreground: list[str] | None = None
     unlabelled_dir: Path | None = None
     description: DatasetDescription | None = None
     train_devices: list[str] | None
@@ -40,6 +41,7 @@ class SegmentationDataModuleMixin(_Base):
     test_ratio: float
     seed: int | None
     val_data: SegmentationDataset
+    test_data: SegmentationDataset
 
     @abstractmethod
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
@@ -66,12 +68,9 @@ class SegmentationDataModuleMixin(_Base):
         Raises:
             DatasetError: If the files of the dataset are at fault.
         """
-        if self.description is None:
+        if not hasattr(self, "test_data"):
             self._setup()
-        if self.description is None:  # pragma: no cover - _setup sets it or raises
-            msg = "The datamodule has no description."
-            raise RuntimeError(msg)
-        return self.description.classes
+        return self.test_data.class_names
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -86,7 +85,12 @@ class SegmentationDataModuleMixin(_Base):
         for name in ("train", "val", "test"):
             records = getattr(splits, name)
             data = SegmentationDataset(
-                records, self.description, name, illuminations=self.suffixes, bit_depth=self.bit_depth
+                records,
+                self.description,
+                name,
+                illuminations=self.suffixes,
+                bit_depth=self.bit_depth,
+                foreground=self.foreground,
             )
             setattr(self, f"{name}_data", data)
 

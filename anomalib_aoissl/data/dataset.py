@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from anomalib import TaskType
@@ -16,11 +17,16 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from .description import DatasetDescription
+from .errors import DatasetError
 from .file_format import FileFormat
 from .indices import BACKGROUND_INDEX, IGNORE_INDEX
 from .items import SegmentationBatch, SegmentationItem
 from .listing import Record
 from .reading import read_illuminations, read_mask
+
+
+FOREGROUND_CLASSES = ("background", "foreground")
+"""Names of the classes where chosen ones are merged."""
 
 
 class SegmentationDataset(AnomalibDataset):
@@ -32,6 +38,7 @@ class SegmentationDataset(AnomalibDataset):
         split: "train", "val" or "test".
         illuminations: Suffixes of the files that make one item.
         bit_depth: Bits that the camera uses of a 16-bit file.
+        foreground: Classes that become one, "foreground"; all others become background. None keeps the classes.
         augmentations: Torchvision v2 transform of image and mask together.
     """
 
@@ -43,18 +50,20 @@ class SegmentationDataset(AnomalibDataset):
         *,
         illuminations: Sequence[str] = (),
         bit_depth: int | None = None,
+        foreground: Sequence[str] | None = None,
         augmentations: Transform | None = None,
     ) -> None:
         super().__init__(augmentations)
         self.description = description
         self.illuminations = tuple(illuminations)
         self.bit_depth = bit_depth
+        self.lookup = None if foreground is None else foreground_lookup(description.classes, foreground)
         self.samples = _table(records, split)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, background first."""
-        return self.description.classes
+        return self.description.classes if self.lookup is None else FOREGROUND_CLASSES
 
     @property
     def file_format(self) -> FileFormat:
@@ -92,7 +101,23 @@ class SegmentationDataset(AnomalibDataset):
             ignore_index=self.description.ignore_index,
             colours=self.description.colours,
         )
-        return Mask(torch.from_numpy(mask))
+        return Mask(torch.from_numpy(mask if self.lookup is None else self.lookup[mask]))
+
+
+def foreground_lookup(classes: Sequence[str], foreground: Sequence[str]) -> np.ndarray:
+    """Return for each mask value 0..255 the value after merging: 1 for the named classes, 255 for ignore, else 0.
+
+    Raises:
+        DatasetError: If a name is no class, or none is named.
+    """
+    unknown = [name for name in foreground if name not in classes]
+    if unknown or not foreground:
+        msg = f"foreground={list(foreground)} must name classes of the dataset, which are {list(classes)}."
+        raise DatasetError(msg)
+    lookup = np.zeros(256, dtype=np.uint8)
+    lookup[[classes.index(name) for name in foreground]] = 1
+    lookup[IGNORE_INDEX] = IGNORE_INDEX
+    return lookup
 
 
 def has_foreground(mask: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         val_devices: Devices to validate on; default: ``val_ratio`` of the training devices' images.
         test_devices: Devices to test on; default: all that are in neither of the other lists.
         shots: Labelled images to train on for each device, drawn with the seed; default: all.
+        foreground: Classes that become one, "foreground", for models that know one; all others become background.
         val_ratio: Share of the images for validation, in [0, 1).
         test_ratio: Share of the images for testing where no devices are named, in [0, 1).
         unlabelled_dir: Folder of further pictures without masks, for pretraining; relative to ``root`` or absolute.
@@ -69,6 +70,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         val_devices: list[str] | None = None,
         test_devices: list[str] | None = None,
         shots: int | None = None,
+        foreground: list[str] | None = None,
         val_ratio: float = 0.1,
         test_ratio: float = 0.3,
         unlabelled_dir: Path | str | None = None,
@@ -99,6 +101,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         self.devices = devices
         self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
         self.shots = shots
+        self.foreground = foreground
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
 

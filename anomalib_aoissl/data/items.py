@@ -158,8 +158,8 @@ class SegmentationItem(ImageItem):
 
     @staticmethod
     def validate_pred_mask(pred_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index mask ``[H, W]``; see `validate_class_index_mask` for what is refused."""
-        return None if pred_mask is None else validate_class_index_mask(pred_mask, batched=False)
+        """Return the class-index mask ``[H, W]``; a boolean one, as anomalib's own models predict, becomes 0 and 1."""
+        return None if pred_mask is None else validate_class_index_mask(_indices(pred_mask), batched=False)
 
 
 @dataclass
@@ -189,8 +189,8 @@ class SegmentationBatch(ImageBatch):
 
     @staticmethod
     def validate_pred_mask(pred_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index masks ``[B, H, W]``; see `validate_class_index_mask` for what is refused."""
-        return None if pred_mask is None else validate_class_index_mask(pred_mask, batched=True)
+        """Return the class-index masks ``[B, H, W]``; boolean ones, as anomalib's own models predict, become 0 and 1."""
+        return None if pred_mask is None else validate_class_index_mask(_indices(pred_mask), batched=True)
 
     @classmethod
     def collate(cls, items: list[Any]) -> SegmentationBatch:
@@ -207,6 +207,12 @@ class SegmentationBatch(ImageBatch):
             items = [item if item.device_name is not None else item.update(device_name="") for item in items]
         batch: Any = super().collate(items)
         return batch
+
+
+def _indices(pred_mask: torch.Tensor) -> torch.Tensor:
+    """Return a boolean mask as indices, any other as it is."""
+    is_boolean = isinstance(pred_mask, torch.Tensor) and pred_mask.dtype == torch.bool
+    return pred_mask.to(torch.uint8) if is_boolean else pred_mask
 
 
 def _with_ignored_mask(item: Any) -> SegmentationItem:

@@ -33,6 +33,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         val_devices: Devices to validate on; default: ``val_ratio`` of the training devices' images.
         test_devices: Devices to test on; default: all that are in neither of the other lists.
         shots: Labelled images to train on for each device, drawn with the seed; default: all.
+        foreground: Classes that become one, "foreground", for models that know one; all others become background.
         images_per_device: Units drawn of each device type.
         val_ratio: Share of the images for validation, in [0, 1).
         test_ratio: Share of the images for testing where no devices are named, in [0, 1).
@@ -61,6 +62,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         val_devices: list[str] | None = None,
         test_devices: list[str] | None = None,
         shots: int | None = None,
+        foreground: list[str] | None = None,
         images_per_device: int = 6,
         val_ratio: float = 0.17,
         test_ratio: float = 0.5,
@@ -89,6 +91,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.devices = devices
         self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
         self.shots = shots
+        self.foreground = foreground
         self.images_per_device = images_per_device
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.image_size = (int(image_size[0]), int(image_size[1]))

@@ -209,3 +209,16 @@ def test_unknown_class_names_are_asked_for(tmp_path: Path) -> None:
     write_pair(tmp_path, "a")
     with pytest.raises(DatasetError, match="the class names are not known"):
         setup(tmp_path)
+
+
+def test_foreground_merges_the_named_classes(drawn_folder: Path) -> None:
+    arguments = {"test_ratio": 0.25, "val_ratio": 0.0}
+    plain = SegmentationFolder(drawn_folder, **arguments)
+    merged = SegmentationFolder(drawn_folder, foreground=["wire", "ball"], **arguments)
+    assert merged.class_names == ("background", "foreground")
+    plain.setup()
+    expected, result = plain.test_data[0].gt_mask, merged.test_data[0].gt_mask
+    assert torch.equal(result == 1, (expected == 1) | (expected == 2))
+    assert set(result.unique().tolist()) == {0, 1}
+    with pytest.raises(DatasetError, match=r"foreground=\['wires'\] must name classes"):
+        SegmentationFolder(drawn_folder, foreground=["wires"], **arguments).setup()

@@ -104,8 +104,17 @@ def test_torchvision_augments_image_and_mask_together() -> None:
 def test_a_mask_of_wrong_type_shape_or_range_is_refused(
     field: str, mask: torch.Tensor, error: type[Exception], match: str
 ) -> None:
+    if field == "pred_mask" and getattr(mask, "dtype", None) == torch.bool:
+        pytest.skip("anomalib's own models predict boolean masks")
     with pytest.raises(error, match=match):
         SegmentationItem(image=torch.rand(3, 2, 3), **{field: mask})
+
+
+def test_a_boolean_prediction_of_anomalibs_models_becomes_0_and_1() -> None:
+    boolean = torch.tensor([[True, False, True], [False, False, True]])
+    item = SegmentationItem(image=torch.rand(3, 2, 3), pred_mask=boolean)
+    assert item.pred_mask.dtype == torch.uint8
+    assert item.pred_mask.tolist() == [[1, 0, 1], [0, 0, 1]]
 
 
 def test_numpy_twins_refuse_the_same() -> None:

@@ -1,0 +1,290 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The callback as a user sees it: what it trains on, what it keeps, what it leaves on disk."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import timm
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
+from anomalib_aoissl.pretraining.callback import PretrainingCallback
+from anomalib_aoissl.pretraining.images import fingerprint, pretraining_images
+from anomalib_aoissl.pretraining.watching import CollapseError, Labelled
+
+MakeEncoder = Callable[..., PatchEncoder]
+Files = list[tuple[Path, ...]]
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mae": {"crop_size": (24, 32), "decoder_dims": 16, "decoder_heads": 2},
+    "dino": {"global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8},
+    "ibot": {"global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8},
+}
+CPU = {"accelerator": "cpu"}
+
+
+def _callback(objective: str, cache: Path, **arguments: Any) -> PretrainingCallback:
+    common = {"max_epochs": 2, "batch_size": 2, "probe_every": 1, "progress_bar": False, "cache_dir": cache}
+    callback = make_pretraining({"objective": objective, **common, **SMALL[objective], **arguments})
+    assert callback is not None
+    return callback
+
+
+def _labelled(seed: int = 0) -> Labelled:
+    images = torch.rand(4, 3, 48, 64, generator=torch.Generator().manual_seed(seed))
+    items = [(image, (image[0] > 0.5).to(torch.uint8)) for image in images]
+    return Labelled(items[:2], items[2:], 2)
+
+
+@pytest.mark.parametrize("objective", list(SMALL))
+def test_the_artefact_is_a_timm_folder(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, objective: str
+) -> None:
+    encoder = make_encoder(reg_tokens=1)
+    before = {name: value.clone() for name, value in encoder.vit.state_dict().items()}
+    folder = _callback(objective, tmp_path, save_to=tmp_path / "out").pretrain(
+        encoder, pictures, trainer_arguments=CPU
+    )
+    assert any(not torch.equal(value, before[name]) for name, value in encoder.vit.state_dict().items())
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["objective"] == objective
+    assert record["images"]["count"] == 6
+    assert [entry["step"] for entry in record["measures"]] == [0, 3, 6]
+    images = torch.randn(2, 3, 48, 64)
+    expected = encoder.eval()(images)
+    again = PatchEncoder(f"local-dir:{tmp_path / 'out'}", image_size=(48, 64)).eval()
+    torch.testing.assert_close(again(images), expected)
+    plain = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    torch.testing.assert_close(plain.forward_features(images)[:, 2:], expected)
+    other = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, img_size=(64, 64), in_chans=1)
+    assert other(torch.zeros(1, 1, 64, 64)).shape == (1, 32)
+    assert not list(tmp_path.glob("*.partial"))
+    assert (folder / "pictures").is_dir() == (objective == "mae")
+
+
+def test_the_same_run_again_is_loaded(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = make_encoder(), make_encoder()
+    folder = _callback("mae", tmp_path).pretrain(first, pictures, trainer_arguments=CPU)
+    with caplog.at_level(logging.INFO, logger="anomalib_aoissl"):
+        assert _callback("mae", tmp_path).pretrain(second, pictures, trainer_arguments=CPU) == folder
+    assert "loaded from" in caplog.text
+    for name, value in first.vit.state_dict().items():
+        assert torch.equal(value, second.vit.state_dict()[name])
+    others = [
+        _callback("mae", tmp_path, seed=1).pretrain(make_encoder(), pictures, trainer_arguments=CPU),
+        _callback("mae", tmp_path).pretrain(make_encoder(), pictures[:5], trainer_arguments=CPU),
+        _callback("mae", tmp_path).pretrain(make_encoder(reg_tokens=1), pictures, trainer_arguments=CPU),
+    ]
+    assert len({folder, *others}) == 4
+
+
+def test_a_damaged_folder_says_what_to_do(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    folder = _callback("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="Delete the folder"):
+        _callback("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+
+
+class _Stop(Callback):
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            msg = "power cut"
+            raise OSError(msg)
+
+
+@pytest.mark.parametrize("objective", list(SMALL))
+def test_a_stopped_run_resumes_to_the_same_weights(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, resumed = make_encoder(), make_encoder()
+    _callback(objective, tmp_path / "a", max_epochs=4).pretrain(whole, pictures, trainer_arguments=CPU)
+    start = {name: value.clone() for name, value in resumed.vit.state_dict().items()}
+    stopped = Trainer.__init__
+
+    def with_stop(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        kwargs["callbacks"] = [*kwargs["callbacks"], _Stop()]
+        stopped(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "__init__", with_stop)
+        with pytest.raises(OSError, match="power cut"):
+            _callback(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
+    assert all(torch.equal(value, start[name]) for name, value in resumed.vit.state_dict().items())
+    (partial,) = (tmp_path / "b").glob("*.partial")
+    assert (partial / "last.ckpt").is_file()
+    folder = _callback(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
+    assert len(json.loads((folder / "pretraining.json").read_text())["measures"]) == 5
+    for name, value in whole.vit.state_dict().items():
+        torch.testing.assert_close(resumed.vit.state_dict()[name], value, msg=name)
+
+
+def test_the_best_encoder_is_kept_and_the_start_where_nothing_beats_it(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.7, 0.6])
+    monkeypatch.setattr(
+        "anomalib_aoissl.pretraining.watching.probe_mean_iou",
+        lambda *args, **kwargs: SimpleNamespace(mean_iou=next(scores), class_iou=()),
+    )
+    best = _callback("mae", tmp_path / "a")
+    best.pretrain(make_encoder(), pictures, labelled=_labelled(), trainer_arguments=CPU)
+    assert "the encoder of step 3 is kept, the best with 0.700" in best.summary
+    scores = iter([0.5, 0.3, 0.4])
+    encoder, untouched = make_encoder(), make_encoder()
+    start = _callback("mae", tmp_path / "b")
+    start.pretrain(encoder, pictures, labelled=_labelled(), trainer_arguments=CPU)
+    assert "Nothing beat the starting weights" in start.summary
+    for name, value in untouched.vit.state_dict().items():
+        assert torch.equal(value, encoder.vit.state_dict()[name])
+
+
+def test_a_collapse_stops_with_advice(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    callback = _callback("dino", tmp_path, max_epochs=9, collapse_rank=1e6, collapse_checks=2)
+    with pytest.raises(CollapseError, match=r"dino: the patch embeddings collapse.*last 2 checks.*teacher_temperature"):
+        callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+
+
+def test_the_outer_random_numbers_are_left_alone(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    encoder = make_encoder()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    _callback("mae", tmp_path).pretrain(encoder, pictures, trainer_arguments=CPU)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_bf16_trains(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    for objective in SMALL:
+        encoder = make_encoder()
+        arguments = {**CPU, "precision": "bf16-mixed"}
+        _callback(objective, tmp_path).pretrain(encoder, pictures, trainer_arguments=arguments)
+        assert all(torch.isfinite(value).all() for value in encoder.vit.state_dict().values())
+
+
+class _Model(LightningModule):
+    """A model with an encoder of ours, as small as it can be."""
+
+    def __init__(self, encoder: PatchEncoder) -> None:
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.model.encoder = encoder.requires_grad_(False)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[torch.Tensor] = []
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        self.seen.append(self.model.encoder.vit.patch_embed.proj.weight.clone())
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+
+def _outer(callback: Callback, tmp_path: Path, **arguments: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "max_epochs": 1}
+    return Trainer(callbacks=[callback], default_root_dir=tmp_path, **{**quiet, **CPU, **arguments})
+
+
+class _Data(LightningDataModule):
+    """Pictures to pretrain on, and one batch for the outer fit."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.unlabelled_dir = folder
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        return torch.utils.data.DataLoader([torch.zeros(1)])
+
+
+def test_it_runs_before_the_fit_and_once(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    model, data = _Model(make_encoder()), _Data(pictures[0][0].parent)
+    before = model.model.encoder.vit.patch_embed.proj.weight.clone()
+    callback = _callback("mae", tmp_path)
+    callback.setup(_outer(callback, tmp_path), model, "test")
+    assert torch.equal(model.model.encoder.vit.patch_embed.proj.weight, before)
+    _outer(callback, tmp_path).fit(model, datamodule=data)
+    after = model.model.encoder.vit.patch_embed.proj.weight.clone()
+    assert not torch.equal(after, before)
+    assert torch.equal(model.seen[0], after)  # the outer fit found it done
+    assert not model.model.encoder.vit.patch_embed.proj.weight.requires_grad
+    _outer(callback, tmp_path).fit(model, datamodule=data)
+    assert torch.equal(model.model.encoder.vit.patch_embed.proj.weight, after)
+
+
+def test_metrics_go_to_the_outer_logger(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path / "logs")
+    trainer = _outer(_callback("ibot", tmp_path), tmp_path, logger=logger)
+    trainer.fit(_Model(make_encoder()), datamodule=_Data(pictures[0][0].parent))
+    content = (Path(logger.log_dir) / "metrics.csv").read_text()
+    for name in ("loss", "patch_loss", "teacher_entropy", "rank"):
+        assert f"pretraining/{name}" in content
+
+
+def test_it_is_skipped_when_the_outer_run_resumes(make_encoder: MakeEncoder, tmp_path: Path) -> None:
+    callback = _callback("mae", tmp_path)
+    callback.setup(SimpleNamespace(ckpt_path="some.ckpt"), _Model(make_encoder()), "fit")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_our_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="MAEPretraining pretrains model.encoder"):
+        _callback("mae", tmp_path).setup(SimpleNamespace(ckpt_path=None), LightningModule(), "fit")  # type: ignore[arg-type]
+
+
+def test_where_the_images_come_from(pictures: Files, tmp_path: Path) -> None:
+    folder = pictures[0][0].parent
+    assert pretraining_images(SimpleNamespace(unlabelled_dir=folder)) == pictures
+    table = pd.DataFrame({"image_path": [str(pictures[0][0])], "illumination_paths": [("a.png", "b.png")]})
+    data = SimpleNamespace(samples=table)
+    assert pretraining_images(SimpleNamespace(unlabelled_dir=None, train_data=data)) == [(Path("a.png"), Path("b.png"))]
+    foreign = SimpleNamespace(samples=table.drop(columns="illumination_paths"))
+    assert pretraining_images(SimpleNamespace(train_data=foreign)) == [pictures[0]]
+    with pytest.raises(ValueError, match="found no images: SimpleNamespace"):
+        pretraining_images(SimpleNamespace())
+
+
+def test_two_lights_of_a_folder_make_one_item(pictures: Files) -> None:
+    folder = pictures[0][0].parent
+    for index, (path,) in enumerate(pictures):
+        path.rename(folder / f"unit_{index // 2}_ch{index % 2}.png")
+    found = pretraining_images(SimpleNamespace(unlabelled_dir=folder, illuminations=["_ch0", "_ch1"]))
+    assert [[path.name for path in files] for files in found][0] == ["unit_0_ch0.png", "unit_0_ch1.png"]
+    assert len(found) == 3
+
+
+def test_the_fingerprint_knows_content_and_not_place(pictures: Files, tmp_path: Path) -> None:
+    before = fingerprint(pictures)
+    moved = tmp_path / "elsewhere"
+    pictures[0][0].parent.rename(moved)
+    files = [(moved / path.name,) for (path,) in pictures]
+    assert fingerprint(files) == before
+    assert fingerprint(files[:-1]) != before
+    content = bytearray(files[2][0].read_bytes())
+    content[-20] ^= 1
+    files[2][0].write_bytes(content)
+    assert fingerprint(files) != before
+
+
+def test_make_pretraining() -> None:
+    assert make_pretraining(None) is None
+    callback = make_pretraining({"objective": "mae", "max_epochs": 7, "mask_ratio": 0.5})
+    assert isinstance(callback, MAEPretraining)
+    assert (callback.max_epochs, callback.arguments["mask_ratio"]) == (7, 0.5)
+    with pytest.raises(ValueError, match=r"must be one of \['mae', 'dino', 'ibot'\]"):
+        make_pretraining("moco")
+    with pytest.raises(ValueError, match="unexpected keyword argument 'ratio'"):
+        make_pretraining({"objective": "mae", "ratio": 0.5})
+    with pytest.raises(ValueError, match="max_epochs=0 must be greater than 0"):
+        make_pretraining({"objective": "mae", "max_epochs": 0})

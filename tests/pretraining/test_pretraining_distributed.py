@@ -1,0 +1,119 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Two processes on the CPU (gloo): equal weights, and centres of the global batch."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.pretraining.distillation import Center
+
+Files = list[tuple[Path, ...]]
+
+CENTER = """
+    import sys
+    import torch
+    from torch import distributed
+    from anomalib_aoissl.pretraining.distillation import Center
+
+    rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    logits = torch.load(f"{out}/logits.pt")
+    center = Center(6)
+    for step in logits:
+        # Shares of unequal size, accumulated in two parts; the second process has nothing in the last step.
+        share = step[:7] if rank == 0 else step[7:]
+        for part in share.split(3):
+            center.add(part)
+        center.update()
+    torch.save(center.value, f"{out}/center_{rank}.pt")
+    distributed.destroy_process_group()
+"""
+
+FIT = """
+    import sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from anomalib_aoissl.encoder import PatchEncoder
+    from anomalib_aoissl.pretraining import make_pretraining
+
+    objective, pictures, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    small = {"crop_size": 32} if objective == "mae" else {
+        "global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8}
+
+    class Data(LightningDataModule):
+        unlabelled_dir = pictures
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([torch.zeros(1)] * 2)
+
+    class Model(LightningModule):
+        def __init__(self):
+            super().__init__()
+            arguments = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+            encoder = {"architecture": "vit_tiny_patch16_224", "model_args": arguments}
+            self.model = torch.nn.Module()
+            self.model.encoder = PatchEncoder(encoder, image_size=(48, 64), pretrained=False).requires_grad_(False)
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+        def training_step(self, batch, index):
+            vit = self.model.encoder.vit
+            torch.save(vit.state_dict(), out / f"weights_{self.global_rank}.pt")
+            return self.weight.sum()
+        def configure_optimizers(self):
+            return torch.optim.SGD([self.weight], lr=0.1)
+
+    if __name__ == "__main__":
+        callback = make_pretraining({"objective": objective, "max_epochs": 2, "batch_size": 1, "probe_every": 1,
+                                     "progress_bar": False, "cache_dir": out / "cache", **small})
+        trainer = Trainer(accelerator="cpu", devices=2, strategy=sys.argv[4], max_epochs=1, callbacks=[callback],
+                          logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=out)
+        trainer.fit(Model(), datamodule=Data())
+"""
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def test_the_center_of_two_processes_is_that_of_one_on_the_same_batch(tmp_path: Path) -> None:
+    logits = [torch.randn(count, 6) for count in (10, 8, 7)]
+    torch.save(logits, tmp_path / "logits.pt")
+    script = tmp_path / "center.py"
+    script.write_text(textwrap.dedent(CENTER))
+    commands = [[sys.executable, str(script), str(rank), str(tmp_path / "store"), str(tmp_path)] for rank in (0, 1)]
+    processes = [subprocess.Popen(command, env=_environment()) for command in commands]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    single = Center(6)
+    for step in logits:
+        single.add(step)
+        single.update()
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"center_{rank}.pt"), single.value)
+
+
+@pytest.mark.parametrize(("objective", "strategy"), [("mae", "ddp"), ("ibot", "ddp_spawn")])
+def test_ranks_end_with_equal_weights(
+    pictures: Files, tmp_path: Path, objective: str, strategy: str, make_encoder: Callable[..., PatchEncoder]
+) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(textwrap.dedent(FIT))
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, str(script), objective, str(pictures[0][0].parent), str(out), strategy]
+    result = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    first, second = (torch.load(out / f"weights_{rank}.pt") for rank in (0, 1))
+    start = make_encoder().vit.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], start[name]) for name in first)
