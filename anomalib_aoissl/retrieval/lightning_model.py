@@ -5,19 +5,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_size
 
+from .bank_file import encoder_hash, load_bank
+from .bank_size import rows_of_size
+from .memory_bank import MemoryBank
 from .torch_model import RetrievalModel
+
+DEFAULT_BANK_SIZE = 10000
+"""Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
 
 
 class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
@@ -37,16 +44,28 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         normalize: Apply the encoder's final layer norm to each block that is read.
         k: Neighbours that vote for a patch.
         temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
+        aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature), "similarity" (the
+            cosine similarity) or "majority" (the same for all).
+        labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
+            classes' shares).
+        bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
+        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
+        condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
+            more at boundaries and of rare classes), "kcenter" (those that are farthest from each other; slow in a
+            large bank) or "random".
+        bank_precision: What the bank's embeddings are stored in: "fp32", or "fp16" for half the memory.
+        seed: Of what is random in condensing.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
         evaluator: True for mean IoU, IoU of each class and pixel accuracy.
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:
-        ValueError: If the encoder cannot be made, the image size does not fit it, or k or temperature is out of range.
+        ValueError: If the encoder cannot be made, the image size does not fit it, k, temperature or bank_size is out of
+            range, or condensing or bank_precision has no such name.
     """
 
-    DEFAULTS = {
+    DEFAULTS: ClassVar[dict[str, Any]] = {
         "encoder": DEFAULT_ENCODER,
         "image_size": (512, 512),
         "in_channels": 3,
@@ -54,6 +73,13 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         "normalize": True,
         "k": 30,
         "temperature": 0.02,
+        "aggregation": "attention",
+        "labels": "complete",
+        "bank": None,
+        "bank_size": DEFAULT_BANK_SIZE,
+        "condensing": "balanced",
+        "bank_precision": "fp32",
+        "seed": 0,
     }
 
     def __init__(
@@ -66,6 +92,13 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         normalize: bool = True,
         k: int = 30,
         temperature: float = 0.02,
+        aggregation: str = "attention",
+        labels: str = "complete",
+        bank: Path | str | None = None,
+        bank_size: int | str | None = DEFAULT_BANK_SIZE,
+        condensing: str = "balanced",
+        bank_precision: str = "fp32",
+        seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -73,6 +106,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     ) -> None:
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
+        bank = None if bank is None else str(bank)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
@@ -86,8 +120,29 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
 
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
-        h = self.hparams
-        self.model: RetrievalModel = RetrievalModel(self.build_encoder(), k=h.k, temperature=h.temperature)
+        h: Any = self.hparams
+        encoder = self.build_encoder()
+        self.model: RetrievalModel = RetrievalModel(
+            encoder,
+            k=h.k,
+            temperature=h.temperature,
+            aggregation=h.aggregation,
+            labels=h.labels,
+            bank=self._empty_bank(encoder),
+        )
+
+    def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
+        """Return the bank that ``self.hparams`` describe, for the encoder's embeddings."""
+        h: Any = self.hparams
+        budget = rows_of_size(h.bank_size, encoder.embed_dim, encoder.patch_size, h.bank_precision)
+        return MemoryBank(
+            encoder.embed_dim,
+            encoder.patch_size,
+            budget=budget,
+            rule=h.condensing,
+            seed=h.seed,
+            precision=h.bank_precision,
+        )
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -100,12 +155,22 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         return
 
     def on_train_start(self) -> None:
-        """Empty the bank for the labelled images of this run."""
+        """Empty the bank for the labelled images of this run, or take the bank file that they extend.
+
+        Raises:
+            ValueError: If the bank file cannot be used, is of another encoder, or has classes that the data has not.
+        """
         super().on_train_start()
-        self.model.bank.clear()
+        bank = self.model.bank
+        bank.clear()
+        bank.class_names = list(self.class_names)
+        bank.encoder_hash = encoder_hash(self.model.encoder)
+        path: str | None = self.hparams["bank"]
+        if path is not None:
+            bank.merge(load_bank(path, bank.encoder_hash))
         self._is_fitted.fill_(False)
 
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Put the batch's patches into the bank; the loss is zero."""
         del args, kwargs
         size = len(batch.image)
@@ -122,5 +187,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         self.model.bank.class_names = list(self.class_names)
         self.model.bank.finish()
         if not len(self.model.bank):
-            msg = "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
+            msg = (
+                "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
+            )
             raise RuntimeError(msg)

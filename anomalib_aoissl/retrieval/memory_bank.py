@@ -14,34 +14,67 @@ from torch.nn import functional
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from .bank_size import PRECISIONS, check_bank
+from .condensing import Rows, condense
+from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
+
 
 class MemoryBank(DynamicBufferMixin):
     """Labelled patches that retrieval searches; N rows, D dims, L = patch height * patch width labels a row.
 
-    Buffers: ``embeddings`` ``[N, D]`` float32 of unit length, ``labels`` ``[N, L]`` uint8 (255 = ignore),
-    ``device_ids`` and ``image_ids`` ``[N]`` int32, indices into `device_names` and `image_names`. All of it is in the
-    state dict, names included, and any number of rows is loaded.
+    Buffers: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids`` and
+    ``image_ids`` ``[N]`` int32, indices into `device_names` and `image_names`, ``positions`` ``[N]`` int32, the patch
+    in its image in row-major order, and ``counts`` int32, the patches that each row stands for: ``[N]`` in a condensed
+    bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
+    rows is loaded.
+
+    With a budget the bank is condensed while it is filled, so that no more than twice the budget and the added batch
+    is ever held.
 
     Args:
         embed_dim: D.
         patch_size: (height, width) of a patch, px.
+        budget: Rows to keep at most; None for all.
+        rule: Which rows to keep, a name of `condensing.RULES`.
+        seed: Of what is random in the rule.
+        precision: What embeddings are stored in, "fp32" or "fp16".
+
+    Raises:
+        ValueError: If the budget is below 1, or rule or precision have no such name.
     """
 
-    def __init__(self, embed_dim: int, patch_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        patch_size: tuple[int, int],
+        *,
+        budget: int | None = None,
+        rule: str = "balanced",
+        seed: int = 0,
+        precision: str = "fp32",
+    ) -> None:
         super().__init__()
+        check_bank(budget, rule, precision)
         self.patch_size = patch_size
-        self.register_buffer("embeddings", torch.empty(0, embed_dim))
+        self.budget, self.rule, self.seed = budget, rule, seed
+        self.register_buffer("embeddings", torch.empty(0, embed_dim, dtype=PRECISIONS[precision]))
         self.register_buffer("labels", torch.empty(0, patch_size[0] * patch_size[1], dtype=torch.uint8))
         self.register_buffer("device_ids", torch.empty(0, dtype=torch.int32))
         self.register_buffer("image_ids", torch.empty(0, dtype=torch.int32))
+        self.register_buffer("positions", torch.empty(0, dtype=torch.int32))
+        self.register_buffer("counts", torch.empty(0, dtype=torch.int32))
         self.embeddings: torch.Tensor
         self.labels: torch.Tensor
         self.device_ids: torch.Tensor
         self.image_ids: torch.Tensor
+        self.positions: torch.Tensor
+        self.counts: torch.Tensor
         self.class_names: list[str] = []
         self.device_names: list[str] = []
         self.image_names: list[str] = []
-        self._pending: list[tuple[torch.Tensor, ...]] = []
+        self.encoder_hash = ""
+        self._previous: BankContent | None = None
+        self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ROW_BUFFERS, and counts
 
     def __len__(self) -> int:
         """Rows that are searched; what was added is counted after `finish`."""
@@ -66,64 +99,149 @@ class MemoryBank(DynamicBufferMixin):
             images: Name of each image, such as its path.
         """
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
+        limit = None if self.budget is None else 2 * (self.budget + labels.shape[0] * labels.shape[1])
         for row, (device, image) in enumerate(zip(devices, images, strict=True)):
-            used = (labels[row] != IGNORE_INDEX).any(dim=-1)  # [P]
-            count = int(used.sum())
-            device_id, image_id = _index_of(device, self.device_names), _index_of(image, self.image_names)
-            self._pending.append(
-                (
-                    functional.normalize(embeddings[row][used].float(), dim=-1),
-                    labels[row][used],
-                    torch.full((count,), device_id, dtype=torch.int32, device=labels.device),
-                    torch.full((count,), image_id, dtype=torch.int32, device=labels.device),
-                )
-            )
+            used = (labels[row] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [rows]
+            if limit is not None and self.pending_rows + len(used) > limit:
+                self._pending = [self._condensed(joined_rows(self._pending), limit // 2)]
+            ids = torch.full_like(used, _index_of(device, self.device_names), dtype=torch.int32)
+            image_ids = torch.full_like(ids, _index_of(image, self.image_names))
+            unit = functional.normalize(embeddings[row][used].float(), dim=-1).to(self.embeddings.dtype)
+            if len(used):
+                counts = torch.ones_like(ids)
+                self._pending.append((unit, labels[row][used], ids, image_ids, used.to(torch.int32), counts))
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that were added and are not searched yet."""
+        return sum(len(pending[0]) for pending in self._pending)
 
     def finish(self) -> None:
-        """Make what was added rows of the bank."""
-        names = ("embeddings", "labels", "device_ids", "image_ids")
-        while self._pending and not len(self._pending[0][0]):
-            self._pending.pop(0)
+        """Make what was added rows of the bank, and condense it where it has a budget.
+
+        Raises:
+            ValueError: If the budget cannot hold a row of each class and each device.
+        """
         if not self._pending:
             return
-        for position, name in enumerate(names):
-            new = [pending[position] for pending in self._pending]
-            setattr(self, name, torch.cat([getattr(self, name).to(new[0].device), *new]))
+        before = self.content()
+        target = self._pending[0][0].device
+        rows = joined_rows([tuple(tensor.to(target) for tensor in before.rows), *self._pending])
         self._pending.clear()
+        self._take_rows(rows if self.budget is None else self._condensed(rows, self.budget))
+        self._previous = before
+
+    def remove(self, *, device: str | None = None, image: str | None = None) -> int:
+        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+
+        A class whose last row goes is warned of.
+
+        Raises:
+            ValueError: If neither is given, or the bank has no such device or image.
+        """
+        self.finish()
+        before = self.content()
+        self.take(without(before, device=device, image=image))
+        self._previous = before
+        return len(before.rows[0]) - len(self)
+
+    def merge(self, other: MemoryBank | BankContent) -> None:
+        """Add the rows of another bank, its classes mapped by name, and condense where this bank has a budget.
+
+        Raises:
+            ValueError: If the other bank has classes that this one has not, is of another encoder, or the budget cannot
+                hold a row of each class and each device.
+        """
+        self.finish()
+        before = self.content()
+        try:
+            self.take(merged(before, other.content() if isinstance(other, MemoryBank) else other))
+            if self.budget is not None:
+                self._take_rows(self._condensed(self._rows(), self.budget))
+        except ValueError:
+            self.take(before)
+            raise
+        self._previous = before
+
+    def undo(self) -> None:
+        """Bring back what the bank held before the last `finish`, `remove`, `merge` or `clear`; only that one.
+
+        Raises:
+            RuntimeError: If there is nothing to bring back.
+        """
+        if self._previous is None:
+            msg = "There is no edit of the bank to undo: one step back is kept, since the last load."
+            raise RuntimeError(msg)
+        self._pending.clear()
+        self.take(self._previous)
+        self._previous = None
+
+    def content(self) -> BankContent:
+        """Return the rows and names as a value, which later edits do not change."""
+        names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
+        return BankContent(self._rows(), *names, self.encoder_hash)
+
+    def take(self, content: BankContent) -> None:
+        """Hold this content in place of the present one."""
+        self._take_rows(content.rows)
+        self.class_names, self.device_names = list(content.class_names), list(content.device_names)
+        self.image_names, self.encoder_hash = list(content.image_names), content.encoder_hash
+
+    def _rows(self) -> tuple[torch.Tensor, ...]:
+        """Return the tensors of `ROW_BUFFERS`, and the counts, of ones where the bank is not condensed."""
+        counts = self.counts if len(self.counts) else torch.ones_like(self.device_ids)
+        return (*(getattr(self, name) for name in ROW_BUFFERS), counts)
+
+    def _take_rows(self, rows: tuple[torch.Tensor, ...]) -> None:
+        """Take tensors as `_rows` gives them in place of the present ones."""
+        for name, tensor in zip(ROW_BUFFERS, rows[:-1], strict=True):
+            setattr(self, name, tensor)
+        self.counts = rows[-1] if bool((rows[-1] != 1).any()) else rows[-1][:0]
+
+    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
+        """Return the rows that are kept within the budget, in the order of device, image and position."""
+        if len(rows[0]) <= budget:
+            return rows
+        for column, names in ((3, self.image_names), (2, self.device_names)):  # the last sort decides
+            rank = torch.tensor(sorted(range(len(names)), key=names.__getitem__)).argsort()
+            order = rank[rows[column].cpu().long()].argsort(stable=True).to(rows[column].device)
+            rows = tuple(tensor[order] for tensor in rows)
+        # On the CPU, where sums have a fixed order.
+        embeddings, labels, devices, _, _, counts = (tensor.cpu() for tensor in rows)
+        view = Rows(embeddings, labels, devices, counts, self.patch_size)
+        kept, counts = condense(view, budget, self.rule, torch.Generator().manual_seed(self.seed))
+        kept = kept.to(rows[0].device)
+        return (*(tensor[kept] for tensor in rows[:-1]), counts.to(kept.device))
 
     def clear(self) -> None:
-        """Take all rows and names out."""
+        """Take all rows and the names of devices and images out."""
+        before = self.content()
         self._pending.clear()
-        for name in ("embeddings", "labels", "device_ids", "image_ids"):
+        for name in (*ROW_BUFFERS, "counts"):
             setattr(self, name, getattr(self, name)[:0])
         self.device_names, self.image_names = [], []
+        self._previous = before if len(before.rows[0]) else None
 
     def describe(self) -> dict[str, Any]:
-        """Return the rows and megabytes of the bank, and its rows for each device and its pixels for each class."""
-        pixels = torch.bincount(self.labels.flatten().long(), minlength=IGNORE_INDEX + 1)
-        tensors = (self.embeddings, self.labels, self.device_ids, self.image_ids)
-        rows = torch.bincount(self.device_ids.long(), minlength=len(self.device_names))
-        return {
-            "rows": len(self),
-            "images": len(self.image_names),
-            "megabytes": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
-            "rows_of_device": dict(zip(self.device_names, rows.tolist(), strict=True)),
-            "pixels_of_class": {name: int(pixels[index]) for index, name in enumerate(self.class_names)},
-        }
+        """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
+        return described(self.content())
 
-    def get_extra_state(self) -> dict[str, list[str]]:
+    def get_extra_state(self) -> dict[str, Any]:
         """Return the names, which the state dict carries beside the tensors."""
         return {
             "class_names": list(self.class_names),
             "device_names": list(self.device_names),
             "image_names": list(self.image_names),
+            "encoder_hash": self.encoder_hash,
         }
 
-    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take the names from a state dict."""
         self.class_names = list(state["class_names"])
         self.device_names = list(state["device_names"])
         self.image_names = list(state["image_names"])
+        self.encoder_hash = state.get("encoder_hash", "")
+        self._previous = None
 
 
 def patch_labels(masks: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:

@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 
+from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
 from .memory_bank import MemoryBank, patches_to_image
+
+__all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
 BANK_CHUNK = 16384
 """Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
@@ -32,12 +35,24 @@ class RetrievalModel(nn.Module):
         encoder: The encoder; it is frozen.
         k: Neighbours that vote; a smaller bank lets all its rows vote.
         temperature: Of the softmax over the similarities; small values follow the nearest neighbour.
+        aggregation: What a neighbour's vote weighs, a name of `aggregation.AGGREGATIONS`.
+        labels: What neighbours vote for, a name of `aggregation.LABELS`.
+        bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
 
     Raises:
-        ValueError: If k is below 1 or the temperature is not positive.
+        ValueError: If k is below 1, the temperature is not positive, or aggregation or labels have no such name.
     """
 
-    def __init__(self, encoder: PatchEncoder, *, k: int = 30, temperature: float = 0.02) -> None:
+    def __init__(
+        self,
+        encoder: PatchEncoder,
+        *,
+        k: int = 30,
+        temperature: float = 0.02,
+        aggregation: str = "attention",
+        labels: str = "complete",
+        bank: MemoryBank | None = None,
+    ) -> None:
         super().__init__()
         if k < 1:
             msg = f"k={k} must be at least 1."
@@ -45,11 +60,13 @@ class RetrievalModel(nn.Module):
         if not temperature > 0:
             msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
             raise ValueError(msg)
+        check_aggregation(aggregation, labels)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
+        self.bank = MemoryBank(encoder.embed_dim, encoder.patch_size) if bank is None else bank
         self.k = k
         self.temperature = temperature
+        self.aggregation, self.labels = aggregation, labels
 
     @property
     def num_classes(self) -> int:
@@ -83,11 +100,17 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
+        return self.answer(self.extract(images))
+
+    def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
+        """Return what `forward` returns, of images whose embeddings ``[B, P, D]`` `extract` gave."""
         rows, columns = self.encoder.grid_size
-        queries = self.extract(images).flatten(0, 1)  # [B * P, D]
+        queries = embeddings.flatten(0, 1)  # [B * P, D]
         similarities, neighbours = match(queries, self.bank.embeddings, self.k)  # [Q, k], [Q, k]
-        weights = torch.softmax(similarities / self.temperature, dim=-1)  # [Q, k]
-        classes = combine(weights, self.bank.labels[neighbours], self.num_classes)  # [Q, L]
+        weights = vote_weights(similarities, self.aggregation, self.temperature)  # [Q, k]
+        if len(self.bank.counts):
+            weights = weights * repetitions(self.bank.counts[neighbours], self.k)
+        classes = self.combine(weights, neighbours)  # [Q, L]
         patch = self.encoder.patch_size
         mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), patch)  # [B, H, W]
         novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [B, 1, rows, columns]
@@ -97,6 +120,13 @@ class RetrievalModel(nn.Module):
             anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
             pred_mask=mask.unsqueeze(1),
         )
+
+    def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""
+        if self.labels == "complete":
+            return combine(weights, self.bank.labels[neighbours], self.num_classes)
+        shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
+        return combine_averages(weights, shares[neighbours]).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
 
 
 def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +141,7 @@ def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tens
     """
     values, indices = [], []
     for start in range(0, len(keys), BANK_CHUNK):
-        chunk = keys[start : start + BANK_CHUNK]
+        chunk = keys[start : start + BANK_CHUNK].to(queries.dtype)
         best = torch.topk(queries @ chunk.transpose(0, 1), min(k, len(chunk)), dim=-1)
         values.append(best.values)
         indices.append(best.indices + start)
@@ -120,20 +150,3 @@ def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tens
     candidates = torch.cat(values, dim=-1)  # [Q, chunks * k]
     best = torch.topk(candidates, min(k, len(keys)), dim=-1)
     return best.values, torch.cat(indices, dim=-1).gather(-1, best.indices)
-
-
-def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8.
-
-    Pixels of a neighbour that are ignored (255) have no class and so do not vote; where no neighbour votes, the result
-    is the background. Equal sums go to the smaller index.
-
-    Args:
-        weights: ``[Q, k]``, of each neighbour.
-        labels: ``[Q, k, L]`` uint8 class indices of each neighbour's pixels.
-        num_classes: C.
-    """
-    # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
-    rows = weights.unsqueeze(1)  # [Q, 1, k]
-    scores = [torch.bmm(rows, (labels == index).to(weights.dtype)).squeeze(1) for index in range(num_classes)]
-    return torch.stack(scores, dim=-1).argmax(dim=-1).to(torch.uint8)  # [Q, L]
