@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
+# Each test process computes with one thread: several processes with a thread for each core slow each other down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20260
 

@@ -27,7 +27,8 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wirebond_hgcal
 def trained(tiny_encoder: dict, pictures: torch.Tensor, masks: torch.Tensor, **arguments: Any) -> AOISSLRetrieval:
     """Return a model whose bank holds the pictures, resized as training resizes them."""
     model = AOISSLRetrieval(
-        **{"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, "in_channels": pictures.shape[1]}, **arguments
+        **{"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, "in_channels": pictures.shape[1]},
+        **arguments,
     )
     names = [f"image{index}" for index in range(len(pictures))]
     model.model.fill(model.pre_processor(pictures), masks, ["device"] * len(pictures), names)
@@ -119,7 +120,11 @@ def test_our_inferencer_gives_the_original_size(model: AOISSLRetrieval, xml: Pat
     pixels = (255 * drawn_pictures(1)[0]).byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     expected = model(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float())
-    results = [inferencer.predict(tmp_path / "a.png"), inferencer.predict(pixels), *inferencer.predict_batch([pixels] * 2)]
+    results = [
+        inferencer.predict(tmp_path / "a.png"),
+        inferencer.predict(pixels),
+        *inferencer.predict_batch([pixels] * 2),
+    ]
     nearest = np.array(Image.fromarray(expected.pred_mask[0, 0].numpy()).resize((140, 75), Image.Resampling.NEAREST))
     for result in results:
         assert result.class_map.shape == result.novelty.shape == (75, 140)
