@@ -49,7 +49,7 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     return callback
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import a callback from its module.
 
     Raises:

@@ -83,7 +83,8 @@ def save_encoder(encoder: PatchEncoder, folder: Path, record: Mapping[str, Any])
     try:
         _write(encoder, temporary)
         (temporary / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
+        temporary.chmod(0o755)  # mkdtemp and safetensors make them private
+        (temporary / WEIGHTS_NAME).chmod(0o644)
         _take_name(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

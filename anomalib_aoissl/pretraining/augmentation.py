@@ -70,7 +70,9 @@ class Crops:
         zoom = math.exp(math.log(kind.scale[0]) + draws[0] * math.log(kind.scale[1] / kind.scale[0]))
         turned = self.symmetries and draws[1] < 0.5
         size = kind.size[::-1] if turned else kind.size
-        window = tuple(min(max(round(side / zoom), 1), limit) for side, limit in zip(size, image.shape[1:], strict=True))
+        window = tuple(
+            min(max(round(side / zoom), 1), limit) for side, limit in zip(size, image.shape[1:], strict=True)
+        )
         by_structure = draws[2] < self.structure
         top, left = _place(weights if by_structure else None, image.shape[1:], window, generator)
         crop = image[:, top : top + window[0], left : left + window[1]]

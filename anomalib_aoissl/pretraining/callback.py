@@ -9,7 +9,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,7 +27,9 @@ from .run import Run
 from .training import Optimisation
 from .watching import Labelled
 
-__all__ = ["PretrainingCallback"]
+__all__ = ["PretrainingCallback", "Start"]
+
+Start = Literal["auto", "given", "whitened"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,11 @@ class PretrainingCallback(Callback):
         batch_size: Samples of a batch on each device.
         accumulate: Batches whose gradients are summed up before a step.
         crops_per_image: Samples that a picture gives in an epoch.
+        start: Patch embedding and positions that training starts from: "given", "whitened" (principal components of
+            the pictures' patches, and sine-cosine positions), or "auto": whitened for an encoder with random weights.
+        start_noise_floor: Noise of a pixel for "whitened", unit of the normalised images.
+        position_scale: Amplitude of the positions for "whitened".
+        even_norm: Set the last layer norm so that each dim of the embeddings has mean 0 and deviation 1.
         structure: Share of the crops that are placed by gradient energy, in [0, 1]; the others are placed uniformly.
         gain: Random change of the light's gain, as the exponent of e.
         gamma: Random change of its gamma, as the exponent of e.
@@ -80,6 +87,10 @@ class PretrainingCallback(Callback):
         batch_size: int = 32,
         accumulate: int = 1,
         crops_per_image: int = 1,
+        start: Start = "auto",
+        start_noise_floor: float = 0.1,
+        position_scale: float = 0.3,
+        even_norm: bool = True,
         structure: float = 0.8,
         gain: float = 0.3,
         gamma: float = 0.3,
@@ -109,6 +120,11 @@ class PretrainingCallback(Callback):
         _check_positive(positive)
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.batch_size, self.accumulate, self.crops_per_image = batch_size, accumulate, crops_per_image
+        if start not in get_args(Start):
+            msg = f"start={start!r} must be one of {list(get_args(Start))}."
+            raise ValueError(msg)
+        self.start, self.start_noise_floor = start, start_noise_floor
+        self.position_scale, self.even_norm = position_scale, even_norm
         self.structure, self.gradient_clip, self.seed = structure, gradient_clip, seed
         self.light = Light(gain=gain, gamma=gamma, noise=noise, blur=blur)
         self.optimisation = Optimisation(learning_rate, weight_decay, (betas[0], betas[1]), warmup)
@@ -116,6 +132,7 @@ class PretrainingCallback(Callback):
         self.probe_every, self.probe_images = probe_every, probe_images
         self.collapse_rank, self.collapse_checks = collapse_rank, collapse_checks
         self.save_to, self.cache_dir, self.progress_bar = save_to, cache_dir, progress_bar
+        self._done: LightningModule | None = None
         self.summary = ""
         """One paragraph about the last run; empty before it."""
 
@@ -128,7 +145,8 @@ class PretrainingCallback(Callback):
         """The arguments that the result depends on, plain data."""
         numbers = ("max_epochs", "max_steps", "batch_size", "accumulate", "crops_per_image", "structure")
         others = ("gradient_clip", "seed", "probe_every", "probe_images")
-        plain = {name: getattr(self, name) for name in (*numbers, *others)}
+        start = ("start", "start_noise_floor", "position_scale", "even_norm")
+        plain = {name: getattr(self, name) for name in (*numbers, *start, *others)}
         return {**plain, **vars(self.light), **vars(self.optimisation), **self.objective_arguments}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -138,6 +156,9 @@ class PretrainingCallback(Callback):
             ValueError: If the model has no encoder of ours.
         """
         if stage != "fit":
+            return
+        if pl_module is self._done:
+            logger.info("Pretraining is skipped: this callback has pretrained this model before.")
             return
         if trainer.ckpt_path:
             logger.info("Pretraining is skipped: the run resumes from %s, which holds the encoder.", trainer.ckpt_path)
@@ -149,7 +170,7 @@ class PretrainingCallback(Callback):
                 "has none. Use AOISSLRetrieval or AOISSLSegmenter; for another model pretrain with save_to=folder "
                 "first, and give it backbone=local-dir:folder."
             )
-            raise ValueError(msg)
+            raise ValueError(msg)  # noqa: TRY004 - the model is of a right type, but has no such encoder
         datamodule = getattr(trainer, "datamodule", None)
         self.pretrain(
             encoder,
@@ -158,6 +179,7 @@ class PretrainingCallback(Callback):
             bit_depth=getattr(datamodule, "bit_depth", None),
             trainer=trainer,
         )
+        self._done = pl_module
 
     def pretrain(
         self,

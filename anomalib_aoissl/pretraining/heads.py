@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from timm.models.vision_transformer import Block
 from torch import nn
+from torch.nn import functional
 
 from .tokens import gather_tokens, sincos_positions
 
-__all__ = ["PixelDecoder"]
+__all__ = ["PixelDecoder", "PrototypeHead"]
 
 
 class PixelDecoder(nn.Module):
@@ -58,6 +59,35 @@ class PixelDecoder(nn.Module):
             sequence = block(sequence)
         predicted: torch.Tensor = self.pixels(self.norm(sequence[:, : masked.shape[1]]))
         return predicted
+
+
+class PrototypeHead(nn.Module):
+    """Tokens to similarities with K learnt prototypes [0]: an MLP, unit length, unit prototypes.
+
+    Args:
+        dims: Dims of the tokens, D.
+        outputs: Prototypes, K.
+        hidden: Width of the MLP.
+        bottleneck: Dims of the prototypes.
+
+    [0]: Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021, arXiv 2104.14294, appendix C.
+    """
+
+    def __init__(self, dims: int, *, outputs: int, hidden: int, bottleneck: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dims, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.prototypes = nn.Parameter(torch.randn(outputs, bottleneck))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return cosine similarities ``[..., K]`` in [-1, 1], in float32, of tokens ``[..., D]``."""
+        points = functional.normalize(self.mlp(tokens).float(), dim=-1, eps=1e-6)
+        return functional.linear(points, functional.normalize(self.prototypes.float(), dim=-1, eps=1e-6)).float()
 
 
 def _initialise(module: nn.Module) -> None:

@@ -36,7 +36,7 @@ def probe_images(datamodule: object, count: int) -> Labelled | None:
     return Labelled(bank, queries, max(found, len(names), 2))
 
 
-def _labelled(dataset: Any, count: int) -> list[LabelledImage]:  # noqa: ANN401
+def _labelled(dataset: Any, count: int) -> list[LabelledImage]:
     """Return up to ``count`` images of the dataset that have a mask, spread over it."""
     if dataset is None or not len(dataset):
         return []

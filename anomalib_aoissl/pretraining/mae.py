@@ -16,7 +16,7 @@ from .heads import PixelDecoder
 from .losses import PatchWhitening, cut_patches, masked_pixel_loss, normalise_patches, paste_patches
 from .masking import random_partition
 from .objective import Objective, Progress, Views
-from .tokens import check_transformer, encode, gather_tokens, grid_of
+from .tokens import check_transformer, encode, gather_tokens, grid_of, random_offsets
 
 __all__ = ["MAEPretraining", "MaskedAutoencoder", "Target"]
 
@@ -95,13 +95,11 @@ class MaskedAutoencoder(Objective):
             return patches
         return normalise_patches(patches, self.noise_floor) if self.target == "normalized" else self.whitening(patches)
 
-    def predict(
-        self, images: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predictions ``[B, M, S]`` and the indices ``[B, M]`` of the masked patches they belong to."""
         grid = grid_of(self.vit, images)
         visible, masked = random_partition(len(images), grid[0] * grid[1], self.mask_ratio, generator)
-        offsets = _offsets(grid, tuple(self.vit.patch_embed.grid_size), len(images), generator)
+        offsets = random_offsets(self.vit, grid, len(images), generator)
         tokens = encode(self.vit, images, keep=visible, offsets=offsets)  # [B, T + V, D]
         return self.decoder(tokens, visible, masked, grid), masked
 
@@ -169,7 +167,7 @@ class MAEPretraining(PretrainingCallback):
         learning_rate: float = 1.5e-3,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
-        **common: Any,  # noqa: ANN401
+        **common: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, betas=betas, **common)
         self.objective_arguments = {
@@ -186,17 +184,3 @@ class MAEPretraining(PretrainingCallback):
     def build_objective(self, vit: VisionTransformer) -> MaskedAutoencoder:
         """Return the masked autoencoder around the transformer."""
         return MaskedAutoencoder(vit, **self.objective_arguments)
-
-
-def _offsets(
-    grid: tuple[int, int], full: tuple[int, ...], batch: int, generator: torch.Generator
-) -> torch.Tensor | None:
-    """Return a random place ``[B, 2]`` on the full grid for each crop, or None where a crop is larger.
-
-    The place has nothing to do with where the crop was cut: what a patch looks like must not tell where it is.
-    """
-    slack = torch.tensor([whole - part + 1 for whole, part in zip(full, grid, strict=True)], device=generator.device)
-    if (slack < 1).any():
-        return None
-    draws = torch.rand(batch, 2, generator=generator, device=generator.device)
-    return (draws * slack).long()

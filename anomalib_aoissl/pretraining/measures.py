@@ -28,10 +28,16 @@ class Encoder(Protocol):
 
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each input plane."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each input plane."""
+
+    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
         """Return patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``."""
 
 
@@ -124,7 +130,12 @@ def _embed(encoder: Encoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[t
 
 
 def _vote(
-    queries: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, num_classes: int, neighbours: int, temperature: float
+    queries: torch.Tensor,
+    rows: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    neighbours: int,
+    temperature: float,
 ) -> torch.Tensor:
     """Return the class ``[Q, S]`` of each pixel of the query patches ``[Q, D]``."""
     similarity, nearest = (queries @ rows.T).topk(min(neighbours, len(rows)), dim=1)  # [Q, K]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
@@ -96,7 +96,7 @@ class ForwardingLogger(Logger):
         """Version of the logger."""
         return ""
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Leave the outer run's hyperparameters alone."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -120,7 +120,7 @@ def nested_arguments(outer: Trainer) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "barebones": False,
     }
-    if isinstance(strategy, ParallelStrategy):
+    if isinstance(strategy, ParallelStrategy) and strategy.cluster_environment is not None:
         return {
             **shared,
             "accelerator": outer.accelerator,
@@ -135,5 +135,5 @@ def nested_arguments(outer: Trainer) -> dict[str, Any]:
         **shared,
         "accelerator": outer.accelerator,
         "devices": 1,
-        "strategy": SingleDeviceStrategy(device=strategy.root_device, accelerator=outer.accelerator),
+        "strategy": SingleDeviceStrategy(device=strategy.root_device),
     }

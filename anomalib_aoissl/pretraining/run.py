@@ -18,10 +18,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder import PatchEncoder, create_vit
 
 from .artefact import save_encoder
 from .augmentation import Crops
+from .calibration import whiten_patch_embedding
 from .images import CropDataset, ImageFiles, read_resized
 from .nesting import nested_arguments
 from .training import PretrainingModule, crop_loader
@@ -30,7 +31,7 @@ from .watching import Labelled, Watcher
 if TYPE_CHECKING:
     from .callback import PretrainingCallback
 
-__all__ = ["Run"]
+__all__ = ["Run", "is_untrained"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,12 @@ class Run:
         self.partial = folder.with_name(f"{folder.name}.partial")
         self.bit_depth = bit_depth
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
+        pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
+        if settings.start == "whitened" or (settings.start == "auto" and is_untrained(encoder)):
+            scale = settings.position_scale
+            whiten_patch_embedding(vit, pictures, noise_floor=settings.start_noise_floor, position_scale=scale)
         self.objective = settings.build_objective(vit)
-        self.objective.prepare(self._normalised(self._pictures(_PREPARED_IMAGES)))
+        self.objective.prepare(pictures)
         self.watcher = Watcher(
             encoder,
             self._pictures(_RANK_IMAGES),
@@ -72,6 +77,7 @@ class Run:
             every=settings.probe_every,
             collapse_rank=settings.collapse_rank,
             collapse_checks=settings.collapse_checks,
+            even_norm=settings.even_norm,
             picture_folder=self.partial / "pictures",
             seed=settings.seed,
         )
@@ -98,7 +104,7 @@ class Run:
 
     def _finish(self, trainer: Trainer, seconds: float) -> str:
         """Write the artefact on the first rank, and load the best weights on every rank."""
-        self.encoder.vit.load_state_dict(self.watcher.best)
+        self.encoder.vit.load_state_dict(trainer.strategy.broadcast(self.watcher.best))
         text = self.summary(seconds)
         if trainer.is_global_zero:
             save_encoder(self.encoder, self.folder, self._record(text, seconds))
@@ -124,8 +130,8 @@ class Run:
         probe = f"Probe mean IoU: {first['mean_iou']:.3f} before, {last['mean_iou']:.3f} at the end"
         if self.watcher.best_index == 0:
             return (
-                f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, or on "
-                "more varied pictures, or leave pretraining out."
+                f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, or "
+                "on more varied pictures, or leave pretraining out."
             )
         return f"{text} {probe}; the encoder of step {kept['step']} is kept, the best with {kept['mean_iou']:.3f}."
 
@@ -153,7 +159,11 @@ class Run:
         """Return the nested trainer."""
         s = self.settings
         checkpoint = ModelCheckpoint(
-            self.partial, "last", every_n_epochs=s.probe_every, save_on_train_epoch_end=True, enable_version_counter=False
+            self.partial,
+            "last",
+            every_n_epochs=s.probe_every,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
         )
         own: dict[str, Any] = {
             "max_epochs": s.max_epochs,
@@ -203,3 +213,11 @@ class Run:
         """Return uint8 pictures as the encoder reads them."""
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.encoder.mean, self.encoder.std))
         return (pictures.float() / 255 - mean) / std
+
+
+def is_untrained(encoder: PatchEncoder) -> bool:
+    """Return whether the encoder still has the random weights that it was made with, which are always the same."""
+    size, channels = encoder.image_size, encoder.in_channels
+    fresh = create_vit(encoder.describe(), image_size=size, in_channels=channels, pretrained=False)
+    given = encoder.vit.state_dict()
+    return all(torch.equal(value, given[name].cpu()) for name, value in fresh.state_dict().items())

@@ -11,10 +11,10 @@ that are replaced by a mask token (iBOT). `encode` does these with the modules o
 from __future__ import annotations
 
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
 
-__all__ = ["check_transformer", "encode", "gather_tokens", "grid_of", "sincos_positions"]
+__all__ = ["check_transformer", "encode", "gather_tokens", "grid_of", "random_offsets", "sincos_positions"]
 
 
 def check_transformer(vit: object) -> VisionTransformer:
@@ -29,7 +29,7 @@ def check_transformer(vit: object) -> VisionTransformer:
             "(aoissl_vit_tiny_patch8, vit_tiny_patch16_224, deit_small_patch16_224, vit_small_patch14_dinov2), or "
             "leave pretraining out."
         )
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004 - the encoder argument has an unfit value
     return vit
 
 
@@ -91,6 +91,20 @@ def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def random_offsets(
+    vit: VisionTransformer, grid: tuple[int, int], batch: int, generator: torch.Generator
+) -> torch.Tensor | None:
+    """Return a random place ``[B, 2]`` on the transformer's grid for each crop, or None where a crop is larger.
+
+    The place has nothing to do with where the crop was cut: what a patch looks like must not tell where it is.
+    """
+    slack = [whole - part + 1 for whole, part in zip(vit.patch_embed.grid_size, grid, strict=True)]
+    if min(slack) < 1:
+        return None
+    draws = torch.rand(batch, 2, generator=generator, device=generator.device)
+    return (draws * torch.tensor(slack, device=generator.device)).long()
+
+
 def sincos_positions(grid: tuple[int, int], dims: int) -> torch.Tensor:
     """Return fixed position embeddings ``[P, D]`` of a grid (rows, columns): sines and cosines of both axes.
 
@@ -131,7 +145,7 @@ def _positions(
     positions that begins there, so that neighbours are as far apart as in a whole image; otherwise they are
     interpolated as timm does.
     """
-    table = vit.pos_embed
+    table: torch.Tensor | None = vit.pos_embed
     if table is None:
         return None, None
     prefix = None

@@ -53,6 +53,9 @@ class PretrainingModule(LightningModule):
         seed: Seed of masks and light.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         objective: Objective,
@@ -98,7 +101,7 @@ class PretrainingModule(LightningModule):
         self.log_dict({name: value.detach() for name, value in values.items()}, prog_bar=True, batch_size=size)
         return values["loss"]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine, step by step."""
         numbers = self.optimisation
         weights = [p for p in self.parameters() if p.requires_grad]
@@ -108,14 +111,16 @@ class PretrainingModule(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=numbers.learning_rate, betas=numbers.betas)
         steps = self.progress.steps
         warmup = round(numbers.warmup * steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the objective change gradients and numbers."""
         self.objective.before_step(optimizer, self.progress)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Let the objective follow, once for each optimiser step, however many batches it accumulated."""
         del args, kwargs
         if self.trainer.global_step != self._stepped:
@@ -138,7 +143,7 @@ class _EpochSampler(DistributedSampler[Any]):
 def crop_loader(
     dataset: CropDataset, *, batch_size: int, num_workers: int, rank: int, world_size: int, pin_memory: bool
 ) -> DataLoader[Any]:
-    """Return the loader of this rank's share of the crops; an incomplete batch is left out unless it is the only one."""
+    """Return the loader of this rank's share of the crops, without an incomplete batch unless it is the only one."""
     sampler = _EpochSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=dataset.seed)
     return DataLoader(
         dataset,

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,6 +17,7 @@ from torchvision.utils import save_image
 
 from anomalib_aoissl.encoder import PatchEncoder
 
+from .calibration import even_last_norm
 from .measures import LabelledImage, effective_rank, probe_mean_iou, spectrum_entropy
 from .objective import Objective
 
@@ -47,11 +48,12 @@ class Watcher(Callback):
 
     Args:
         encoder: The encoder as it was before training; its weights are replaced by those to be measured.
-        images: Pictures ``[N, C, H, W]`` uint8 whose embeddings' rank is taken.
+        images: Pictures ``[N, C, H, W]`` uint8 whose embeddings' rank is taken, and the last norm evened out.
         labelled: Images of the probe, or None for no probe.
         every: Epochs between two measures.
         collapse_rank: Effective rank under which an encoder counts as collapsed; 0 never stops.
         collapse_checks: Measures in a row under that rank that stop the run.
+        even_norm: Even out the last norm before an encoder is measured and kept; see `even_last_norm`.
         picture_folder: Where pictures of an objective that draws any are written.
         seed: Seed of the pictures' masks.
     """
@@ -65,10 +67,12 @@ class Watcher(Callback):
         every: int,
         collapse_rank: float,
         collapse_checks: int,
+        even_norm: bool = True,
         picture_folder: Path | None = None,
         seed: int = 0,
     ) -> None:
         self.encoder = copy.deepcopy(encoder).eval()
+        self.even_norm = even_norm
         self.images, self.labelled = images, labelled
         self.every, self.collapse_rank, self.collapse_checks = every, collapse_rank, collapse_checks
         self.picture_folder, self.seed = picture_folder, seed
@@ -88,7 +92,12 @@ class Watcher(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the starting weights, unless the run resumes."""
         if not self.history:
-            self._check(trainer, pl_module, None)
+            self._check(trainer, pl_module, epoch=0)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note the loss of the first batch."""
+        if self.history[0]["loss"] is None:
+            self.history[0]["loss"] = float(trainer.callback_metrics["loss"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure every n epochs, log, and stop a collapse.
@@ -98,7 +107,7 @@ class Watcher(Callback):
         """
         if (trainer.current_epoch + 1) % self.every:
             return
-        record = self._check(trainer, pl_module, trainer.callback_metrics.get("loss"))
+        record = self._check(trainer, pl_module, epoch=trainer.current_epoch + 1)
         values = {name: record[name] for name in ("mean_iou", "rank", "entropy") if record[name] is not None}
         pl_module.log_dict(values, prog_bar=True)
         self._stop_collapse(pl_module)
@@ -110,33 +119,39 @@ class Watcher(Callback):
             CollapseError: If the effective rank was too low several times in a row.
         """
         if self.history[-1]["step"] != trainer.global_step:
-            self._check(trainer, pl_module, trainer.callback_metrics.get("loss"))
+            self._check(trainer, pl_module, epoch=trainer.current_epoch)
             self._stop_collapse(pl_module)
 
-    def _check(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor | None) -> dict[str, Any]:
+    def _check(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> dict[str, Any]:
         """Measure on the first rank, tell the others, and keep the weights if they are the best so far."""
-        objective: Objective = pl_module.objective
-        weights = {name: value.detach().cpu().clone() for name, value in objective.result.state_dict().items()}
+        objective = cast("Objective", pl_module.objective)
+        self.encoder.to(pl_module.device)
+        if trainer.global_step:  # before training the encoder is measured as it was given
+            self.encoder.vit.load_state_dict(objective.result.state_dict())
+            if self.even_norm:
+                even_last_norm(self.encoder.vit, self._normalised(self.images, pl_module.device))
         record: dict[str, Any] = {}
         if trainer.is_global_zero:
-            record = {"epoch": trainer.current_epoch + (loss is not None), "step": trainer.global_step}
-            record |= {"loss": None if loss is None else float(loss), **self._measure(weights, pl_module.device)}
+            loss = trainer.callback_metrics.get("loss") if trainer.global_step else None
+            record = {"epoch": epoch, "step": trainer.global_step, "loss": None if loss is None else float(loss)}
+            record |= self._measure(pl_module.device)
             self._draw(objective, pl_module, trainer)
         record = trainer.strategy.broadcast(record)
         self.history.append(record)
         best = self.history[self.best_index]["mean_iou"]
         if len(self.history) == 1 or record["mean_iou"] is None or record["mean_iou"] > best:
-            self.best, self.best_index = weights, len(self.history) - 1
+            state = self.encoder.vit.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
+            self.best_index = len(self.history) - 1
         return record
 
-    def _measure(self, weights: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:
-        """Return probe and spectrum of an encoder with these weights."""
-        self.encoder.vit.load_state_dict(weights)
-        self.encoder.to(device)
+    def _measure(self, device: torch.device) -> dict[str, Any]:
+        """Return probe and spectrum of the encoder."""
         with torch.no_grad():
-            embeddings = torch.cat([self.encoder(self._normalised(i, device)).flatten(0, 1) for i in self.images.split(1)])
-        entropy = spectrum_entropy(embeddings.float())
-        result: dict[str, Any] = {"rank": effective_rank(embeddings.float()), "entropy": entropy, "mean_iou": None}
+            parts = [self.encoder(self._normalised(image, device)).flatten(0, 1) for image in self.images.split(1)]
+        embeddings = torch.cat(parts).float()
+        entropy = spectrum_entropy(embeddings)
+        result: dict[str, Any] = {"rank": effective_rank(embeddings), "entropy": entropy, "mean_iou": None}
         if self.labelled is not None:
             bank, queries = (
                 [(image.to(device), mask.to(device)) for image, mask in items]
@@ -175,7 +190,7 @@ class Watcher(Callback):
         recent = [record["rank"] for record in self.history[1:][-self.collapse_checks :]]
         if len(recent) < self.collapse_checks or any(rank >= self.collapse_rank for rank in recent):
             return
-        objective: Objective = pl_module.objective
+        objective = cast("Objective", pl_module.objective)
         ranks = ", ".join(f"{rank:.1f}" for rank in recent)
         msg = (
             f"{objective.name}: the patch embeddings collapse. Their effective rank was {ranks} at the last "

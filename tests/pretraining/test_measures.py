@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -25,34 +27,31 @@ def _image(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image, (image[0] > 0.5).to(torch.uint8) + (image[0] > 0.8).to(torch.uint8)
 
 
+def _patches(image: torch.Tensor, mask: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    found = []
+    for top, left in itertools.product(range(0, 16, 4), range(0, 24, 4)):
+        values = ((image[:, top : top + 4, left : left + 4] - 0.5) / 0.5).numpy().ravel().astype(np.float64)
+        found.append((values / np.linalg.norm(values), mask[top : top + 4, left : left + 4].numpy().ravel()))
+    return found
+
+
+def _guess(values: np.ndarray, rows: list, pixel: int, classes: int, k: int, temperature: float) -> int:
+    similarity = np.array([values @ row for row, _ in rows])
+    votes = np.zeros(classes + 256)
+    for index in np.argsort(-similarity)[:k]:
+        votes[rows[index][1][pixel]] += np.exp((similarity[index] - similarity.max()) / temperature)
+    return int(votes[:classes].argmax())
+
+
 def _brute_force(bank: list, queries: list, classes: int, k: int, temperature: float) -> float:
     """Mean IoU by loops over patches and pixels."""
-    def patches(image: torch.Tensor, mask: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for top in range(0, 16, 4):
-            for left in range(0, 24, 4):
-                values = ((image[:, top : top + 4, left : left + 4] - 0.5) / 0.5).numpy().ravel().astype(np.float64)
-                found.append((values / np.linalg.norm(values), mask[top : top + 4, left : left + 4].numpy().ravel()))
-        return found
-
-    rows = [entry for item in bank for entry in patches(*item)]
+    rows = [entry for item in bank for entry in _patches(*item)]
     hits, union = np.zeros(classes), np.zeros(classes)
-    for item in queries:
-        for values, truth in patches(*item):
-            similarity = np.array([values @ row for row, _ in rows])
-            nearest = np.argsort(-similarity)[:k]
-            weights = np.exp((similarity[nearest] - similarity.max()) / temperature)
-            for pixel in range(16):
-                if truth[pixel] == 255:
-                    continue
-                votes = np.zeros(classes)
-                for weight, index in zip(weights, nearest, strict=True):
-                    if rows[index][1][pixel] != 255:
-                        votes[rows[index][1][pixel]] += weight
-                guess = int(votes.argmax())
-                hits[guess] += guess == truth[pixel]
-                for name in {guess, int(truth[pixel])}:
-                    union[name] += 1
+    for values, truth in (entry for item in queries for entry in _patches(*item)):
+        for pixel in np.flatnonzero(truth != 255):
+            guess = _guess(values, rows, int(pixel), classes, k, temperature)
+            hits[guess] += guess == truth[pixel]
+            union[list({guess, int(truth[pixel])})] += 1
     return float(np.mean([hits[c] / union[c] for c in range(classes) if union[c]]))
 
 
