@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from anomalib_aoissl.encoder import PatchEncoder as PatchEncoder
     from anomalib_aoissl.inference import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
+    from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
 
     __version__: str
 
 _EXPORTS = {
     "AOISSLRetrieval": "anomalib_aoissl.retrieval.lightning_model",
+    "AOISSLSegmenter": "anomalib_aoissl.segmenter.lightning_model",
     "PatchEncoder": "anomalib_aoissl.encoder",
     "SegmentationFolder": "anomalib_aoissl.data.folder",
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.inference",

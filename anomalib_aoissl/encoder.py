@@ -14,7 +14,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from .architecture import DEFAULT_ENCODER, UNTRAINED_ENCODERS
+from .architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
 
 __all__ = ["DEFAULT_ENCODER", "PatchEncoder", "create_vit"]
 
@@ -125,10 +125,8 @@ def create_vit(
         ValueError: If the name is unknown, no vision transformer, or its weights cannot be loaded.
     """
     name, model_args, constants = _parse(encoder)
-    if pretrained and name in UNTRAINED_ENCODERS:
-        logger.warning(
-            "The encoder %s is untrained: its weights are random. Name a pretrained one for good masks.", name
-        )
+    if pretrained and name == DEFAULT_ENCODER and not SHIPPED_WEIGHTS.is_file():
+        logger.warning("The encoder %s is untrained here: %s is missing.", name, SHIPPED_WEIGHTS)
         pretrained = False
     try:
         with torch.random.fork_rng(devices=[]):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from .data.file_format import FileFormat
@@ -25,6 +26,7 @@ from .encoder import PatchEncoder
 from .evaluation import SegmentationEvaluator
 from .export import export_onnx
 from .preprocessing import SegmentationPreProcessor
+from .pretraining import make_pretraining
 from .visualization import SegmentationVisualizer
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class SegmentationModuleMixin(_Base):
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
     _demonstration: Any = None
+    _pretraining: Callback | None = None
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
@@ -78,6 +81,20 @@ class SegmentationModuleMixin(_Base):
         """Return the pre-processor with the encoder's size and constants."""
         encoder = self.model.encoder
         return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std)
+
+    def build_pretraining(self) -> None:
+        """Make the callback that ``self.hparams`` ask for; it is the same as given by ``--trainer.callbacks``.
+
+        Raises:
+            ValueError: If there is no such objective, or it does not take an argument.
+        """
+        self._pretraining = make_pretraining(self.hparams["pretraining"])
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the model's components that are callbacks, pretraining first."""
+        components = super().configure_callbacks()
+        parts = [components] if isinstance(components, Callback) else list(components)
+        return parts if self._pretraining is None else [self._pretraining, *parts]
 
     @staticmethod
     def configure_post_processor() -> None:
@@ -219,7 +236,8 @@ class SegmentationModuleMixin(_Base):
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
         super().on_save_checkpoint(checkpoint)
         parameters = checkpoint.setdefault("hyper_parameters", {})
-        parameters.update(encoder=self.model.encoder.describe(), pretrained=False)
+        # What is loaded is neither fetched from the weights' source nor pretrained again.
+        parameters.update(encoder=self.model.encoder.describe(), pretrained=False, pretraining=None)
         checkpoint[CHECKPOINT_KEY] = {
             "class_names": list(self.class_names),
             "file_format": self.file_format.to_dict(),
@@ -241,7 +259,7 @@ class SegmentationModuleMixin(_Base):
         """Take the checkpoint's arguments where ours are the defaults; rebuild where the encoder differs."""
         own = {**self.hparams, "encoder": self.model.encoder.describe()}
         changed = {key: value for key, value in saved.items() if key in own and _plain(own[key]) != _plain(value)}
-        changed.pop("pretrained", None)
+        changed = {key: value for key, value in changed.items() if key not in {"pretrained", "pretraining"}}
         for key in [key for key in changed if _plain(self.hparams[key]) != _plain(self.DEFAULTS.get(key))]:
             if key in self.ENCODER_ARGUMENTS:
                 msg = (
@@ -303,6 +321,11 @@ def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
 def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
     """Return the encoder's name or description as plain data that a checkpoint may hold."""
     return encoder if isinstance(encoder, str) else _plain(encoder)
+
+
+def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
+    """Return the objective's name or description as plain data that a checkpoint may hold."""
+    return _plain(pretraining)
 
 
 def _plain(value: Any) -> Any:

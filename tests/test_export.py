@@ -77,6 +77,14 @@ def test_ir_equals_torch_for_any_batch_and_size(model: AOISSLRetrieval, xml: Pat
     assert {next(iter(output.names)) for output in network.outputs} == {"pred_mask", "anomaly_map", "pred_score"}
 
 
+def test_a_condensed_bank_of_half_precision(tiny_encoder: dict, tmp_path: Path) -> None:
+    masks = torch.randint(0, len(NAMES), (3, *SIZE), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    model = trained(tiny_encoder, drawn_pictures(3), masks, bank_size=100, bank_precision="fp16")
+    assert len(model.model.bank) == 100
+    assert int(model.model.bank.counts.sum()) == 3 * 192
+    check_parity(model, compiled(model.to_openvino(tmp_path)), drawn_pictures(2))
+
+
 def test_onnx_carries_the_class_names(model: AOISSLRetrieval, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     path = model.to_onnx(tmp_path)

@@ -27,10 +27,11 @@ def check_aggregation(aggregation: str, labels: str) -> None:
 
 
 def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: float) -> torch.Tensor:
-    """Return the weight ``[Q, k]`` of each neighbour's vote, of sum 1 for each query.
+    """Return the weight ``[Q, k]`` of each neighbour's vote; only the weights of one query compare.
 
     "attention" is the softmax of the similarities over the temperature, "similarity" the similarities themselves,
-    those below 0 as 0 [0], and "majority" gives each neighbour the same.
+    those below 0 as next to nothing [0], and "majority" gives each neighbour 1: numbers that every runtime adds up
+    without rounding, so that equal votes are equal everywhere.
 
     [0]: AOI-SSL, 2026, arXiv 2605.12430.
 
@@ -41,8 +42,7 @@ def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: floa
     """
     if aggregation == "attention":
         return torch.softmax(similarities / temperature, dim=-1)
-    votes = similarities.clamp(min=1e-6) if aggregation == "similarity" else torch.ones_like(similarities)
-    return votes / votes.sum(dim=-1, keepdim=True)
+    return similarities.clamp(min=1e-6) if aggregation == "similarity" else torch.ones_like(similarities)
 
 
 def repetitions(counts: torch.Tensor, k: int) -> torch.Tensor:

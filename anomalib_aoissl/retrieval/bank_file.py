@@ -77,16 +77,17 @@ def load_bank(path: str | Path, encoder: str = "") -> BankContent:
         raise BankFileError(msg)
     problem = _damage(tensors, description)
     if problem:
-        msg = f"{path}: the bank file is damaged ({problem}). Restore it from a copy, or fill it from the images again."
+        msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg)
     if encoder and description["encoder_hash"] and encoder != description["encoder_hash"]:
         msg = (
             f"{path}: the bank was filled with the encoder {description['encoder_hash'][:12]}, this model's is "
-            f"{encoder[:12]}. Use that encoder (its weights, image size and blocks), or fill a bank from the images again."
+            f"{encoder[:12]}. Use that encoder (weights, image size and blocks), or fill a bank from the images again."
         )
         raise BankFileError(msg)
-    names = (tuple(description[key]) for key in ("class_names", "device_names", "image_names"))
-    return BankContent(tuple(tensors[name] for name in _NAMES), *names, description["encoder_hash"])
+    classes, devices, images = (tuple(description[key]) for key in ("class_names", "device_names", "image_names"))
+    rows = tuple(tensors[name] for name in _NAMES)
+    return BankContent(rows, classes, devices, images, description["encoder_hash"])
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -101,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as a bank file ({error}). Restore it from a copy, or fill it from the images again."
+        msg = f"{path}: cannot be read as a bank file ({error}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg) from error
     if not isinstance(description, dict):
         msg = f"{path}: is a safetensors file, but no bank of this package. Write one with save_bank."

@@ -96,6 +96,8 @@ def balanced(
     patch weighted by one over the square root of how frequent its classes are. So a thousand patches of the same
     background are one row, and boundaries and rare classes, which decide, are many.
     """
+    if len(cover) == budget:
+        return k_center(rows, budget, cover, generator)
     groups = _strata(rows)
     if int(groups.max()) + 1 > budget:
         groups = torch.zeros_like(groups)

@@ -10,12 +10,15 @@ import torch
 _REFINEMENTS = 2
 """Steps of two-means for each cut."""
 
+_CUT_SHARE = 0.5
+"""Groups with at least this share of the largest error are cut in the same round."""
+
 
 def divide(points: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor, budget: int) -> torch.Tensor:
     """Return groups ``[N]``, numbered without gaps, each within one of the given groups; at most ``budget``.
 
-    Many groups are cut in each round, those with the largest sum of weighted squared distances to their centre. Costs
-    some log(budget) passes over the points, against ``budget`` passes of a greedy rule.
+    Many groups are cut in each round: those whose error, the sum of the weighted squared distances to their centre, is
+    at least half of the largest. Costs some log(budget) passes over the points; a greedy rule costs ``budget`` passes.
 
     Args:
         points: ``[N, E]``.
@@ -30,7 +33,7 @@ def divide(points: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor, bu
     _measure(points, weights, groups, torch.arange(len(points)), number, spread, error, size)
     smallest = 1e-12 * float(error.sum())
     while number < budget:
-        able = (size > 1) & (error > smallest)
+        able = (size > 1) & (error > smallest) & (error >= _CUT_SHARE * error.max())
         wanted = min(budget - number, max(1, number // 2), int(able.sum()))
         if not wanted:
             break

@@ -154,8 +154,8 @@ def _check_same_encoder(content: BankContent, other: BankContent) -> None:
     hashes = content.encoder_hash, other.encoder_hash
     if all(hashes) and hashes[0] != hashes[1]:
         msg = (
-            f"The bank's embeddings are of the encoder {hashes[1][:12]}, this model's is {hashes[0][:12]}: similarities "
-            "between them mean nothing. Use the encoder that the bank was filled with, or fill it from the images again."
+            f"The bank's embeddings are of the encoder {hashes[1][:12]}, this model's is {hashes[0][:12]}, so their "
+            "similarities mean nothing. Use the encoder that the bank was filled with, or fill a bank again."
         )
         raise ValueError(msg)
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_size
+from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
 from .bank_file import encoder_hash, load_bank
 from .bank_size import rows_of_size
@@ -38,6 +38,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
             pretraining wrote, or ``hf-hub:...``; or a mapping with ``architecture`` and ``model_args``.
         pretrained: Load the encoder's weights; false gives random ones.
+        pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
+            arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three illuminations.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
@@ -67,6 +69,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "encoder": DEFAULT_ENCODER,
+        "pretraining": None,
         "image_size": (512, 512),
         "in_channels": 3,
         "blocks": 1,
@@ -86,6 +89,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
         pretrained: bool = True,
+        pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
         blocks: int | list[int] = 1,
@@ -106,7 +110,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     ) -> None:
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
-        bank = None if bank is None else str(bank)
+        pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
@@ -114,6 +118,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
             self.pre_processor = self.build_pre_processor()

@@ -17,6 +17,9 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from .bank_size import PRECISIONS, check_bank
 from .condensing import Rows, condense
 from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
+from .patches import patch_labels, patches_to_image
+
+__all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
 
 class MemoryBank(DynamicBufferMixin):
@@ -73,7 +76,8 @@ class MemoryBank(DynamicBufferMixin):
         self.device_names: list[str] = []
         self.image_names: list[str] = []
         self.encoder_hash = ""
-        self._previous: BankContent | None = None
+        self._previous: BankContent | None = None  # for undo
+        self._before_adding: BankContent | None = None
         self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ROW_BUFFERS, and counts
 
     def __len__(self) -> int:
@@ -99,6 +103,7 @@ class MemoryBank(DynamicBufferMixin):
             images: Name of each image, such as its path.
         """
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
+        self._before_adding = self._before_adding or self.content()
         limit = None if self.budget is None else 2 * (self.budget + labels.shape[0] * labels.shape[1])
         for row, (device, image) in enumerate(zip(devices, images, strict=True)):
             used = (labels[row] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [rows]
@@ -124,12 +129,11 @@ class MemoryBank(DynamicBufferMixin):
         """
         if not self._pending:
             return
-        before = self.content()
         target = self._pending[0][0].device
-        rows = joined_rows([tuple(tensor.to(target) for tensor in before.rows), *self._pending])
+        rows = joined_rows([tuple(tensor.to(target) for tensor in self._rows()), *self._pending])
         self._pending.clear()
         self._take_rows(rows if self.budget is None else self._condensed(rows, self.budget))
-        self._previous = before
+        self._previous, self._before_adding = self._before_adding, None
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
         """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
@@ -174,7 +178,7 @@ class MemoryBank(DynamicBufferMixin):
             raise RuntimeError(msg)
         self._pending.clear()
         self.take(self._previous)
-        self._previous = None
+        self._previous, self._before_adding = None, None
 
     def content(self) -> BankContent:
         """Return the rows and names as a value, which later edits do not change."""
@@ -220,7 +224,7 @@ class MemoryBank(DynamicBufferMixin):
         for name in (*ROW_BUFFERS, "counts"):
             setattr(self, name, getattr(self, name)[:0])
         self.device_names, self.image_names = [], []
-        self._previous = before if len(before.rows[0]) else None
+        self._previous, self._before_adding = before if len(before.rows[0]) else None, None
 
     def describe(self) -> dict[str, Any]:
         """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
@@ -242,28 +246,6 @@ class MemoryBank(DynamicBufferMixin):
         self.image_names = list(state["image_names"])
         self.encoder_hash = state.get("encoder_hash", "")
         self._previous = None
-
-
-def patch_labels(masks: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:
-    """Return the labels ``[B, P, L]`` of each patch of masks ``[B, H, W]``; patches and pixels in row-major order.
-
-    Raises:
-        ValueError: If the patch does not divide the masks.
-    """
-    batch, height, width = masks.shape
-    rows, columns = height // patch_size[0], width // patch_size[1]
-    if (rows * patch_size[0], columns * patch_size[1]) != (height, width):
-        msg = f"Masks of {height}x{width} px are not divided by patches of {patch_size[0]}x{patch_size[1]} px."
-        raise ValueError(msg)
-    blocks = masks.reshape(batch, rows, patch_size[0], columns, patch_size[1])
-    return blocks.permute(0, 1, 3, 2, 4).reshape(batch, rows * columns, -1)  # [B, P, L]
-
-
-def patches_to_image(patches: torch.Tensor, grid: tuple[int, int], patch_size: tuple[int, int]) -> torch.Tensor:
-    """Return the pixels ``[B, H, W]`` of patches ``[B, P, L]``; the inverse of `patch_labels`."""
-    rows, columns = grid
-    blocks = patches.reshape(-1, rows, columns, *patch_size).permute(0, 1, 3, 2, 4)
-    return blocks.reshape(-1, rows * patch_size[0], columns * patch_size[1])  # [B, H, W]
 
 
 def _index_of(name: str, names: list[str]) -> int:

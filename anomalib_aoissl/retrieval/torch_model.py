@@ -13,7 +13,8 @@ from torch.nn import functional
 from anomalib_aoissl.encoder import PatchEncoder
 
 from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
-from .memory_bank import MemoryBank, patches_to_image
+from .memory_bank import MemoryBank
+from .patches import patches_to_image
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
@@ -97,19 +98,16 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
-        if not len(self.bank):
-            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
-            raise RuntimeError(msg)
         return self.answer(self.extract(images))
 
     def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
-        """Return what `forward` returns, of images whose embeddings ``[B, P, D]`` `extract` gave."""
+        """Return what `forward` returns, of images whose embeddings ``[B, P, D]`` `extract` gave.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
         rows, columns = self.encoder.grid_size
-        queries = embeddings.flatten(0, 1)  # [B * P, D]
-        similarities, neighbours = match(queries, self.bank.embeddings, self.k)  # [Q, k], [Q, k]
-        weights = vote_weights(similarities, self.aggregation, self.temperature)  # [Q, k]
-        if len(self.bank.counts):
-            weights = weights * repetitions(self.bank.counts[neighbours], self.k)
+        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each, Q = B * P
         classes = self.combine(weights, neighbours)  # [Q, L]
         patch = self.encoder.patch_size
         mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), patch)  # [B, H, W]
@@ -120,6 +118,21 @@ class RetrievalModel(nn.Module):
             anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
             pred_mask=mask.unsqueeze(1),
         )
+
+    def vote(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the similarity, the row and the weight ``[Q, k]`` of each neighbour of queries ``[Q, D]``.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        if not len(self.bank):
+            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
+            raise RuntimeError(msg)
+        similarities, neighbours = match(queries, self.bank.embeddings, self.k)
+        weights = vote_weights(similarities, self.aggregation, self.temperature)
+        if len(self.bank.counts):
+            weights = weights * repetitions(self.bank.counts[neighbours], self.k)
+        return similarities, neighbours, weights
 
     def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
         """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""

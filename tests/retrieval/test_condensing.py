@@ -12,7 +12,7 @@ from anomalib_aoissl.retrieval.bank_size import rows_of_size
 from anomalib_aoissl.retrieval.condensing import RULES, Rows, condense, covering_rows
 from anomalib_aoissl.retrieval.dividing import divide, first_of_largest
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, repetitions
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 PATCH = (4, 4)
 
@@ -38,7 +38,7 @@ def random_rows(number: int = 600, classes: int = 4, devices: int = 3, dims: int
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("budget", [8, 50, 299, 600, 1000])
+@pytest.mark.parametrize("budget", [5, 6, 8, 50, 299, 600, 1000])
 def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(rule: str, budget: int) -> None:
     rows = random_rows()
     kept, counts = condense(rows, budget, rule, generator())
@@ -79,6 +79,16 @@ def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> 
     kept, counts = condense(rows, 6, "balanced", generator())
     assert (kept // 20).tolist() == [0, 1, 2, 3, 4, 5]
     assert counts.tolist() == [20] * 6
+
+
+def test_the_row_in_the_middle_stands_for_its_group() -> None:
+    middle = 10 * torch.eye(12)  # twelve groups far from each other
+    embeddings = torch.cat([middle, middle + 0.3, middle - 0.3])
+    labels = torch.zeros(36, 16, dtype=torch.uint8)
+    rows = Rows(embeddings, labels, torch.zeros(36, dtype=torch.long), torch.ones(36, dtype=torch.int32), PATCH)
+    kept, counts = condense(rows, 12, "balanced", generator())
+    assert kept.tolist() == list(range(12))
+    assert counts.tolist() == [3] * 12
 
 
 def test_rows_that_are_the_same_leave_the_budget_unused() -> None:
@@ -180,6 +190,15 @@ def test_a_bank_with_a_budget_holds_never_more_than_twice_the_budget_and_the_bat
     assert int(bank.counts.sum()) == 640
 
 
+def test_the_seed_of_a_bank_decides_what_is_random() -> None:
+    banks = [MemoryBank(32, PATCH, budget=100, rule="random", seed=seed) for seed in (0, 0, 1)]
+    for bank in banks:
+        fill(bank, list(range(10)))
+    first, second, other = (bank.embeddings for bank in banks)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
 def test_a_bank_without_a_budget_keeps_every_patch_in_its_order() -> None:
     bank = MemoryBank(32, PATCH)
     assert fill(bank, list(range(10))) == 640
@@ -229,12 +248,6 @@ def test_names_that_are_refused() -> None:
         MemoryBank(4, PATCH, precision="fp8")
     with pytest.raises(ValueError, match="A bank of 0 rows"):
         MemoryBank(4, PATCH, budget=0)
-
-
-def test_repetitions_by_hand() -> None:
-    counts = torch.tensor([[4, 9, 1, 16], [1, 1, 1, 1]])
-    assert repetitions(counts, 6).tolist() == [[2, 3, 1, 0], [1, 1, 1, 1]]
-    assert repetitions(counts, 3).tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
 
 
 def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict) -> None:

@@ -138,7 +138,9 @@ def test_data_without_class_index_masks_is_refused(tiny_encoder: dict, drawn_fol
         Engine(default_root_dir=tmp_path, **QUIET).fit(make_model(tiny_encoder), datamodule=data)
 
 
-def test_training_again_starts_with_an_empty_bank(run: Run, drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
+def test_training_again_starts_with_an_empty_bank(
+    run: Run, drawn_folder: Path, tiny_encoder: dict, tmp_path: Path
+) -> None:
     model = make_model(tiny_encoder, visualizer=False)
     for shots in (2, 1):
         engine = Engine(default_root_dir=tmp_path, **QUIET)

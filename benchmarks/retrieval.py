@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measures what search and labels cost against the encoder, in CPU seconds of one thread, with torch and OpenVINO.
+
+The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
+of 100 labelled images, and the same bank condensed to a tenth. The embeddings of the bank are random: speed does not
+depend on them. All parts are timed in turns in one process; each line is a median with the smallest and the largest.
+
+    python benchmarks/retrieval.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.export import export_onnx
+from anomalib_aoissl.retrieval.editing import BankContent
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel, combine, match
+
+ENCODER = {
+    "architecture": "vit_tiny_patch16_224",
+    "model_args": {"patch_size": 16, "embed_dim": 384, "depth": 6, "num_heads": 6},
+}
+CLASSES = ("background", "a", "b", "c", "d")
+
+
+def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str) -> RetrievalModel:
+    """Return a model with random rows, each of which stands for ``count`` patches."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = functional.normalize(torch.randn(rows, encoder.embed_dim, generator=generator), dim=-1)
+    labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
+    ids = torch.zeros(rows, dtype=torch.int32)
+    bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision)
+    content = (embeddings.to(bank.embeddings.dtype), labels, ids, ids, ids, ids + count)
+    bank.take(BankContent(content, CLASSES, ("device",), ("image",)))
+    return RetrievalModel(encoder, k=30, bank=bank).eval()
+
+
+def compiled(model: nn.Module, folder: str) -> Callable[[torch.Tensor], Any]:
+    """Return the model exported and compiled by OpenVINO."""
+    import openvino
+
+    core = openvino.Core()
+    path = export_onnx(_Fixed(model), Path(folder) / "model.onnx", 3, {})
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    run = core.compile_model(path, "CPU", options)
+    return lambda images: run(images.numpy())
+
+
+class _Fixed(nn.Module):
+    """Resizes any images to the model's size, as an export needs; here they have it already."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Return the model's output."""
+        return self.model(functional.interpolate(images, size=(512, 512), mode="nearest"))
+
+
+def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    """Return the CPU seconds of each step, all steps in turns, after one run that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for run in range(runs + 1):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            if run:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Return search, labels and the whole of a model as steps."""
+    queries = model.extract(image)[0]
+    similarities, neighbours = match(queries, model.bank.embeddings, model.k)
+    weights = similarities.softmax(dim=-1)
+    return {
+        f"{name}: search": lambda: match(queries, model.bank.embeddings, model.k),
+        f"{name}: labels": lambda: combine(weights, model.bank.labels[neighbours], model.num_classes),
+        f"{name}: whole": lambda: model(image),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
+    parser.add_argument("--no-openvino", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = PatchEncoder(ENCODER, image_size=(512, 512), pretrained=False).eval()
+    image = torch.rand(1, 3, 512, 512)
+    rows = 1024 * arguments.images
+    models = {
+        f"bank of {arguments.images} images": make_model(encoder, rows, 1, arguments.precision),
+        "condensed to a tenth": make_model(encoder, rows // 10, 10, arguments.precision),
+    }
+    steps: dict[str, Callable[[], Any]] = {"torch, encoder": lambda: encoder(image)}
+    for name, model in models.items():
+        print(f"{name}: {model.bank.describe()['megabytes'] / arguments.images:.2f} MB for each labelled image")
+        steps.update(torch_steps(f"torch, {name}", model, image))
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        if not arguments.no_openvino:
+            models = {"encoder": make_model(encoder, 1, 1, "fp32"), **models}
+            runs = {name: compiled(model, folder) for name, model in models.items()}
+            for name, run in runs.items():
+                end = "" if name == "encoder" else ": whole"
+                steps[f"openvino, {name}{end}"] = lambda run=run: run(image)
+        seconds = measure(steps, arguments.runs)
+    print("| step | CPU s, median (smallest to largest) | / encoder |\n| --- | --- | --- |")
+    for name, values in seconds.items():
+        base = seconds[f"{name.split(',')[0]}, encoder"]
+        ratios = [value / other for value, other in zip(values, base, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(
+            f"| {name} | {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}) "
+            f"| {statistics.median(ratios):.2f} ({spread}) |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The bank file: what was saved comes back, what is damaged or of another encoder is refused, and a run extends it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.engine import Engine
+from safetensors.torch import load_file, save_file
+
+from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.retrieval import bank_file
+from anomalib_aoissl.retrieval.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
+from anomalib_aoissl.retrieval.editing import BankContent
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+
+
+@pytest.fixture
+def content() -> BankContent:
+    bank = MemoryBank(16, (4, 4), budget=40)
+    bank.class_names = ["background", "wire", "ball"]
+    masks = torch.randint(0, 3, (4, 16, 16)).to(torch.uint8)
+    bank.add(torch.randn(4, 16, 16), masks, ["a", "b", "a", "b"], [f"image{i}" for i in range(4)])
+    bank.finish()
+    bank.encoder_hash = "a" * 64
+    return bank.content()
+
+
+def test_what_was_saved_comes_back(content: BankContent, tmp_path: Path) -> None:
+    path = save_bank(content, tmp_path / "new" / "bank.safetensors")
+    loaded = load_bank(path, "a" * 64)
+    assert replace(loaded, rows=()) == replace(content, rows=())
+    assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(loaded.rows, content.rows, strict=True))
+    assert int(loaded.rows[-1].sum()) == 64  # a condensed bank knows what its rows stand for
+
+
+def test_the_file_is_plain_safetensors_with_its_version(content: BankContent, tmp_path: Path) -> None:
+    path = save_bank(content, tmp_path / "bank.safetensors")
+    assert set(load_file(path)) == {"embeddings", "labels", "device_ids", "image_ids", "positions", "counts"}
+    header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
+    assert json.loads(header["__metadata__"][METADATA_KEY])["version"] == 1
+
+
+def test_a_save_that_fails_leaves_the_old_file(
+    content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_bank(content, tmp_path / "bank.safetensors")
+    before = path.read_bytes()
+
+    def broken(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"half")
+        msg = "disk full"
+        raise OSError(msg)
+
+    monkeypatch.setattr("safetensors.torch.save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_bank(content, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
+def test_a_corrupt_file_is_refused(content: BankContent, tmp_path: Path, damage: str) -> None:
+    path = save_bank(content, tmp_path / "bank.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"no bank", "header": b"\xff" + whole[1:]}[damage])
+    with pytest.raises(BankFileError, match=r"bank.safetensors: cannot be read as a bank file .* Restore a copy"):
+        load_bank(path)
+
+
+def test_a_missing_file_and_a_file_of_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BankFileError, match="does not exist"):
+        load_bank(tmp_path / "bank.safetensors")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(BankFileError, match="is a safetensors file, but no bank"):
+        load_bank(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (0, float("nan"), "embeddings that are not finite"),
+        (1, 3, "labels up to 3, but 3 names"),
+        (2, 2, "device_ids up to 2, but 2 names"),
+        (3, -1, "image_ids up to"),
+    ],
+)
+def test_contents_that_do_not_fit_together_are_refused(
+    content: BankContent, tmp_path: Path, index: int, value: float, message: str
+) -> None:
+    rows = [tensor.clone() for tensor in content.rows]
+    rows[index].view(-1)[0] = value
+    path = save_bank(replace(content, rows=tuple(rows)), tmp_path / "bank.safetensors")
+    with pytest.raises(BankFileError, match=message):
+        load_bank(path)
+
+
+def test_rows_of_other_numbers_are_refused(content: BankContent, tmp_path: Path) -> None:
+    rows = (content.rows[0][1:], *content.rows[1:])
+    path = save_bank(replace(content, rows=rows), tmp_path / "bank.safetensors")
+    with pytest.raises(BankFileError, match=r"damaged \(rows of \{'embeddings': 39, 'labels': 40"):
+        load_bank(path)
+
+
+def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_file, "VERSION", 2)
+    path = save_bank(content, tmp_path / "bank.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(BankFileError, match="is a bank file of version 2, this package reads version 1"):
+        load_bank(path)
+
+
+def test_another_encoder_is_refused(content: BankContent, tmp_path: Path) -> None:
+    path = save_bank(content, tmp_path / "bank.safetensors")
+    with pytest.raises(BankFileError, match="filled with the encoder aaaaaaaaaaaa, this model's is bbbbbbbbbbbb"):
+        load_bank(path, "b" * 64)
+
+
+def test_encoders_with_other_embeddings_have_other_hashes(tiny_encoder: dict) -> None:
+    def make(**arguments: object) -> PatchEncoder:
+        return PatchEncoder(tiny_encoder, **{"image_size": (16, 24), "pretrained": False, **arguments})
+
+    changed = make()
+    changed.vit.blocks[1].mlp.fc2.bias.data[3] += 1e-3
+    encoders = [make(), make(blocks=2), make(blocks=[0]), make(normalize=False), make(image_size=(32, 32)), changed]
+    assert len({encoder_hash(encoder) for encoder in encoders}) == len(encoders)
+    assert encoder_hash(make()) == encoder_hash(make())
+
+
+def train(
+    folder: Path, drawn_folder: Path, tiny_encoder: dict, device: list[str], **arguments: object
+) -> AOISSLRetrieval:
+    model = AOISSLRetrieval(
+        encoder=tiny_encoder, **{"pretrained": False, "image_size": (64, 96), "visualizer": False, **arguments}
+    )
+    data = SegmentationFolder(drawn_folder, devices=device, num_workers=0, test_ratio=0.25, val_ratio=0.25)
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    Engine(default_root_dir=folder, **options).fit(model, datamodule=data)
+    return model.eval()
+
+
+def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
+    old = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold"])
+    path = save_bank(old.model.bank.content(), tmp_path / "old.safetensors")
+    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path)
+    at_once = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold", "sot23_copper"])
+    assert extended.model.bank.describe()["images"] == 2 * old.model.bank.describe()["images"]
+    images = torch.rand(2, 3, 64, 96)
+    assert torch.equal(extended(images).pred_mask, at_once(images).pred_mask)
+    torch.testing.assert_close(extended(images).anomaly_map, at_once(images).anomaly_map)
+    assert type(extended.hparams["bank"]) is str  # plain data, which a checkpoint may hold
+
+    with pytest.raises(BankFileError, match="Use that encoder"):
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path, blocks=2)

@@ -1,0 +1,49 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The models' ``pretraining`` argument makes the same callback as the command line, and is not saved to be run again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.pretraining import MAEPretraining
+
+SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "num_workers": 0, "progress_bar": False}
+
+
+def make_model(tiny_encoder: dict, pretraining: object) -> AOISSLRetrieval:
+    return AOISSLRetrieval(
+        encoder=tiny_encoder, pretrained=False, pretraining=pretraining, image_size=(64, 96), visualizer=False
+    )
+
+
+def test_pretraining_changes_the_encoder_before_the_bank_is_filled(
+    tiny_encoder: dict, drawn_folder: Path, tmp_path: Path
+) -> None:
+    model = make_model(tiny_encoder, {**SMALL, "cache_dir": str(tmp_path / "cache")})
+    before = model.model.encoder.vit.blocks[0].mlp.fc1.weight.clone()
+    assert isinstance(model.configure_callbacks()[0], MAEPretraining)
+    data = SegmentationFolder(drawn_folder, num_workers=0, test_ratio=0.25, val_ratio=0.25)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    engine.fit(model, datamodule=data)
+    (artefact,) = (tmp_path / "cache").glob("*/model.safetensors")
+    kept = (artefact.parent / "pretraining.json").read_text()
+    changed = not torch.equal(before, model.model.encoder.vit.blocks[0].mlp.fc1.weight)
+    assert changed or "starting weights" in kept
+    saved = torch.load(engine.best_model_path, weights_only=True)["hyper_parameters"]
+    assert saved["pretraining"] is None
+    # the bank's embeddings are the pretrained encoder's
+    item = data.train_data[0]
+    images = model.pre_processor(item.image[None].as_subclass(torch.Tensor))
+    assert model.model(images).pred_score.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_what_is_no_objective_is_refused_at_once(tiny_encoder: dict) -> None:
+    with pytest.raises(ValueError, match=r"pretraining='mea' must be one of \['mae', 'dino', 'ibot'\]"):
+        make_model(tiny_encoder, "mea")
+    with pytest.raises(ValueError, match="arguments are those of MAEPretraining"):
+        make_model(tiny_encoder, {"objective": "mae", "epochs": 3})
