@@ -238,6 +238,8 @@ class SegmentationModuleMixin(_Base):
         parameters = checkpoint.setdefault("hyper_parameters", {})
         # What is loaded is neither fetched from the weights' source nor pretrained again.
         parameters.update(encoder=self.model.encoder.describe(), pretrained=False, pretraining=None)
+        if "bank" in parameters:  # its rows are in the checkpoint by now
+            parameters["bank"] = None
         checkpoint[CHECKPOINT_KEY] = {
             "class_names": list(self.class_names),
             "file_format": self.file_format.to_dict(),
@@ -259,7 +261,7 @@ class SegmentationModuleMixin(_Base):
         """Take the checkpoint's arguments where ours are the defaults; rebuild where the encoder differs."""
         own = {**self.hparams, "encoder": self.model.encoder.describe()}
         changed = {key: value for key, value in saved.items() if key in own and _plain(own[key]) != _plain(value)}
-        changed = {key: value for key, value in changed.items() if key not in {"pretrained", "pretraining"}}
+        changed = {key: value for key, value in changed.items() if key not in {"pretrained", "pretraining", "bank"}}
         for key in [key for key in changed if _plain(self.hparams[key]) != _plain(self.DEFAULTS.get(key))]:
             if key in self.ENCODER_ARGUMENTS:
                 msg = (
@@ -273,8 +275,9 @@ class SegmentationModuleMixin(_Base):
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
                 self.pre_processor.transform = self.build_pre_processor().transform
-            if self._trainer is not None and getattr(self._trainer, "datamodule", None) is not None:
-                self._trainer.datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
+            datamodule: Any = getattr(self._trainer, "datamodule", None)
+            if datamodule is not None:
+                datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
 
     # --- export ------------------------------------------------------------------------------------------------------
 

@@ -33,12 +33,16 @@ class SegmentationVisualizer(ImageVisualizer):
 
     Args:
         panel_width: Width of each panel, px; the height follows the image.
+        map_title: What the model's map is called: novelty of retrieval, uncertainty of a segmenter.
         output_dir: Folder for ``images/`` and ``masks/``; default: the run's folder.
     """
 
-    def __init__(self, panel_width: int = 480, output_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, panel_width: int = 480, map_title: str = "Novelty", output_dir: str | Path | None = None
+    ) -> None:
         super().__init__(output_dir=output_dir)
         self.panel_width = panel_width
+        self.map_title = map_title
         self.class_names: tuple[str, ...] = ()
         self.file_format = FileFormat()
 
@@ -94,7 +98,7 @@ class SegmentationVisualizer(ImageVisualizer):
                 shown = resize_mask(mask.cpu().numpy(), size)
                 panels.append((title, Image.fromarray(overlay_mask(base, shown, len(self.class_names)))))
         if item.anomaly_map is not None:
-            panels.append(_novelty_panel(item.anomaly_map.cpu().numpy(), size))
+            panels.append(_map_panel(item.anomaly_map.cpu().numpy(), size, self.map_title))
         titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
         grid = create_image_grid(titled, nrow=len(titled))
         strip = legend(self.class_names, grid.width)
@@ -115,12 +119,12 @@ class SegmentationVisualizer(ImageVisualizer):
         return np.ascontiguousarray((255 * planes).round().astype(np.uint8).transpose(1, 2, 0))
 
 
-def _novelty_panel(novelty: np.ndarray, size: tuple[int, int]) -> tuple[str, Image.Image]:
-    """Return the title and the panel of a novelty map; the colours run from 0 to the largest value."""
-    largest = max(float(novelty.max()), _SMALLEST_SCALE)
-    grey = Image.fromarray((255 * np.clip(novelty / largest, 0, 1)).astype(np.uint8))
+def _map_panel(values: np.ndarray, size: tuple[int, int], title: str) -> tuple[str, Image.Image]:
+    """Return the title and the panel of the model's map; the colours run from 0 to the largest value."""
+    largest = max(float(values.max()), _SMALLEST_SCALE)
+    grey = Image.fromarray((255 * np.clip(values / largest, 0, 1)).astype(np.uint8))
     panel = apply_colormap(grey.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return f"Novelty (0 to {largest:.2f})", panel
+    return f"{title} (0 to {largest:.2f})", panel
 
 
 def _original_size(item: Any) -> tuple[int, int]:

@@ -27,7 +27,10 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wirebond_hgcal
 def trained(tiny_encoder: dict, pictures: torch.Tensor, masks: torch.Tensor, **arguments: Any) -> AOISSLRetrieval:
     """Return a model whose bank holds the pictures, resized as training resizes them."""
     model = AOISSLRetrieval(
-        encoder=tiny_encoder, pretrained=False, image_size=SIZE, in_channels=pictures.shape[1],
+        encoder=tiny_encoder,
+        pretrained=False,
+        image_size=SIZE,
+        in_channels=pictures.shape[1],
         **arguments,
     )
     names = [f"image{index}" for index in range(len(pictures))]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The models' ``pretraining`` argument makes the same callback as the command line, and is not saved to be run again."""
+"""The models' ``pretraining`` argument makes the command line's callback, and is not saved to be run again."""
 
 from pathlib import Path
 

@@ -24,7 +24,6 @@ from .items import SegmentationBatch, SegmentationItem
 from .listing import Record
 from .reading import read_illuminations, read_mask
 
-
 FOREGROUND_CLASSES = ("background", "foreground")
 """Names of the classes where chosen ones are merged."""
 

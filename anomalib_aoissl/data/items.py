@@ -189,7 +189,7 @@ class SegmentationBatch(ImageBatch):
 
     @staticmethod
     def validate_pred_mask(pred_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index masks ``[B, H, W]``; boolean ones, as anomalib's own models predict, become 0 and 1."""
+        """Return the class-index masks ``[B, H, W]``; boolean ones, as anomalib's models predict, become 0 and 1."""
         return None if pred_mask is None else validate_class_index_mask(_indices(pred_mask), batched=True)
 
     @classmethod

@@ -21,6 +21,7 @@ from torch import nn
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.visualization import SegmentationVisualizer
 
 from .adaptation import add_low_rank, freeze, merged, parameter_groups
 from .augmentation import inspection_augmentation
@@ -158,6 +159,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         """Make the encoder; its head is made when the classes are known."""
         h: Any = self.hparams
         self.model: SegmenterModel = SegmenterModel(self.build_encoder(), head=h.head, head_channels=h.head_channels)
+
+    @classmethod
+    def configure_visualizer(cls) -> SegmentationVisualizer:
+        """Return the visualizer, which calls the map what it is here."""
+        return SegmentationVisualizer(map_title="Uncertainty")
 
     @property
     def encoder(self) -> PatchEncoder:

@@ -35,8 +35,9 @@ FIT = """
             self.groups = trainer.optimizers[0].param_groups
 
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-    model = AOISSLSegmenter({"architecture": "vit_tiny_patch16_224", "model_args": shape}, pretrained=False,
-                            image_size=(64, 96), head_channels=16, validations=2, class_weights="balanced", visualizer=False)
+    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
+    model = AOISSLSegmenter(encoder, pretrained=False, image_size=(64, 96), head_channels=16, validations=2,
+                            class_weights="balanced", visualizer=False)
     data = SegmentationFolder(root, num_workers=0, test_ratio=0.5, val_ratio=0.25, train_batch_size=1)
     engine = Engine(default_root_dir=out, accelerator="cpu", devices=2, strategy="ddp", max_time="00:00:00:03",
                     callbacks=[Keep()], enable_progress_bar=False, enable_model_summary=False, logger=False)
