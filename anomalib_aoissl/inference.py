@@ -16,7 +16,7 @@ import numpy as np
 
 from .data.file_format import FileFormat
 from .data.reading import pack_channels
-from .overlay import legend, overlay_mask, resize_mask, write_class_index_png
+from .overlay import legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,7 +140,7 @@ class SegmentationOpenVINOInferencer:
                 novelty=cv2.resize(outputs["anomaly_map"][index, 0], (width, height), interpolation=cv2.INTER_LINEAR),
                 score=float(outputs["pred_score"][index]),
                 class_names=self.class_names,
-                image=_picture(planes),
+                image=picture_of(planes),
             )
 
 
@@ -168,9 +168,3 @@ def _planes(image: np.ndarray) -> np.ndarray:
         msg = f"An image must be uint8, uint16, or float in [0, 1]; got {image.dtype}."
         raise TypeError(msg)
     return pack_channels(np.moveaxis(image.astype(np.float32), -1, 0))
-
-
-def _picture(planes: np.ndarray) -> np.ndarray:
-    """Return planes ``[P, H, W]`` in [0, 1] as a picture ``[H, W, 3]`` uint8."""
-    shown = planes[:3] if len(planes) >= 3 else np.repeat(planes[:1], 3, axis=0)
-    return np.ascontiguousarray((255 * shown).round().astype(np.uint8).transpose(1, 2, 0))

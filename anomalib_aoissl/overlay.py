@@ -42,6 +42,17 @@ def palette(num_classes: int) -> np.ndarray:
     return colours
 
 
+def picture_of(planes: np.ndarray) -> np.ndarray:
+    """Return planes ``[P, H, W]`` in [0, 1] as a picture ``[H, W, 3]`` uint8.
+
+    Two lights that were packed to three planes, and any number of planes other than three, are shown by their first
+    in grey: their false colours would be taken for the classes' colours.
+    """
+    packed = len(planes) == 3 and np.allclose(planes[2], (planes[0] + planes[1]) / 2, atol=1e-3)
+    shown = planes if len(planes) == 3 and not packed else np.repeat(planes[:1], 3, axis=0)
+    return np.ascontiguousarray((255 * np.clip(shown, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0))
+
+
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the picture ``[H, W, 3]`` uint8 with the classes' colours laid over it; background stays clear.
 

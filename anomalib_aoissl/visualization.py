@@ -19,7 +19,7 @@ from .data.file_format import FileFormat
 from .data.items import SegmentationBatch, SegmentationItem
 from .data.reading import image_size
 from .files import whole_file
-from .overlay import legend, overlay_mask, resize_mask, write_class_index_png
+from .overlay import legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18
@@ -115,8 +115,7 @@ class SegmentationVisualizer(ImageVisualizer):
             planes = item.image.cpu().numpy()
             low, high = planes.min(), planes.max()
             planes = (planes - low) / max(high - low, 1e-6)
-        planes = planes[:3] if len(planes) >= 3 else np.repeat(planes[:1], 3, axis=0)
-        return np.ascontiguousarray((255 * planes).round().astype(np.uint8).transpose(1, 2, 0))
+        return picture_of(planes)
 
 
 def _map_panel(values: np.ndarray, size: tuple[int, int], title: str) -> tuple[str, Image.Image]:

@@ -54,7 +54,14 @@ def started(python: Path, folder: Path, environment: dict[str, str], *options: s
 def wheel_files(built: Built) -> dict[str, str]:
     """Return the text files of the wheel, by name."""
     with zipfile.ZipFile(built.wheel) as archive:
-        return {name: archive.read(name).decode() for name in archive.namelist()}
+        names = [name for name in archive.namelist() if not name.endswith(".safetensors")]
+        return {name: archive.read(name).decode() for name in names}
+
+
+def test_wheel_carries_the_encoders_weights(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    assert 1e6 < sizes["anomalib_aoissl/weights/aoissl_vit_tiny_patch8.safetensors"] < 12e6
 
 
 def test_wheel_carries_the_hook_at_the_top_of_site_packages(wheel_files: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.files import whole_file
-from anomalib_aoissl.overlay import legend, overlay_mask, palette, resize_mask, write_class_index_png
+from anomalib_aoissl.overlay import legend, overlay_mask, palette, picture_of, resize_mask, write_class_index_png
 from anomalib_aoissl.visualization import SegmentationVisualizer, _output_name
 
 
@@ -22,6 +22,13 @@ def test_colours_are_distinct_and_ignore_is_white() -> None:
     assert len({tuple(colour) for colour in colours[:40].tolist()}) == 40
     assert colours[0].tolist() == [0, 0, 0]
     assert colours[255].tolist() == [255, 255, 255]
+
+
+def test_two_packed_lights_are_shown_by_the_first_and_colours_as_they_are() -> None:
+    first, second = np.full((2, 2), 0.2, np.float32), np.full((2, 2), 0.6, np.float32)
+    assert picture_of(np.stack([first, second, (first + second) / 2]))[0, 0].tolist() == [51, 51, 51]
+    assert picture_of(np.stack([first, second, first]))[0, 0].tolist() == [51, 153, 51]
+    assert picture_of(np.stack([second]))[0, 0].tolist() == [153, 153, 153]
 
 
 def test_overlay_leaves_the_background_and_mixes_the_classes() -> None:
