@@ -22,13 +22,17 @@ from PIL import Image
 
 from anomalib_aoissl.data.drawing.devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
 from anomalib_aoissl.data.drawing.rendering import check_arguments, draw
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.overlay import palette
 
 logger = logging.getLogger(__name__)
 
 ILLUMINATIONS: tuple[str, str] = ("_ch0", "_ch1")
-IGNORE_INDEX = 255
-# RGB by class index, after Okabe and Ito: told apart with any kind of colour vision.
-PALETTE: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (0, 158, 115), (230, 159, 0), (0, 114, 178), (204, 121, 167))
+# RGB by class index, as in every picture of masks.
+PALETTE: tuple[tuple[int, ...], ...] = tuple(
+    tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
+)
 
 
 @dataclass(frozen=True)
@@ -194,12 +198,8 @@ def _create(path: Path, content: bytes) -> None:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stem(device: DeviceType, lot: int, unit: int) -> str:
