@@ -99,7 +99,8 @@ def test_class_maps_equal_brute_force(tiny_encoder: dict, aggregation: str, labe
     image = torch.rand(3, *SIZE)
     mask = model(image[None]).pred_mask[0, 0].numpy()
     assert len(np.unique(mask)) == 3
-    assert (mask == brute_force(model, image)).mean() > 0.99  # equal votes may go either way
+    # equal votes may go either way: of single pixels, or of one of the 24 patches where a patch votes as a whole
+    assert (mask != brute_force(model, image)).mean() <= (0.01 if labels == "complete" else 1 / 24)
 
 
 def test_names_that_are_refused(tiny_encoder: dict) -> None:
