@@ -18,6 +18,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback
+from torch import nn
 from torch.utils.data import DataLoader
 
 from .data.file_format import FileFormat
@@ -48,6 +49,8 @@ class SegmentationModuleMixin(_Base):
 
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
     DEFAULTS: ClassVar[dict[str, Any]] = {}
+    ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
+    """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
 
     model: Any
     class_names: tuple[str, ...] = ()
@@ -56,6 +59,17 @@ class SegmentationModuleMixin(_Base):
     _pretraining: Callback | None = None
 
     # --- parts -------------------------------------------------------------------------------------------------------
+
+    def build_parts(self, pre_processor: nn.Module | bool) -> None:
+        """Make pretraining, the model, and, where it is asked for by true, the pre-processor; ends ``__init__``.
+
+        Raises:
+            ValueError: If an argument of pretraining, encoder or model is out of range.
+        """
+        self.build_pretraining()
+        self.build_model()
+        if pre_processor is True:  # made here, since its size and constants are the encoder's
+            self.pre_processor = self.build_pre_processor()
 
     def build_model(self) -> None:
         """Make ``self.model`` from ``self.hparams``."""
@@ -236,10 +250,7 @@ class SegmentationModuleMixin(_Base):
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
         super().on_save_checkpoint(checkpoint)
         parameters = checkpoint.setdefault("hyper_parameters", {})
-        # What is loaded is neither fetched from the weights' source nor pretrained again.
-        parameters.update(encoder=self.model.encoder.describe(), pretrained=False, pretraining=None)
-        if "bank" in parameters:  # its rows are in the checkpoint by now
-            parameters["bank"] = None
+        parameters.update(self.ONCE, encoder=self.model.encoder.describe())
         checkpoint[CHECKPOINT_KEY] = {
             "class_names": list(self.class_names),
             "file_format": self.file_format.to_dict(),
@@ -261,7 +272,7 @@ class SegmentationModuleMixin(_Base):
         """Take the checkpoint's arguments where ours are the defaults; rebuild where the encoder differs."""
         own = {**self.hparams, "encoder": self.model.encoder.describe()}
         changed = {key: value for key, value in saved.items() if key in own and _plain(own[key]) != _plain(value)}
-        changed = {key: value for key, value in changed.items() if key not in {"pretrained", "pretraining", "bank"}}
+        changed = {key: value for key, value in changed.items() if key not in self.ONCE}
         for key in [key for key in changed if _plain(self.hparams[key]) != _plain(self.DEFAULTS.get(key))]:
             if key in self.ENCODER_ARGUMENTS:
                 msg = (

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_aoissl.data.drawing import CLASS_NAMES, draw, random_device
 from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.artefact import WEIGHTS_NAME, copy_folder
 from anomalib_aoissl.pretraining.watching import Labelled
@@ -84,11 +85,9 @@ def labelled_pictures(probe: dict[str, Any], pictures: dict[str, Any]) -> Labell
 
 def halve(path: Path) -> None:
     """Store the weights in half precision."""
-    temporary = path.with_suffix(".half")
     tensors = {name: tensor.half() for name, tensor in load_file(str(path)).items()}
-    save_file(tensors, str(temporary), metadata={"format": "pt"})
-    temporary.chmod(0o644)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"format": "pt"})
 
 
 def _drawn(seed: int, unit: int, pictures: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

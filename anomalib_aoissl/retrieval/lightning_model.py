@@ -85,6 +85,9 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         "seed": 0,
     }
 
+    # The bank file's rows are in the checkpoint by the time it is saved.
+    ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
+
     def __init__(
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
@@ -118,10 +121,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.build_pretraining()
-        self.build_model()
-        if pre_processor is True:  # made here, since its size and constants are the encoder's
-            self.pre_processor = self.build_pre_processor()
+        self.build_parts(pre_processor)
 
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""

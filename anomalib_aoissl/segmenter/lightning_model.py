@@ -148,10 +148,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         )
         _check_ranges(learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=weight_decay, warmup=warmup)
         self.loss: SegmentationLoss = SegmentationLoss(loss)
-        self.build_pretraining()
-        self.build_model()
-        if pre_processor is True:  # made here, since its size and constants are the encoder's
-            self.pre_processor = self.build_pre_processor()
+        self.build_parts(pre_processor)
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
