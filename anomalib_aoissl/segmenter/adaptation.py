@@ -14,7 +14,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # ty
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["LowRankLinear", "add_low_rank", "freeze", "merged", "parameter_groups"]
+__all__ = ["LowRankLinear", "add_low_rank", "check_ranges", "freeze", "merged", "parameter_groups"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -120,3 +120,16 @@ def parameter_groups(
         {"params": group["params"], "weight_decay": group["weight_decay"], "lr": rate}
         for group, rate in zip([*layers, *others], rates, strict=True)
     ]
+
+
+def check_ranges(*, learning_rate: float, layer_decay: float, weight_decay: float, warmup: float) -> None:
+    """Refuse numbers with which nothing would be learnt."""
+    allowed = {
+        f"learning_rate={learning_rate} must be greater than 0": learning_rate > 0,
+        f"layer_decay={layer_decay} must lie in (0, 1]; 1 gives all layers the same rate": 0 < layer_decay <= 1,
+        f"weight_decay={weight_decay} must not be negative": weight_decay >= 0,
+        f"warmup={warmup} must lie in [0, 1), a share of the budget": 0 <= warmup < 1,
+    }
+    for message, holds in allowed.items():
+        if not holds:
+            raise ValueError(f"{message}.")  # noqa: EM102

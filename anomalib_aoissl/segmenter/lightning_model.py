@@ -23,10 +23,11 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
-from .adaptation import add_low_rank, freeze, merged, parameter_groups
+from .adaptation import add_low_rank, check_ranges, freeze, merged, parameter_groups
 from .augmentation import inspection_augmentation
 from .callbacks import MONITOR, AveragedWeights, SpacedValidation, early_stopping, own_checkpoint
 from .class_weights import class_weights, count_pixels
+from .cropping import crop_of, cut_crops
 from .losses import SegmentationLoss
 from .schedule import learning_rate_factor, progress
 from .torch_model import SegmenterModel
@@ -66,6 +67,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         freeze: Number of first blocks that keep their weights, or "all" for the whole encoder.
         lora_rank: Rank of adapters that learn in place of the encoder's weights; 0 for none.
         ema_decay: Share of the averaged weights that stays in each step; none for no averaging.
+        crop_size: Side, or (height, width), px, of the part of each training image that a step sees, with as many rare
+            classes as possible; multiples of the patch size; null for whole images, at many times the cost of a step.
         augment: Augment training images where the data has no augmentation of its own.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
@@ -99,6 +102,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "freeze": 0,
         "lora_rank": 0,
         "ema_decay": None,
+        "crop_size": 192,
         "augment": True,
         "validations": 20,
         "early_stopping": None,
@@ -125,6 +129,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         freeze: int | Literal["all"] = 0,
         lora_rank: int = 0,
         ema_decay: float | None = None,
+        crop_size: tuple[int, int] | int | None = 192,
         augment: bool = True,
         validations: int = 20,
         early_stopping: int | None = None,
@@ -138,6 +143,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining = plain_pretraining(pretraining)
+        crop_size = crop_size if crop_size is None or isinstance(crop_size, int) else plain_size(crop_size)
         if class_weights is not None and not isinstance(class_weights, str):
             class_weights = [float(weight) for weight in class_weights]
         super().__init__(
@@ -146,7 +152,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        _check_ranges(learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=weight_decay, warmup=warmup)
+        check_ranges(learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=weight_decay, warmup=warmup)
         self.loss: SegmentationLoss = SegmentationLoss(loss)
         self.build_parts(pre_processor)
 
@@ -156,6 +162,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         """Make the encoder; its head is made when the classes are known."""
         h: Any = self.hparams
         self.model: SegmenterModel = SegmenterModel(self.build_encoder(), head=h.head, head_channels=h.head_channels)
+        self.crop = crop_of(self.encoder, h.crop_size)
 
     @classmethod
     def configure_visualizer(cls) -> SegmentationVisualizer:
@@ -302,7 +309,10 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             FloatingPointError: If the loss is not a finite number.
         """
         del args, kwargs
-        loss = self.loss(self.model.scores(batch.image), batch.gt_mask.as_subclass(torch.Tensor))
+        images, masks, offsets = batch.image, batch.gt_mask.as_subclass(torch.Tensor), None
+        if self.crop is not None:
+            images, masks, offsets = cut_crops(images, masks, self.crop, self.encoder.patch_size)
+        loss = self.loss(self.model.scores(images, offsets), masks)
         if not torch.isfinite(loss):
             h: Any = self.hparams
             msg = (
@@ -335,16 +345,3 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             yield
         finally:
             self.model = model
-
-
-def _check_ranges(*, learning_rate: float, layer_decay: float, weight_decay: float, warmup: float) -> None:
-    """Refuse numbers with which nothing would be learnt."""
-    allowed = {
-        f"learning_rate={learning_rate} must be greater than 0": learning_rate > 0,
-        f"layer_decay={layer_decay} must lie in (0, 1]; 1 gives all layers the same rate": 0 < layer_decay <= 1,
-        f"weight_decay={weight_decay} must not be negative": weight_decay >= 0,
-        f"warmup={warmup} must lie in [0, 1), a share of the budget": 0 <= warmup < 1,
-    }
-    for message, holds in allowed.items():
-        if not holds:
-            raise ValueError(f"{message}.")  # noqa: EM102

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.pretraining.tokens import embed, grid_of
 
 from .heads import HEADS, build_head
 from .upernet import STRIDES
@@ -73,16 +74,38 @@ class SegmenterModel(nn.Module):
         )
         self.head = head.to(next(self.encoder.parameters()).device)
 
-    def extract(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return four feature maps ``[B, D, rows, columns]``, first block first, of images ``[B, C, H, W]``."""
-        tokens = self.encoder(images).transpose(1, 2)  # [B, blocks * D, P]
-        maps = tokens.unflatten(2, self.encoder.grid_size)  # [B, blocks * D, rows, columns]
+    def extract(self, images: torch.Tensor, offsets: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Return four feature maps ``[B, D, rows, columns]``, first block first, of images ``[B, C, H, W]``.
+
+        Args:
+            images: Normalised images of the encoder's input size; crops of any size with offsets.
+            offsets: (row, column) ``[B, 2]`` of the patch at which each crop begins in its image.
+        """
+        if offsets is None:
+            grid, tokens = self.encoder.grid_size, self.encoder(images)  # [B, P, blocks * D]
+        else:
+            grid, tokens = grid_of(self.encoder.vit, images), self._crop_tokens(images, offsets)
+        maps = tokens.transpose(1, 2).unflatten(2, grid)  # [B, blocks * D, rows, columns]
         indices = self.encoder.block_indices
         read = dict(zip(indices, maps.chunk(len(indices), dim=1), strict=True))
         return [read[index].contiguous() for index in self.levels]
 
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
+    def _crop_tokens(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        """Return what the encoder gives for whole images, ``[B, P, blocks * D]``, for crops of them."""
+        vit = self.encoder.vit
+        tokens, read = embed(vit, images, offsets=offsets), []
+        for index, block in enumerate(vit.blocks[: self.encoder.block_indices[-1] + 1]):
+            tokens = block(tokens)
+            if index in self.encoder.block_indices:
+                read.append(vit.norm(tokens) if self.encoder.normalize else tokens)
+        return torch.cat([level[:, vit.num_prefix_tokens :] for level in read], dim=-1)
+
+    def scores(self, images: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
         """Return class scores before the softmax ``[B, classes, H, W]`` of normalised images ``[B, C, H, W]``.
+
+        Args:
+            images: Normalised images of the encoder's input size; crops of any size with offsets.
+            offsets: As of `extract`.
 
         Raises:
             RuntimeError: If there is no head yet.
@@ -90,8 +113,9 @@ class SegmenterModel(nn.Module):
         if self.head is None:
             msg = "The segmenter has no head yet: train it on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        coarse = self.head(self.extract(images))
-        return functional.interpolate(coarse, size=self.encoder.image_size, mode="bilinear", align_corners=False)
+        coarse = self.head(self.extract(images, offsets))
+        size = self.encoder.image_size if offsets is None else (images.shape[-2], images.shape[-1])
+        return functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.

@@ -139,7 +139,10 @@ class PyramidPooling(nn.Module):
         pooled = [features]
         for bins, reduce in zip(_BINS, self.reduce, strict=True):
             rows, columns = self.get_buffer(f"rows_{bins}"), self.get_buffer(f"columns_{bins}")
-            averages = rows.to(features) @ features @ columns.to(features).transpose(0, 1)  # [B, C, bins, bins]
+            if tuple(features.shape[-2:]) == (rows.shape[1], columns.shape[1]):
+                averages = rows.to(features) @ features @ columns.to(features).transpose(0, 1)  # [B, C, bins, bins]
+            else:  # a crop in training; the same averages
+                averages = functional.adaptive_avg_pool2d(features, bins)
             pooled.append(resize(reduce(averages), features.shape[-2:]))
         return self.join(torch.cat(pooled, dim=1))
 
