@@ -82,5 +82,5 @@ def test_what_a_crop_may_be() -> None:
     assert crop_of(encoder, 512) is None
     assert crop_of(encoder, None) is None
     for wrong in (20, 0, -8, (32,), (32, 12)):
-        with pytest.raises(ValueError, match="crop_size=.*multiples of the patch's 8x8 px"):
+        with pytest.raises(ValueError, match=r"crop_size=.*multiples of the patch's 8x8 px"):
             crop_of(encoder, wrong)
