@@ -13,7 +13,10 @@ import torch
 from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-__all__ = ["balanced_weights", "class_weights", "count_pixels"]
+__all__ = ["BALANCES", "balanced_weights", "class_weights", "count_pixels"]
+
+BALANCES = ("balanced", "root")
+"""Words for weights that follow from the pixels of the classes."""
 
 
 def count_pixels(dataset: Any, num_classes: int) -> torch.Tensor:
@@ -40,7 +43,10 @@ def balanced_weights(counts: torch.Tensor) -> torch.Tensor:
 def class_weights(
     setting: str | Sequence[float] | None, counts: torch.Tensor, class_names: Sequence[str]
 ) -> list[float] | None:
-    """Return the weights that the setting asks for: none, the given ones, or "balanced" ones from the pixel counts.
+    """Return the weights that the setting asks for: none, the given ones, or from the pixel counts.
+
+    "balanced" weighs each class by the inverse of its pixels, so that all count the same in sum; "root" by the root of
+    that, which finds rare classes without giving them every doubtful pixel.
 
     Raises:
         ValueError: If it is another word, or there are not as many weights as classes.
@@ -48,10 +54,11 @@ def class_weights(
     if setting is None:
         return None
     if isinstance(setting, str):
-        if setting != "balanced":
-            msg = f'class_weights={setting!r} must be "balanced", a list of numbers, or left out.'
+        if setting not in BALANCES:
+            msg = f"class_weights={setting!r} must be one of {list(BALANCES)}, a list of numbers, or left out."
             raise ValueError(msg)
-        return balanced_weights(counts).tolist()
+        weights = balanced_weights(counts)
+        return (weights.sqrt() if setting == "root" else weights).tolist()
     if len(setting) != len(class_names):
         msg = (
             f"class_weights={list(setting)} has {len(setting)} numbers, the data has {len(class_names)} classes: "

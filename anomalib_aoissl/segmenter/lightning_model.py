@@ -59,7 +59,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         head: "upernet", or with fewer weights for fewer labels "conv" or "linear".
         head_channels: Channels of the head.
         loss: "cross_entropy", "dice", "jaccard", "lovasz", or several joined by "+".
-        class_weights: Of the classes in their order; "balanced" in inverse proportion to their pixels.
+        class_weights: Of the classes in their order; "balanced" in inverse proportion to their pixels, "root" to the
+            root of them.
         learning_rate: Peak of the learning rate, at the head.
         layer_decay: Share of the learning rate that each block has of the next one's.
         weight_decay: Of AdamW; norms, biases, tokens and position embeddings have none.
@@ -121,7 +122,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         head: Literal["upernet", "conv", "linear"] = "upernet",
         head_channels: int = 96,
         loss: str = "cross_entropy+dice",
-        class_weights: list[float] | Literal["balanced"] | None = None,
+        class_weights: list[float] | Literal["balanced", "root"] | None = None,
         learning_rate: float = 1e-3,
         layer_decay: float = 0.75,
         weight_decay: float = 0.05,

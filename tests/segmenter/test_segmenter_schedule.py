@@ -84,7 +84,9 @@ def test_class_weights_say_what_is_allowed() -> None:
     assert class_weights(None, counts, names) is None
     assert class_weights([1, 3], counts, names) == [1.0, 3.0]
     assert class_weights("balanced", counts, names) == [1.0, 1.0]
-    with pytest.raises(ValueError, match=r'class_weights=\'even\' must be "balanced", a list of numbers, or left out'):
+    uneven = torch.tensor([90, 10])
+    assert class_weights("root", uneven, names) == pytest.approx([(100 / 180) ** 0.5, (100 / 20) ** 0.5])
+    with pytest.raises(ValueError, match=r"class_weights='even' must be one of \['balanced', 'root'\], a list"):
         class_weights("even", counts, names)
     with pytest.raises(ValueError, match=r"has 3 numbers, the data has 2 classes: \['background', 'wire'\]"):
         class_weights([1, 2, 3], counts, names)
