@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
@@ -201,21 +203,55 @@ class PretrainingCallback(Callback):
             trainer: Trainer whose devices, precision and strategy are used.
             trainer_arguments: Arguments of Lightning's Trainer, where there is no ``trainer``.
         """
-        key = cache_key(encoder, self.objective_name, self.arguments, fingerprint(images))
+        arguments = {**self.arguments, **_circumstances(trainer)}
+        key = cache_key(encoder, self.objective_name, arguments, fingerprint(images))
         folder = cache_folder(self.cache_dir) / key
-        if folder.is_dir():
-            record = load_weights(encoder.vit, folder)
-            self.summary = record["summary"]
-            logger.info("Pretraining is loaded from %s, the result of the same run before. %s", folder, self.summary)
-        else:
-            with isolate_rng():
-                torch.manual_seed(self.seed)
-                run = Run(self, encoder, images, labelled, bit_depth, folder)
-                self.summary = run.train(trainer, trainer_arguments or {})
-            logger.info("%s", self.summary)
+        with _alone(folder, trainer):
+            done = folder.is_dir()
+            # Processes that looked at different moments would wait for each other for ever.
+            if done if trainer is None else trainer.strategy.broadcast(done):
+                record = load_weights(encoder.vit, folder)
+                self.summary = record["summary"]
+                logger.info("Pretraining is loaded from %s, the result of the same run. %s", folder, self.summary)
+            else:
+                with isolate_rng():
+                    torch.manual_seed(self.seed)
+                    run = Run(self, encoder, images, labelled, bit_depth, folder)
+                    self.summary = run.train(trainer, trainer_arguments or {})
+                logger.info("%s", self.summary)
         if self.save_to is not None and (trainer is None or trainer.is_global_zero):
             copy_folder(folder, Path(self.save_to))
         return folder
+
+
+def _circumstances(trainer: Trainer | None) -> dict[str, Any]:
+    """Return what of the trainer the result depends on, where it is not one process in full precision."""
+    if trainer is None:
+        return {}
+    found = {"processes": trainer.world_size, "precision": str(trainer.precision)}
+    return {name: value for name, value in found.items() if value not in {1, "32-true"}}
+
+
+@contextmanager
+def _alone(folder: Path, trainer: Trainer | None) -> Iterator[None]:
+    """Hold the folder's lock while the block runs; a second run of the same waits, and then loads the first one's.
+
+    Only the first process of a distributed run holds it.
+    """
+    if trainer is not None and not trainer.is_global_zero:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("The same pretraining runs in another process; waiting for its result, %s.", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_positive(numbers: Mapping[str, float]) -> None:

@@ -5,6 +5,8 @@
 
 import json
 import logging
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +16,13 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
-from anomalib_aoissl.pretraining.callback import PretrainingCallback
+from anomalib_aoissl.pretraining.callback import PretrainingCallback, _circumstances
 from anomalib_aoissl.pretraining.images import fingerprint, pretraining_images
 from anomalib_aoissl.pretraining.watching import CollapseError, Labelled
 
@@ -286,3 +289,45 @@ def test_make_pretraining() -> None:
         make_pretraining({"objective": "mae", "ratio": 0.5})
     with pytest.raises(ValueError, match="max_epochs=0 must be greater than 0"):
         make_pretraining({"objective": "mae", "max_epochs": 0})
+
+
+def test_a_second_run_of_the_same_waits_and_loads_the_first_one_s_result(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path
+) -> None:
+    first, second = make_encoder(), make_encoder()
+    folder = _callback("mae", tmp_path / "first").pretrain(first, pictures, trainer_arguments=CPU)
+    shared = tmp_path / "second" / folder.name
+    shared.parent.mkdir()
+    lock, waiting = FileLock(shared.with_name(f".{folder.name}.lock")), threading.Event()
+
+    class Waiting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for its result" in record.getMessage():
+                waiting.set()
+
+    handler, log = Waiting(), logging.getLogger("anomalib_aoissl.pretraining.callback")
+    log.addHandler(handler)
+    callback = _callback("mae", tmp_path / "second")
+    try:
+        with lock:
+            thread = threading.Thread(
+                target=callback.pretrain, args=(second, pictures), kwargs={"trainer_arguments": CPU}
+            )
+            thread.start()
+            assert waiting.wait(60)
+            shutil.copytree(folder, shared)  # what the first run leaves
+        thread.join(60)
+    finally:
+        log.removeHandler(handler)
+    assert not (tmp_path / "second" / f"{folder.name}.partial").exists()  # nothing was trained
+    for name, value in first.vit.state_dict().items():
+        torch.testing.assert_close(second.vit.state_dict()[name], value)
+
+
+def test_processes_and_precision_are_part_of_what_a_result_depends_on() -> None:
+    def circumstances(world_size: int, precision: str) -> dict[str, Any]:
+        return _circumstances(SimpleNamespace(world_size=world_size, precision=precision))  # type: ignore[arg-type]
+
+    assert _circumstances(None) == circumstances(1, "32-true") == {}
+    assert circumstances(2, "32-true") == {"processes": 2}
+    assert circumstances(1, "bf16-mixed") == {"precision": "bf16-mixed"}

@@ -1,0 +1,164 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fine-tuning curve: the segmenter from random, MAE and shipped weights, and retrieval, on 1, 5 and 20 labelled images.
+
+Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/encoder] [--steps 100] [--output curve]
+
+Each start gets the same number of steps of the same network, hence the same time; the last weights are tested.
+WireBond: images of one device type, another one for each seed, which no encoder has seen. wirebond_hgcal: labels of one
+module, tests on another. pcb_components: labels of one board, tests on another. Each run is written to ``--output`` and
+not repeated; two processes with another ``--only`` share the work. The tables are printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine import Engine
+
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
+from anomalib_aoissl.files import whole_file
+
+DEVICES = ("soic8_gold", "qfp100_gold", "mems_microphone")
+SETS = {"wirebond": (1, 5, 20), "hgcal": (1, 5, 20), "pcb": (1, 4)}
+SIZES = {"wirebond": (512, 512), "hgcal": (384, 512), "pcb": (512, 512)}
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    arguments = _parser().parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(arguments.threads)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    starts = ["random", *(["mae"] if arguments.mae else []), "shipped", "retrieval"]
+    for seed in range(arguments.seeds):
+        for name in arguments.only or SETS:
+            for shots in SETS[name]:
+                for start in starts:
+                    path = arguments.output / f"{name}_{shots}_{start}_{seed}.json"
+                    if path.is_file():
+                        continue
+                    result = _run(name, shots, start, seed, arguments)
+                    with whole_file(path) as temporary:
+                        Path(temporary).write_text(json.dumps(result), encoding="utf-8")
+                    print(path.stem, {key: round(value, 3) for key, value in result.items()}, flush=True)
+    for name in SETS:
+        _print_table(name, starts, arguments.output)
+
+
+def _run(name: str, shots: int, start: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the test metrics of one run, its CPU seconds of training and the last loss."""
+    torch.manual_seed(seed)
+    data = _data(name, shots, seed, arguments)
+    common: dict[str, Any] = {"image_size": SIZES[name], "visualizer": False, "pretrained": start != "random"}
+    if start == "mae":
+        common["encoder"] = arguments.mae
+    trainer: dict[str, Any] = {
+        "default_root_dir": arguments.output / "runs",
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "limit_val_batches": 0,
+    }
+    if start == "retrieval":
+        model: Any = AOISSLRetrieval(**common)
+        engine = Engine(**trainer)
+    else:
+        model = AOISSLSegmenter(
+            select="last",
+            learning_rate=arguments.learning_rate,
+            class_weights=arguments.class_weights or None,
+            crop_size=arguments.crop_size,
+            **common,
+        )
+        engine = Engine(**trainer, max_steps=arguments.steps, max_epochs=-1)
+    started = time.process_time()
+    engine.fit(model, datamodule=data)
+    seconds = time.process_time() - started
+    metrics = engine.test(model, datamodule=data)[0]
+    return {"seconds": seconds, **{key: float(value) for key, value in metrics.items()}}
+
+
+def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> Any:
+    """Return the datamodule of a set, with a part of its test images."""
+    common = {"shots": shots, "num_workers": 0, "train_batch_size": arguments.batch}
+    data: Any
+    if name == "wirebond":
+        device = [DEVICES[seed % len(DEVICES)]]
+        numbers = {"images_per_device": 28, "val_ratio": 0.0, "test_ratio": 0.25, "seed": seed}
+        data = WireBond(arguments.drawn, devices=device, **numbers, **common)
+    elif name == "hgcal":
+        root = arguments.data / "wirebond_hgcal"
+        devices = {"train_devices": ["module_320MLF3TCTT0205"], "test_devices": ["module_320MLF3TCTT0212"]}
+        data = SegmentationFolder(root, **devices, val_ratio=0.0, seed=seed, **common)
+    else:
+        devices = {"train_devices": ["board_0009"], "test_devices": ["board_0018"]}
+        data = SegmentationFolder(arguments.data / "pcb_components", **devices, val_ratio=0.0, seed=seed, **common)
+    data.prepare_data()
+    data.setup()
+    count = len(data.test_data)
+    data.test_data.subsample(list(range(0, count, max(count // arguments.queries, 1)))[: arguments.queries], True)
+    return data
+
+
+def _print_table(name: str, starts: list[str], folder: Path) -> None:
+    """Print mean and deviation over the seeds for each start, then the classes."""
+    shots = SETS[name]
+    print(f"\n| {name} |", " | ".join(f"{count} labelled" for count in shots), "|")
+    print("| --- " * (1 + len(shots)) + "|")
+    for start in starts:
+        cells = []
+        for count in shots:
+            results = _results(folder, name, count, start)
+            values = [result["mean_iou"] for result in results]
+            deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.3f}{deviation}" if values else "")
+        print(f"| {start} |", " | ".join(cells), "|")
+    for count in shots:
+        for start in starts:
+            results = _results(folder, name, count, start)
+            if results:
+                keys = [key for key in results[0] if key.startswith("iou_")]
+                means = {key[4:]: round(statistics.fmean(r.get(key, 0.0) for r in results), 2) for key in keys}
+                seconds = statistics.fmean(result["seconds"] for result in results)
+                print(f"{name}, {count} labelled, {start}: {seconds:.0f} CPU s, {means}")
+
+
+def _results(folder: Path, name: str, shots: int, start: str) -> list[dict[str, float]]:
+    """Return what the seeds gave."""
+    paths = sorted(folder.glob(f"{name}_{shots}_{start}_*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Fine-tuning and retrieval on few labels.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of wirebond_hgcal and pcb_components")
+    parser.add_argument("--drawn", type=Path, default=Path("datasets/WireBond"), help="where WireBond is drawn")
+    parser.add_argument("--mae", default="", help="encoder pretrained as a masked autoencoder alone; local-dir:/path")
+    parser.add_argument("--only", nargs="*", choices=list(SETS), help="sets")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--class-weights", default="root", help="root, balanced, or nothing for none")
+    parser.add_argument("--queries", type=int, default=8, help="test images")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("curve"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
