@@ -69,7 +69,7 @@ def _trained(
                 "objective": "mae" if run == "whitened" else run,
                 "max_steps": 1 if run == "whitened" else arguments.samples // batch,
                 "batch_size": batch,
-                "learning_rate": 0.0 if run == "whitened" else 1e-3 if run == "mae" else 5e-4,
+                "learning_rate": 1e-9 if run == "whitened" else 1e-3 if run == "mae" else 5e-4,
                 "probe_images": 0,
                 "probe_every": 1000,
                 "crops_per_image": 4,
