@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib.engine import Engine
+from safetensors.torch import load_file
 
-from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.pretraining import MAEPretraining
 
 SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "num_workers": 0, "progress_bar": False}
@@ -40,6 +41,29 @@ def test_pretraining_changes_the_encoder_before_the_bank_is_filled(
     item = data.train_data[0]
     images = model.pre_processor(item.image[None].as_subclass(torch.Tensor))
     assert model.model(images).pred_score.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_the_segmenter_starts_from_the_pretrained_encoder(
+    tiny_encoder: dict, drawn_folder: Path, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe_images": 0}
+    model = AOISSLSegmenter(
+        encoder=tiny_encoder,
+        pretrained=False,
+        pretraining=settings,
+        image_size=(64, 96),
+        freeze="all",
+        select="last",
+        visualizer=False,
+    )
+    before = model.encoder.vit.blocks[0].mlp.fc1.weight.clone()
+    data = SegmentationFolder(drawn_folder, num_workers=0, test_ratio=0.25, val_ratio=0.25)
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "limit_val_batches": 0}
+    Engine(default_root_dir=tmp_path, max_steps=1, **quiet).fit(model, datamodule=data)
+    (artefact,) = (tmp_path / "cache").glob("*/model.safetensors")
+    kept = load_file(artefact)["blocks.0.mlp.fc1.weight"]
+    assert not torch.equal(before, kept)
+    torch.testing.assert_close(model.encoder.vit.blocks[0].mlp.fc1.weight.detach(), kept)
 
 
 def test_what_is_no_objective_is_refused_at_once(tiny_encoder: dict) -> None:

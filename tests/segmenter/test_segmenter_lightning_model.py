@@ -194,16 +194,17 @@ def test_an_exported_model_has_no_adapters_and_the_trained_one_keeps_them(run: R
     torch.testing.assert_close(exported(images).anomaly_map, run.model.eval()(images).anomaly_map, atol=1e-5, rtol=0)
 
 
-def test_openvino_equals_torch_for_any_batch_and_size(tiny_encoder: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "form"), [("upernet", "openvino"), ("conv", "onnx"), ("linear", "onnx")])
+def test_exports_equal_torch_for_any_batch_and_size(tiny_encoder: dict, tmp_path: Path, head: str, form: str) -> None:
     openvino = pytest.importorskip("openvino")
-    model = make_model(tiny_encoder, image_size=(64, 48), lora_rank=2)
+    model = make_model(tiny_encoder, image_size=(64, 48), lora_rank=2, head=head)
     model.set_dataset(["background", "bar", "disc"], FileFormat())
     model._complete()
     for parameter in model.model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.eval()
-    xml = model.to_openvino(tmp_path)
-    network = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    path = model.to_openvino(tmp_path) if form == "openvino" else model.to_onnx(tmp_path)
+    network = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in ((1, 3, 64, 48), (3, 3, 50, 90)):
         images = torch.rand(shape)
         result, expected = network(images.numpy()), model(images)
