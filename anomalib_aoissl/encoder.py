@@ -111,6 +111,23 @@ class PatchEncoder(nn.Module):
         )
         return torch.cat(features, dim=-1)  # [B, P, D]
 
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Return one embedding ``[B, D]`` of each normalised image ``[B, C, H, W]``.
+
+        It is the class token of the blocks that are read, or the mean of their patches where the encoder has none.
+        """
+        blocks: list[tuple[torch.Tensor, torch.Tensor]] = self.vit.forward_intermediates(
+            images,
+            indices=self.block_indices,
+            return_prefix_tokens=True,
+            norm=self.normalize,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        has_token = bool(getattr(self.vit, "has_class_token", False))
+        return torch.cat([prefix[:, 0] if has_token else patches.mean(dim=1) for patches, prefix in blocks], dim=-1)
+
 
 def create_vit(
     encoder: str | Mapping[str, Any],
