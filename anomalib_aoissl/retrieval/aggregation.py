@@ -36,7 +36,7 @@ def check_class_rules(temperatures: Mapping[str, float], thresholds: Mapping[str
     """
     if temperatures and aggregation != "attention":
         msg = (
-            f"class_temperatures={dict(temperatures)} act in the softmax of aggregation='attention', but aggregation is "
+            f"class_temperatures={dict(temperatures)} act in the softmax of 'attention', but aggregation is "
             f"{aggregation!r}. Leave them out, or use attention."
         )
         raise ValueError(msg)

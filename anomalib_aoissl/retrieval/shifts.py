@@ -42,7 +42,7 @@ def shift_offsets(shifts: int, patch_size: tuple[int, int]) -> list[Offset]:
 
 
 def shifted_images(images: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
-    """Return the crops ``[S * B, C, H, W]`` of images ``[B, C, H, W]`` at each offset, all images of an offset together.
+    """Return the crops ``[S * B, C, H, W]`` of images ``[B, C, H, W]`` at each of S offsets, the first's crops first.
 
     What a crop shows beyond the lower and the right edge is the image mirrored there: an edge of constant colour would
     be a structure of its own, which no labelled patch has.

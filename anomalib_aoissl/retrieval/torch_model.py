@@ -30,9 +30,9 @@ from .aggregation import (
 )
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
-from .positions import check_directions, position_basis, without_directions
-from .shifts import check_shifts, mean_over_grids, shift_offsets, shifted_images, shifted_masks
-from .units import check_retrieval, unit_size
+from .positions import position_basis, without_directions
+from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
+from .units import check_bank_unit, check_extraction, unit_size
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
@@ -94,29 +94,15 @@ class RetrievalModel(nn.Module):
         if not temperature > 0:
             msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
             raise ValueError(msg)
-        check_aggregation(aggregation, labels)
         self.class_temperatures, self.class_thresholds = dict(class_temperatures or {}), dict(class_thresholds or {})
+        check_aggregation(aggregation, labels)
         check_class_rules(self.class_temperatures, self.class_thresholds, aggregation)
-        check_directions(position_directions, encoder.embed_dim)
-        for argument, shifts in (("bank_shifts", bank_shifts), ("query_shifts", query_shifts)):
-            check_shifts(argument, shifts, encoder.patch_size)
-        check_retrieval(
-            retrieval,
-            labels=labels,
-            bank_shifts=bank_shifts,
-            query_shifts=query_shifts,
-            position_directions=position_directions,
-        )
+        check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.patch_size = unit_size(encoder, retrieval)
         self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
-        if self.bank.patch_size != self.patch_size:
-            msg = (
-                f"The bank's rows are of {self.bank.patch_size} px (height, width), but retrieval={retrieval!r} with this "
-                f"encoder compares {self.patch_size} px. Make the bank with MemoryBank(embed_dim, {self.patch_size})."
-            )
-            raise ValueError(msg)
+        check_bank_unit(self.bank.patch_size, self.patch_size, retrieval)
         self.k = k
         self.temperature = temperature
         self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
