@@ -51,7 +51,7 @@ def shifted_images(images: torch.Tensor, offsets: Sequence[Offset]) -> torch.Ten
         functional.pad(images[..., down:, right:], (0, right, 0, down), mode="reflect") if down or right else images
         for down, right in offsets
     ]
-    return torch.cat(crops) if len(crops) > 1 else images
+    return torch.cat(crops) if len(crops) > 1 else crops[0]
 
 
 def shifted_masks(masks: torch.Tensor, offset: Offset) -> torch.Tensor:
