@@ -111,10 +111,15 @@ class PatchEncoder(nn.Module):
         )
         return torch.cat(features, dim=-1)  # [B, P, D]
 
-    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Return one embedding ``[B, D]`` of each normalised image ``[B, C, H, W]``.
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the encoder has a token for the whole image, first of its prefix tokens."""
+        return bool(getattr(self.vit, "has_class_token", False))
 
-        It is the class token of the blocks that are read, or the mean of their patches where the encoder has none.
+    def class_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the class token ``[B, D]`` of normalised images ``[B, C, H, W]``, of the blocks that are read.
+
+        Only where `has_class_token`.
         """
         blocks: list[tuple[torch.Tensor, torch.Tensor]] = self.vit.forward_intermediates(
             images,
@@ -125,8 +130,7 @@ class PatchEncoder(nn.Module):
             output_fmt="NLC",
             intermediates_only=True,
         )
-        has_token = bool(getattr(self.vit, "has_class_token", False))
-        return torch.cat([prefix[:, 0] if has_token else patches.mean(dim=1) for patches, prefix in blocks], dim=-1)
+        return torch.cat([prefix[:, 0] for _, prefix in blocks], dim=-1)  # [B, D]
 
 
 def create_vit(

@@ -204,7 +204,7 @@ def embed_image(item: Any, name: str, encoder: PatchEncoder) -> LabelledImage:
         start = time.process_time()
         grids.append(encoder(shifted_images(image.as_subclass(torch.Tensor), [offset])))
         seconds.append(time.process_time() - start)
-    token = encoder.embed_images(image.as_subclass(torch.Tensor))[0]
+    token = encoder.class_tokens(image.as_subclass(torch.Tensor))[0]
     return LabelledImage(mask, item.device_name, name, torch.cat(grids), token, seconds)
 
 
@@ -304,7 +304,8 @@ def whole_images(case: Case) -> dict[str, dict[str, float]]:
         for image in case.train:
             bank.add(unit(kind(image))[None, None], image.mask[None], [image.device], [image.name])
         bank.finish()
-        model, confusion = RetrievalModel(case.encoder, bank=bank, retrieval="images"), case.confusion()
+        model = RetrievalModel(case.encoder, bank=bank, retrieval="images")  # embeddings are given
+        confusion = case.confusion()
         for image in case.test:
             confusion.update(model.answer(unit(kind(image))[None, None]).pred_mask[0, 0], image.mask)
         results[name] = confusion.summary()

@@ -58,9 +58,9 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             a higher one is heard from less similar patches. Attention only.
         class_thresholds: Share of a pixel's vote by class name, 0 to 1, that the class needs to win there; below it
             the next class wins that may, or else the background.
-        retrieval: What is compared: "patches", or "images": the k nearest whole images by their class token (the mean
-            of the patches where the encoder has none), whose masks vote pixel by pixel. Only for parts that lie in
-            the same place in every image; each image takes the bytes of its mask.
+        retrieval: What is compared: "patches", or whole images by the mean of their patches ("images") or by their
+            class token ("class_tokens"); the masks of the k nearest then vote pixel by pixel. Only for parts that lie
+            at the same place in every image. An image takes the bytes of its mask, and bank_size counts images.
         bank_shifts: Patch grids of each labelled image that fill the bank: 1, 2 (also half a patch down and right) or
             4 (also each alone). They share ``bank_size``.
         query_shifts: Patch grids of a new image, 1, 2 or 4, whose votes are averaged: finer masks for as many times

@@ -32,7 +32,7 @@ from .memory_bank import MemoryBank
 from .patches import patches_to_image
 from .positions import position_basis, without_directions
 from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
-from .units import check_bank_unit, check_extraction, unit_size
+from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
@@ -145,10 +145,7 @@ class RetrievalModel(nn.Module):
         P is 1 where whole images are retrieved.
         """
         with torch.no_grad():
-            if self.retrieval == "images":
-                embeddings = self.encoder.embed_images(images).unsqueeze(1)  # [B, 1, D]
-            else:
-                embeddings = self.encoder(images)
+            embeddings = unit_embeddings(self.encoder, images, self.retrieval)
             if len(self.position_basis):
                 embeddings = without_directions(embeddings, self.position_basis)
             return functional.normalize(embeddings, dim=-1, eps=1e-6)

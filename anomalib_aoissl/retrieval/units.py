@@ -5,18 +5,28 @@
 
 from __future__ import annotations
 
+import torch
+
 from anomalib_aoissl.encoder import PatchEncoder
 
 from .positions import check_directions
 from .shifts import check_shifts
 
-RETRIEVALS = ("patches", "images")
-"""Names of what is retrieved."""
+RETRIEVALS = ("patches", "images", "class_tokens")
+"""Names of what is retrieved: patches, or whole images by the mean of their patches' embeddings or by class token."""
 
 
 def unit_size(encoder: PatchEncoder, retrieval: str) -> tuple[int, int]:
     """Return the (height, width) in px of what votes as a whole: the encoder's patch, or its whole input."""
-    return encoder.image_size if retrieval == "images" else encoder.patch_size
+    return encoder.patch_size if retrieval == "patches" else encoder.image_size
+
+
+def unit_embeddings(encoder: PatchEncoder, images: torch.Tensor, retrieval: str) -> torch.Tensor:
+    """Return the embeddings ``[B, P, D]``, not normalised, of images ``[B, C, H, W]``; P is 1 for whole images."""
+    if retrieval == "class_tokens":
+        return encoder.class_tokens(images).unsqueeze(1)  # [B, 1, D]
+    embeddings: torch.Tensor = encoder(images)  # [B, P, D]
+    return embeddings if retrieval == "patches" else embeddings.mean(dim=1, keepdim=True)
 
 
 def check_extraction(
@@ -37,6 +47,9 @@ def check_extraction(
     if retrieval not in RETRIEVALS:
         msg = f"retrieval={retrieval!r} is not known. It must be one of {list(RETRIEVALS)}."
         raise ValueError(msg)
+    if retrieval == "class_tokens" and not encoder.has_class_token:
+        msg = "retrieval='class_tokens', but the encoder has no class token. Use retrieval='images', the patches' mean."
+        raise ValueError(msg)
     for argument, number in zip(("bank_shifts", "query_shifts"), shifts, strict=True):
         check_shifts(argument, number, encoder.patch_size)
     check_directions(position_directions, encoder.embed_dim)
@@ -47,9 +60,9 @@ def check_extraction(
         "position_directions": (position_directions, 0),
     }
     for argument, (value, needed) in given.items():
-        if retrieval == "images" and value != needed:
+        if retrieval != "patches" and value != needed:
             msg = (
-                f"{argument}={value!r} is about patches, but retrieval='images' compares whole images. Use "
+                f"{argument}={value!r} is about patches, but retrieval={retrieval!r} compares whole images. Use "
                 f"{argument}={needed!r}, or retrieval='patches'."
             )
             raise ValueError(msg)
