@@ -3,11 +3,11 @@
 
 """Measures what the ways of voting, shifted patch grids and the removal of positions give and cost.
 
-Prints tables of mean IoU (pooled over the pixels of the test images, in points) and IoU of the thin class, each a mean
+Prints tables of mean IoU (pooled over the pixels of the test images, in points) and of IoU of the thin class, means
 over seeds, on three sets: wirebond_hgcal (module 0205 to 0212, 384x512), pcb_components (board 0009 to 0018, 512x512)
-and the drawn WireBond with its defaults. Up to 12 test images, evenly taken. Seeds draw the labelled images; those of
-WireBond condense the bank. Each image is embedded once, and each search serves all votes over it. Costs are ratios of
-CPU seconds to the plain model's in the same run, encoder included.
+and the drawn WireBond with its defaults. Seeds draw the labelled images and condense the bank. Each image is embedded
+once on each grid, and each search serves all votes over it. Costs are ratios of CPU seconds to the plain model's in
+the same run, encoder included.
 
     python benchmarks/aggregation.py --data ../shared/data --cache results/aggregation.json
 
@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from aggregation_tables import Rows, tables
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.functional.classification import binary_auroc
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, resize
@@ -43,13 +45,13 @@ from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.patches import patches_to_image
 from anomalib_aoissl.retrieval.positions import position_basis, without_directions
-from anomalib_aoissl.retrieval.shifts import least_over_grids, shift_offsets, shifted_images, shifted_masks
+from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel, match
 
 NEIGHBOURS = (5, 10, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
-GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (4, 4))  # of the bank, of the query
-DIRECTIONS = (1, 2, 4, 8, 16)
+GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 4))  # of the bank, of the query
+DIRECTIONS = (1, 4, 16)
 RULES: dict[str, tuple[dict[str, float], dict[str, float]]] = {  # of the thin class or the background
     "thin class at temperature 0.01": ({"thin": 0.01}, {}),
     "thin class at temperature 0.03": ({"thin": 0.03}, {}),
@@ -70,7 +72,7 @@ class Setting:
     thin: str
     shots: tuple[int | None, ...]
     make: Callable[[int | None, int], Any]
-    images: int = 12  # test images at most
+    seeds: int = 3
 
 
 class LabelledImage(NamedTuple):
@@ -101,31 +103,10 @@ class Results:
         return self.numbers[name]
 
 
-class Confusion:
-    """Counts ``[C, C]`` of pixels by true and given class, over images; ignored pixels are not counted."""
-
-    def __init__(self, classes: tuple[str, ...], thin: str) -> None:
-        self.classes, self.thin = classes, thin
-        self.counts = torch.zeros(len(classes), len(classes), dtype=torch.long)
-
-    def update(self, given: torch.Tensor, true: torch.Tensor) -> None:
-        """Count the pixels of an image."""
-        number, known = len(self.classes), true != 255
-        pairs = true[known].long() * number + given[known].long()
-        self.counts += torch.bincount(pairs, minlength=number * number).reshape(number, number)
-
-    def summary(self) -> dict[str, float]:
-        """Return the mean IoU over the classes that occur, and the IoU of each, in points."""
-        hit = self.counts.diagonal()
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        iou = {name: 100 * int(hit[i]) / int(union[i]) for i, name in enumerate(self.classes) if union[i]}
-        return {"mean": statistics.mean(iou.values()), "thin": iou.get(self.thin, 0.0), **iou}
-
-
 class Case:
-    """One set, number of shots and seed.
+    """One set, number of shots and seed, and up to ``images`` test images.
 
-    Its images are embedded where ``known`` does not have them by name; ``basis`` are directions of position.
+    Images are embedded where ``known`` does not have them by name; ``basis`` are directions of position.
     """
 
     def __init__(
@@ -135,10 +116,11 @@ class Case:
         seed: int,
         encoder: PatchEncoder,
         basis: torch.Tensor,
+        images: int,
         known: dict[str, LabelledImage],
     ) -> None:
         self.setting, self.shots, self.seed = setting, shots, seed
-        self.encoder, self.basis, self.known = encoder, basis, known
+        self.encoder, self.basis, self.images, self.known = encoder, basis, images, known
 
     @cached_property
     def data(self) -> Any:
@@ -156,7 +138,7 @@ class Case:
     @cached_property
     def test(self) -> list[LabelledImage]:
         """The test images."""
-        return embed(self.data.test_data, self.encoder, self.setting.images, self.known)
+        return embed(self.data.test_data, self.encoder, self.images, self.known)
 
     def bank(self, shifts: int = 1, basis: torch.Tensor | None = None) -> tuple[MemoryBank, float]:
         """Return a bank of the default size from that many grids of the labelled images, and its CPU seconds."""
@@ -171,9 +153,17 @@ class Case:
         bank.finish()
         return bank, time.process_time() - start
 
-    def confusion(self) -> Confusion:
-        """Return counts of this set's classes."""
-        return Confusion(self.data.class_names, self.setting.thin)
+    def counter(self) -> MulticlassConfusionMatrix:
+        """Return a counter of pixels by true and given class."""
+        return MulticlassConfusionMatrix(len(self.data.class_names), ignore_index=255)
+
+    def summary(self, counter: MulticlassConfusionMatrix) -> dict[str, float]:
+        """Return the mean IoU over the classes that occur, of the thin class, and of each class, in points."""
+        counts = counter.compute()
+        hit = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - hit
+        iou = {name: 100 * int(hit[i]) / int(union[i]) for i, name in enumerate(self.data.class_names) if union[i]}
+        return {"mean": statistics.mean(iou.values()), "thin": iou.get(self.setting.thin, 0.0), **iou}
 
 
 def unit(embeddings: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
@@ -212,7 +202,7 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
     """Return the summary of each aggregation, k and temperature, and of each rule for a class, on the plain grid."""
     bank, _ = case.bank()
     patch, encoder, classes = case.encoder.patch_size, case.encoder, case.data.class_names
-    ways = {name: case.confusion() for name in (*(f"{w} {k} {t}" for w, k, t in _ways()), *RULES)}
+    ways = {name: case.counter() for name in (*(f"{w} {k} {t}" for w, k, t in _ways()), *RULES)}
     for image in case.test:
         similarities, rows = match(unit(image.grids[0]), bank.embeddings, max(NEIGHBOURS))
         labels, counts = bank.labels[rows], bank.counts[rows] if len(bank.counts) else torch.ones_like(rows)
@@ -230,7 +220,7 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
             of_class = [temperatures.get("thin", 0.02) if c == case.setting.thin else 0.02 for c in classes]
             named = {case.setting.thin: thresholds.get("thin", 0.0), "background": thresholds.get("background", 0.0)}
             decide(name, class_weights(similarities, of_class), [named.get(c, 0.0) for c in classes])
-    return {name: confusion.summary() for name, confusion in ways.items()}
+    return {name: case.summary(counter) for name, counter in ways.items()}
 
 
 def _ways() -> Iterator[tuple[str, int, float]]:
@@ -257,38 +247,28 @@ def grids(case: Case, bank_shifts: int) -> dict[str, dict[str, float]]:
 def _grid(case: Case, bank: MemoryBank, queries: int) -> dict[str, float]:
     """Return the summary with that many query grids, its CPU seconds, and how well novelty tells wrong pixels."""
     model = RetrievalModel(case.encoder, bank=bank, query_shifts=queries)
-    confusion, seconds, wrong, novelty = case.confusion(), [], [], {"mean": [], "least": []}
+    counter, seconds, wrong, novelty = case.counter(), [], [], []
     for image in case.test:
         embeddings = unit(image.grids[:queries])
         start = time.process_time()
         result = model.answer(embeddings)
         seconds.append(time.process_time() - start + sum(image.seconds[:queries]))
-        confusion.update(result.pred_mask[0, 0], image.mask)
+        counter.update(result.pred_mask[0, 0], image.mask)
         known = image.mask != 255
         wrong.append((result.pred_mask[0, 0] != image.mask)[known])
-        maps = {"mean": result.anomaly_map, "least": _least_novelty(model, embeddings)}
-        for name, values in maps.items():
-            novelty[name].append(values[0, 0][known])
-    tells = {name: float(binary_auroc(torch.cat(v)[::7], torch.cat(wrong)[::7].int())) for name, v in novelty.items()}
-    return {**confusion.summary(), "seconds": statistics.median(seconds), **{f"auroc_{n}": v for n, v in tells.items()}}
-
-
-def _least_novelty(model: RetrievalModel, embeddings: torch.Tensor) -> torch.Tensor:
-    """Return the least novelty ``[1, 1, H, W]`` over the grids."""
-    best, _ = match(embeddings.flatten(0, 1), model.bank.embeddings, 1)
-    novelty = 1 - best.reshape(len(embeddings), 1, *model.grid_size)
-    maps = torch.nn.functional.interpolate(novelty, size=model.encoder.image_size, mode="bilinear")
-    return least_over_grids(maps, shift_offsets(len(embeddings), model.patch_size))
+        novelty.append(result.anomaly_map[0, 0][known])
+    auroc = float(binary_auroc(torch.cat(novelty)[::7], torch.cat(wrong)[::7].int()))
+    return {**case.summary(counter), "seconds": statistics.median(seconds), "auroc": auroc}
 
 
 def without_positions(case: Case, directions: int) -> dict[str, float]:
     """Return the summary with that many directions of position taken out of bank and queries."""
     basis = case.basis[:directions]
     model = RetrievalModel(case.encoder, bank=case.bank(basis=basis)[0])
-    confusion = case.confusion()
+    counter = case.counter()
     for image in case.test:
-        confusion.update(model.answer(unit(image.grids[:1], basis)).pred_mask[0, 0], image.mask)
-    return confusion.summary()
+        counter.update(model.answer(unit(image.grids[:1], basis)).pred_mask[0, 0], image.mask)
+    return case.summary(counter)
 
 
 def whole_images(case: Case) -> dict[str, dict[str, float]]:
@@ -305,10 +285,10 @@ def whole_images(case: Case) -> dict[str, dict[str, float]]:
             bank.add(unit(kind(image))[None, None], image.mask[None], [image.device], [image.name])
         bank.finish()
         model = RetrievalModel(case.encoder, bank=bank, retrieval="images")  # embeddings are given
-        confusion = case.confusion()
+        counter = case.counter()
         for image in case.test:
-            confusion.update(model.answer(unit(kind(image))[None, None]).pred_mask[0, 0], image.mask)
-        results[name] = confusion.summary()
+            counter.update(model.answer(unit(kind(image))[None, None]).pred_mask[0, 0], image.mask)
+        results[name] = case.summary(counter)
     return results
 
 
@@ -321,45 +301,6 @@ def measure_case(case: Case, results: Results, key: str) -> dict[str, dict[str, 
         name = f"{number} directions"
         summaries[name] = results.measure(f"{key} {name}", lambda n=number: without_positions(case, n))
     return summaries | results.measure(f"{key} images", lambda: whole_images(case))
-
-
-def tables(columns: dict[str, list[dict[str, dict[str, float]]]], thin: dict[str, str]) -> Iterator[str]:
-    """Yield the lines of all tables: a column for each set and number of shots, from the summaries of its seeds."""
-
-    def mean(seeds: list[Any], row: str, number: str) -> float:
-        return statistics.mean(seed[row][number] for seed in seeds)
-
-    def cell(seeds: list[Any], row: str) -> str:
-        values = [seed[row]["mean"] for seed in seeds]
-        return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f} ({mean(seeds, row, 'thin'):.1f})"
-
-    def table(title: str, rows: dict[str, str], extra: dict[str, Callable[[list[Any], str], str]]) -> Iterator[str]:
-        yield f"\n{title}\n"
-        heads = [f"{name} ({thin[name.split(',')[0]]})" for name in columns]
-        yield f"| | {' | '.join([*heads, *extra])} |"
-        yield f"| --- |{' --- |' * (len(heads) + len(extra))}"
-        everything = [seed for seeds in columns.values() for seed in seeds]
-        for row, label in rows.items():
-            cells = [cell(seeds, row) for seeds in columns.values()]
-            yield f"| {label} | {' | '.join([*cells, *(f(everything, row) for f in extra.values())])} |"
-
-    def ratio(seeds: list[Any], row: str) -> str:
-        values = [seed[row]["seconds"] / seed["1 1"]["seconds"] for seed in seeds]
-        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-    costs = {
-        "CPU time of an image / plain": ratio,
-        "bank / encoder": lambda seeds, row: f"{statistics.median(seed[row]['build'] for seed in seeds):.2f}",
-        "AUROC of mean novelty": lambda seeds, row: f"{mean(seeds, row, 'auroc_mean'):.3f}",
-        "of least novelty": lambda seeds, row: f"{mean(seeds, row, 'auroc_least'):.3f}",
-    }
-    yield from table("Aggregation", {f"{w} {k} {t}": f"{w}, k={k}" + f", {t}" * (t > 0) for w, k, t in _ways()}, {})
-    default = {"attention 30 0.02": "the defaults: attention, k=30, 0.02"}
-    yield from table("Rules for a class", {**default, **{name: name for name in RULES}}, {})
-    yield from table("Patch grids", {f"{b} {q}": f"bank {b}, query {q}" for b, q in GRIDS}, costs)
-    directions = {f"{number} directions": f"{number} directions taken out" for number in DIRECTIONS}
-    yield from table("Positions", {"1 1": "positions stay", **directions}, {})
-    yield from table("Whole images", {"1 1": "patches", **{n: n for n in ("class token", "mean of patches")}}, {})
 
 
 def settings(data: Path, wirebond: str) -> list[Setting]:
@@ -378,7 +319,7 @@ def settings(data: Path, wirebond: str) -> list[Setting]:
             folder("wirebond_hgcal", "module_320MLF3TCTT0205", "module_320MLF3TCTT0212"),
         ),
         Setting("pcb_components", (512, 512), "fram", (1, 4), folder("pcb_components", "board_0009", "board_0018")),
-        Setting("WireBond", (512, 512), "wire", (None,), lambda _shots, _seed: WireBond(wirebond, num_workers=0)),
+        Setting("WireBond", (512, 512), "wire", (None,), lambda _shots, _seed: WireBond(wirebond, num_workers=0), 1),
     ]
 
 
@@ -389,7 +330,8 @@ def main() -> None:
     parser.add_argument("--wirebond", default="datasets/WireBond", help="folder in which WireBond is drawn")
     parser.add_argument("--cache", type=Path, default=Path("results/aggregation.json"), help="file of the results")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=8, help="test images of each set, evenly taken")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each set, one of WireBond")
     parser.add_argument("--sets", nargs="+", help="names of the sets to measure; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -402,12 +344,14 @@ def main() -> None:
         for shots in setting.shots:
             name = setting.name + ("" if shots is None else f", {shots} shot" + "s" * (shots > 1))
             columns[name] = []
-            for seed in range(arguments.seeds):
-                case = Case(setting, shots, seed, encoder, basis, known)
-                key = f"{digest} {setting.name} {setting.size} {shots} {seed} {setting.images}"
+            for seed in range(min(arguments.seeds, setting.seeds)):
+                case = Case(setting, shots, seed, encoder, basis, arguments.images, known)
+                key = f"{digest} {setting.name} {setting.size} {shots} {seed} {arguments.images}"
                 columns[name].append(measure_case(case, results, key))
                 print(name, f"seed {seed}: {columns[name][-1]['1 1']['mean']:.1f}", flush=True)
-    print("\n".join(tables(columns, {setting.name: setting.thin for setting in chosen})))
+    labels = {f"{w} {k} {t}": f"{w}, k={k}" + f", temperature {t}" * (t > 0) for w, k, t in _ways()}
+    rows = Rows(labels, list(RULES), list(GRIDS), [f"{number} directions" for number in DIRECTIONS])
+    print("\n".join(tables(columns, rows, {setting.name: setting.thin for setting in chosen})))
 
 
 if __name__ == "__main__":

@@ -79,12 +79,6 @@ def mean_over_grids(maps: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tens
     return total / torch.stack([realigned(one, offset, 0.0) for offset in offsets]).sum(dim=0)
 
 
-def least_over_grids(maps: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
-    """Return the minimum ``[B, C, H, W]``, in the image's frame, of the grids' maps ``[S * B, C, H, W]``."""
-    grids = maps.unflatten(0, (len(offsets), -1))  # [S, B, C, H, W]
-    return torch.stack([realigned(grids[i], offset, torch.inf) for i, offset in enumerate(offsets)]).amin(dim=0)
-
-
 def patch_box(position: int, image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the (top, left, height, width) in px of what a bank's row shows of its image.
 
