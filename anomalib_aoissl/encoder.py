@@ -111,6 +111,27 @@ class PatchEncoder(nn.Module):
         )
         return torch.cat(features, dim=-1)  # [B, P, D]
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the encoder has a token for the whole image, first of its prefix tokens."""
+        return bool(getattr(self.vit, "has_class_token", False))
+
+    def class_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the class token ``[B, D]`` of normalised images ``[B, C, H, W]``, of the blocks that are read.
+
+        Only where `has_class_token`.
+        """
+        blocks: list[tuple[torch.Tensor, torch.Tensor]] = self.vit.forward_intermediates(
+            images,
+            indices=self.block_indices,
+            return_prefix_tokens=True,
+            norm=self.normalize,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        return torch.cat([prefix[:, 0] for _, prefix in blocks], dim=-1)  # [B, D]
+
 
 def create_vit(
     encoder: str | Mapping[str, Any],

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 AGGREGATIONS = ("attention", "similarity", "majority")
@@ -24,6 +26,56 @@ def check_aggregation(aggregation: str, labels: str) -> None:
         if name not in known:
             msg = f"{argument}={name!r} is not known. It must be one of {list(known)}."
             raise ValueError(msg)
+
+
+def check_class_rules(temperatures: Mapping[str, float], thresholds: Mapping[str, float], aggregation: str) -> None:
+    """Refuse temperatures and thresholds of classes that are out of range.
+
+    Raises:
+        ValueError: If a temperature is not above 0 or has no softmax to act on, or a threshold lies outside of [0, 1].
+    """
+    if temperatures and aggregation != "attention":
+        msg = (
+            f"class_temperatures={dict(temperatures)} act in the softmax of 'attention', but aggregation is "
+            f"{aggregation!r}. Leave them out, or use attention."
+        )
+        raise ValueError(msg)
+    for name, temperature in temperatures.items():
+        if not temperature > 0:
+            msg = f"class_temperatures: the temperature {temperature} of {name!r} must be greater than 0."
+            raise ValueError(msg)
+    for name, threshold in thresholds.items():
+        if not 0 <= threshold <= 1:
+            msg = f"class_thresholds: the threshold {threshold} of {name!r} must be a share of the vote, 0 to 1."
+            raise ValueError(msg)
+
+
+def plain_rules(values: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return values by class name as plain data that a checkpoint may hold."""
+    return None if values is None else {str(name): float(value) for name, value in values.items()}
+
+
+def check_class_names(rules: Mapping[str, Mapping[str, float]], class_names: Sequence[str]) -> None:
+    """Refuse rules for classes that do not exist.
+
+    Args:
+        rules: Name of each argument to its values by class.
+        class_names: Classes that exist.
+
+    Raises:
+        ValueError: If a rule names another class.
+    """
+    for argument, values in rules.items():
+        unknown = [name for name in values if name not in class_names]
+        if unknown:
+            msg = f"{argument} names the classes {unknown}, which the data has not. Its classes: {list(class_names)}."
+            raise ValueError(msg)
+
+
+def class_values(values: Mapping[str, float], class_names: Sequence[str], default: float) -> list[float] | None:
+    """Return the value of each class in the order of the classes; None where all have the default."""
+    ordered = [float(values.get(name, default)) for name in class_names]
+    return None if all(value == default for value in ordered) else ordered
 
 
 def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: float) -> torch.Tensor:
@@ -60,31 +112,75 @@ def repetitions(counts: torch.Tensor, k: int) -> torch.Tensor:
     return torch.minimum(votes, (k - before).clamp(min=0.0))
 
 
-def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8.
+def class_weights(similarities: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+    """Return the weight ``[Q, k, C]`` of each neighbour's vote for each class, at that class's own temperature.
 
-    Pixels of a neighbour that are ignored (255) have no class and so do not vote; where no neighbour votes, the result
-    is the background. Equal sums go to the smaller index.
+    A neighbour of similarity s that votes for the class c weighs exp((s - s_1) / t_c), s_1 the similarity of the
+    nearest and t_c the temperature of c: a vote of the nearest weighs 1 for any class, and a class of a higher
+    temperature is heard from farther. With one temperature for all it is the softmax up to a factor.
 
     Args:
-        weights: ``[Q, k]``, of each neighbour.
+        similarities: ``[Q, k]``, falling.
+        temperatures: t_c of each class.
+    """
+    distances = similarities - similarities[:, :1]  # [Q, k], at most 0
+    return torch.stack([(distances / temperature).exp() for temperature in temperatures], dim=-1)
+
+
+def class_votes(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return for each pixel the sum of the weights that vote for each class, ``[Q, L, C]``.
+
+    Pixels of a neighbour that are ignored (255) have no class and so do not vote.
+
+    Args:
+        weights: ``[Q, k]`` of each neighbour, or ``[Q, k, C]`` of its vote for each class.
         labels: ``[Q, k, L]`` uint8 class indices of each neighbour's pixels.
         num_classes: C.
     """
     # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
-    rows = weights.unsqueeze(1)  # [Q, 1, k]
-    scores = [torch.bmm(rows, (labels == index).to(weights.dtype)).squeeze(1) for index in range(num_classes)]
-    return torch.stack(scores, dim=-1).argmax(dim=-1).to(torch.uint8)  # [Q, L]
+    of_class = [weights if weights.ndim == 2 else weights[..., index] for index in range(num_classes)]  # [Q, k] each
+    votes = [
+        torch.bmm(rows.unsqueeze(1), (labels == index).to(rows.dtype)).squeeze(1) for index, rows in enumerate(of_class)
+    ]
+    return torch.stack(votes, dim=-1)  # [Q, L, C]
+
+
+def winners(votes: torch.Tensor, thresholds: Sequence[float] | None = None) -> torch.Tensor:
+    """Return the class ``[...]`` uint8 with the most votes ``[..., C]``; equal votes go to the smaller index.
+
+    With thresholds t_c a class stands for election only where its share of the votes reaches its threshold,
+    v_c / (v_1 + ... + v_C) >= t_c; of those the one with the most votes wins. Where none does, and where nobody votes,
+    the result is the background.
+    """
+    if thresholds is not None:
+        limits = torch.tensor(thresholds, dtype=votes.dtype, device=votes.device) * votes.sum(dim=-1, keepdim=True)
+        votes = torch.where(votes >= limits, votes, torch.full_like(votes, -1.0))
+    return votes.argmax(dim=-1).to(torch.uint8)
+
+
+def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8, as `class_votes` takes them.
+
+    Where no neighbour votes, the result is the background. Equal sums go to the smaller index.
+    """
+    return winners(class_votes(weights, labels, num_classes))
+
+
+def average_votes(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return for each query the weighted sum ``[Q, C]`` of its neighbours' shares of each class.
+
+    Args:
+        weights: ``[Q, k]`` of each neighbour, or ``[Q, k, C]`` of its vote for each class.
+        shares: ``[Q, k, C]``, share of each neighbour's pixels that each class has.
+    """
+    if weights.ndim == 3:
+        return (weights * shares).sum(dim=1)
+    return torch.bmm(weights.unsqueeze(1), shares).squeeze(1)
 
 
 def combine_averages(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Return for each query the class ``[Q]`` uint8 with the largest weighted share of its neighbours' pixels.
-
-    Args:
-        weights: ``[Q, k]``, of each neighbour.
-        shares: ``[Q, k, C]``, share of each neighbour's pixels that each class has.
-    """
-    return torch.bmm(weights.unsqueeze(1), shares).squeeze(1).argmax(dim=-1).to(torch.uint8)
+    """Return for each query the class ``[Q]`` uint8 with the largest sum of `average_votes`."""
+    return winners(average_votes(weights, shares))
 
 
 def class_shares(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,17 @@ class BankFileError(ValueError):
     """A bank file that cannot be used; the message names the file and what to do."""
 
 
-def encoder_hash(encoder: PatchEncoder) -> str:
-    """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, blocks, final norm."""
+def encoder_hash(encoder: PatchEncoder, options: Mapping[str, Any] | None = None) -> str:
+    """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, blocks, final norm.
+
+    Args:
+        encoder: The encoder.
+        options: What else decides the embeddings, a model's `embedding_options`.
+    """
     digest = hashlib.sha256(json.dumps([encoder.block_indices, encoder.normalize, encoder.patch_size]).encode())
     digest.update(json.dumps([encoder.mean, encoder.std]).encode())
+    if options:
+        digest.update(json.dumps(dict(options), sort_keys=True).encode())
     for name, tensor in sorted(encoder.vit.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
@@ -82,7 +90,8 @@ def load_bank(path: str | Path, encoder: str = "") -> BankContent:
     if encoder and description["encoder_hash"] and encoder != description["encoder_hash"]:
         msg = (
             f"{path}: the bank was filled with the encoder {description['encoder_hash'][:12]}, this model's is "
-            f"{encoder[:12]}. Use that encoder (weights, image size and blocks), or fill a bank from the images again."
+            f"{encoder[:12]}. Use that encoder (weights, image size and blocks) with the same retrieval and "
+            "position_directions, or fill a bank from the images again."
         )
         raise BankFileError(msg)
     classes, devices, images = (tuple(description[key]) for key in ("class_names", "device_names", "image_names"))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +16,16 @@ from anomalib.visualization import Visualizer
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
+from .aggregation import check_class_names, plain_rules
 from .bank_file import encoder_hash, load_bank
 from .bank_size import rows_of_size
 from .memory_bank import MemoryBank
 from .torch_model import RetrievalModel
+from .units import unit_size
 
 DEFAULT_BANK_SIZE = 10000
 """Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
@@ -50,6 +54,19 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             cosine similarity) or "majority" (the same for all).
         labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
             classes' shares).
+        class_temperatures: Temperature by class name, of votes for that class, in place of ``temperature``: a class of
+            a higher one is heard from less similar patches. Attention only.
+        class_thresholds: Share of a pixel's vote by class name, 0 to 1, that the class needs to win there; below it
+            the next class wins that may, or else the background.
+        retrieval: What is compared: "patches", or whole images by the mean of their patches ("images") or by their
+            class token ("class_tokens"); the masks of the k nearest then vote pixel by pixel. Only for parts that lie
+            at the same place in every image. An image takes the bytes of its mask, and bank_size counts images.
+        bank_shifts: Patch grids of each labelled image that fill the bank: 1, 2 (also half a patch down and right) or
+            4 (also each alone). They share ``bank_size``.
+        query_shifts: Patch grids of a new image, 1, 2 or 4, whose votes are averaged: finer masks for as many times
+            the cost.
+        position_directions: Directions along which the embeddings of images without content differ by place, which are
+            taken out of all embeddings; 0 for none.
         bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
@@ -63,8 +80,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:
-        ValueError: If the encoder cannot be made, the image size does not fit it, k, temperature or bank_size is out of
-            range, or condensing or bank_precision has no such name.
+        ValueError: If the encoder cannot be made, the image size does not fit it, or an argument is out of its range;
+            when the data's classes are known, if class_temperatures or class_thresholds name others.
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -78,12 +95,24 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         "temperature": 0.02,
         "aggregation": "attention",
         "labels": "complete",
+        "class_temperatures": None,
+        "class_thresholds": None,
+        "retrieval": "patches",
+        "bank_shifts": 1,
+        "query_shifts": 1,
+        "position_directions": 0,
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
         "condensing": "balanced",
         "bank_precision": "fp32",
         "seed": 0,
     }
+
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        *SegmentationModuleMixin.ENCODER_ARGUMENTS,
+        "retrieval",
+        "position_directions",
+    )
 
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
@@ -101,6 +130,12 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
+        class_temperatures: dict[str, float] | None = None,
+        class_thresholds: dict[str, float] | None = None,
+        retrieval: str = "patches",
+        bank_shifts: int = 1,
+        query_shifts: int = 1,
+        position_directions: int = 0,
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
         condensing: str = "balanced",
@@ -114,6 +149,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
+        class_temperatures, class_thresholds = plain_rules(class_temperatures), plain_rules(class_thresholds)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
@@ -133,21 +169,38 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             temperature=h.temperature,
             aggregation=h.aggregation,
             labels=h.labels,
+            class_temperatures=h.class_temperatures,
+            class_thresholds=h.class_thresholds,
+            retrieval=h.retrieval,
+            bank_shifts=h.bank_shifts,
+            query_shifts=h.query_shifts,
+            position_directions=h.position_directions,
             bank=self._empty_bank(encoder),
         )
 
     def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
         """Return the bank that ``self.hparams`` describe, for the encoder's embeddings."""
         h: Any = self.hparams
-        budget = rows_of_size(h.bank_size, encoder.embed_dim, encoder.patch_size, h.bank_precision)
+        unit = unit_size(encoder, h.retrieval)
+        budget = rows_of_size(h.bank_size, encoder.embed_dim, unit, h.bank_precision)
         return MemoryBank(
             encoder.embed_dim,
-            encoder.patch_size,
+            unit,
             budget=budget,
             rule=h.condensing,
             seed=h.seed,
             precision=h.bank_precision,
         )
+
+    def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None:
+        """Take the names of the classes and the way files are read to all parts that need them.
+
+        Raises:
+            ValueError: If the model already knows other classes, or has rules for a class that is not among them.
+        """
+        names = ("class_temperatures", "class_thresholds")
+        check_class_names({name: getattr(self.model, name) for name in names}, class_names)
+        super().set_dataset(class_names, file_format)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -169,7 +222,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         bank = self.model.bank
         bank.clear()
         bank.class_names = list(self.class_names)
-        bank.encoder_hash = encoder_hash(self.model.encoder)
+        self.model.find_positions()
+        bank.encoder_hash = encoder_hash(self.model.encoder, self.model.embedding_options)
         path: str | None = self.hparams["bank"]
         if path is not None:
             bank.merge(load_bank(path, bank.encoder_hash))

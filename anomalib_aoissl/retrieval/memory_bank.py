@@ -90,6 +90,7 @@ class MemoryBank(DynamicBufferMixin):
         masks: torch.Tensor,
         devices: Sequence[str],
         images: Sequence[str],
+        grid: int = 0,
     ) -> None:
         """Put the patches of labelled images aside until `finish` makes them rows.
 
@@ -101,6 +102,7 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
+            grid: Number of the patch grid of `shifts.shift_offsets` that the images were cropped to.
         """
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
         self._before_adding = self._before_adding or self.content()
@@ -114,7 +116,8 @@ class MemoryBank(DynamicBufferMixin):
             unit = functional.normalize(embeddings[row][used].float(), dim=-1).to(self.embeddings.dtype)
             if len(used):
                 counts = torch.ones_like(ids)
-                self._pending.append((unit, labels[row][used], ids, image_ids, used.to(torch.int32), counts))
+                positions = (used + grid * labels.shape[1]).to(torch.int32)
+                self._pending.append((unit, labels[row][used], ids, image_ids, positions, counts))
 
     @property
     def pending_rows(self) -> int:

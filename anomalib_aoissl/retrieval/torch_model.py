@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
@@ -12,9 +15,24 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 
-from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
+from .aggregation import (
+    average_votes,
+    check_aggregation,
+    check_class_rules,
+    class_shares,
+    class_values,
+    class_votes,
+    class_weights,
+    combine,
+    repetitions,
+    vote_weights,
+    winners,
+)
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
+from .positions import position_basis, without_directions
+from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
+from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
@@ -38,11 +56,20 @@ class RetrievalModel(nn.Module):
         temperature: Of the softmax over the similarities; small values follow the nearest neighbour.
         aggregation: What a neighbour's vote weighs, a name of `aggregation.AGGREGATIONS`.
         labels: What neighbours vote for, a name of `aggregation.LABELS`.
+        class_temperatures: Temperature of the classes that do not take ``temperature``, by name; see
+            `aggregation.class_weights`.
+        class_thresholds: Share of the vote that a class needs to win, 0 to 1, by name; see `aggregation.winners`.
+        retrieval: What is compared and votes as a whole, a name of `units.RETRIEVALS`.
+        bank_shifts: Patch grids of each labelled image that fill the bank, a number of `shifts.SHIFTS`.
+        query_shifts: Patch grids of a new image whose shares of the vote, and novelty, are averaged pixel by pixel.
+        position_directions: Directions of `positions.position_basis` that are taken out of all embeddings.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
 
     Raises:
-        ValueError: If k is below 1, the temperature is not positive, or aggregation or labels have no such name.
+        ValueError: If an argument is out of its range, or there is no such name.
     """
+
+    position_basis: torch.Tensor
 
     def __init__(
         self,
@@ -52,6 +79,12 @@ class RetrievalModel(nn.Module):
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
+        class_temperatures: Mapping[str, float] | None = None,
+        class_thresholds: Mapping[str, float] | None = None,
+        retrieval: str = "patches",
+        bank_shifts: int = 1,
+        query_shifts: int = 1,
+        position_directions: int = 0,
         bank: MemoryBank | None = None,
     ) -> None:
         super().__init__()
@@ -61,13 +94,34 @@ class RetrievalModel(nn.Module):
         if not temperature > 0:
             msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
             raise ValueError(msg)
+        self.class_temperatures, self.class_thresholds = dict(class_temperatures or {}), dict(class_thresholds or {})
         check_aggregation(aggregation, labels)
+        check_class_rules(self.class_temperatures, self.class_thresholds, aggregation)
+        check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.bank = MemoryBank(encoder.embed_dim, encoder.patch_size) if bank is None else bank
+        self.patch_size = unit_size(encoder, retrieval)
+        self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
+        check_bank_unit(self.bank.patch_size, self.patch_size, retrieval)
         self.k = k
         self.temperature = temperature
-        self.aggregation, self.labels = aggregation, labels
+        self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
+        self.bank_shifts, self.query_shifts = bank_shifts, query_shifts
+        # Zeros take nothing out; found with the weights that the bank is filled with, and saved with it.
+        basis = torch.zeros(position_directions, encoder.embed_dim)
+        self.register_buffer("position_basis", basis, persistent=position_directions > 0)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches of an image that are compared, (rows, columns); (1, 1) where whole images are."""
+        (height, width), patch = self.encoder.image_size, self.patch_size
+        return height // patch[0], width // patch[1]
+
+    @property
+    def embedding_options(self) -> dict[str, Any]:
+        """What beside the encoder decides the embeddings, as plain data for `encoder_hash`; empty for plain patches."""
+        options: dict[str, Any] = {} if self.retrieval == "patches" else {"retrieval": self.retrieval}
+        return {**options, "position_directions": len(self.position_basis)} if len(self.position_basis) else options
 
     @property
     def num_classes(self) -> int:
@@ -80,14 +134,29 @@ class RetrievalModel(nn.Module):
         self.encoder.eval()
         return self
 
+    def find_positions(self) -> None:
+        """Find the directions of position of the encoder's present weights; done before the bank is filled."""
+        if len(self.position_basis):
+            self.position_basis.copy_(position_basis(self.encoder, len(self.position_basis)))
+
     def extract(self, images: torch.Tensor) -> torch.Tensor:
-        """Return embeddings of unit length ``[B, P, D]`` of normalised images ``[B, C, H, W]``."""
+        """Return embeddings of unit length ``[B, P, D]`` of normalised images ``[B, C, H, W]``.
+
+        P is 1 where whole images are retrieved.
+        """
         with torch.no_grad():
-            return functional.normalize(self.encoder(images), dim=-1, eps=1e-6)
+            embeddings = unit_embeddings(self.encoder, images, self.retrieval)
+            if len(self.position_basis):
+                embeddings = without_directions(embeddings, self.position_basis)
+            return functional.normalize(embeddings, dim=-1, eps=1e-6)
 
     def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
-        """Put normalised labelled images into the bank; searched after ``bank.finish()``."""
-        self.bank.add(self.extract(images), masks, devices, names)
+        """Put normalised labelled images into the bank, on each grid; searched after ``bank.finish()``."""
+        if len(self.position_basis) and not bool(self.position_basis.any()):
+            self.find_positions()
+        for grid, offset in enumerate(shift_offsets(self.bank_shifts, self.patch_size)):
+            embeddings = self.extract(shifted_images(images, [offset]))
+            self.bank.add(embeddings, shifted_masks(masks, offset), devices, names, grid)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, novelty ``[B, 1, H, W]`` in [0, 2] and its maximum ``[B]``.
@@ -98,25 +167,31 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
-        return self.answer(self.extract(images))
+        offsets = shift_offsets(self.query_shifts, self.patch_size)
+        return self.answer(self.extract(shifted_images(images, offsets)))
 
     def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
-        """Return what `forward` returns, of images whose embeddings ``[B, P, D]`` `extract` gave.
+        """Return what `forward` returns, of embeddings ``[S * B, P, D]`` that `extract` gave of the crops on S grids.
 
         Raises:
             RuntimeError: If the bank is empty.
         """
-        rows, columns = self.encoder.grid_size
-        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each, Q = B * P
-        classes = self.combine(weights, neighbours)  # [Q, L]
-        patch = self.encoder.patch_size
-        mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), patch)  # [B, H, W]
-        novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [B, 1, rows, columns]
+        rows, columns = self.grid_size
+        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each, Q = S * B * P
+        novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [S * B, 1, rows, columns]
         size = self.encoder.image_size
+        novelty_map = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
+        if self.query_shifts == 1:
+            classes = self.combine(weights, neighbours)  # [Q, L]
+            mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), self.patch_size)
+        else:
+            offsets = shift_offsets(self.query_shifts, self.patch_size)
+            novelty = novelty_map = mean_over_grids(novelty_map, offsets)  # [B, 1, H, W]
+            mask = self.combine_grids(weights, neighbours)
         return InferenceBatch(
             pred_score=novelty.amax(dim=(1, 2, 3)),
-            anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
-            pred_mask=mask.unsqueeze(1),
+            anomaly_map=novelty_map,
+            pred_mask=mask.unsqueeze(1),  # [B, 1, H, W]
         )
 
     def vote(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -129,17 +204,46 @@ class RetrievalModel(nn.Module):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
         similarities, neighbours = match(queries, self.bank.embeddings, self.k)
-        weights = vote_weights(similarities, self.aggregation, self.temperature)
+        temperatures = class_values(self.class_temperatures, self.bank.class_names, self.temperature)
+        if temperatures is None:
+            weights = vote_weights(similarities, self.aggregation, self.temperature)
+        else:
+            weights = class_weights(similarities, temperatures)
         if len(self.bank.counts):
-            weights = weights * repetitions(self.bank.counts[neighbours], self.k)
+            times = repetitions(self.bank.counts[neighbours], self.k)  # [Q, k]
+            weights = weights * (times if weights.ndim == 2 else times.unsqueeze(-1))
         return similarities, neighbours, weights
 
-    def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-        """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""
+    def class_votes(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """Return the votes for each class ``[Q, L, C]``, ``[Q, 1, C]`` for averaged labels, of what `vote` returned."""
         if self.labels == "complete":
-            return combine(weights, self.bank.labels[neighbours], self.num_classes)
+            return class_votes(weights, self.bank.labels[neighbours], self.num_classes)
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
-        return combine_averages(weights, shares[neighbours]).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
+        return average_votes(weights, shares[neighbours]).unsqueeze(1)
+
+    def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """Return the class of each pixel ``[Q, L]`` uint8 of what `vote` returned."""
+        classes = winners(self.class_votes(weights, neighbours), self._thresholds)
+        return classes.expand(-1, self.bank.labels.shape[1])
+
+    def combine_grids(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """Return the class of each pixel ``[B, H, W]`` uint8 of what `vote` returned for the crops on all grids.
+
+        Each grid that sees a pixel has the same say: its votes for the classes are divided by their sum.
+        """
+        rows, columns = self.grid_size
+        votes = self.class_votes(weights, neighbours)
+        shares = (votes / votes.sum(dim=-1, keepdim=True).clamp(min=1e-12)).expand(-1, self.bank.labels.shape[1], -1)
+        patches = shares.unflatten(0, (-1, rows * columns)).movedim(-1, 1)  # [S * B, C, P, L]
+        maps = patches_to_image(patches.flatten(0, 1), (rows, columns), self.patch_size)  # [S * B * C, H, W]
+        grids = maps.unflatten(0, (-1, votes.shape[-1]))  # [S * B, C, H, W]
+        shares = mean_over_grids(grids, shift_offsets(self.query_shifts, self.patch_size))
+        return winners(shares.movedim(1, -1), self._thresholds)
+
+    @property
+    def _thresholds(self) -> list[float] | None:
+        """Share of the vote that each class needs; None where any suffices."""
+        return class_values(self.class_thresholds, self.bank.class_names, 0.0)
 
 
 def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,87 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whole images retrieved and voting pixel by pixel: against a loop, and what does not go with it."""
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.retrieval.explaining import explain
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(params=["images", "class_tokens"])
+def model(request: pytest.FixtureRequest, tiny_encoder: dict) -> RetrievalModel:
+    """Return a model that compares whole images."""
+    encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
+    model = RetrievalModel(encoder, k=3, temperature=0.05, retrieval=request.param)
+    model.bank.class_names = ["background", "wire", "ball"]
+    return model
+
+
+def fill(model: RetrievalModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill the bank with random pictures and masks, and return them."""
+    pictures, masks = torch.rand(5, 3, *SIZE), torch.randint(0, 3, (5, *SIZE)).to(torch.uint8)
+    masks[1, :, :9] = 255
+    model.fill(pictures, masks, list("aabbb"), list("vwxyz"))
+    model.bank.finish()
+    return pictures, masks
+
+
+def embeddings(model: RetrievalModel, images: torch.Tensor) -> np.ndarray:
+    """Return the unit embeddings of images by timm's own features after the last block."""
+    vit = model.encoder.vit
+    with torch.no_grad():
+        tokens = vit.forward_features(images)
+    found = tokens[:, 0] if model.retrieval == "class_tokens" else tokens[:, 1:].mean(dim=1)
+    return torch.nn.functional.normalize(found, dim=-1).numpy()
+
+
+def test_masks_of_the_nearest_images_vote_pixel_by_pixel(model: RetrievalModel) -> None:
+    pictures, masks = fill(model)
+    assert model.bank.labels.shape == (5, 32 * 48)
+    np.testing.assert_allclose(model.bank.embeddings, embeddings(model, pictures), atol=1e-5)
+    images = torch.rand(2, 3, *SIZE)
+    result = model(images)
+    for index, query in enumerate(embeddings(model, images)):
+        similarities = embeddings(model, pictures) @ query
+        votes = np.zeros((*SIZE, 3))
+        for row in np.argsort(-similarities)[:3]:
+            for label in range(3):
+                votes[..., label] += np.exp(similarities[row] / 0.05 - 20) * (masks[row].numpy() == label)
+        assert (result.pred_mask[index, 0].numpy() == votes.argmax(-1)).mean() > 0.998
+        np.testing.assert_allclose(result.anomaly_map[index], 1 - similarities.max(), atol=1e-5)
+        assert float(result.pred_score[index]) == pytest.approx(1 - similarities.max(), abs=1e-5)
+
+
+def test_a_labelled_image_finds_its_own_mask(model: RetrievalModel) -> None:
+    pictures, masks = fill(model)
+    model.k = 1
+    assert torch.equal(model(pictures[2:]).pred_mask[:, 0], masks[2:])
+    (vote,) = explain(model, pictures[3], (20, 40))
+    assert (vote.image, vote.device, vote.box) == ("y", "b", (0, 0, 32, 48))
+
+
+def test_what_does_not_go_with_whole_images(tiny_encoder: dict) -> None:
+    def make(**arguments: object) -> AOISSLRetrieval:
+        return AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, **arguments)
+
+    with pytest.raises(
+        ValueError, match=r"retrieval='boxes' is not known. It must be one of \['patches', 'images', 'class_tokens'\]"
+    ):
+        make(retrieval="boxes")
+    for argument, value in (("labels", "average"), ("bank_shifts", 2), ("query_shifts", 4), ("position_directions", 1)):
+        with pytest.raises(ValueError, match=rf"{argument}={value!r} is about patches, but retrieval='images'"):
+            make(retrieval="images", **{argument: value})
+    with pytest.raises(ValueError, match=r"The bank's rows are of \(8, 8\) px .* compares \(32, 48\) px"):
+        RetrievalModel(make().model.encoder, retrieval="images", bank=MemoryBank(32, (8, 8)))
+    pooled = {**tiny_encoder, "model_args": {**tiny_encoder["model_args"], "class_token": False, "global_pool": "avg"}}
+    with pytest.raises(ValueError, match="the encoder has no class token"):
+        AOISSLRetrieval(encoder=pooled, pretrained=False, image_size=SIZE, retrieval="class_tokens")
+    assert make(retrieval="images", bank_size="1MB").model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))
