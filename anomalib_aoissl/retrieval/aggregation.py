@@ -60,11 +60,10 @@ def repetitions(counts: torch.Tensor, k: int) -> torch.Tensor:
     return torch.minimum(votes, (k - before).clamp(min=0.0))
 
 
-def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8.
+def class_scores(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return for each pixel the sum of weights of each class, ``[Q, L, C]``.
 
-    Pixels of a neighbour that are ignored (255) have no class and so do not vote; where no neighbour votes, the result
-    is the background. Equal sums go to the smaller index.
+    Pixels of a neighbour that are ignored (255) have no class and so do not vote.
 
     Args:
         weights: ``[Q, k]``, of each neighbour.
@@ -74,17 +73,25 @@ def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> to
     # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
     rows = weights.unsqueeze(1)  # [Q, 1, k]
     scores = [torch.bmm(rows, (labels == index).to(weights.dtype)).squeeze(1) for index in range(num_classes)]
-    return torch.stack(scores, dim=-1).argmax(dim=-1).to(torch.uint8)  # [Q, L]
+    return torch.stack(scores, dim=-1)
 
 
-def combine_averages(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Return for each query the class ``[Q]`` uint8 with the largest weighted share of its neighbours' pixels.
+def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return for each pixel the class with the largest of `class_scores`, ``[Q, L]`` uint8.
+
+    Where no neighbour votes, the result is the background. Equal sums go to the smaller index.
+    """
+    return class_scores(weights, labels, num_classes).argmax(dim=-1).to(torch.uint8)
+
+
+def average_scores(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return for each query the weighted share of its neighbours' pixels that each class has, ``[Q, C]``.
 
     Args:
         weights: ``[Q, k]``, of each neighbour.
         shares: ``[Q, k, C]``, share of each neighbour's pixels that each class has.
     """
-    return torch.bmm(weights.unsqueeze(1), shares).squeeze(1).argmax(dim=-1).to(torch.uint8)
+    return torch.bmm(weights.unsqueeze(1), shares).squeeze(1)
 
 
 def class_shares(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 
-from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
+from .abstention import Abstention, uncertainty_of, winning_share
+from .aggregation import (
+    average_scores,
+    check_aggregation,
+    class_scores,
+    class_shares,
+    combine,
+    repetitions,
+    vote_weights,
+)
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
 
@@ -39,9 +48,11 @@ class RetrievalModel(nn.Module):
         aggregation: What a neighbour's vote weighs, a name of `aggregation.AGGREGATIONS`.
         labels: What neighbours vote for, a name of `aggregation.LABELS`.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
+        abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
 
     Raises:
-        ValueError: If k is below 1, the temperature is not positive, or aggregation or labels have no such name.
+        ValueError: If k is below 1, the temperature is not positive, aggregation or labels have no such name, or
+            abstain lies outside of (0, 1).
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class RetrievalModel(nn.Module):
         aggregation: str = "attention",
         labels: str = "complete",
         bank: MemoryBank | None = None,
+        abstain: float | None = None,
     ) -> None:
         super().__init__()
         if k < 1:
@@ -68,6 +80,7 @@ class RetrievalModel(nn.Module):
         self.k = k
         self.temperature = temperature
         self.aggregation, self.labels = aggregation, labels
+        self.abstention = Abstention(abstain)
 
     @property
     def num_classes(self) -> int:
@@ -106,18 +119,35 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
+        return self.answer_with_scores(embeddings)[0]
+
+    def answer_with_scores(self, embeddings: torch.Tensor) -> tuple[InferenceBatch, torch.Tensor]:
+        """Return what `answer` returns, and the votes for each class, ``[Q, L, C]`` or ``[Q, 1, C]``, Q = B * P.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
         rows, columns = self.encoder.grid_size
-        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each, Q = B * P
-        classes = self.combine(weights, neighbours)  # [Q, L]
-        patch = self.encoder.patch_size
-        mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), patch)  # [B, H, W]
+        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each
+        scores = self.class_scores(weights, neighbours)
         novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [B, 1, rows, columns]
         size = self.encoder.image_size
-        return InferenceBatch(
+        batch = InferenceBatch(
             pred_score=novelty.amax(dim=(1, 2, 3)),
             anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
-            pred_mask=mask.unsqueeze(1),
+            pred_mask=self._pixels(scores.argmax(dim=-1).to(torch.uint8)),
         )
+        return batch, scores
+
+    def uncertainty(self, batch: InferenceBatch, scores: torch.Tensor) -> torch.Tensor:
+        """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer_with_scores` gave."""
+        return uncertainty_of(self._pixels(winning_share(scores)), batch.anomaly_map)
+
+    def _pixels(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches, or of whole patches ``[Q, 1]``."""
+        grid, patch = self.encoder.grid_size, self.encoder.patch_size
+        every = patches.expand(-1, patch[0] * patch[1]).unflatten(0, (-1, grid[0] * grid[1]))  # [B, P, L]
+        return patches_to_image(every, grid, patch).unsqueeze(1)
 
     def vote(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the similarity, the row and the weight ``[Q, k]`` of each neighbour of queries ``[Q, D]``.
@@ -134,12 +164,15 @@ class RetrievalModel(nn.Module):
             weights = weights * repetitions(self.bank.counts[neighbours], self.k)
         return similarities, neighbours, weights
 
-    def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-        """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""
+    def class_scores(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """Return the votes for each class from the weights and rows ``[Q, k]`` of the neighbours.
+
+        ``[Q, L, C]`` for each pixel of a patch; ``[Q, 1, C]`` where patches have the classes of their averages.
+        """
         if self.labels == "complete":
-            return combine(weights, self.bank.labels[neighbours], self.num_classes)
+            return class_scores(weights, self.bank.labels[neighbours], self.num_classes)
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
-        return combine_averages(weights, shares[neighbours]).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
+        return average_scores(weights, shares[neighbours]).unsqueeze(1)
 
 
 def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
