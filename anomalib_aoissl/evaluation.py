@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from .data.indices import IGNORE_INDEX
-from .risk_coverage import Abstained, Curve, RiskCoverage, risk_coverage_curve
+from .risk_coverage import Abstained, Curve, RiskCoverage
 
 
 def segmentation_metrics(class_names: Sequence[str], prefix: str = "") -> MetricCollection:

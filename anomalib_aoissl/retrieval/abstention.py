@@ -22,9 +22,6 @@ from .memory_bank import MemoryBank
 if TYPE_CHECKING:
     from .torch_model import RetrievalModel
 
-CLASS_SCORES = "class_scores"
-"""Name of the votes for each class in an exported graph."""
-
 _CHUNK = 1024  # bank rows that are asked at once in the calibration
 
 
@@ -142,7 +139,7 @@ def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalMod
     bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
     bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
     view = copy.copy(model)
-    view._modules = {**model._modules, "bank": bank}  # noqa: SLF001 - nn.Module copies no deeper than its own fields
+    view._modules = {**model._modules, "bank": bank}
     return view
 
 

@@ -15,12 +15,13 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
+from anomalib_aoissl.abstaining import CLASS_SCORES, AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
-from .abstention import CLASS_SCORES, ScoredRetrieval, calibrate_on_bank
+from .abstention import ScoredRetrieval, calibrate_on_bank
 from .bank_file import encoder_hash, load_bank
 from .bank_size import rows_of_size
 from .memory_bank import MemoryBank
@@ -219,14 +220,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: also the threshold, and how patches make an image."""
         encoder = self.model.encoder
-        return {
-            **super().export_metadata(),
-            "abstention": {
-                "threshold": self.model.abstention.threshold,
-                "grid_size": list(encoder.grid_size),
-                "patch_size": list(encoder.patch_size),
-            },
-        }
+        abstention = AbstentionFormat(self.model.abstention.threshold, encoder.grid_size, encoder.patch_size)
+        return {**super().export_metadata(), "abstention": abstention.to_dict()}
 
     # --- abstention --------------------------------------------------------------------------------------------------
 
