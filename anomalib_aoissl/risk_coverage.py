@@ -176,7 +176,7 @@ def write_risk_coverage(path: str | Path, curve: Curve, point: tuple[float, floa
         axes.plot(coverage, risk, "o", color="#d55e00", label=f"threshold: {risk:.1f} % of {coverage:.1f} %")
     axes.set(xlabel="coverage: pixels that the model stands by, %", ylabel="risk: wrong ones among them, %")
     axes.set(xlim=(0, 101), ylim=(0, None))
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="center left")
     axes.spines[["top", "right"]].set_visible(False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
