@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from anomalib_aoissl.retrieval.label_next import Choice
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
 DEFAULT_TILES = 12
@@ -82,8 +87,7 @@ def _write_explanation(model: AOISSLRetrieval, region: Any, options: argparse.Na
     from anomalib_aoissl.retrieval.explaining import explain_region
     from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 
-    planes = model.file_format.read(options.image)
-    image = model.pre_processor(torch.from_numpy(planes)[None])[0]
+    planes, image = model.file_format.read(options.image), _input(model, options.image)[0]
     explanation = explain_region(model.model, image, _model_region(region, model.input_size))
     with torch.no_grad():
         mask = model.model(image[None]).pred_mask[0, 0].numpy()
@@ -163,7 +167,117 @@ def _model_region(region: Any, size: tuple[int, int]) -> Any:
     return torch.from_numpy(scaled)
 
 
+# --- label-next ------------------------------------------------------------------------------------------------------
+
+
+def _label_next_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--ckpt_path", type=Path, help="checkpoint of AOISSLRetrieval, whose bank is to be extended")
+    source.add_argument("--encoder", help="encoder to begin with, where nothing is labelled yet")
+    parser.add_argument("--image_size", type=int, nargs=2, default=None, help="with --encoder: height and width, px")
+    parser.add_argument("--illuminations", nargs="+", default=(), help="with --encoder: suffixes of an item's files")
+    parser.add_argument("--pool", type=Path, required=True, help="folder of unlabelled images, sub-folders too")
+    parser.add_argument("--count", type=int, default=10, help="images to choose (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write; the pictures go beside it as PNG")
+
+
+def label_next(options: argparse.Namespace) -> None:
+    """Rank the images of a folder by how much a bank would gain from their labels."""
+    if options.count < 1:
+        msg = f"--count {options.count}: at least 1 image must be asked for."
+        raise CommandError(msg)
+    if options.output.suffix.lower() == ".png":
+        msg = f"--output {options.output}: is the CSV, the pictures take its name with .png; call it next.csv."
+        raise CommandError(msg)
+    if options.ckpt_path is not None and (options.image_size is not None or options.illuminations):
+        msg = "--image_size and --illuminations belong to --encoder: a checkpoint brings its own."
+        raise CommandError(msg)
+    from anomalib_aoissl.data.listing import list_records
+
+    model = load_retrieval(options.ckpt_path) if options.ckpt_path is not None else _unlabelled_model(options)
+    records = list_records(options.pool, None, illuminations=model.file_format.illuminations)
+    labelled = {Path(name).resolve() for name in model.model.bank.image_names}
+    paths = [record.image_paths[0] for record in records]
+    fresh = [path for path in paths if path.resolve() not in labelled]
+    if not fresh:
+        msg = f"--pool {options.pool}: each of its {len(paths)} images is in the bank already."
+        raise CommandError(msg)
+    _write_choices(model, fresh, options)
+
+
+def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
+    """Return a model with an empty bank."""
+    from anomalib_aoissl.data.file_format import FileFormat
+    from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
+
+    model: AOISSLRetrieval = AOISSLRetrieval(
+        encoder=options.encoder, image_size=tuple(options.image_size or (512, 512))
+    )
+    model.file_format = FileFormat(tuple(options.illuminations))
+    return model.eval()
+
+
+def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argparse.Namespace) -> None:
+    """Write and print which of the images to label."""
+    from anomalib_aoissl.files import whole_file
+    from anomalib_aoissl.retrieval.label_next import choose, summarize
+
+    pool = []
+    for path in paths:
+        try:
+            embeddings = model.model.extract(_input(model, path))[0]
+        except ValueError as error:  # one bad file must not end the run
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        pool.append(summarize(model.model, str(path), embeddings))
+    if not pool:
+        msg = f"--pool {options.pool}: none of its images can be read."
+        raise CommandError(msg)
+    choices = choose(pool, options.count)
+    fields = ("gain", "coverage", "novelty", "largest_novelty")
+    with whole_file(options.output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("rank", "image", *fields))
+        for rank, choice in enumerate(choices, start=1):
+            writer.writerow((rank, choice.name, *(f"{getattr(choice, field):.6f}" for field in fields)))
+    picture = options.output.with_suffix(".png")
+    with whole_file(picture) as temporary:
+        _sheet(model, choices).save(temporary)
+    for rank, choice in enumerate(choices, start=1):
+        print(f"{rank:3d}  gain {choice.gain:.4f}  novelty {choice.novelty:.3f}  {choice.name}")
+    print(f"{len(choices)} of {len(pool)} images; coverage {choices[-1].coverage:.3f}; {options.output}, {picture}")
+
+
+def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
+    """Return the chosen images with their novelty over them, as far as there is a bank to be novel to."""
+    import torch
+
+    from anomalib_aoissl.overlay import picture_of
+    from anomalib_aoissl.retrieval.contact_sheet import contact_sheet, overlay_novelty
+
+    largest = max(1e-6, *(choice.largest_novelty for choice in choices))
+    tiles = []
+    for rank, choice in enumerate(choices, start=1):
+        picture = picture_of(model.file_format.read(choice.name))
+        second = f"gain {choice.gain:.4f}"
+        if len(model.model.bank):
+            with torch.no_grad():
+                novelty = model.model(_input(model, Path(choice.name))).anomaly_map[0, 0].numpy()
+            picture = overlay_novelty(picture, novelty, largest)
+            second += f", novelty {choice.novelty:.3f}, largest {choice.largest_novelty:.3f} of {largest:.3f}"
+        tiles.append((picture, f"{rank}  {Path(choice.name).name}", second))
+    return contact_sheet(tiles)
+
+
 # --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
+    """Return the image as the model takes it, ``[1, C, height, width]``."""
+    import torch
+
+    images: torch.Tensor = model.pre_processor(torch.from_numpy(model.file_format.read(path))[None])
+    return images
 
 
 def load_retrieval(path: Path) -> AOISSLRetrieval:
@@ -194,5 +308,6 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
     "explain": (_explain_arguments, explain),
+    "label-next": (_label_next_arguments, label_next),
 }
 """The commands by name: what describes their arguments, and what runs them."""
