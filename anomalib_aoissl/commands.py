@@ -264,7 +264,7 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
             with torch.no_grad():
                 novelty = model.model(_input(model, Path(choice.name))).anomaly_map[0, 0].numpy()
             picture = overlay_novelty(picture, novelty, largest)
-            second += f", novelty {choice.novelty:.3f}, largest {choice.largest_novelty:.3f} of {largest:.3f}"
+            second += f", novelty {choice.novelty:.3f}, at most {choice.largest_novelty:.3f} (pink: {largest:.3f})"
         tiles.append((picture, f"{rank}  {Path(choice.name).name}", second))
     return contact_sheet(tiles)
 
