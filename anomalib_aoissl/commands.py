@@ -108,7 +108,8 @@ def _write_explanation(model: AOISSLRetrieval, region: Any, options: argparse.Na
             temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
     for name, share in explanation.tally.items():
         print(f"{share:6.1%} of the votes: {name or 'ignored'}")
-    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}; {options.output}")
+    unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
+    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
 
 
 def _region(options: argparse.Namespace, size: tuple[int, int]) -> Any:

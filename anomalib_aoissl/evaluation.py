@@ -65,13 +65,15 @@ class SelectiveMetrics(MetricCollection):
 
     def update_from(self, batch: Any) -> None:
         """Count the pixels of a batch with ground truth, by its uncertainty or else its anomaly map."""
-        uncertainty = batch.anomaly_map if batch.uncertainty is None else batch.uncertainty
+        uncertainty = getattr(batch, "uncertainty", None)
+        uncertainty = batch.anomaly_map if uncertainty is None else uncertainty
         predicted, truth = (mask.as_subclass(torch.Tensor) for mask in (batch.pred_mask, batch.gt_mask))
-        if uncertainty is not None:
+        if uncertainty is not None and uncertainty.numel() == truth.numel():
             uncertainty = uncertainty.as_subclass(torch.Tensor).reshape(truth.shape)
             self["aurc"].update(uncertainty, predicted, truth)
-        if batch.abstained is not None:
-            abstained = batch.abstained.as_subclass(torch.Tensor)
+        abstained = getattr(batch, "abstained", None)
+        if abstained is not None:
+            abstained = abstained.as_subclass(torch.Tensor)
             self["coverage"].update(abstained, predicted, truth)
             self["selective_risk"].update(abstained, predicted, truth)
             self["selective_mean_iou"].update(predicted, truth.masked_fill(abstained, IGNORE_INDEX))

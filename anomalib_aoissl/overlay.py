@@ -29,7 +29,7 @@ _OKABE_ITO = (
 _IGNORE_COLOUR = (255, 255, 255)
 _GOLDEN_RATIO = 0.618034
 _ALPHA = 0.6
-_STRIPE = 2  # px
+_STRIPE = 2  # px, the least
 
 ABSTAINED = "does not know"
 """What the legend calls the pixels for which a model abstains."""
@@ -76,11 +76,12 @@ def hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
 
     White and black stripes take turns with gaps that leave the picture to be seen, so that they show on any ground.
     """
+    stripe = max(_STRIPE, round(min(where.shape) / 200))  # still seen where a large picture is shown small
     rows, columns = np.indices(where.shape)
-    phase = (rows + columns) % (4 * _STRIPE)
+    phase = (rows + columns) % (4 * stripe)
     striped = picture.copy()
-    striped[where & (phase < _STRIPE)] = 255
-    striped[where & (phase >= _STRIPE) & (phase < 2 * _STRIPE)] = 0
+    striped[where & (phase < stripe)] = 255
+    striped[where & (phase >= stripe) & (phase < 2 * stripe)] = 0
     return striped
 
 

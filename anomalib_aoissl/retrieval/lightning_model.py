@@ -68,7 +68,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             bank's own images, each asked of the others.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
-        evaluator: True for mean IoU, IoU of each class and pixel accuracy.
+        evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:
