@@ -5,7 +5,8 @@
 
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
 registered and with 1 otherwise, be it that one was refused, that one failed,
-or that the hook is not in use.
+or that the hook is not in use. With a name after it, it runs a command:
+``explain`` or ``label-next``; ``--help`` lists their arguments.
 """
 
 import contextlib
@@ -89,4 +90,8 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        from anomalib_aoissl.commands import dispatch
+
+        sys.exit(dispatch(sys.argv[1:]))
     sys.exit(main())

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Mean IoU, IoU of each class and pixel accuracy, as an anomalib evaluator."""
+"""Mean IoU, IoU of each class, pixel accuracy, and risk against coverage, as an anomalib evaluator."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from .data.indices import IGNORE_INDEX
+from .risk_coverage import Abstained, Curve, RiskCoverage
 
 
 def segmentation_metrics(class_names: Sequence[str], prefix: str = "") -> MetricCollection:
@@ -41,14 +42,63 @@ def segmentation_metrics(class_names: Sequence[str], prefix: str = "") -> Metric
     )
 
 
+class SelectiveMetrics(MetricCollection):
+    """``aurc``, and for a model with a threshold ``coverage``, ``selective_risk`` and ``selective_mean_iou``.
+
+    The last three are the share of pixels that the model stands by, the share of wrong ones among them, and the mean
+    IoU over them, all pooled over the pixels of the split; ``aurc`` is that of `RiskCoverage`.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            {
+                "aurc": RiskCoverage(),
+                "coverage": Abstained("coverage"),
+                "selective_risk": Abstained("risk"),
+                "selective_mean_iou": MulticlassJaccardIndex(num_classes, average="macro", ignore_index=IGNORE_INDEX),
+            },
+            compute_groups=False,
+        )
+
+    def update_from(self, batch: Any) -> None:
+        """Count the pixels of a batch with ground truth, by its uncertainty or else its anomaly map."""
+        uncertainty = getattr(batch, "uncertainty", None)
+        uncertainty = batch.anomaly_map if uncertainty is None else uncertainty
+        predicted, truth = (mask.as_subclass(torch.Tensor) for mask in (batch.pred_mask, batch.gt_mask))
+        if uncertainty is not None and uncertainty.numel() == truth.numel():
+            uncertainty = uncertainty.as_subclass(torch.Tensor).reshape(truth.shape)
+            self["aurc"].update(uncertainty, predicted, truth)
+        abstained = getattr(batch, "abstained", None)
+        if abstained is not None:
+            abstained = abstained.as_subclass(torch.Tensor)
+            self["coverage"].update(abstained, predicted, truth)
+            self["selective_risk"].update(abstained, predicted, truth)
+            self["selective_mean_iou"].update(predicted, truth.masked_fill(abstained, IGNORE_INDEX))
+
+    def computed(self) -> dict[str, torch.Tensor]:
+        """Return the values of what was counted."""
+        return {name: metric.compute() for name, metric in self.items() if metric.update_called}
+
+
 class SegmentationEvaluator(Evaluator):
-    """Anomalib's evaluator for class-index masks; its metrics are made when the classes are known."""
+    """Anomalib's evaluator for class-index masks; its metrics are made when the classes are known.
+
+    Attributes:
+        curve: Risk against coverage of the last test; None before one.
+        point: (coverage, risk) at the model's threshold in the last test; None without a threshold.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.class_names: tuple[str, ...] = ()
         self.val_collection: MetricCollection | None = None
         self.test_collection: MetricCollection | None = None
+        self.selective: SelectiveMetrics | None = None
+        self.curve: Curve | None = None
+        self.point: tuple[float, float] | None = None
 
     def set_class_names(self, class_names: Sequence[str]) -> None:
         """Make the metrics for these classes; nothing changes where they are the same as before."""
@@ -57,6 +107,7 @@ class SegmentationEvaluator(Evaluator):
         self.class_names = tuple(class_names)
         self.val_collection = segmentation_metrics(class_names, prefix="val_")
         self.test_collection = segmentation_metrics(class_names)
+        self.selective = SelectiveMetrics(len(self.class_names))
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -71,6 +122,8 @@ class SegmentationEvaluator(Evaluator):
         """Count the batch's pixels."""
         del trainer, outputs
         _update(self.test_collection, batch, pl_module)
+        if self.selective is not None and batch.gt_mask is not None:
+            self.selective.to(pl_module.device).update_from(batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the validation metrics."""
@@ -78,9 +131,17 @@ class SegmentationEvaluator(Evaluator):
         _log(self.val_collection, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the test metrics."""
+        """Log the test metrics, and keep the curve for who draws it."""
         del trainer
         _log(self.test_collection, pl_module)
+        values = {} if self.selective is None else self.selective.computed()
+        if self.selective is None or not values:
+            return
+        pl_module.log_dict(values, sync_dist=False)
+        self.curve = getattr(self.selective["aurc"], "curve", None)
+        coverage, risk = values.get("coverage"), values.get("selective_risk")
+        self.point = None if coverage is None or risk is None else (float(coverage), float(risk))
+        self.selective.reset()
 
 
 def _update(collection: MetricCollection | None, batch: Any, pl_module: LightningModule) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import InferenceBatch
 from torch import nn
 
 from .files import whole_file
@@ -24,14 +24,24 @@ _OPSET = 18
 _EXAMPLE_SIZE = (48, 40)  # unequal to each other and to common model sizes, so that no dimension is taken for another
 
 
-def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[str, Any], **options: Any) -> Path:
+def export_onnx(
+    module: nn.Module,
+    path: Path,
+    in_channels: int,
+    metadata: dict[str, Any],
+    *,
+    internal: Sequence[str] = (),
+    **options: Any,
+) -> Path:
     """Write the module as ONNX with dynamic batch, height and width, and return the path.
 
     Args:
-        module: Images ``[B, C, H, W]`` in [0, 1] to an `InferenceBatch`.
+        module: Images ``[B, C, H, W]`` in [0, 1] to a named tuple, such as `InferenceBatch`.
         path: File to write, whole or not at all.
         in_channels: C.
         metadata: Plain data that goes along, as JSON under `METADATA_KEY`.
+        internal: Names of outputs that stay tensors of the graph: what other outputs are computed from keeps its name,
+            and the graph has only the outputs that anomalib's inferencers know.
         options: Further arguments of ``torch.onnx.export``.
 
     Raises:
@@ -47,7 +57,7 @@ def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[
     example = torch.rand(2, in_channels, *_EXAMPLE_SIZE, device=next(module.parameters()).device)
     with torch.no_grad(), warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-        outputs: InferenceBatch = module.eval()(example)
+        outputs: Any = module.eval()(example)
         names = [name for name, value in outputs._asdict().items() if value is not None]
         program: Any = torch.onnx.export(
             module,
@@ -65,6 +75,8 @@ def export_onnx(module: nn.Module, path: Path, in_channels: int, metadata: dict[
     model = program.model_proto
     for axis, name in dimensions.items():
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for output in [output for output in model.graph.output if output.name in internal]:
+        model.graph.output.remove(output)
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     with whole_file(path) as temporary:
         onnx.save(model, temporary)

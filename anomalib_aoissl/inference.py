@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
 from .data.file_format import FileFormat
 from .data.reading import pack_channels
-from .overlay import legend, overlay_mask, picture_of, resize_mask, write_class_index_png
+from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +36,9 @@ class Segmentation:
         score: The image's novelty, the largest of its patches'.
         class_names: Names of the classes in the order of their indices.
         image: ``[H, W, 3]`` uint8, what was looked at.
+        uncertainty: ``[H, W]`` float32 at the original size, 0 (sure) to 1; None where the model cannot tell.
+        abstained: ``[H, W]`` bool, where the model says that it does not know; None where it has no threshold. The
+            class map names its best guess there too.
     """
 
     class_map: np.ndarray
@@ -42,6 +46,8 @@ class Segmentation:
     score: float
     class_names: tuple[str, ...]
     image: np.ndarray
+    uncertainty: np.ndarray | None = None
+    abstained: np.ndarray | None = None
 
     def class_shares(self) -> dict[str, float]:
         """Return the share of the image's pixels that each class has, 0 to 1."""
@@ -49,11 +55,14 @@ class Segmentation:
         return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
 
     def overlay(self) -> Image:
-        """Return the image with the classes' colours over it, and a legend below."""
+        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below."""
         from PIL import Image as PILImage
 
-        picture = PILImage.fromarray(overlay_mask(self.image, self.class_map, len(self.class_names)))
-        strip = legend(self.class_names, picture.width)
+        coloured = overlay_mask(self.image, self.class_map, len(self.class_names))
+        if self.abstained is not None:
+            coloured = hatch(coloured, self.abstained)
+        picture = PILImage.fromarray(coloured)
+        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None)
         result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
         result.paste(picture, (0, 0))
         result.paste(strip, (0, picture.height))
@@ -72,6 +81,10 @@ class SegmentationOpenVINOInferencer:
         device: OpenVINO device.
         config: OpenVINO configuration. By default floats are computed in 32 bits: where a processor has bfloat16,
             OpenVINO would use it, and novelty, a small difference of large similarities, loses its digits.
+
+    Attributes:
+        class_names: Names of the classes in the order of their indices.
+        threshold: Uncertainty in [0, 1] above which the model abstains; may be set. None for never.
 
     Raises:
         ImportError: If OpenVINO is not installed.
@@ -95,6 +108,8 @@ class SegmentationOpenVINOInferencer:
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
+        self._abstention = _abstention(metadata, model)
+        self.threshold = self._abstention.threshold if self._abstention is not None else None
         self._compiled = core.compile_model(
             model, device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config
         )
@@ -134,14 +149,25 @@ class SegmentationOpenVINOInferencer:
             raise ValueError(msg)
         outputs = self._compiled(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
-        for index, planes in enumerate(images):
+        doubts: Any = [None] * len(images)
+        if self._abstention is not None:
+            doubts = self._abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
+        for index, (planes, doubt) in enumerate(zip(images, doubts, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
-                novelty=cv2.resize(outputs["anomaly_map"][index, 0], (width, height), interpolation=cv2.INTER_LINEAR),
+                novelty=resize_map(outputs["anomaly_map"][index, 0], (height, width)),
                 score=float(outputs["pred_score"][index]),
                 class_names=self.class_names,
                 image=picture_of(planes),
+                uncertainty=None if doubt is None else resize_map(doubt, (height, width)),
+                abstained=self._abstained(doubt, (height, width)),
             )
+
+    def _abstained(self, uncertainty: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+        """Return where the uncertainty ``[h, w]`` lies above the threshold, at the (height, width) of the image."""
+        if uncertainty is None or self.threshold is None:
+            return None
+        return resize_mask((uncertainty > self.threshold).astype(np.uint8), size).astype(bool)
 
 
 def _metadata(model: Any, path: Path) -> dict[str, Any]:
@@ -150,6 +176,17 @@ def _metadata(model: Any, path: Path) -> dict[str, Any]:
         msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
         raise ValueError(msg)
     return json.loads(model.get_rt_info(METADATA_PATH).astype(str))
+
+
+def _abstention(metadata: dict[str, Any], model: Any) -> AbstentionFormat | None:
+    """Return how the model abstains, after its votes were made an output; None where it cannot."""
+    content = metadata.get("abstention")
+    return AbstentionFormat.from_dict(content) if content is not None and add_winning_share(model) else None
+
+
+def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the map ``[h, w]`` at (height, width) px, linear between its values."""
+    return cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

@@ -52,6 +52,9 @@ class SegmentationModuleMixin(_Base):
     ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
 
+    INTERNAL_OUTPUTS: ClassVar[tuple[str, ...]] = ()
+    """Outputs of `exported` that the exported graph keeps as named tensors inside, not as outputs."""
+
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
@@ -200,9 +203,10 @@ class SegmentationModuleMixin(_Base):
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
         illuminations of one item torn apart.
         """
+        del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
             batch = self._read_again(batch)
-        return super().predict_step(batch, batch_idx, dataloader_idx)
+        return batch.update(**self.predictions(batch.image))
 
     def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
         """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
@@ -216,7 +220,17 @@ class SegmentationModuleMixin(_Base):
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the batch with the model's predictions."""
         del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())
+        return batch.update(**self.predictions(batch.image))
+
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the batch with the model's predictions."""
+        del args, kwargs
+        return batch.update(**self.predictions(batch.image))
+
+    def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        """Return the fields of a batch that the model gives for normalised images ``[B, C, H, W]``."""
+        outputs: dict[str, torch.Tensor | None] = self.model(images)._asdict()
+        return outputs
 
     # --- data where none is given ------------------------------------------------------------------------------------
 
@@ -316,7 +330,12 @@ class SegmentationModuleMixin(_Base):
         """
         del input_size
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        return export_onnx(self, path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
+        kwargs.setdefault("internal", self.INTERNAL_OUTPUTS)
+        return export_onnx(self.exported(), path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
+
+    def exported(self) -> nn.Module:
+        """Return the module that is traced for the export."""
+        return self
 
 
 def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:

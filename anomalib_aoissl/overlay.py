@@ -29,6 +29,10 @@ _OKABE_ITO = (
 _IGNORE_COLOUR = (255, 255, 255)
 _GOLDEN_RATIO = 0.618034
 _ALPHA = 0.6
+_STRIPE = 2  # px, the least
+
+ABSTAINED = "does not know"
+"""What the legend calls the pixels for which a model abstains."""
 
 
 def palette(num_classes: int) -> np.ndarray:
@@ -67,12 +71,30 @@ def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.
     return np.where(covered, blended, picture).round().astype(np.uint8)
 
 
-def legend(class_names: Sequence[str], width: int, height: int = 28) -> Image.Image:
-    """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines."""
+def hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return the picture ``[H, W, 3]`` uint8 with diagonal stripes over it where ``where`` ``[H, W]`` is true.
+
+    White and black stripes take turns with gaps that leave the picture to be seen, so that they show on any ground.
+    """
+    stripe = max(_STRIPE, round(min(where.shape) / 200))  # still seen where a large picture is shown small
+    rows, columns = np.indices(where.shape)
+    phase = (rows + columns) % (4 * stripe)
+    striped = picture.copy()
+    striped[where & (phase < stripe)] = 255
+    striped[where & (phase >= stripe) & (phase < 2 * stripe)] = 0
+    return striped
+
+
+def legend(class_names: Sequence[str], width: int, height: int = 28, *, abstains: bool = False) -> Image.Image:
+    """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines.
+
+    With ``abstains`` a hatched square says what hatching means.
+    """
     font = ImageFont.load_default(size=round(height * 0.5))
     colours = palette(len(class_names))
     places, left, top = [], 8, 0
-    for name in class_names:
+    names = [*class_names, ABSTAINED] if abstains else list(class_names)
+    for name in names:
         advance = height + round(font.getlength(name)) + 16
         if left + advance > width and left > 8:
             left, top = 8, top + height
@@ -80,9 +102,13 @@ def legend(class_names: Sequence[str], width: int, height: int = 28) -> Image.Im
         left += advance
     strip = Image.new("RGB", (width, top + height), (24, 24, 24))
     draw = ImageDraw.Draw(strip)
-    for index, (name, (x, y)) in enumerate(zip(class_names, places, strict=True)):
+    for index, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
         box = (x, y + height // 4, x + height // 2, y + 3 * height // 4)
         draw.rectangle(box, fill=tuple(int(v) for v in colours[index]), outline=(200, 200, 200))
+        if index == len(class_names):
+            side = height // 2
+            square = hatch(np.full((side, side, 3), 110, dtype=np.uint8), np.ones((side, side), dtype=bool))
+            strip.paste(Image.fromarray(square), (box[0], box[1]))
         draw.text((x + round(height * 0.75), y + height // 2), name, fill="white", font=font, anchor="lm")
     return strip
 

@@ -19,7 +19,8 @@ from .data.file_format import FileFormat
 from .data.items import SegmentationBatch, SegmentationItem
 from .data.reading import image_size
 from .files import whole_file
-from .overlay import legend, overlay_mask, picture_of, resize_mask, write_class_index_png
+from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
+from .risk_coverage import write_risk_coverage
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18
@@ -29,7 +30,7 @@ class SegmentationVisualizer(ImageVisualizer):
     """Writes a picture and a class-index PNG for each image that is tested or predicted.
 
     The picture stands below ``images/`` and the mask, at the image's original size, below ``masks/`` of the run's
-    folder.
+    folder. After a test ``risk_coverage.png`` shows how far the model's doubts find its errors.
 
     Args:
         panel_width: Width of each panel, px; the height follows the image.
@@ -86,6 +87,13 @@ class SegmentationVisualizer(ImageVisualizer):
 
     on_predict_batch_end = on_test_batch_end
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write risk against coverage of the test images, ``risk_coverage.png`` of the run's folder."""
+        curve = getattr(pl_module.evaluator, "curve", None)
+        if curve is not None and len(curve.coverage) and trainer.is_global_zero:
+            folder = Path(self.output_dir or trainer.default_root_dir)
+            write_risk_coverage(folder / "risk_coverage.png", curve, pl_module.evaluator.point)
+
     def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""
         base = self._base_picture(item)
@@ -95,13 +103,16 @@ class SegmentationVisualizer(ImageVisualizer):
         panels = [("Image", Image.fromarray(base))]
         for title, mask in (("Ground truth", item.gt_mask), ("Prediction", item.pred_mask)):
             if mask is not None:
-                shown = resize_mask(mask.cpu().numpy(), size)
-                panels.append((title, Image.fromarray(overlay_mask(base, shown, len(self.class_names)))))
+                shown = overlay_mask(base, resize_mask(mask.cpu().numpy(), size), len(self.class_names))
+                if title == "Prediction" and item.abstained is not None:
+                    unknown = resize_mask(item.abstained.cpu().numpy().astype(np.uint8), size)
+                    shown = hatch(shown, unknown.astype(bool))
+                panels.append((title, Image.fromarray(shown)))
         if item.anomaly_map is not None:
             panels.append(_map_panel(item.anomaly_map.cpu().numpy(), size, self.map_title))
         titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
         grid = create_image_grid(titled, nrow=len(titled))
-        strip = legend(self.class_names, grid.width)
+        strip = legend(self.class_names, grid.width, abstains=item.abstained is not None)
         picture = Image.new("RGB", (grid.width, grid.height + strip.height))
         picture.paste(grid, (0, 0))
         picture.paste(strip, (0, grid.height))

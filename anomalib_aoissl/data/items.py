@@ -75,6 +75,8 @@ class NumpySegmentationItem(NumpyImageItem):
     """Numpy twin of `SegmentationItem`: image ``[H, W, C]`` float32, masks ``[H, W]`` uint8."""
 
     device_name: str | None = None
+    uncertainty: np.ndarray | None = None
+    abstained: np.ndarray | None = None
 
     @staticmethod
     def validate_image(image: np.ndarray) -> np.ndarray:
@@ -102,6 +104,8 @@ class NumpySegmentationBatch(NumpyImageBatch):
 
     item_class: ClassVar[type[NumpySegmentationItem]] = NumpySegmentationItem
     device_name: list[str] | None = None
+    uncertainty: np.ndarray | None = None
+    abstained: np.ndarray | None = None
 
     @staticmethod
     def validate_image(image: np.ndarray) -> np.ndarray:
@@ -135,11 +139,14 @@ class SegmentationItem(ImageItem):
     """One image with its class-index mask.
 
     ``image`` ``[C, H, W]`` float32 in [0, 1], any C; ``gt_mask`` and ``pred_mask`` ``[H, W]`` uint8 class indices;
-    ``gt_label`` true where the item has any foreground; ``device_name`` the product on the image.
+    ``gt_label`` true where the item has any foreground; ``device_name`` the product on the image. A model that can
+    abstain gives ``uncertainty`` ``[H, W]`` in [0, 1] and, with a threshold, ``abstained`` ``[H, W]`` bool.
     """
 
     numpy_class: ClassVar[type[NumpySegmentationItem]] = NumpySegmentationItem
     device_name: str | None = None
+    uncertainty: torch.Tensor | None = None
+    abstained: torch.Tensor | None = None
 
     @staticmethod
     def validate_image(image: torch.Tensor) -> Image:
@@ -169,6 +176,8 @@ class SegmentationBatch(ImageBatch):
     item_class: ClassVar[type[SegmentationItem]] = SegmentationItem
     numpy_class: ClassVar[type[NumpySegmentationBatch]] = NumpySegmentationBatch
     device_name: list[str] | None = None
+    uncertainty: torch.Tensor | None = None
+    abstained: torch.Tensor | None = None
 
     @staticmethod
     def validate_image(image: torch.Tensor) -> Image:

@@ -178,11 +178,6 @@ def average_votes(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     return torch.bmm(weights.unsqueeze(1), shares).squeeze(1)
 
 
-def combine_averages(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Return for each query the class ``[Q]`` uint8 with the largest sum of `average_votes`."""
-    return winners(average_votes(weights, shares))
-
-
 def class_shares(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Return the share of pixels ``[N, C]`` of labels ``[N, L]`` that each class has; ignored pixels have none."""
     return torch.stack([(labels == index).to(torch.float32).mean(dim=-1) for index in range(num_classes)], dim=-1)

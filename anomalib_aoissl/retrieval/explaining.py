@@ -1,32 +1,39 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Why a pixel is of its class: the labelled patches that voted for it, as data."""
+"""Why a pixel or a region is of its class: the labelled patches that voted for it, as data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from .patches import patch_labels
 from .shifts import patch_box, shift_offsets, shifted_images
 from .torch_model import RetrievalModel
+
+IGNORED = ""
+"""Label of a vote at pixels that are ignored in its labelled image: a vote for no class."""
 
 
 @dataclass(frozen=True)
 class Vote:
-    """What one labelled patch said of a pixel.
+    """What one labelled patch said of a pixel, or of all pixels of a region.
 
     Attributes:
         image: Name of the labelled image.
         device: Its device.
         box: (top, left, height, width) of the patch in the image at the encoder's input size, px.
-        similarity: Cosine similarity to the patch of the pixel.
+        similarity: Cosine similarity to the patch of the pixel; the largest of those of a region.
         weight: Share of all votes, 0 to 1.
-        label: Name of the class that it has at the pixel's place in the patch; empty where it is ignored there.
+        label: Name of the class that it has at the pixel's place in the patch, and in a region the one that it votes
+            for the most; empty where it is ignored there.
         patches: Patches that it stands for in a condensed bank.
+        row: Its row in the bank.
     """
 
     image: str
@@ -36,6 +43,36 @@ class Vote:
     weight: float
     label: str
     patches: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why the pixels of a region are of their classes.
+
+    Attributes:
+        box: (top, left, height, width) around the region in the image at the encoder's input size, px.
+        pixels: Pixels of the region.
+        tally: Share of the votes for each class, 0 to 1, the largest first; `IGNORED` for none.
+        predicted: Share of the region's pixels that each class has in the mask, the largest first.
+        novelty: Mean over the region.
+        uncertainty: Mean over the region.
+        abstained: Share of the region's pixels for which the model does not know; None without a threshold.
+        votes: The labelled patches that voted, the heaviest first.
+    """
+
+    box: tuple[int, int, int, int]
+    pixels: int
+    tally: dict[str, float]
+    predicted: dict[str, float]
+    novelty: float
+    uncertainty: float
+    abstained: float | None
+    votes: list[Vote]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, such as for JSON."""
+        return asdict(self)
 
 
 def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) -> list[Vote]:
@@ -77,22 +114,116 @@ def _votes_on_grid(
     with torch.no_grad():
         queries = model.extract(shifted_images(image[None], [offset]))[0, index : index + 1]
         similarities, rows, weights = (t[0] for t in model.vote(queries))  # [k] each
-    bank = model.bank
-    labels = bank.labels[rows, place]
+    labels = model.bank.labels[rows, place]
     if weights.ndim == 2:  # [k, C]: a vote weighs as much as votes for its class do
         known = labels.long().clamp(max=model.num_classes - 1)
         weights = weights.gather(1, known[:, None])[:, 0] * (labels != IGNORE_INDEX)
     weights = weights / weights.sum().clamp(min=1e-12)
-    counts = bank.counts[rows].tolist() if len(bank.counts) else [1] * len(labels)
     return [
-        Vote(
-            image=bank.image_names[int(bank.image_ids[row])],
-            device=bank.device_names[int(bank.device_ids[row])],
-            box=patch_box(int(bank.positions[row]), model.encoder.image_size, model.patch_size),
-            similarity=float(similarities[position]),
-            weight=float(weights[position]),
-            label="" if int(labels[position]) == IGNORE_INDEX else bank.class_names[int(labels[position])],
-            patches=counts[position],
+        _vote(model, row, similarity, weight, _class_name(model, label))
+        for row, similarity, weight, label in zip(
+            rows.tolist(), similarities.tolist(), weights.tolist(), labels.tolist(), strict=True
         )
-        for position, row in enumerate(rows.tolist())
     ]
+
+
+@torch.no_grad()
+def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Tensor) -> Explanation:
+    """Return why the pixels of a region are of their classes.
+
+    A patch's vote counts for each pixel of the region that it voted for: with n pixels, a neighbour whose weight is w
+    of all its query's neighbours gives w / n to the class that it has at the pixel's place. With ``query_shifts`` the
+    votes are those of the grid that is not shifted.
+
+    Args:
+        model: Model with a filled bank.
+        image: Normalised image ``[C, H, W]`` of the encoder's input size.
+        region: ``[H, W]`` bool.
+
+    Raises:
+        ValueError: If the region is of another size, or empty.
+        RuntimeError: If the bank is empty.
+    """
+    if tuple(region.shape) != tuple(model.encoder.image_size) or not bool(region.any()):
+        height, width = model.encoder.image_size
+        msg = (
+            f"The region must be a mask of {height}x{width} px with a pixel in it; got {tuple(region.shape)} with "
+            f"{int(region.sum())} pixels."
+        )
+        raise ValueError(msg)
+    embeddings = model.embed(image[None])
+    batch, scores = model.answer_with_scores(embeddings)
+    places = patch_labels(region[None].to(torch.uint8), model.patch_size)[0].bool()  # [P, L]
+    asked = places.any(dim=1)
+    similarities, rows, weights = model.vote(embeddings[0][asked])  # [q, k] each
+    if weights.ndim == 2:
+        weights = weights.unsqueeze(-1).expand(-1, -1, model.num_classes)
+    weights = torch.cat([weights, weights.mean(dim=-1, keepdim=True)], dim=-1)  # [q, k, C + 1], the ignored last
+    shares = _shares(model, rows, places[asked])  # [q, k, C + 1]; each neighbour's sum up to the patch's share
+    votes = shares * weights
+    shares = votes / votes.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12) * shares[:, :1].sum(dim=-1, keepdim=True)
+    used, index = rows.flatten().unique(return_inverse=True)
+    of_row = torch.zeros(len(used), shares.shape[-1]).index_add_(0, index, shares.flatten(0, 1))  # [rows, C + 1]
+    nearest = torch.full((len(used),), -1.0).scatter_reduce(0, index, similarities.flatten(), "amax")
+    names = [*model.bank.class_names, IGNORED]
+    order = of_row.sum(dim=1).argsort(descending=True, stable=True).tolist()
+    uncertainty = model.uncertainty(batch, scores)[0, 0][region]
+    threshold = model.abstention.threshold
+    predicted = torch.bincount(batch.pred_mask[0, 0][region].long(), minlength=len(names)) / int(region.sum())
+    return Explanation(
+        box=_box_around(region),
+        pixels=int(region.sum()),
+        tally=_shares_by_name(of_row.sum(dim=0), names),
+        predicted=_shares_by_name(predicted, names),
+        novelty=float(batch.anomaly_map[0, 0][region].mean()),
+        uncertainty=float(uncertainty.mean()),
+        abstained=None if threshold is None else float((uncertainty > threshold).float().mean()),
+        votes=[
+            _vote(model, int(used[i]), float(nearest[i]), float(of_row[i].sum()), names[int(of_row[i].argmax())])
+            for i in order
+        ],
+    )
+
+
+def _shares(model: RetrievalModel, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return the share of the region's pixels that lie in each query's patch and have each class in each neighbour.
+
+    ``[q, k, C + 1]``, the ignored last, of rows ``[q, k]`` and places ``[q, L]``; for each neighbour they sum up to the
+    patch's share of the region.
+    """
+    labels, counted = model.bank.labels[rows], places.unsqueeze(1)
+    classes = [*range(model.num_classes), IGNORE_INDEX]
+    return torch.stack([((labels == c) & counted).sum(dim=-1) for c in classes], dim=-1) / places.sum()
+
+
+def _vote(model: RetrievalModel, row: int, similarity: float, weight: float, label: str) -> Vote:
+    """Return the vote of a row of the bank."""
+    bank = model.bank
+    return Vote(
+        image=bank.image_names[int(bank.image_ids[row])],
+        device=bank.device_names[int(bank.device_ids[row])],
+        box=patch_box(int(bank.positions[row]), model.encoder.image_size, model.patch_size),
+        similarity=similarity,
+        weight=weight,
+        label=label,
+        patches=int(bank.counts[row]) if len(bank.counts) else 1,
+        row=row,
+    )
+
+
+def _class_name(model: RetrievalModel, label: int) -> str:
+    """Return the name of a class index, empty where it is ignored."""
+    return IGNORED if label == IGNORE_INDEX else model.bank.class_names[label]
+
+
+def _box_around(region: torch.Tensor) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of the smallest box around the region ``[H, W]``."""
+    rows, columns = (region.any(dim=axis).nonzero().squeeze(1) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+
+
+def _shares_by_name(shares: torch.Tensor, names: list[str]) -> dict[str, float]:
+    """Return the shares that are not zero by name, the largest first."""
+    order = shares.argsort(descending=True, stable=True).tolist()
+    return {names[i]: float(shares[i]) for i in order if shares[i] > 0}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,17 +16,22 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
+from anomalib_aoissl.abstaining import CLASS_SCORES, AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
+from .abstention import ScoredRetrieval, calibrate_on_bank
 from .aggregation import check_class_names, plain_rules
 from .bank_file import encoder_hash, load_bank
 from .bank_size import rows_of_size
 from .memory_bank import MemoryBank
 from .torch_model import RetrievalModel
 from .units import unit_size
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BANK_SIZE = 10000
 """Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
@@ -74,9 +80,12 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             large bank) or "random".
         bank_precision: What the bank's embeddings are stored in: "fp32", or "fp16" for half the memory.
         seed: Of what is random in condensing.
+        abstain: Share of the validation pixels for which the model may say that it does not know, such as 0.05; null
+            for a class for every pixel. The threshold is set in validation or, without validation images, on the
+            bank's own images, each asked of the others.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
-        evaluator: True for mean IoU, IoU of each class and pixel accuracy.
+        evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:
@@ -106,6 +115,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         "condensing": "balanced",
         "bank_precision": "fp32",
         "seed": 0,
+        "abstain": None,
     }
 
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (
@@ -116,6 +126,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
 
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
+    INTERNAL_OUTPUTS = (CLASS_SCORES,)
 
     def __init__(
         self,
@@ -141,6 +152,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         condensing: str = "balanced",
         bank_precision: str = "fp32",
         seed: int = 0,
+        abstain: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -176,6 +188,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             query_shifts=h.query_shifts,
             position_directions=h.position_directions,
             bank=self._empty_bank(encoder),
+            abstain=h.abstain,
         )
 
     def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
@@ -228,6 +241,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         if path is not None:
             bank.merge(load_bank(path, bank.encoder_hash))
         self._is_fitted.fill_(False)
+        self.model.abstention.clear()
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Put the batch's patches into the bank; the loss is zero."""
@@ -250,3 +264,72 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
                 "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
             )
             raise RuntimeError(msg)
+
+    # --- export ------------------------------------------------------------------------------------------------------
+
+    def exported(self) -> nn.Module:
+        """Return the module that is traced for the export: it gives the votes for each class too."""
+        return ScoredRetrieval(self.pre_processor, self.model, self.post_processor)
+
+    def export_metadata(self) -> dict[str, Any]:
+        """Return the plain data that an exported model carries: also the threshold, and how patches make an image."""
+        model = self.model
+        abstention = AbstentionFormat(model.abstention.threshold, model.grid_size, model.patch_size)
+        return {**super().export_metadata(), "abstention": abstention.to_dict()}
+
+    # --- abstention --------------------------------------------------------------------------------------------------
+
+    def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""
+        batch, scores = self.model.answer_with_scores(self.model.embed(images))
+        uncertainty = self.model.uncertainty(batch, scores)[:, 0]
+        threshold = self.model.abstention.threshold
+        abstained = None if threshold is None else uncertainty > threshold
+        return {**batch._asdict(), "uncertainty": uncertainty, "abstained": abstained}
+
+    def on_validation_start(self) -> None:
+        """Fit the bank where it is not, and start the calibration anew."""
+        super().on_validation_start()
+        self.model.abstention.clear()
+
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the batch with the model's predictions, and put them into the calibration.
+
+        An image that is in the bank itself is left out of it: its own patches would vote for it.
+        """
+        batch = super().validation_step(batch, *args, **kwargs)
+        known = set(self.model.bank.image_names)
+        paths = batch.image_path or [""] * len(batch.image)
+        fresh = torch.tensor([path not in known for path in paths], device=batch.uncertainty.device)
+        counted = fresh[:, None, None].expand_as(batch.uncertainty)
+        if batch.gt_mask is not None:
+            counted = counted & (batch.gt_mask != IGNORE_INDEX)
+        self.model.abstention.add(batch.uncertainty[counted])
+        return batch
+
+    def on_validation_epoch_end(self) -> None:
+        """Make the calibration that of all ranks."""
+        abstention = self.model.abstention
+        abstention.pixels = self.trainer.strategy.reduce(abstention.pixels, reduce_op="sum")
+
+    def on_train_epoch_end(self) -> None:
+        """Fit the bank where it is not, and calibrate on the bank where validation could not."""
+        super().on_train_epoch_end()
+        if self.hparams["abstain"] is not None and not self.model.abstention.calibrated:
+            self.calibrate()
+
+    def calibrate(self) -> None:
+        """Set the threshold of abstention on the bank's own images, each asked of the rows of the others.
+
+        For a bank that was edited; training does it where there are no validation images. Too few images are warned
+        of, and the model then abstains from nothing.
+        """
+        images = calibrate_on_bank(self.model)
+        if images < 2:
+            logger.warning(
+                "abstain=%s has no effect: there are no validation images, and %d labelled image(s) in the bank, where "
+                "2 are needed to ask one of the other. Give the data validation images (--data.val_ratio, "
+                "--data.val_devices) or another labelled image.",
+                self.hparams["abstain"],
+                images,
+            )

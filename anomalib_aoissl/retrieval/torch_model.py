@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 
+from .abstention import Abstention, uncertainty_of, winning_share
 from .aggregation import (
     average_votes,
     check_aggregation,
@@ -64,6 +65,7 @@ class RetrievalModel(nn.Module):
         query_shifts: Patch grids of a new image whose shares of the vote, and novelty, are averaged pixel by pixel.
         position_directions: Directions of `positions.position_basis` that are taken out of all embeddings.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
+        abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
 
     Raises:
         ValueError: If an argument is out of its range, or there is no such name.
@@ -86,6 +88,7 @@ class RetrievalModel(nn.Module):
         query_shifts: int = 1,
         position_directions: int = 0,
         bank: MemoryBank | None = None,
+        abstain: float | None = None,
     ) -> None:
         super().__init__()
         if k < 1:
@@ -107,6 +110,7 @@ class RetrievalModel(nn.Module):
         self.temperature = temperature
         self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
         self.bank_shifts, self.query_shifts = bank_shifts, query_shifts
+        self.abstention = Abstention(abstain)
         # Zeros take nothing out; found with the weights that the bank is filled with, and saved with it.
         basis = torch.zeros(position_directions, encoder.embed_dim)
         self.register_buffer("position_basis", basis, persistent=position_directions > 0)
@@ -167,8 +171,11 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
-        offsets = shift_offsets(self.query_shifts, self.patch_size)
-        return self.answer(self.extract(shifted_images(images, offsets)))
+        return self.answer(self.embed(images))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings ``[S * B, P, D]`` of the crops of images ``[B, C, H, W]`` on the S grids of a query."""
+        return self.extract(shifted_images(images, shift_offsets(self.query_shifts, self.patch_size)))
 
     def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
         """Return what `forward` returns, of embeddings ``[S * B, P, D]`` that `extract` gave of the crops on S grids.
@@ -176,23 +183,39 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
+        return self.answer_with_scores(embeddings)[0]
+
+    def answer_with_scores(self, embeddings: torch.Tensor) -> tuple[InferenceBatch, torch.Tensor]:
+        """Return what `answer` returns, and the votes for each class, ``[Q, L, C]`` or ``[Q, 1, C]``, Q = B * P.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
         rows, columns = self.grid_size
-        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each, Q = S * B * P
+        similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [S * B * P, k] each
+        scores = self.class_votes(weights, neighbours)
         novelty = 1.0 - similarities[:, 0].reshape(-1, 1, rows, columns)  # [S * B, 1, rows, columns]
         size = self.encoder.image_size
         novelty_map = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
-        if self.query_shifts == 1:
-            classes = self.combine(weights, neighbours)  # [Q, L]
-            mask = patches_to_image(classes.unflatten(0, (-1, rows * columns)), (rows, columns), self.patch_size)
-        else:
-            offsets = shift_offsets(self.query_shifts, self.patch_size)
-            novelty = novelty_map = mean_over_grids(novelty_map, offsets)  # [B, 1, H, W]
-            mask = self.combine_grids(weights, neighbours)
-        return InferenceBatch(
+        if self.query_shifts > 1:
+            scores = self._mean_shares(scores)
+            novelty = novelty_map = mean_over_grids(novelty_map, shift_offsets(self.query_shifts, self.patch_size))
+        batch = InferenceBatch(
             pred_score=novelty.amax(dim=(1, 2, 3)),
             anomaly_map=novelty_map,
-            pred_mask=mask.unsqueeze(1),  # [B, 1, H, W]
+            pred_mask=self._pixels(winners(scores, self._thresholds)),
         )
+        return batch, scores
+
+    def uncertainty(self, batch: InferenceBatch, scores: torch.Tensor) -> torch.Tensor:
+        """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer_with_scores` gave."""
+        return uncertainty_of(self._pixels(winning_share(scores)), batch.anomaly_map)
+
+    def _pixels(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches, or of whole patches ``[Q, 1]``."""
+        grid, patch = self.grid_size, self.patch_size
+        every = patches.expand(-1, patch[0] * patch[1]).unflatten(0, (-1, grid[0] * grid[1]))  # [B, P, L]
+        return patches_to_image(every, grid, patch).unsqueeze(1)
 
     def vote(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the similarity, the row and the weight ``[Q, k]`` of each neighbour of queries ``[Q, D]``.
@@ -215,30 +238,28 @@ class RetrievalModel(nn.Module):
         return similarities, neighbours, weights
 
     def class_votes(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-        """Return the votes for each class ``[Q, L, C]``, ``[Q, 1, C]`` for averaged labels, of what `vote` returned."""
+        """Return the votes for each class from the weights and rows of the neighbours, as `vote` returned them.
+
+        ``[Q, L, C]`` for each pixel of a patch; ``[Q, 1, C]`` where patches have the classes of their averages.
+        """
         if self.labels == "complete":
             return class_votes(weights, self.bank.labels[neighbours], self.num_classes)
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
         return average_votes(weights, shares[neighbours]).unsqueeze(1)
 
-    def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-        """Return the class of each pixel ``[Q, L]`` uint8 of what `vote` returned."""
-        classes = winners(self.class_votes(weights, neighbours), self._thresholds)
-        return classes.expand(-1, self.bank.labels.shape[1])
-
-    def combine_grids(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-        """Return the class of each pixel ``[B, H, W]`` uint8 of what `vote` returned for the crops on all grids.
+    def _mean_shares(self, votes: torch.Tensor) -> torch.Tensor:
+        """Return each class's mean share of the votes ``[B * P, L, C]`` over the grids, of votes ``[S * B * P, L, C]``.
 
         Each grid that sees a pixel has the same say: its votes for the classes are divided by their sum.
         """
-        rows, columns = self.grid_size
-        votes = self.class_votes(weights, neighbours)
-        shares = (votes / votes.sum(dim=-1, keepdim=True).clamp(min=1e-12)).expand(-1, self.bank.labels.shape[1], -1)
+        (rows, columns), patch = self.grid_size, self.patch_size
+        shares = (votes / votes.sum(dim=-1, keepdim=True).clamp(min=1e-12)).expand(-1, patch[0] * patch[1], -1)
         patches = shares.unflatten(0, (-1, rows * columns)).movedim(-1, 1)  # [S * B, C, P, L]
-        maps = patches_to_image(patches.flatten(0, 1), (rows, columns), self.patch_size)  # [S * B * C, H, W]
+        maps = patches_to_image(patches.flatten(0, 1), (rows, columns), patch)  # [S * B * C, H, W]
         grids = maps.unflatten(0, (-1, votes.shape[-1]))  # [S * B, C, H, W]
-        shares = mean_over_grids(grids, shift_offsets(self.query_shifts, self.patch_size))
-        return winners(shares.movedim(1, -1), self._thresholds)
+        means = mean_over_grids(grids, shift_offsets(self.query_shifts, patch))  # [B, C, H, W]
+        blocks = means.unflatten(2, (rows, patch[0])).unflatten(4, (columns, patch[1]))  # [B, C, rows, h, columns, w]
+        return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
 
     @property
     def _thresholds(self) -> list[float] | None:

@@ -78,7 +78,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             benchmark; it replaces those of the trainer.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
-        evaluator: True for mean IoU, IoU of each class and pixel accuracy.
+        evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:

@@ -14,8 +14,8 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import (
     AGGREGATIONS,
     LABELS,
+    average_votes,
     class_shares,
-    combine_averages,
     repetitions,
     vote_weights,
 )
@@ -45,7 +45,7 @@ def test_averages_by_hand_and_ignored_pixels_are_of_no_class() -> None:
     assert shares.tolist() == [[0.75, 0.25, 0], [0, 0.5, 0], [0, 0, 1]]
     weights = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1]])
     # query 0: 0.375, 0.275, 0.2; query 1: 0.15, 0.4, 0.1
-    assert combine_averages(weights, shares.expand(2, -1, -1)).tolist() == [0, 1]
+    assert average_votes(weights, shares.expand(2, -1, -1)).argmax(dim=-1).tolist() == [0, 1]
 
 
 def make_model(tiny_encoder: dict, aggregation: str, labels: str, **bank: object) -> RetrievalModel:

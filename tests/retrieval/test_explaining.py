@@ -3,13 +3,16 @@
 
 """Explanations: the votes name where they come from, and they give the class that the model gives."""
 
+import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval.explaining import explain
+from anomalib_aoissl.retrieval.explaining import explain, explain_region
+from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -56,3 +59,68 @@ def test_a_pixel_outside_is_refused(tiny_encoder: dict) -> None:
     model, pictures, _ = make_model(tiny_encoder)
     with pytest.raises(ValueError, match=r"pixel=\(32, 0\) lies outside of the image of 32x48 px"):
         explain(model, pictures[0], (32, 0))
+
+
+@pytest.mark.parametrize("budget", [None, 20])
+def test_a_region_is_explained_by_the_mean_of_its_pixels(tiny_encoder: dict, budget: int | None) -> None:
+    model, *_ = make_model(tiny_encoder, budget)
+    image, region = torch.rand(3, *SIZE), torch.zeros(SIZE, dtype=torch.bool)
+    pixels = [(0, 0), (0, 1), (7, 9), (20, 30), (31, 47)]
+    for pixel in pixels:
+        region[pixel] = True
+    result = explain_region(model, image, region)
+    tally: Counter[str] = Counter()
+    of_row: dict[int, Counter[str]] = {}
+    similarity: dict[int, float] = {}
+    for pixel in pixels:
+        for vote in explain(model, image, pixel):
+            tally[vote.label] += vote.weight / 5
+            of_row.setdefault(vote.row, Counter())[vote.label] += vote.weight / 5
+            similarity[vote.row] = max(similarity.get(vote.row, -1), vote.similarity)
+    assert result.tally == pytest.approx({name: share for name, share in tally.items() if share}, abs=1e-5)
+    assert list(result.tally.values()) == sorted(result.tally.values(), reverse=True)
+    assert {vote.row for vote in result.votes} == set(of_row)
+    assert [vote.weight for vote in result.votes] == sorted((vote.weight for vote in result.votes), reverse=True)
+    for vote in result.votes:
+        assert vote.weight == pytest.approx(sum(of_row[vote.row].values()), abs=1e-5)
+        assert of_row[vote.row][vote.label] == pytest.approx(max(of_row[vote.row].values()), abs=1e-5)
+        assert vote.similarity == pytest.approx(similarity[vote.row], abs=1e-5)
+    batch = model(image[None])
+    classes = Counter(CLASSES[batch.pred_mask[0, 0][pixel]] for pixel in pixels)
+    assert result.predicted == pytest.approx({name: count / 5 for name, count in classes.items()})
+    assert result.novelty == pytest.approx(batch.anomaly_map[0, 0][region].mean().item(), abs=1e-6)
+    assert (result.box, result.pixels, result.abstained) == ((0, 0, 32, 48), 5, None)
+    assert json.loads(json.dumps(result.to_dict()))["votes"][0]["row"] == result.votes[0].row
+
+
+def test_regions_of_another_size_or_of_nothing_are_refused(tiny_encoder: dict) -> None:
+    model, pictures, _ = make_model(tiny_encoder)
+    with pytest.raises(ValueError, match=r"mask of 32x48 px with a pixel in it; got \(32, 48\) with 0 pixels"):
+        explain_region(model, pictures[0], torch.zeros(SIZE, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"got \(4, 4\) with 16 pixels"):
+        explain_region(model, pictures[0], torch.ones(4, 4, dtype=torch.bool))
+
+
+def test_the_picture_shows_the_region_and_says_where_an_image_is_missing(tiny_encoder: dict) -> None:
+    model, pictures, _ = make_model(tiny_encoder)
+    region = torch.zeros(SIZE, dtype=torch.bool)
+    region[8:16, 16:24] = True
+    explanation = explain_region(model, pictures[1], region)
+    assert explanation.votes[0].image == "y"
+    labels = model.bank.labels[[vote.row for vote in explanation.votes[:4]]].reshape(-1, 8, 8).numpy()
+    mask, query = np.zeros(SIZE, dtype=np.uint8), np.full((64, 96, 3), 40, dtype=np.uint8)
+    asked: list[str] = []
+
+    def read(name: str) -> np.ndarray | None:
+        asked.append(name)
+        return query if name == "y" else None
+
+    sheet = np.array(draw_explanation(explanation, query, mask, CLASSES, labels, read))
+    assert asked == list(dict.fromkeys(vote.image for vote in explanation.votes[:4]))  # each image once
+    frame = (sheet == (255, 60, 200)).all(axis=-1)
+    rows, columns = frame[:360, :540].nonzero()  # 12 px from the corner, 520 px for 48
+    assert [columns.min(), columns.max()] == pytest.approx([12 + 16 * 520 / 48, 12 + 24 * 520 / 48], abs=4)
+    assert [rows.min(), rows.max()] == pytest.approx([12 + 8 * 520 / 48, 12 + 16 * 520 / 48], abs=4)
+    missing = sum(vote.image != "y" for vote in explanation.votes[:4])
+    assert missing
+    assert ((sheet == 110).all(axis=-1)).sum() > 0.8 * missing * 190 * 190

@@ -1,0 +1,71 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Abstention of an exported retrieval model: its uncertainty from the tensors of the graph; it needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CLASS_SCORES = "class_scores"
+"""Name of the votes for each class in an exported graph, ``[Q, L or 1, C]``, Q = batch * patches."""
+
+WINNING_SHARE = "winning_share"
+"""Name of the output that `add_winning_share` adds."""
+
+
+@dataclass(frozen=True)
+class AbstentionFormat:
+    """What an exported model says of its abstention.
+
+    Attributes:
+        threshold: Uncertainty above which it abstains; None where it never does.
+        grid_size: (rows, columns) of patches.
+        patch_size: (height, width) of a patch, px.
+    """
+
+    threshold: float | None
+    grid_size: tuple[int, int]
+    patch_size: tuple[int, int]
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> AbstentionFormat:
+        """Return the format from the plain data of `to_dict`."""
+        return cls(content["threshold"], tuple(content["grid_size"]), tuple(content["patch_size"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for an exported model."""
+        return {"threshold": self.threshold, "grid_size": list(self.grid_size), "patch_size": list(self.patch_size)}
+
+    def uncertainty(self, share: np.ndarray, novelty: np.ndarray) -> np.ndarray:
+        """Return 1 - share * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
+
+        Args:
+            share: ``[Q, L or 1]``, share of the vote that the winning class of each patch's pixels has.
+            novelty: ``[B, H, W]``, 1 - similarity to the nearest labelled patch.
+        """
+        (rows, columns), (height, width) = self.grid_size, self.patch_size
+        pixels = np.broadcast_to(share, (len(share), height * width))
+        blocks = pixels.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
+        return 1.0 - blocks.reshape(-1, rows * height, columns * width) * np.maximum(1.0 - novelty, 0.0)
+
+
+def add_winning_share(model: Any) -> bool:
+    """Add the share of the winning class as an output to an OpenVINO model, and tell whether its votes were found.
+
+    The exported graph keeps the votes as a named tensor inside, since anomalib's inferencer takes known outputs only.
+    """
+    import openvino.opset13 as ops
+
+    ports = [port for node in model.get_ordered_ops() for port in node.outputs() if CLASS_SCORES in port.get_names()]
+    if not ports:
+        return False
+    last = ops.constant(np.array([-1], dtype=np.int64))
+    total = ops.maximum(ops.reduce_sum(ports[0], last, keep_dims=False), ops.constant(np.float32(1e-9)))
+    share = ops.divide(ops.reduce_max(ports[0], last, keep_dims=False), total)
+    share.output(0).set_names({WINNING_SHARE})
+    model.add_outputs([share.output(0)])
+    return True

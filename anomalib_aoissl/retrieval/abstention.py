@@ -1,0 +1,169 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""When retrieval does not know: the uncertainty of a pixel, and the threshold above which the model abstains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.risk_coverage import BINS, histogram, threshold_of
+
+from .memory_bank import MemoryBank
+
+if TYPE_CHECKING:
+    from .torch_model import RetrievalModel
+
+_CHUNK = 1024  # bank rows that are asked at once in the calibration
+
+
+def check_abstain(share: float | None) -> None:
+    """Refuse a share of pixels that is none.
+
+    Raises:
+        ValueError: If it lies outside of (0, 1).
+    """
+    if share is not None and not 0 < share < 1:
+        msg = (
+            f"abstain={share} must lie in (0, 1): the share of validation pixels for which the model may say that it "
+            "does not know, such as 0.05; null for a class for every pixel."
+        )
+        raise ValueError(msg)
+
+
+def winning_share(scores: torch.Tensor) -> torch.Tensor:
+    """Return the share of the vote that the winning class has, ``[...]`` in [0, 1], of scores ``[..., C]``.
+
+    Where no neighbour is labelled at a pixel, nothing was voted and the share is 0.
+    """
+    return scores.amax(dim=-1) / scores.sum(dim=-1).clamp(min=1e-9)
+
+
+def uncertainty_of(share: torch.Tensor, novelty: torch.Tensor) -> torch.Tensor:
+    """Return 1 - share * similarity, in [0, 1]: large where the vote is split, or where nothing alike was labelled.
+
+    Args:
+        share: Share of the vote that the winning class has, in [0, 1].
+        novelty: 1 - cosine similarity to the nearest labelled patch, of the same shape; similarities below 0 are 0.
+    """
+    return 1.0 - share * (1.0 - novelty).clamp(min=0.0)
+
+
+class Abstention(nn.Module):
+    """The calibration of a model: a histogram of uncertainties, from which the threshold for any share follows.
+
+    Args:
+        share: Share of the calibration's pixels that may be abstained from; None for no abstention.
+
+    Raises:
+        ValueError: If the share lies outside of (0, 1).
+    """
+
+    pixels: torch.Tensor
+
+    def __init__(self, share: float | None = None) -> None:
+        super().__init__()
+        check_abstain(share)
+        self.share = share
+        self.register_buffer("pixels", torch.zeros(BINS, dtype=torch.int64))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there is a calibration."""
+        return bool(self.pixels.sum() > 0)
+
+    @property
+    def threshold(self) -> float | None:
+        """Uncertainty above which the model abstains; None where it was not asked to, or not calibrated."""
+        return threshold_of(self.pixels, self.share) if self.share is not None and self.calibrated else None
+
+    def clear(self) -> None:
+        """Forget the calibration."""
+        self.pixels.zero_()
+
+    def add(self, uncertainty: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Add pixels of any shape to the calibration, each as often as its weight says."""
+        self.pixels += histogram(uncertainty, weights).to(self.pixels)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load the calibration; a checkpoint from before there was one has none."""
+        state_dict.setdefault(f"{prefix}pixels", torch.zeros_like(self.pixels))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+class ScoredBatch(NamedTuple):
+    """What the exported graph computes: anomalib's outputs, and the votes for each class, ``[Q, L or 1, C]``."""
+
+    pred_score: torch.Tensor
+    anomaly_map: torch.Tensor
+    pred_mask: torch.Tensor
+    class_scores: torch.Tensor
+
+
+class ScoredRetrieval(nn.Module):
+    """Images ``[B, C, H, W]`` in [0, 1] to a `ScoredBatch`; what is traced for the export.
+
+    Args:
+        pre_processor: Resizes and normalises; None where images come so.
+        model: The retrieval model.
+        post_processor: `InferenceBatch` to `InferenceBatch`; None for none.
+    """
+
+    def __init__(
+        self, pre_processor: nn.Module | None, model: RetrievalModel, post_processor: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.pre_processor, self.model, self.post_processor = pre_processor, model, post_processor
+
+    def forward(self, images: torch.Tensor) -> ScoredBatch:
+        """Return the model's outputs and the votes for each class."""
+        images = self.pre_processor(images) if self.pre_processor is not None else images
+        batch, scores = self.model.answer_with_scores(self.model.embed(images))
+        batch = self.post_processor(batch) if self.post_processor is not None else batch
+        return ScoredBatch(batch.pred_score, batch.anomaly_map, batch.pred_mask, scores)
+
+
+def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
+    """Return a view of the model in whose bank no row is of these images; encoder and calibration are shared."""
+    content, names = model.bank.content(), set(images)
+    ids = torch.tensor([index for index, name in enumerate(content.image_names) if name in names], dtype=torch.int32)
+    kept = ~torch.isin(model.bank.image_ids, ids.to(model.bank.image_ids.device))
+    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
+    bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
+    view = copy.copy(model)
+    view._modules = {**model._modules, "bank": bank}
+    return view
+
+
+@torch.no_grad()
+def calibrate_on_bank(model: RetrievalModel) -> int:
+    """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
+
+    The patches of each image are asked of the rows of all other images; a row that stands for n patches counts n
+    times. With fewer than two images nothing changes.
+    """
+    bank = model.bank
+    images = [name for index, name in enumerate(bank.image_names) if bool((bank.image_ids == index).any())]
+    if len(images) < 2:
+        return len(images)
+    model.abstention.clear()
+    for name in images:
+        view = without_images(model, [name])
+        rows = (bank.image_ids == bank.image_names.index(name)).nonzero().squeeze(1)
+        for part in rows.split(_CHUNK):
+            queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
+            similarities, neighbours, weights = view.vote(queries)
+            share = winning_share(view.class_votes(weights, neighbours))  # [n, L] or [n, 1]
+            uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
+            counted = bank.labels[part] != IGNORE_INDEX
+            counts = bank.counts[part] if len(bank.counts) else torch.ones_like(part)
+            model.abstention.add(uncertainty[counted], counts[:, None].expand_as(uncertainty)[counted])
+    return len(images)

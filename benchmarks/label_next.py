@@ -1,0 +1,116 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measures whether choosing the images to label pays: mean IoU with chosen images against images drawn at random.
+
+Starts from a bank of one labelled image, adds images of the pool by each rule, and prints the mean IoU (pooled over the
+pixels of the test images, in points) with mean and deviation over the seeds; a seed draws the first image, and each
+random rule is drawn several times. Two cases of wirebond_hgcal: the pool is one module and the test another module, and
+pool and test are alternate images of all modules.
+
+    python benchmarks/label_next.py --root wirebond_hgcal
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+from collections.abc import Callable
+
+import torch
+from condensing import Embedded, embed, fill, mean_iou
+
+from anomalib_aoissl import SegmentationFolder
+from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.retrieval.label_next import choose, summarize
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
+
+POOL_DEVICE, TEST_DEVICE = "module_320MLF3TCTT0205", "module_320MLF3TCTT0212"
+
+
+def part(images: Embedded, indices: list[int]) -> Embedded:
+    """Return some of the images."""
+    return Embedded(images.embeddings[indices], images.masks[indices], [images.devices[i] for i in indices], 0.0)
+
+
+def by_rule(model: RetrievalModel, pool: Embedded, rest: list[int], count: int) -> list[int]:
+    """Return the images that `label_next.choose` names."""
+    summaries = [summarize(model, str(i), pool.embeddings[i]) for i in rest]
+    return [int(choice.name) for choice in choose(summaries, count)]
+
+
+def by_novelty(model: RetrievalModel, pool: Embedded, rest: list[int], count: int) -> list[int]:
+    """Return the images with the largest mean novelty."""
+    novelty = {i: summarize(model, str(i), pool.embeddings[i]).novelty for i in rest}
+    return sorted(rest, key=lambda i: -novelty[i])[:count]
+
+
+def compare(
+    name: str,
+    pool: Embedded,
+    test: Embedded,
+    encoder: PatchEncoder,
+    classes: tuple[str, ...],
+    options: argparse.Namespace,
+) -> None:
+    """Print the rows of one case."""
+    results: dict[str, list[float]] = {}
+
+    def score(chosen: list[int]) -> float:
+        return mean_iou(encoder, fill(encoder, part(pool, chosen), classes, 4), test, options.k)
+
+    for seed in range(options.seeds):
+        generator = torch.Generator().manual_seed(seed)
+        start = int(torch.randint(len(pool.masks), (1,), generator=generator))
+        rest = [i for i in range(len(pool.masks)) if i != start]
+        model = RetrievalModel(encoder, k=options.k, bank=fill(encoder, part(pool, [start]), classes, 4)).eval()
+        results.setdefault("one image", []).append(score([start]))
+        rules: dict[str, Callable[..., list[int]]] = {"label-next": by_rule, "most novel": by_novelty}
+        for rule, chosen in rules.items():
+            results.setdefault(rule, []).append(score([start, *chosen(model, pool, rest, options.count)]))
+        drawn = []
+        for _ in range(options.draws):
+            order = torch.randperm(len(rest), generator=generator)[: options.count].tolist()
+            drawn.append(score([start, *(rest[i] for i in order)]))
+        results.setdefault("random", []).append(statistics.mean(drawn))
+        results.setdefault("random, worst draw", []).append(min(drawn))
+        results.setdefault("random, best draw", []).append(max(drawn))
+    for rule, values in results.items():
+        each = ", ".join(f"{value:.1f}" for value in values)
+        print(
+            f"| {name} | {rule} | {statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f} | {each} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="folder of wirebond_hgcal")
+    parser.add_argument("--size", type=int, nargs=2, default=[384, 512], help="height and width, px")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER)
+    parser.add_argument("--count", type=int, default=4, help="images to add to the first")
+    parser.add_argument("--images", type=int, default=12, help="test images")
+    parser.add_argument("--k", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=5, help="random choices for each seed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    encoder = PatchEncoder(options.encoder, image_size=tuple(options.size)).eval()
+    print("| case | rule | mean IoU | seeds |\n| --- | --- | --- | --- |")
+    one = SegmentationFolder(options.root, train_devices=[POOL_DEVICE], test_devices=[TEST_DEVICE], val_ratio=0.0)
+    one.setup()
+    pool, test = embed(one.train_data, encoder, None), embed(one.test_data, encoder, options.images)
+    compare("one module", pool, test, encoder, one.class_names, options)
+    every = SegmentationFolder(options.root, test_ratio=0.0, val_ratio=0.0)
+    every.setup()
+    images = embed(every.train_data, encoder, 6 * options.images)
+    pool, test = (part(images, list(range(first, len(images.masks), 2))) for first in (0, 1))
+    test = part(test, [index * len(test.masks) // options.images for index in range(options.images)])
+    compare("all modules", pool, test, encoder, every.class_names, options)
+
+
+if __name__ == "__main__":
+    main()
