@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from anomalib_aoissl.marking import mark
+
 AGGREGATIONS = ("attention", "similarity", "majority")
 """Names of the weights that `vote_weights` knows."""
 
@@ -74,7 +76,7 @@ def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> to
     # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
     rows = weights.unsqueeze(1)  # [Q, 1, k]
     scores = [torch.bmm(rows, (labels == index).to(weights.dtype)).squeeze(1) for index in range(num_classes)]
-    return torch.stack(scores, dim=-1).argmax(dim=-1).to(torch.uint8)  # [Q, L]
+    return mark("class_scores", torch.stack(scores, dim=-1)).argmax(dim=-1).to(torch.uint8)  # [Q, L]
 
 
 def combine_averages(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

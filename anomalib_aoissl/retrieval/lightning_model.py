@@ -18,16 +18,18 @@ from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
-from .bank_file import encoder_hash, load_bank
+from .bank_file import encoder_hash
 from .bank_size import rows_of_size
+from .bank_source import load_content
 from .memory_bank import MemoryBank
+from .model_editing import BankEditingMixin
 from .torch_model import RetrievalModel
 
 DEFAULT_BANK_SIZE = 10000
 """Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
 
 
-class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
+class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation by retrieval: nothing is trained, a few labelled images fill a memory bank.
 
     A frozen vision transformer turns each patch of the labelled images into an embedding. The mask of a new image is
@@ -50,7 +52,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             cosine similarity) or "majority" (the same for all).
         labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
             classes' shares).
-        bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
+        bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
             more at boundaries and of rare classes), "kcenter" (those that are farthest from each other; slow in a
@@ -172,7 +174,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         bank.encoder_hash = encoder_hash(self.model.encoder)
         path: str | None = self.hparams["bank"]
         if path is not None:
-            bank.merge(load_bank(path, bank.encoder_hash))
+            bank.merge(load_content(path, bank.encoder_hash))
         self._is_fitted.fill_(False)
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.marking import is_marking, mark
 
 from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
 from .memory_bank import MemoryBank
@@ -98,7 +99,7 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
-        return self.answer(self.extract(images))
+        return self.answer(mark("patch_embeddings", self.extract(images)))
 
     def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
         """Return what `forward` returns, of images whose embeddings ``[B, P, D]`` `extract` gave.
@@ -128,18 +129,20 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        similarities, neighbours = match(queries, self.bank.embeddings, self.k)
+        similarities, neighbours = match(mark("queries", queries), self.bank.embeddings, self.k)
+        similarities, neighbours = mark("similarities", similarities), mark("neighbours", neighbours)
         weights = vote_weights(similarities, self.aggregation, self.temperature)
-        if len(self.bank.counts):
-            weights = weights * repetitions(self.bank.counts[neighbours], self.k)
-        return similarities, neighbours, weights
+        counts = self.bank.row_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
+        if len(counts):
+            weights = weights * repetitions(mark("neighbour_counts", counts[neighbours]), self.k)
+        return similarities, neighbours, mark("vote_weights", weights)
 
     def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
         """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""
         if self.labels == "complete":
-            return combine(weights, self.bank.labels[neighbours], self.num_classes)
+            return combine(weights, mark("neighbour_labels", self.bank.labels[neighbours]), self.num_classes)
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
-        return combine_averages(weights, shares[neighbours]).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
+        return combine_averages(weights, mark("neighbour_shares", shares[neighbours])).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
 
 
 def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
