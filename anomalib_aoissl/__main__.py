@@ -6,6 +6,8 @@
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
 registered and with 1 otherwise, be it that one was refused, that one failed,
 or that the hook is not in use.
+
+``python -m anomalib_aoissl bank ...`` describes and edits memory banks.
 """
 
 import contextlib
@@ -88,5 +90,14 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
     return "\n".join("  ".join(line) for line in cells)
 
 
+def _run(arguments: list[str]) -> int:
+    """Run the command that the arguments name, or the report where there are none."""
+    if arguments[:1] == ["bank"]:
+        from anomalib_aoissl.retrieval import bank_command
+
+        return bank_command.main(arguments[1:])
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run(sys.argv[1:]))

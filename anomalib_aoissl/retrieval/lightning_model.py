@@ -20,7 +20,7 @@ from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain
 
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
-from .bank_source import load_content
+from .checkpoint_bank import load_content
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
 from .torch_model import RetrievalModel

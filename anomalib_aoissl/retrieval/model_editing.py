@@ -16,8 +16,8 @@ from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
-from .bank_source import load_content
-from .editing import ROW_BUFFERS, BankContent
+from .checkpoint_bank import arrays_of, load_content
+from .editing import BankContent
 from .memory_bank import MemoryBank
 from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
 from .openvino_file import read_model, save_model
@@ -124,12 +124,6 @@ class BankEditingMixin(_Base):
         except NotEditableError as error:
             logger.warning("%s: the bank of this export cannot be edited. %s", path, error)
         return path
-
-
-def arrays_of(content: BankContent) -> BankArrays:
-    """Return a bank's content as numpy arrays."""
-    rows = {n: t.detach().cpu().numpy() for n, t in zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)}
-    return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
 
 
 def _halved(bank: BankArrays) -> BankArrays:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Banks out of checkpoints: what a bank file gives, from the ``.ckpt`` of a trained model."""
+"""Banks out of checkpoints and into them, and between torch and numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from .bank_file import BankFileError, load_bank
+from anomalib_aoissl.files import whole_file
+
+from .bank_arrays import BankArrays
+from .bank_storage import BankFileError
 from .editing import ROW_BUFFERS, BankContent
 
 CHECKPOINT_SUFFIX = ".ckpt"
@@ -30,6 +33,8 @@ def load_content(path: str | Path, encoder: str = "") -> BankContent:
         BankFileError: If the file is missing, damaged, has no bank, or its bank is of another encoder.
     """
     if Path(path).suffix != CHECKPOINT_SUFFIX:
+        from .bank_file import load_bank  # not above, since it loads timm, which a checkpoint alone does not need
+
         return load_bank(path, encoder)
     content = content_of(load_checkpoint(path))
     if encoder and content.encoder_hash and encoder != content.encoder_hash:
@@ -75,10 +80,28 @@ def content_of(checkpoint: dict[str, Any]) -> BankContent:
 
 
 def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:
-    """Return the checkpoint with another bank; everything else is shared with the given one."""
+    """Return the checkpoint with another bank of the same classes; everything else is shared with the given one."""
     rows = dict(zip(ROW_BUFFERS, content.rows[:-1], strict=True))
     rows["counts"] = content.rows[-1] if bool((content.rows[-1] != 1).any()) else content.rows[-1][:0]
     names = {key: list(getattr(content, key)) for key in ("class_names", "device_names", "image_names")}
     state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in rows.items()}}
     state[_NAMES] = {**names, "encoder_hash": content.encoder_hash}
     return {**checkpoint, "state_dict": state}
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def arrays_of(content: BankContent) -> BankArrays:
+    """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
+    rows = {n: t.detach().cpu().numpy() for n, t in zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)}
+    return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
+
+
+def content_from(bank: BankArrays) -> BankContent:
+    """Return numpy arrays as a bank's content."""
+    rows = tuple(torch.from_numpy(bank.rows[name].copy()) for name in (*ROW_BUFFERS, "counts"))
+    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash)
