@@ -61,7 +61,6 @@ def export_onnx(
     with torch.no_grad(), warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         traced = _Traced(module.eval())
-        traced(example)
         optimize = options.pop("optimize", True)
         program: Any = torch.onnx.export(
             traced,
@@ -69,7 +68,6 @@ def export_onnx(
             **{
                 "opset_version": _OPSET,
                 "input_names": ["input"],
-                "output_names": [*traced.outputs, *traced.marks],
                 "dynamic_shapes": (dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC),),
                 "dynamo": True,
                 "verbose": False,
@@ -77,6 +75,8 @@ def export_onnx(
                 "optimize": False,
             },
         )
+        for output, name in zip(program.model.graph.outputs, [*traced.outputs, *traced.marks], strict=True):
+            output.name = name
         with _kept(program, constants or {}):
             if optimize:
                 program.optimize()
@@ -94,8 +94,8 @@ class _Traced(nn.Module):
     """The module with its marked tensors as further outputs, through which they get their names.
 
     Attributes:
-        outputs: Names of the module's own outputs.
-        marks: Names of the marked tensors.
+        outputs: Names of the module's own outputs in the last pass.
+        marks: Names of the marked tensors in the last pass.
     """
 
     PREFIX = "module."

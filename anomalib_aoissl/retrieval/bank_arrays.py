@@ -22,6 +22,8 @@ ID_NAMES = ("device_ids", "image_ids", "positions")
 REQUIRED = ("embeddings", "labels", *ID_NAMES, "counts")
 """Arrays that every bank has; embeddings of int8 have ``scales`` beside them."""
 
+_LISTED = 10  # names that a message shows at most
+
 
 @dataclass(frozen=True)
 class BankArrays:
@@ -120,17 +122,7 @@ def removed(bank: BankArrays, *, device: str | None = None, image: str | None = 
     if device is None and image is None:
         msg = "Say what to remove: device=, image=, or both for an image of a device."
         raise ValueError(msg)
-    leaving = np.ones(len(bank), dtype=bool)
-    for kind, name, names, ids in (
-        ("device", device, bank.device_names, bank.rows["device_ids"]),
-        ("image", image, bank.image_names, bank.rows["image_ids"]),
-    ):
-        if name is None:
-            continue
-        if name not in names:
-            msg = f"The bank has no {kind} {name!r}. It has {list(names)}."
-            raise ValueError(msg)
-        leaving &= ids == names.index(name)
+    leaving = _rows_of(bank, device, image)
     if leaving.all():
         msg = "That would leave an empty bank, which gives no mask. Put other labelled images in first, or replace it."
         raise ValueError(msg)
@@ -140,6 +132,19 @@ def removed(bank: BankArrays, *, device: str | None = None, image: str | None = 
     if lost:
         logger.warning("The bank has no patch of %s any more, so no mask will show it.", lost)
     return _with_used_names(replace(bank, rows=left))
+
+
+def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
+    """Return the bank with only the rows of a device or of an image, or all where neither is given.
+
+    Raises:
+        ValueError: If the bank has no such device or image, or no row of both.
+    """
+    staying = _rows_of(bank, device, image)
+    if not staying.any():
+        msg = f"The bank has no row of the image {image!r} of the device {device!r}."
+        raise ValueError(msg)
+    return _with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
 
 
 def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
@@ -262,6 +267,23 @@ def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
             "similarities mean nothing. Use the encoder that the bank was filled with, or fill a bank again."
         )
         raise ValueError(msg)
+
+
+def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
+    """Return which rows ``[N]`` are of the device and of the image, where they are given."""
+    chosen = np.ones(len(bank), dtype=bool)
+    for kind, name, names, ids in (
+        ("device", device, bank.device_names, bank.rows["device_ids"]),
+        ("image", image, bank.image_names, bank.rows["image_ids"]),
+    ):
+        if name is None:
+            continue
+        if name not in names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            msg = f"The bank has no {kind} {name!r}. It has {list(names[:_LISTED])}{more}."
+            raise ValueError(msg)
+        chosen &= ids == names.index(name)
+    return chosen
 
 
 def _joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bank_arrays import BankArrays, described, merged, removed
+from .bank_arrays import BankArrays, described, merged, removed, selected
 from .bank_storage import BankFileError, read_bank, write_bank
 
 _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON and flags with a value
@@ -158,17 +158,19 @@ def adapt(
     return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
 
 
-def export(path: Path, output: Path) -> str:
-    """Write the bank of a checkpoint or of an exported model as a bank file, or copy a bank file's.
+def export(path: Path, output: Path, device: str | None = None, image: str | None = None) -> str:
+    """Write a bank, or the rows of one device or image, as a bank file.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         output: Bank file to write (.safetensors).
+        device: Only the rows of this device.
+        image: Only the rows of this image.
     """
     if output.suffix != _BANK:
         msg = f"{output}: a bank file's name ends with {_BANK}."
         raise ValueError(msg)
-    bank = bank_in(path)
+    bank = selected(bank_in(path), device=device, image=image)
     return f"{write_bank(bank, output)}: {_rows_of(bank)}"
 
 

@@ -56,13 +56,16 @@ class BankEditingMixin(_Base):
             )
             raise ValueError(msg)
         classes = len(self.class_names)
+        if not classes:
+            msg = "The model knows no classes yet: train it or load a checkpoint first, or call set_dataset."
+            raise ValueError(msg)
         if bool(((masks >= classes) & (masks != 255)).any()):
             msg = f"A mask has the index {int(masks[masks != 255].max())}; the classes are {list(self.class_names)}."
             raise ValueError(msg)
         resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
         bank = self._bank()
-        with torch.no_grad():
-            self.model.fill(self.pre_processor(images), resized, list(devices), list(names or [""] * len(images)))
+        seen = self.pre_processor(images) if self.pre_processor else images
+        self.model.fill(seen, resized, list(devices), list(names or [""] * len(images)))
         bank.finish()
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
@@ -102,7 +105,7 @@ class BankEditingMixin(_Base):
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
         model = self.model
-        settings = BankSettings(model.k, model.encoder.image_size, model.encoder.patch_size, model.bank.budget)
+        settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget)
         return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:

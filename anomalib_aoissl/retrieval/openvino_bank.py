@@ -127,8 +127,12 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
     _replace(tensors, "similarities", similarities)
     _rename(tensors, "neighbours", neighbours)
     _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
+    _validate(model)  # infers the new shapes, which the classes' scores are computed in
     _add_classes(tensors, len(bank.class_names))
-    _check(model, searched)
+    _validate(model)
+    if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
+        msg = "The model reads its bank in another way than by its neighbours' labels. Export it from its checkpoint."
+        raise NotEditableError(msg)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings))
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
@@ -210,9 +214,13 @@ def _add_classes(tensors: dict[str, Any], classes: int) -> None:
     if "class_scores" not in tensors:
         return
     scores = tensors["class_scores"]  # [Q, L, C]
+    known = scores.get_partial_shape()[2].get_length()
+    if classes > known and len(tensors["vote_weights"].get_partial_shape()) != 2:
+        msg = "The model weighs votes by class, so it cannot take new classes. Export a model that was trained on them."
+        raise NotEditableError(msg)
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
-    for index in range(scores.get_partial_shape()[2].get_length(), classes):
+    for index in range(known, classes):
         votes = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
         new.append(ops.transpose(ops.matmul(weights, votes, False, False), np.array([0, 2, 1])))  # [Q, L, 1]
     if new:
@@ -236,16 +244,13 @@ def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
     tensors[name] = new
 
 
-def _check(model: Any, searched: str) -> None:
-    """Refuse a graph that does not fit together any more, or still reads the bank that it was exported with."""
+def _validate(model: Any) -> None:
+    """Infer all shapes, and refuse a graph that does not fit together any more."""
     try:
         model.validate_nodes_and_infer_types()
     except RuntimeError as error:
         msg = f"The model cannot take this bank ({error}). Export the model again from its checkpoint."
         raise NotEditableError(msg) from error
-    if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
-        msg = "The model reads its bank in another way than by its neighbours' labels. Export it from its checkpoint."
-        raise NotEditableError(msg)
 
 
 # --- names and numbers ----------------------------------------------------------------------------------------------
