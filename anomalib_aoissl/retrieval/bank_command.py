@@ -17,7 +17,12 @@ from .bank_arrays import BankArrays, described, merged, removed, selected
 from .bank_storage import BankFileError, read_bank, write_bank
 
 _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON and flags with a value
-    "banks": {"type": Path, "nargs": "+", "metavar": "bank", "help": "Files of any of these kinds, of the same encoder."},
+    "banks": {
+        "type": Path,
+        "nargs": "+",
+        "metavar": "bank",
+        "help": "Files of any of these kinds, of the same encoder.",
+    },
     "class_names": {"nargs": "+", "metavar": "NAME", "help": "Names of the mask's indices, background first."},
     "new_classes": {"action": "store_true", "help": "Add classes that only the others have; not to a checkpoint."},
     "in_place": {"action": "store_true", "help": "Write over the file itself."},
@@ -197,7 +202,9 @@ def bank_in(path: Path) -> BankArrays:
         except NotEditableError as error:
             msg = f"{path}: {error}"
             raise NotEditableError(msg) from error
-    msg = f"{path}: a bank is in a bank file ({_BANK}), a checkpoint ({_CHECKPOINT}) or an exported model (.xml, .onnx)."
+    msg = (
+        f"{path}: a bank is in a bank file ({_BANK}), a checkpoint ({_CHECKPOINT}) or an exported model (.xml, .onnx)."
+    )
     raise BankFileError(msg)
 
 

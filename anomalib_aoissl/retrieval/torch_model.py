@@ -142,7 +142,8 @@ class RetrievalModel(nn.Module):
         if self.labels == "complete":
             return combine(weights, mark("neighbour_labels", self.bank.labels[neighbours]), self.num_classes)
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
-        return combine_averages(weights, mark("neighbour_shares", shares[neighbours])).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
+        classes = combine_averages(weights, mark("neighbour_shares", shares[neighbours]))  # [Q]
+        return classes.unsqueeze(1).expand(-1, self.bank.labels.shape[1])
 
 
 def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,9 @@ from anomalib_aoissl.retrieval.bank_storage import METADATA_KEY, BankFileError, 
 from anomalib_aoissl.retrieval.patches import patch_labels as torch_patch_labels
 
 
-def make_bank(seed: int, rows: int = 12, dtype: type = np.float32, classes: tuple[str, ...] = ("bg", "a", "b")) -> BankArrays:
+def make_bank(
+    seed: int, rows: int = 12, dtype: type = np.float32, classes: tuple[str, ...] = ("bg", "a", "b")
+) -> BankArrays:
     generator = np.random.default_rng(seed)
     embeddings = generator.normal(size=(rows, 8))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -57,7 +59,7 @@ def quantised(bank: BankArrays) -> BankArrays:
 
 def table(bank: BankArrays) -> list[tuple]:
     """Return each row with names in place of ids."""
-    classes = {index: name for index, name in enumerate(bank.class_names)} | {255: "ignored"}
+    classes = dict(enumerate(bank.class_names)) | {255: "ignored"}
     return [
         (
             [classes[int(value)] for value in bank.rows["labels"][row]],
@@ -77,7 +79,9 @@ def test_removing_and_selecting_row_by_row() -> None:
     assert table(removed(bank, device=device)) == [row for row in table(bank) if row[1] != device]
     assert table(removed(bank, image=image)) == [row for row in table(bank) if row[2] != image]
     assert table(selected(bank, device=device)) == [row for row in table(bank) if row[1] == device]
-    assert table(removed(bank, image=image, device=device)) == [row for row in table(bank) if row[1:3] != (device, image)]
+    assert table(removed(bank, image=image, device=device)) == [
+        row for row in table(bank) if row[1:3] != (device, image)
+    ]
     assert device not in removed(bank, device=device).device_names
     assert table(selected(bank)) == table(bank)
 
@@ -88,16 +92,20 @@ def test_merging_maps_names_row_by_row() -> None:
     assert result.class_names == ("bg", "a", "b", "c")
     assert table(result) == table(bank) + table(other)
     assert table(merged(emptied(bank), other, new_classes=True)) == table(other)
-    with pytest.raises(ValueError, match=r"\['bg', 'a', 'b'\] here, \['b', 'bg', 'c'\] in the bank to take in. \['c'\]"):
+    with pytest.raises(
+        ValueError, match=r"\['bg', 'a', 'b'\] here, \['b', 'bg', 'c'\] in the bank to take in. \['c'\]"
+    ):
         merged(bank, other)
 
 
 def test_what_cannot_be_merged(caplog: pytest.LogCaptureFixture) -> None:
     bank = make_bank(0)
-    with pytest.raises(ValueError, match="is of the encoder|are of the encoder"):
+    with pytest.raises(ValueError, match=r"are of the encoder f{12}, this model's is e{12}"):
         merged(bank, BankArrays(make_bank(1).rows, bank.class_names, ("d",) * 3, ("i",) * 3, "f" * 64))
     with pytest.raises(ValueError, match="rows of 8 and 5 dims"):
-        merged(bank, BankArrays({**bank.rows, "embeddings": np.zeros((12, 5))}, bank.class_names, ("d",) * 3, ("i",) * 3))
+        merged(
+            bank, BankArrays({**bank.rows, "embeddings": np.zeros((12, 5))}, bank.class_names, ("d",) * 3, ("i",) * 3)
+        )
     with pytest.raises(ValueError, match="do not fit into a mask of 8 bits"):
         merged(bank, make_bank(1, classes=tuple(f"c{i}" for i in range(255))), new_classes=True)
     merged(bank, bank)
@@ -108,7 +116,10 @@ def test_the_last_row_of_a_class_is_warned_of(caplog: pytest.LogCaptureFixture) 
     bank = make_bank(0)
     labels = np.where(bank.rows["device_ids"][:, None] == 2, np.uint8(2), np.uint8(0)) + np.zeros((12, 4), np.uint8)
     with caplog.at_level(logging.WARNING):
-        removed(BankArrays({**bank.rows, "labels": labels}, bank.class_names, bank.device_names, bank.image_names), device="device0-2")
+        removed(
+            BankArrays({**bank.rows, "labels": labels}, bank.class_names, bank.device_names, bank.image_names),
+            device="device0-2",
+        )
     assert "no patch of ['b'] any more" in caplog.text
 
 

@@ -32,7 +32,10 @@ openvino = pytest.importorskip("openvino")
 
 SIZE = (32, 48)
 CLASSES = ["background", "wire", "ball"]
-ENCODER = {"architecture": "vit_tiny_patch16_224", "model_args": dict(patch_size=8, embed_dim=32, depth=1, num_heads=2)}
+ENCODER = {
+    "architecture": "vit_tiny_patch16_224",
+    "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
+}
 
 
 def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **arguments: Any) -> AOISSLRetrieval:
