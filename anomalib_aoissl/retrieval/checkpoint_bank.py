@@ -97,7 +97,9 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
 
 def arrays_of(content: BankContent) -> BankArrays:
     """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
-    rows = {n: t.detach().cpu().numpy() for n, t in zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)}
+    named = zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)
+    # A buffer without entries beside rows is one that this bank does not need.
+    rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
     return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
 
 

@@ -31,7 +31,8 @@ def read_model(path: str | Path) -> Any:
             msg = f"{file}: the model does not exist. Export one: anomalib export --export_type openvino."
             raise FileNotFoundError(msg)
     try:
-        return openvino.Core().read_model(path)
+        # Not mapped from the file: the model stays whole when its files are written anew, by itself or by others.
+        return openvino.Core().read_model(path, config={"ENABLE_MMAP": False})
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         msg = f"{path}: cannot be read as a model ({reason}). Restore a copy of it and its .bin, or export it again."
