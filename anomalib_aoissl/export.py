@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,9 @@ def export_onnx(
     example = torch.rand(2, in_channels, *_EXAMPLE_SIZE, device=next(module.parameters()).device)
     with torch.no_grad(), warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-        traced = _Traced(module.eval())
+        outputs: list[str] = []
+        marks: list[str] = []
+        traced = _Traced(module.eval(), outputs, marks)
         optimize = options.pop("optimize", True)
         program: Any = torch.onnx.export(
             traced,
@@ -75,13 +77,13 @@ def export_onnx(
                 "optimize": False,
             },
         )
-        for output, name in zip(program.model.graph.outputs, [*traced.outputs, *traced.marks], strict=True):
+        for output, name in zip(program.model.graph.outputs, [*outputs, *marks], strict=True):
             output.name = name
         with _kept(program, constants or {}):
             if optimize:
                 program.optimize()
     model = program.model_proto
-    del model.graph.output[len(traced.outputs) :]  # the marked tensors keep their names inside the graph
+    del model.graph.output[len(outputs) :]  # the marked tensors keep their names inside the graph
     for axis, name in dimensions.items():
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
@@ -93,18 +95,22 @@ def export_onnx(
 class _Traced(nn.Module):
     """The module with its marked tensors as further outputs, through which they get their names.
 
-    Attributes:
-        outputs: Names of the module's own outputs in the last pass.
-        marks: Names of the marked tensors in the last pass.
+    Args:
+        module: The module.
+        outputs: Is filled with the names of the module's own outputs in each pass.
+        marks: Is filled with the names of the marked tensors.
     """
 
     PREFIX = "module."
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, outputs: list[str], marks: list[str]) -> None:
         super().__init__()
         self.module = module
-        self.outputs: list[str] = []
-        self.marks: list[str] = []
+
+        def note(present: Iterable[str], marked: Iterable[str]) -> None:
+            outputs[:], marks[:] = present, marked
+
+        self._note = note  # a function, since torch.export takes back what a pass does to attributes
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs that there are, then the marked tensors."""
@@ -112,7 +118,7 @@ class _Traced(nn.Module):
             outputs: InferenceBatch = self.module(images)
         present = {name: value for name, value in outputs._asdict().items() if value is not None}
         marked = {name: value for name, value in marks.items() if value is not None}
-        self.outputs, self.marks = list(present), list(marked)
+        self._note(present, marked)
         return *present.values(), *marked.values()
 
 
