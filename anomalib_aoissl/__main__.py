@@ -6,7 +6,8 @@
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
 registered and with 1 otherwise, be it that one was refused, that one failed,
 or that the hook is not in use. With a name after it, it runs a command:
-``explain`` or ``label-next``; ``--help`` lists their arguments.
+``explain``, ``label-next`` or ``bank``, which describes and edits memory banks;
+``--help`` lists their arguments.
 """
 
 import contextlib
@@ -89,9 +90,18 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
     return "\n".join("  ".join(line) for line in cells)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
+def _run(arguments: list[str]) -> int:
+    """Run the command that the arguments name, or the report where there are none."""
+    if arguments[:1] == ["bank"]:
+        from anomalib_aoissl.retrieval import bank_command
+
+        return bank_command.main(arguments[1:])
+    if arguments:
         from anomalib_aoissl.commands import dispatch
 
-        sys.exit(dispatch(sys.argv[1:]))
-    sys.exit(main())
+        return dispatch(arguments)
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(_run(sys.argv[1:]))

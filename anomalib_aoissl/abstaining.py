@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-CLASS_SCORES = "class_scores"
-"""Name of the votes for each class in an exported graph, ``[Q, L or 1, C]``, Q = batch * patches."""
+SCORES = ("mean_shares", "class_scores")
+"""Names of the votes for each class in a graph, ``[Q, L or 1, C]``, Q = batch * patches; the first that it has.
+
+Where a query has several patch grids, their scores have a mean, which decides.
+"""
 
 WINNING_SHARE = "winning_share"
 """Name of the output that `add_winning_share` adds."""
@@ -60,7 +63,8 @@ def add_winning_share(model: Any) -> bool:
     """
     import openvino.opset13 as ops
 
-    ports = [port for node in model.get_ordered_ops() for port in node.outputs() if CLASS_SCORES in port.get_names()]
+    names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    ports = [names[name] for name in SCORES if name in names]
     if not ports:
         return False
     last = ops.constant(np.array([-1], dtype=np.int64))

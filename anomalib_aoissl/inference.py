@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
 from .data.file_format import FileFormat
 from .data.reading import pack_channels
 from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
+from .retrieval.openvino_bank import read_metadata
+from .retrieval.openvino_editing import OpenVINOBankMixin
+from .retrieval.openvino_file import read_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-METADATA_PATH = ["framework", "aoissl"]
-"""Where an IR's runtime information holds class names and file format."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,11 @@ class Segmentation:
         write_class_index_png(path, self.class_map, len(self.class_names))
 
 
-class SegmentationOpenVINOInferencer:
+class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     """Runs an exported model (``.xml`` or ``.onnx``) with OpenVINO, from files or arrays to `Segmentation`.
+
+    The memory bank of an exported AOISSLRetrieval is edited here too: `bank`, `adapt`, `remove`, `extend_bank`,
+    `replace_bank`, and `save` for the edited model.
 
     Args:
         path: The IR's ``.xml`` or an ``.onnx`` file.
@@ -93,26 +95,33 @@ class SegmentationOpenVINOInferencer:
     """
 
     def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
-            raise ImportError(msg) from error
-        path = Path(path)
-        if not path.is_file():
-            msg = f"{path}: the model does not exist. Export one: anomalib export --export_type openvino."
-            raise FileNotFoundError(msg)
-        core = openvino.Core()
-        model = core.read_model(path)
-        metadata = _metadata(model, path)
+        model = read_model(path)
+        metadata = read_metadata(model)
+        if not metadata:
+            msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
+            raise ValueError(msg)
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
-        self._abstention = _abstention(metadata, model)
+        self._abstention = _abstention(metadata)
         self.threshold = self._abstention.threshold if self._abstention is not None else None
-        self._compiled = core.compile_model(
-            model, device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config
-        )
+        self._target = device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config
+        self._use(model)
+
+    def _compile(self, model: Any) -> Any:
+        """Return the model compiled for the inferencer's device."""
+        import openvino
+
+        return openvino.Core().compile_model(model, *self._target)
+
+    def _use(self, model: Any) -> None:
+        """Answer with this model from now on."""
+        asked = model
+        if self._abstention is not None:
+            asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
+            if not add_winning_share(asked):
+                self._abstention, self.threshold = None, None
+        self._compiled, self._model = self._compile(asked), model
 
     def predict(self, image: str | Path | np.ndarray) -> Segmentation:
         """Return the segmentation of one image.
@@ -126,8 +135,7 @@ class SegmentationOpenVINOInferencer:
             TypeError: If the array is of another type.
             ValueError: If its shape is another, or its channels do not fit the model.
         """
-        planes = self.file_format.read(image) if isinstance(image, str | Path) else _planes(image)
-        return next(self._segment(planes[np.newaxis]))
+        return next(self._segment(self._read(image)[np.newaxis]))
 
     def predict_batch(self, images: Sequence[str | Path | np.ndarray]) -> list[Segmentation]:
         """Return the segmentation of each image; all must have one size.
@@ -135,18 +143,23 @@ class SegmentationOpenVINOInferencer:
         Raises:
             ValueError: If the sizes differ, and as `predict`.
         """
-        planes = [self.file_format.read(i) if isinstance(i, str | Path) else _planes(i) for i in images]
+        planes = [self._read(image) for image in images]
         sizes = {plane.shape for plane in planes}
         if len(sizes) != 1:
             msg = f"A batch needs images of one size and channel count, got {sorted(sizes)}."
             raise ValueError(msg)
         return list(self._segment(np.stack(planes)))
 
+    def _read(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
+        planes = self.file_format.read(image) if isinstance(image, str | Path) else _planes(image)
+        if len(planes) != self.in_channels:
+            msg = f"The model takes {self.in_channels} planes, the image has {len(planes)}."
+            raise ValueError(msg)
+        return planes
+
     def _segment(self, images: np.ndarray) -> Iterator[Segmentation]:
         """Yield the segmentation of each of the images ``[B, C, H, W]``."""
-        if images.shape[1] != self.in_channels:
-            msg = f"The model takes {self.in_channels} planes, the image has {images.shape[1]}."
-            raise ValueError(msg)
         outputs = self._compiled(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
         doubts: Any = [None] * len(images)
@@ -170,18 +183,10 @@ class SegmentationOpenVINOInferencer:
         return resize_mask((uncertainty > self.threshold).astype(np.uint8), size).astype(bool)
 
 
-def _metadata(model: Any, path: Path) -> dict[str, Any]:
-    """Return the plain data that the export put into the model."""
-    if not model.has_rt_info(METADATA_PATH):
-        msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
-        raise ValueError(msg)
-    return json.loads(model.get_rt_info(METADATA_PATH).astype(str))
-
-
-def _abstention(metadata: dict[str, Any], model: Any) -> AbstentionFormat | None:
-    """Return how the model abstains, after its votes were made an output; None where it cannot."""
+def _abstention(metadata: dict[str, Any]) -> AbstentionFormat | None:
+    """Return how the model abstains; None where it cannot."""
     content = metadata.get("abstention")
-    return AbstentionFormat.from_dict(content) if content is not None and add_winning_share(model) else None
+    return None if content is None else AbstentionFormat.from_dict(content)
 
 
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -52,9 +52,6 @@ class SegmentationModuleMixin(_Base):
     ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
 
-    INTERNAL_OUTPUTS: ClassVar[tuple[str, ...]] = ()
-    """Outputs of `exported` that the exported graph keeps as named tensors inside, not as outputs."""
-
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
@@ -330,12 +327,7 @@ class SegmentationModuleMixin(_Base):
         """
         del input_size
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        kwargs.setdefault("internal", self.INTERNAL_OUTPUTS)
-        return export_onnx(self.exported(), path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
-
-    def exported(self) -> nn.Module:
-        """Return the module that is traced for the export."""
-        return self
+        return export_onnx(self, path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
 
 
 def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -97,38 +97,6 @@ class Abstention(nn.Module):
         """Load the calibration; a checkpoint from before there was one has none."""
         state_dict.setdefault(f"{prefix}pixels", torch.zeros_like(self.pixels))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-
-class ScoredBatch(NamedTuple):
-    """What the exported graph computes: anomalib's outputs, and the votes for each class, ``[Q, L or 1, C]``."""
-
-    pred_score: torch.Tensor
-    anomaly_map: torch.Tensor
-    pred_mask: torch.Tensor
-    class_scores: torch.Tensor
-
-
-class ScoredRetrieval(nn.Module):
-    """Images ``[B, C, H, W]`` in [0, 1] to a `ScoredBatch`; what is traced for the export.
-
-    Args:
-        pre_processor: Resizes and normalises; None where images come so.
-        model: The retrieval model.
-        post_processor: `InferenceBatch` to `InferenceBatch`; None for none.
-    """
-
-    def __init__(
-        self, pre_processor: nn.Module | None, model: RetrievalModel, post_processor: nn.Module | None
-    ) -> None:
-        super().__init__()
-        self.pre_processor, self.model, self.post_processor = pre_processor, model, post_processor
-
-    def forward(self, images: torch.Tensor) -> ScoredBatch:
-        """Return the model's outputs and the votes for each class."""
-        images = self.pre_processor(images) if self.pre_processor is not None else images
-        batch, scores = self.model.answer_with_scores(self.model.embed(images))
-        batch = self.post_processor(batch) if self.post_processor is not None else batch
-        return ScoredBatch(batch.pred_score, batch.anomaly_map, batch.pred_mask, scores)
 
 
 def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:

@@ -17,19 +17,15 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.files import whole_file
 
+from .bank_storage import METADATA_KEY, BankFileError
 from .editing import ROW_BUFFERS, BankContent
 
-METADATA_KEY = "anomalib_aoissl_bank"
-"""Key of the names and the version in the file's metadata."""
+__all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_bank"]
 
 VERSION = 1
 """Version of the file's form; a reader refuses others."""
 
 _NAMES = (*ROW_BUFFERS, "counts")
-
-
-class BankFileError(ValueError):
-    """A bank file that cannot be used; the message names the file and what to do."""
 
 
 def encoder_hash(encoder: PatchEncoder, options: Mapping[str, Any] | None = None) -> str:

@@ -16,18 +16,20 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
-from anomalib_aoissl.abstaining import CLASS_SCORES, AbstentionFormat
+from anomalib_aoissl.abstaining import AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
-from .abstention import ScoredRetrieval, calibrate_on_bank
+from .abstention import calibrate_on_bank
 from .aggregation import check_class_names, plain_rules
-from .bank_file import encoder_hash, load_bank
+from .bank_file import encoder_hash
 from .bank_size import rows_of_size
+from .checkpoint_bank import load_content
 from .memory_bank import MemoryBank
+from .model_editing import BankEditingMixin
 from .torch_model import RetrievalModel
 from .units import unit_size
 
@@ -37,7 +39,7 @@ DEFAULT_BANK_SIZE = 10000
 """Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
 
 
-class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
+class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation by retrieval: nothing is trained, a few labelled images fill a memory bank.
 
     A frozen vision transformer turns each patch of the labelled images into an embedding. The mask of a new image is
@@ -73,7 +75,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             the cost.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
             taken out of all embeddings; 0 for none.
-        bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
+        bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
             more at boundaries and of rare classes), "kcenter" (those that are farthest from each other; slow in a
@@ -126,7 +128,6 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
 
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
-    INTERNAL_OUTPUTS = (CLASS_SCORES,)
 
     def __init__(
         self,
@@ -239,7 +240,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         bank.encoder_hash = encoder_hash(self.model.encoder, self.model.embedding_options)
         path: str | None = self.hparams["bank"]
         if path is not None:
-            bank.merge(load_bank(path, bank.encoder_hash))
+            bank.merge(load_content(path, bank.encoder_hash))
         self._is_fitted.fill_(False)
         self.model.abstention.clear()
 
@@ -266,10 +267,6 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             raise RuntimeError(msg)
 
     # --- export ------------------------------------------------------------------------------------------------------
-
-    def exported(self) -> nn.Module:
-        """Return the module that is traced for the export: it gives the votes for each class too."""
-        return ScoredRetrieval(self.pre_processor, self.model, self.post_processor)
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: also the threshold, and how patches make an image."""

@@ -196,8 +196,11 @@ class MemoryBank(DynamicBufferMixin):
 
     def _rows(self) -> tuple[torch.Tensor, ...]:
         """Return the tensors of `ROW_BUFFERS`, and the counts, of ones where the bank is not condensed."""
-        counts = self.counts if len(self.counts) else torch.ones_like(self.device_ids)
-        return (*(getattr(self, name) for name in ROW_BUFFERS), counts)
+        return (*(getattr(self, name) for name in ROW_BUFFERS), self.row_counts())
+
+    def row_counts(self) -> torch.Tensor:
+        """Return the patches ``[N]`` that each row stands for, of ones where the bank is not condensed."""
+        return self.counts if len(self.counts) else torch.ones_like(self.device_ids)
 
     def _take_rows(self, rows: tuple[torch.Tensor, ...]) -> None:
         """Take tensors as `_rows` gives them in place of the present ones."""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.marking import is_marking, mark
 
 from .abstention import Abstention, uncertainty_of, winning_share
 from .aggregation import (
@@ -175,7 +176,8 @@ class RetrievalModel(nn.Module):
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Return the embeddings ``[S * B, P, D]`` of the crops of images ``[B, C, H, W]`` on the S grids of a query."""
-        return self.extract(shifted_images(images, shift_offsets(self.query_shifts, self.patch_size)))
+        crops = shifted_images(images, shift_offsets(self.query_shifts, self.patch_size))
+        return mark("patch_embeddings", self.extract(crops))
 
     def answer(self, embeddings: torch.Tensor) -> InferenceBatch:
         """Return what `forward` returns, of embeddings ``[S * B, P, D]`` that `extract` gave of the crops on S grids.
@@ -226,16 +228,18 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        similarities, neighbours = match(queries, self.bank.embeddings, self.k)
+        similarities, neighbours = match(mark("queries", queries), self.bank.embeddings, self.k)
+        similarities, neighbours = mark("similarities", similarities), mark("neighbours", neighbours)
         temperatures = class_values(self.class_temperatures, self.bank.class_names, self.temperature)
         if temperatures is None:
             weights = vote_weights(similarities, self.aggregation, self.temperature)
         else:
             weights = class_weights(similarities, temperatures)
-        if len(self.bank.counts):
-            times = repetitions(self.bank.counts[neighbours], self.k)  # [Q, k]
+        counts = self.bank.row_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
+        if len(counts):
+            times = repetitions(mark("neighbour_counts", counts[neighbours]), self.k)  # [Q, k]
             weights = weights * (times if weights.ndim == 2 else times.unsqueeze(-1))
-        return similarities, neighbours, weights
+        return similarities, neighbours, mark("vote_weights", weights)
 
     def class_votes(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
         """Return the votes for each class from the weights and rows of the neighbours, as `vote` returned them.
@@ -243,9 +247,10 @@ class RetrievalModel(nn.Module):
         ``[Q, L, C]`` for each pixel of a patch; ``[Q, 1, C]`` where patches have the classes of their averages.
         """
         if self.labels == "complete":
-            return class_votes(weights, self.bank.labels[neighbours], self.num_classes)
-        shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
-        return average_votes(weights, shares[neighbours]).unsqueeze(1)
+            labels = mark("neighbour_labels", self.bank.labels[neighbours])
+            return mark("class_scores", class_votes(weights, labels, self.num_classes))
+        shares = mark("neighbour_shares", class_shares(self.bank.labels, self.num_classes)[neighbours])  # [Q, k, C]
+        return mark("class_scores", average_votes(weights, shares).unsqueeze(1))
 
     def _mean_shares(self, votes: torch.Tensor) -> torch.Tensor:
         """Return each class's mean share of the votes ``[B * P, L, C]`` over the grids, of votes ``[S * B * P, L, C]``.
@@ -259,7 +264,7 @@ class RetrievalModel(nn.Module):
         grids = maps.unflatten(0, (-1, votes.shape[-1]))  # [S * B, C, H, W]
         means = mean_over_grids(grids, shift_offsets(self.query_shifts, patch))  # [B, C, H, W]
         blocks = means.unflatten(2, (rows, patch[0])).unflatten(4, (columns, patch[1]))  # [B, C, rows, h, columns, w]
-        return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+        return mark("mean_shares", blocks.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2))
 
     @property
     def _thresholds(self) -> list[float] | None:

@@ -1,0 +1,302 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A memory bank as numpy arrays, edited by pure functions; what exported models and commands use, without torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+
+logger = logging.getLogger(__name__)
+
+ID_NAMES = ("device_ids", "image_ids", "positions")
+"""Rows' origin, each ``[N]`` int32."""
+
+REQUIRED = ("embeddings", "labels", *ID_NAMES, "counts")
+"""Arrays that every bank has; embeddings of int8 have ``scales`` beside them."""
+
+_LISTED = 10  # names that a message shows at most
+
+
+@dataclass(frozen=True)
+class BankArrays:
+    """Rows and names of a bank; N rows, D dims, L = patch height * patch width labels a row.
+
+    Attributes:
+        rows: Arrays by name, each with N entries: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]``
+            uint8 (255 = ignore), ``device_ids``, ``image_ids``, ``positions`` and ``counts`` ``[N]`` int32, and
+            ``scales`` where the embeddings are int8 times a scale.
+        class_names: Names of the classes in the order of their indices.
+        device_names: Names that the device ids index.
+        image_names: Names that the image ids index.
+        encoder_hash: Of the encoder of the embeddings; empty where it is not known.
+        extra: Whatever else a file says of its bank; kept as it is.
+    """
+
+    rows: Mapping[str, np.ndarray]
+    class_names: tuple[str, ...] = ()
+    device_names: tuple[str, ...] = ()
+    image_names: tuple[str, ...] = ()
+    encoder_hash: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows["labels"])
+
+
+def float_embeddings(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the embeddings ``[N, D]`` as float32, whatever they are stored in."""
+    embeddings = rows["embeddings"].astype(np.float32)
+    return embeddings * rows["scales"].astype(np.float32).reshape(-1, 1) if "scales" in rows else embeddings
+
+
+def stored_rows(rows: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows with their embeddings stored as those of another bank are.
+
+    Int8 values are round(127 * x / max|x|) with the scale max|x| / 127 of the row.
+    """
+    stored = {name: rows[name].astype(like[name].dtype) for name in REQUIRED if name != "embeddings"}
+    embeddings = float_embeddings(rows)
+    if "scales" not in like:
+        return {"embeddings": embeddings.astype(like["embeddings"].dtype), **stored}
+    if "scales" in rows and rows["embeddings"].dtype == like["embeddings"].dtype:
+        return {"embeddings": rows["embeddings"], **stored, "scales": rows["scales"].astype(like["scales"].dtype)}
+    scales = (np.abs(embeddings).max(axis=1, initial=1e-12) / 127).astype(like["scales"].dtype)
+    values = np.round(embeddings / scales.astype(np.float32)[:, None]).clip(-127, 127).astype(np.int8)
+    return {"embeddings": values, **stored, "scales": scales.reshape(-1, *like["scales"].shape[1:])}
+
+
+def patch_labels(mask: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
+    """Return the labels ``[P, L]`` of each patch of a mask ``[H, W]``; patches and pixels in row-major order."""
+    rows, columns = mask.shape[0] // patch_size[0], mask.shape[1] // patch_size[1]
+    blocks = mask.reshape(rows, patch_size[0], columns, patch_size[1])
+    return blocks.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+
+
+def labelled_image(
+    embeddings: np.ndarray, labels: np.ndarray, *, device: str, image: str, class_names: Sequence[str]
+) -> BankArrays:
+    """Return the bank of one labelled image; patches that are ignored as a whole are left out.
+
+    Args:
+        embeddings: ``[P, D]``, patches in row-major order; brought to unit length.
+        labels: ``[P, L]`` uint8 class indices of their pixels.
+        device: The image's device.
+        image: Its name.
+        class_names: Names of the classes in the order of their indices.
+
+    Raises:
+        ValueError: If every pixel is ignored.
+    """
+    used = np.flatnonzero((labels != IGNORE_INDEX).any(axis=1))
+    if not len(used):
+        msg = f"{image}: every pixel of the mask is ignored ({IGNORE_INDEX}), so there is nothing to learn from it."
+        raise ValueError(msg)
+    vectors = embeddings[used].astype(np.float32)
+    rows = {
+        "embeddings": vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12),
+        "labels": labels[used].astype(np.uint8),
+        "device_ids": np.zeros(len(used), np.int32),
+        "image_ids": np.zeros(len(used), np.int32),
+        "positions": used.astype(np.int32),
+        "counts": np.ones(len(used), np.int32),
+    }
+    return BankArrays(rows, tuple(class_names), (device,), (image,))
+
+
+def removed(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
+    """Return the bank without the rows of a device or of an image; of an image of a device where both are given.
+
+    A class whose last row goes is warned of. Names without rows go too.
+
+    Raises:
+        ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+    """
+    if device is None and image is None:
+        msg = "Say what to remove: device=, image=, or both for an image of a device."
+        raise ValueError(msg)
+    leaving = _rows_of(bank, device, image)
+    if leaving.all():
+        msg = "That would leave an empty bank, which gives no mask. Put other labelled images in first, or replace it."
+        raise ValueError(msg)
+    left = {name: array[~leaving] for name, array in bank.rows.items()}
+    before, after = (set(np.unique(labels).tolist()) for labels in (bank.rows["labels"], left["labels"]))
+    lost = [name for index, name in enumerate(bank.class_names) if index in before - after]
+    if lost:
+        logger.warning("The bank has no patch of %s any more, so no mask will show it.", lost)
+    return _with_used_names(replace(bank, rows=left))
+
+
+def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
+    """Return the bank with only the rows of a device or of an image, or all where neither is given.
+
+    Raises:
+        ValueError: If the bank has no such device or image, or no row of both.
+    """
+    staying = _rows_of(bank, device, image)
+    if not staying.any():
+        msg = f"The bank has no row of the image {image!r} of the device {device!r}."
+        raise ValueError(msg)
+    return _with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
+
+
+def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
+    """Return the bank with the rows of another after its own; classes are mapped by name.
+
+    The indices of the bank's own classes stay. The other's embeddings are stored as the bank's are.
+
+    Args:
+        bank: The bank; it may have no rows.
+        other: The bank to take in.
+        new_classes: Put classes that only the other one has after those of the bank, in place of refusing them.
+
+    Raises:
+        ValueError: If the other bank has classes that this one has not, or its rows are of another encoder.
+    """
+    check_same_encoder(bank, other)
+    classes = bank.class_names or other.class_names
+    unknown = [name for name in other.class_names if name not in classes]
+    if unknown and not new_classes:
+        msg = (
+            f"The banks have other classes: {list(classes)} here, {list(other.class_names)} in the bank to take in. "
+            f"{unknown} cannot be mapped by name. Correct the names, or pass new_classes=True to add them."
+        )
+        raise ValueError(msg)
+    classes = (*classes, *unknown)
+    if len(classes) > IGNORE_INDEX:
+        msg = f"{len(classes)} classes do not fit into a mask of 8 bits; {IGNORE_INDEX} is its ignored value."
+        raise ValueError(msg)
+    twice = sorted(set(bank.image_names) & set(other.image_names))
+    if twice:
+        logger.warning("Both banks have patches of %d images, which vote twice now, such as %s.", len(twice), twice[0])
+    device_names, devices = _joint_names(bank.device_names, other.device_names)
+    image_names, images = _joint_names(bank.image_names, other.image_names)
+    rows = dict(stored_rows(other.rows, bank.rows))
+    rows["device_ids"], rows["image_ids"] = devices[rows["device_ids"]], images[rows["image_ids"]]
+    table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
+    table[: len(other.class_names)] = [classes.index(name) for name in other.class_names]
+    rows["labels"] = table[rows["labels"]]
+    return replace(
+        bank,
+        rows={name: np.concatenate([array, rows[name]]) for name, array in bank.rows.items()},
+        class_names=classes,
+        device_names=device_names,
+        image_names=image_names,
+        encoder_hash=bank.encoder_hash or other.encoder_hash,
+    )
+
+
+def emptied(bank: BankArrays) -> BankArrays:
+    """Return the bank without rows; its classes and its encoder stay."""
+    rows = {name: array[:0] for name, array in bank.rows.items()}
+    return replace(bank, rows=rows, device_names=(), image_names=())
+
+
+def described(bank: BankArrays) -> dict[str, Any]:
+    """Return rows, patches, megabytes and encoder of a bank, and its rows or pixels of each device, image and class.
+
+    ``rows_of_class`` counts a row in each class that it shows.
+    """
+    labels, counts = bank.rows["labels"], bank.rows["counts"]
+    pixels = np.bincount(labels.reshape(-1), minlength=IGNORE_INDEX + 1)
+    of = {
+        kind: np.bincount(bank.rows[ids], minlength=len(names)).tolist()
+        for kind, ids, names in (("device", "device_ids", bank.device_names), ("image", "image_ids", bank.image_names))
+    }
+    stored = [array for name, array in bank.rows.items() if name != "counts" or bool((counts != 1).any())]
+    return {
+        "rows": len(bank),
+        "patches": int(counts.sum()),
+        "images": len(bank.image_names),
+        "megabytes": sum(array.nbytes for array in stored) / 1e6,
+        "rows_of_device": dict(zip(bank.device_names, of["device"], strict=True)),
+        "rows_of_image": dict(zip(bank.image_names, of["image"], strict=True)),
+        "rows_of_class": {n: int((labels == i).any(axis=1).sum()) for i, n in enumerate(bank.class_names)},
+        "pixels_of_class": {name: int(pixels[index]) for index, name in enumerate(bank.class_names)},
+        "encoder_hash": bank.encoder_hash,
+    }
+
+
+def damage(bank: BankArrays) -> str:
+    """Return what does not fit together in a bank; empty where everything does."""
+    missing = [name for name in REQUIRED if name not in bank.rows]
+    if missing:
+        return f"{missing} missing"
+    rows = bank.rows
+    lengths = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
+    if len(set(lengths.values())) != 1 or rows["embeddings"].ndim != 2 or rows["labels"].ndim != 2:
+        return f"rows of {lengths}"
+    if rows["embeddings"].dtype == np.int8 and "scales" not in rows:
+        return "embeddings of int8 without scales"
+    if not all(np.isfinite(rows[name]).all() for name in ("embeddings", "scales") if name in rows):
+        return "embeddings that are not finite"
+    for name, limit, values in (
+        ("labels", len(bank.class_names), rows["labels"][rows["labels"] != IGNORE_INDEX]),
+        ("device_ids", len(bank.device_names), rows["device_ids"]),
+        ("image_ids", len(bank.image_names), rows["image_ids"]),
+    ):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
+            return f"{name} up to {int(values.max())}, but {limit} names"
+    return ""
+
+
+def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
+    """Refuse rows of another shape, and rows that are known to be of another encoder.
+
+    Raises:
+        ValueError: If they are.
+    """
+    shapes = [(b.rows["embeddings"].shape[1], b.rows["labels"].shape[1]) for b in (bank, other)]
+    if shapes[0] != shapes[1]:
+        msg = (
+            f"The banks have rows of {shapes[0][0]} and {shapes[1][0]} dims, and {shapes[0][1]} and {shapes[1][1]} "
+            "labels: they are of different encoders. Fill a bank from the images again."
+        )
+        raise ValueError(msg)
+    hashes = bank.encoder_hash, other.encoder_hash
+    if all(hashes) and hashes[0] != hashes[1]:
+        msg = (
+            f"The bank's embeddings are of the encoder {hashes[1][:12]}, this model's is {hashes[0][:12]}, so their "
+            "similarities mean nothing. Use the encoder that the bank was filled with, or fill a bank again."
+        )
+        raise ValueError(msg)
+
+
+def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
+    """Return which rows ``[N]`` are of the device and of the image, where they are given."""
+    chosen = np.ones(len(bank), dtype=bool)
+    for kind, name, names, ids in (
+        ("device", device, bank.device_names, bank.rows["device_ids"]),
+        ("image", image, bank.image_names, bank.rows["image_ids"]),
+    ):
+        if name is None:
+            continue
+        if name not in names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            msg = f"The bank has no {kind} {name!r}. It has {list(names[:_LISTED])}{more}."
+            raise ValueError(msg)
+        chosen &= ids == names.index(name)
+    return chosen
+
+
+def _joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return our names with theirs that are new after them, and for each of theirs its index in the result."""
+    index = {name: position for position, name in enumerate(dict.fromkeys([*ours, *theirs]))}
+    return tuple(index), np.array([index[name] for name in theirs], dtype=np.int32)
+
+
+def _with_used_names(bank: BankArrays) -> BankArrays:
+    """Return the bank with the names that have rows, and ids that index them."""
+    rows, names = dict(bank.rows), []
+    for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
+        used, inverse = np.unique(rows[ids], return_inverse=True)
+        rows[ids] = inverse.reshape(-1).astype(np.int32)
+        names.append(tuple(old[index] for index in used.tolist()))
+    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])

@@ -1,0 +1,83 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bank files read and written as numpy arrays, without torch; the same files as those of `bank_file`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.files import whole_file
+
+from .bank_arrays import BankArrays, damage
+
+METADATA_KEY = "anomalib_aoissl_bank"
+"""Key of the names and the version in the file's metadata."""
+
+VERSIONS = (1, 2)
+"""Versions of the file's form that are read: 2 may have int8 embeddings with scales."""
+
+_NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
+
+
+class BankFileError(ValueError):
+    """A file whose bank cannot be used; the message names the file and what to do."""
+
+
+def read_bank(path: str | Path) -> BankArrays:
+    """Return the bank in a bank file.
+
+    Raises:
+        BankFileError: If the file is missing, damaged, of another version, or no bank file.
+    """
+    rows, description = _read(Path(path))
+    if description.get("version") not in VERSIONS:
+        msg = (
+            f"{path}: is a bank file of version {description.get('version')}, this package reads the versions "
+            f"{list(VERSIONS)}. Install the package that wrote it, or fill a bank from the images again."
+        )
+        raise BankFileError(msg)
+    missing = [name for name in _NAMES if name not in description]
+    extra = {key: value for key, value in description.items() if key not in _NAMES}
+    bank = BankArrays(rows, *(tuple(description.get(n, ())) for n in _NAMES[:3]), description.get(_NAMES[3], ""), extra)
+    problem = f"{missing} missing" if missing else damage(bank)
+    if problem:
+        msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."
+        raise BankFileError(msg)
+    return bank
+
+
+def write_bank(bank: BankArrays, path: str | Path) -> Path:
+    """Write a bank file, whole or not at all, and return the path."""
+    from safetensors.numpy import save_file
+
+    version = 2 if "scales" in bank.rows else 1
+    names = {name: getattr(bank, name) for name in _NAMES}
+    with whole_file(path) as temporary:
+        rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
+        save_file(rows, temporary, metadata={METADATA_KEY: json.dumps({**bank.extra, "version": version, **names})})
+    return Path(path)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the file's arrays and its description."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        msg = f"{path}: the bank file does not exist. Write one: python -m anomalib_aoissl bank export."
+        raise BankFileError(msg)
+    try:
+        with safe_open(path, framework="np") as file:
+            description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        msg = f"{path}: cannot be read as a bank file ({error}). Restore a copy, or fill it from the images again."
+        raise BankFileError(msg) from error
+    if not isinstance(description, dict):
+        msg = f"{path}: is a safetensors file, but no bank of this package. Write one with save_bank."
+        raise BankFileError(msg)
+    return rows, description

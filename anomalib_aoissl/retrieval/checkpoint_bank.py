@@ -1,0 +1,109 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Banks out of checkpoints and into them, and between torch and numpy."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomalib_aoissl.files import whole_file
+
+from .bank_arrays import BankArrays
+from .bank_storage import BankFileError
+from .editing import ROW_BUFFERS, BankContent
+
+CHECKPOINT_SUFFIX = ".ckpt"
+_PREFIX = "model.bank."
+_NAMES = f"{_PREFIX}_extra_state"
+
+
+def load_content(path: str | Path, encoder: str = "") -> BankContent:
+    """Return the bank in a bank file or, where the path ends with ``.ckpt``, in a checkpoint.
+
+    Args:
+        path: File.
+        encoder: `encoder_hash` of the encoder that it is to be used with; not checked if empty.
+
+    Raises:
+        BankFileError: If the file is missing, damaged, has no bank, or its bank is of another encoder.
+    """
+    if Path(path).suffix != CHECKPOINT_SUFFIX:
+        from .bank_file import load_bank  # not above, since it loads timm, which a checkpoint alone does not need
+
+        return load_bank(path, encoder)
+    content = content_of(load_checkpoint(path))
+    if encoder and content.encoder_hash and encoder != content.encoder_hash:
+        msg = (
+            f"{path}: the bank was filled with the encoder {content.encoder_hash[:12]}, this model's is "
+            f"{encoder[:12]}. Use that encoder (weights, image size and blocks), or fill a bank from the images again."
+        )
+        raise BankFileError(msg)
+    return content
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint that holds a bank, read without running code from the file.
+
+    Raises:
+        BankFileError: If the file is missing, damaged, or has no bank.
+    """
+    if not Path(path).is_file():
+        msg = f"{path}: the checkpoint does not exist. Train one: anomalib train --model AOISSLRetrieval."
+        raise BankFileError(msg)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        msg = f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]}). Restore a copy."
+        raise BankFileError(msg) from error
+    state = checkpoint.get("state_dict", {}) if isinstance(checkpoint, dict) else {}
+    missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
+    if missing:
+        msg = f"{path}: is no checkpoint of AOISSLRetrieval, since it has no {missing[0]}. Give one that has a bank."
+        raise BankFileError(msg)
+    return checkpoint
+
+
+def content_of(checkpoint: dict[str, Any]) -> BankContent:
+    """Return the bank of a checkpoint that `load_checkpoint` gave."""
+    state: dict[str, Any] = checkpoint["state_dict"]
+    names = state[_NAMES]
+    rows = [state[f"{_PREFIX}{name}"] for name in ROW_BUFFERS]
+    counts = state.get(f"{_PREFIX}counts", torch.empty(0))
+    counts = counts if len(counts) else torch.ones_like(rows[ROW_BUFFERS.index("device_ids")])
+    lists = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
+    return BankContent((*rows, counts), *lists, names.get("encoder_hash", ""))
+
+
+def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:
+    """Return the checkpoint with another bank of the same classes; everything else is shared with the given one."""
+    rows = dict(zip(ROW_BUFFERS, content.rows[:-1], strict=True))
+    rows["counts"] = content.rows[-1] if bool((content.rows[-1] != 1).any()) else content.rows[-1][:0]
+    names = {key: list(getattr(content, key)) for key in ("class_names", "device_names", "image_names")}
+    state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in rows.items()}}
+    state[_NAMES] = {**names, "encoder_hash": content.encoder_hash}
+    return {**checkpoint, "state_dict": state}
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def arrays_of(content: BankContent) -> BankArrays:
+    """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
+    named = zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)
+    # A buffer without entries beside rows is one that this bank does not need.
+    rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
+    return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
+
+
+def content_from(bank: BankArrays) -> BankContent:
+    """Return numpy arrays as a bank's content."""
+    rows = tuple(torch.from_numpy(bank.rows[name].copy()) for name in (*ROW_BUFFERS, "counts"))
+    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash)

@@ -1,0 +1,142 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Editing of a model's memory bank, and its export as one that stays editable; mixed into `AOISSLRetrieval`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+from .bank_arrays import BankArrays
+from .bank_file import encoder_hash
+from .checkpoint_bank import arrays_of, load_content
+from .editing import BankContent
+from .memory_bank import MemoryBank
+from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
+from .openvino_file import read_model, save_model
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.module import SegmentationModuleMixin as _Base
+else:
+    _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
+
+logger = logging.getLogger(__name__)
+
+
+class BankEditingMixin(_Base):
+    """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
+
+    model: Any
+
+    def add(
+        self, images: torch.Tensor, masks: torch.Tensor, devices: Sequence[str], names: Sequence[str] | None = None
+    ) -> None:
+        """Learn labelled images: put their patches into the bank, condensed where it has a size.
+
+        Args:
+            images: ``[B, C, H, W]`` in [0, 1], of any size.
+            masks: ``[B, H, W]`` uint8 class indices, 255 = ignore.
+            devices: Device of each image.
+            names: Name of each image, such as its path.
+
+        Raises:
+            ValueError: If sizes or numbers differ, or a mask has an index without a class.
+        """
+        if images.shape[-2:] != masks.shape[-2:] or not len(images) == len(masks) == len(devices):
+            msg = (
+                f"Images {list(images.shape)}, masks {list(masks.shape)} and {len(devices)} devices do not belong "
+                "together: give images [B, C, H, W], masks [B, H, W] and B names of devices."
+            )
+            raise ValueError(msg)
+        classes = len(self.class_names)
+        if not classes:
+            msg = "The model knows no classes yet: train it or load a checkpoint first, or call set_dataset."
+            raise ValueError(msg)
+        if bool(((masks >= classes) & (masks != 255)).any()):
+            msg = f"A mask has the index {int(masks[masks != 255].max())}; the classes are {list(self.class_names)}."
+            raise ValueError(msg)
+        resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
+        bank = self._bank()
+        seen = self.pre_processor(images) if self.pre_processor else images
+        self.model.fill(seen, resized, list(devices), list(names or [""] * len(images)))
+        bank.finish()
+
+    def remove(self, *, device: str | None = None, image: str | None = None) -> int:
+        """Take the rows of a device or an image out of the bank and return how many, as `MemoryBank.remove`."""
+        return self._bank().remove(device=device, image=image)
+
+    def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
+        """Add the rows of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
+
+        Raises:
+            ValueError: If the file cannot be used, the bank is of another encoder, or has classes that this has not.
+        """
+        own = self._bank()
+        own.merge(load_content(bank, own.encoder_hash) if isinstance(bank, str | Path) else bank)
+
+    def undo(self) -> None:
+        """Bring back what the bank held before the last edit; only that one is kept.
+
+        Raises:
+            RuntimeError: If there is nothing to bring back.
+        """
+        self._bank().undo()
+
+    def describe(self) -> dict[str, Any]:
+        """Return rows, patches, megabytes and encoder of the bank, and its rows of each device, image and class."""
+        return self._bank().describe()
+
+    def _bank(self) -> MemoryBank:
+        """Return the bank, which knows the model's classes and encoder."""
+        bank: MemoryBank = self.model.bank
+        bank.class_names = bank.class_names or list(self.class_names)
+        bank.encoder_hash = bank.encoder_hash or encoder_hash(self.model.encoder, self.model.embedding_options)
+        return bank
+
+    # --- export ------------------------------------------------------------------------------------------------------
+
+    def export_metadata(self) -> dict[str, Any]:
+        """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
+        model = self.model
+        settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget)
+        return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
+
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:
+        """Write the model as ONNX, its bank in constants of stable names, and return the path."""
+        return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
+
+    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
+        """Write the model as OpenVINO IR, its bank in constants of stable names, and return the ``.xml``'s path.
+
+        Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.
+        """
+        path: Path = super().to_openvino(*args, **kwargs)
+        bank = arrays_of(self._bank().content())
+        compression = kwargs.get("compression_type")
+        if str(getattr(compression, "value", compression)).lower() == "fp16":
+            bank = _halved(bank)
+        try:
+            save_model(with_bank(read_model(path), bank), path)
+        except NotEditableError as error:
+            logger.warning("%s: the bank of this export cannot be edited. %s", path, error)
+        return path
+
+
+def _halved(bank: BankArrays) -> BankArrays:
+    """Return the bank with embeddings of half precision where they have more."""
+    embeddings = bank.rows["embeddings"]
+    if embeddings.dtype == np.float32:
+        return BankArrays({**bank.rows, "embeddings": embeddings.astype(np.float16)}, *_names(bank))
+    return bank
+
+
+def _names(bank: BankArrays) -> tuple[Any, ...]:
+    """Return everything of a bank but its rows."""
+    return bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash, bank.extra

@@ -1,0 +1,177 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Edits of the memory bank of an exported model, and learning from labelled images, without torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.reading import read_mask
+
+from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
+from .bank_storage import read_bank, write_bank
+from .openvino_bank import bank_of, embedding_model, settings_of, with_bank
+from .openvino_file import save_model
+
+logger = logging.getLogger(__name__)
+
+
+class OpenVINOBankMixin:
+    """Edits for an inferencer that compiles a model with `_compile` and runs the one of `_use`.
+
+    An edit builds the new model beside the present one, which goes on answering until the new one is compiled and
+    stays where the edit is refused.
+    """
+
+    class_names: tuple[str, ...]
+    _model: Any
+    _compile: Callable[[Any], Any]
+    _embedder: Any = None
+
+    def _use(self, model: Any) -> None:
+        """Compile the model and answer with it from now on."""
+        raise NotImplementedError
+
+    def _read(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """Return the image as planes ``[C, H, W]``."""
+        raise NotImplementedError
+
+    @property
+    def bank(self) -> dict[str, Any]:
+        """What the bank holds: rows, patches, images, megabytes, encoder, and rows of each device, image and class.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+        """
+        return described(bank_of(self._model))
+
+    def replace_bank(self, path: str | Path, *, new_classes: bool = False) -> None:
+        """Search the bank of a bank file in place of the present one; classes are mapped by name.
+
+        Args:
+            path: Bank file (``.safetensors``) of the same encoder.
+            new_classes: Add classes that the model has not, after its own, in place of refusing them.
+
+        Raises:
+            ValueError: If the file cannot be used, is of another encoder, or has classes that the model has not.
+        """
+        self._take(merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes))
+
+    def extend_bank(self, path: str | Path, *, new_classes: bool = False) -> None:
+        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`.
+
+        All rows are kept. Condensing needs torch: a bank that outgrew its size is condensed on a workstation.
+        """
+        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes))
+
+    def remove(self, *, device: str | None = None, image: str | None = None) -> int:
+        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+
+        Raises:
+            ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+        """
+        bank = bank_of(self._model)
+        left = removed(bank, device=device, image=image)
+        self._take(left)
+        return len(bank) - len(left)
+
+    def adapt(
+        self,
+        image: str | Path | np.ndarray,
+        mask: str | Path | np.ndarray,
+        *,
+        device: str,
+        name: str | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> int:
+        """Learn one labelled image: put its patches into the bank; return how many rows that are.
+
+        Args:
+            image: File or array, as in `predict`.
+            mask: Class-index file (PNG, BMP or TIFF) or integer array ``[H, W]`` of the image's size; 255 = ignore.
+            device: Name of the device on the image.
+            name: Name of the image, by which it can be removed; its path where it is a file.
+            class_names: Names of the mask's indices where they are others than the model's. They are mapped by name,
+                and names that the model has not become new classes after its own.
+
+        Raises:
+            ValueError: If the sizes differ, an index has no name, every pixel is ignored, or the bank has an image of
+                this name already.
+        """
+        bank, settings = bank_of(self._model), settings_of(self._model)
+        names = tuple(class_names) if class_names is not None else self.class_names
+        name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+        if name in bank.image_names:
+            msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
+            raise ValueError(msg)
+        planes, labels = self._read(image), _class_indices(mask, names)
+        if planes.shape[-2:] != labels.shape:
+            msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
+            raise ValueError(msg)
+        labels = patch_labels(resize_labels(labels, settings.image_size), settings.patch_size)
+        if self._embedder is None:
+            self._embedder = self._compile(embedding_model(self._model))
+        (embeddings,) = self._embedder(np.ascontiguousarray(planes[np.newaxis])).to_tuple()
+        new = labelled_image(embeddings[0], labels, device=device, image=name, class_names=names)
+        self._take(merged(bank, replace(new, encoder_hash=bank.encoder_hash), new_classes=class_names is not None))
+        return len(new)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model with its present bank as ``.xml`` and ``.bin``, and return the path of the ``.xml``.
+
+        Raises:
+            ValueError: If the path does not end with ``.xml``.
+        """
+        return save_model(self._model, path)
+
+    def save_bank(self, path: str | Path) -> Path:
+        """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
+        return write_bank(bank_of(self._model), path)
+
+    def _take(self, bank: BankArrays) -> None:
+        """Search this bank from now on."""
+        budget = settings_of(self._model).budget
+        if budget is not None and len(bank) > budget:
+            logger.warning(
+                "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
+                "which takes longer; condense it on a workstation: --model.bank with a bank file of it.",
+                len(bank),
+                budget,
+            )
+        self._use(with_bank(self._model, bank))
+        self.class_names = bank.class_names
+
+
+def resize_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask ``[H, W]`` at (height, width) px by nearest neighbour, the same pixels as torch's "nearest"."""
+    rows, columns = (
+        np.minimum(np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(np.int64), old - 1)
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    return mask[rows[:, np.newaxis], columns]
+
+
+def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Return a mask as uint8 ``[H, W]`` whose indices all have names."""
+    if isinstance(mask, str | Path):
+        return read_mask(mask, num_classes=len(class_names))
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "ui":
+        given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        msg = f"A mask must be a path or an array [H, W] of integers (class indices), got {given}."
+        raise ValueError(msg)
+    wrong = mask[((mask < 0) | (mask >= len(class_names))) & (mask != IGNORE_INDEX)]
+    if wrong.size:
+        msg = (
+            f"The mask has the index {int(wrong[0])}, which has no name: the classes are {list(class_names)} (0.."
+            f"{len(class_names) - 1}, 255 is ignored). Mend the mask, or name its indices with class_names=."
+        )
+        raise ValueError(msg)
+    return mask.astype(np.uint8)

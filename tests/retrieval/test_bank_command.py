@@ -1,0 +1,151 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Commands on bank files and checkpoints, and the edits on the model that they rest on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.retrieval.bank_command import main
+from anomalib_aoissl.retrieval.bank_file import BankFileError, load_bank, save_bank
+from anomalib_aoissl.retrieval.checkpoint_bank import load_content
+
+CLASSES = ["background", "wire"]
+SIZE = (32, 48)
+
+
+def make_model(tiny_encoder: dict, devices: list[str], bank_size: int | None = None) -> AOISSLRetrieval:
+    """Return a model that has learnt an image of 24 patches of each device."""
+    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, bank_size=bank_size).eval()
+    model.set_dataset(CLASSES, FileFormat())
+    for device in devices:
+        generator = torch.Generator().manual_seed(sum(device.encode()))
+        masks = torch.randint(0, 2, (1, 40, 60), generator=generator).to(torch.uint8)
+        model.add(torch.rand(1, 3, 40, 60, generator=generator), masks, [device], [f"{device}.png"])
+    return model
+
+
+def saved(model: AOISSLRetrieval, path: Path) -> Path:
+    engine = Engine(default_root_dir=path.parent / "results", logger=False, accelerator="cpu")
+    engine._setup_trainer(model)
+    engine.trainer.strategy.connect(model)
+    engine.trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.fixture
+def bank(tiny_encoder: dict, tmp_path: Path) -> Path:
+    return save_bank(make_model(tiny_encoder, ["a", "b"]).model.bank.content(), tmp_path / "bank.safetensors")
+
+
+def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", str(bank), "--images", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"{bank}: 48 rows for 48 patches of 2 images, 0.01 MB, encoder {load_bank(bank).encoder_hash[:12]}" in printed
+    )
+    pixels = (load_bank(bank).rows[1] == 1).sum()
+    assert f"wire          48   {pixels:,}" in printed
+    assert printed.index("a.png    24") < printed.index("... and 1 more images; --images 0 lists all")
+
+
+def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = load_bank(bank)
+    output = tmp_path / "b.safetensors"
+    assert main(["remove", str(bank), "--device", "a", "--output", str(output)]) == 0
+    assert load_bank(output).device_names == ("b",)
+    assert torch.equal(load_bank(output).rows[0], before.rows[0][24:])
+    assert main(["export", str(bank), str(tmp_path / "a.safetensors"), "--device", "a"]) == 0
+    assert main(["merge", str(tmp_path / "a.safetensors"), str(output), "--in_place"]) == 0
+    result = load_bank(tmp_path / "a.safetensors", before.encoder_hash)
+    assert all(torch.equal(one, two) for one, two in zip(result.rows, before.rows, strict=True))
+    assert "24 rows added, 48 in all" in capsys.readouterr().out
+
+
+def test_checkpoints_are_edited_and_load_again(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
+    source = saved(make_model(tiny_encoder, ["a", "b"]), tmp_path / "model.ckpt")
+    assert main(["remove", str(source), "--image", "a.png", "--output", str(tmp_path / "less.ckpt")]) == 0
+    model = AOISSLRetrieval.load_from_checkpoint(tmp_path / "less.ckpt", weights_only=True).eval()
+    assert model.describe()["rows_of_device"] == {"b": 24}
+    expected = make_model(tiny_encoder, ["a", "b"])
+    assert expected.remove(image="a.png") == 24
+    pictures = torch.rand(1, 3, *SIZE)
+    assert torch.equal(model(pictures).pred_mask, expected(pictures).pred_mask)
+    assert len(load_content(source).rows[0]) == 48
+
+    small = saved(make_model(tiny_encoder, ["long name"], bank_size=30), tmp_path / "small.ckpt")
+    assert main(["merge", str(small), str(bank), "--output", str(tmp_path / "merged.ckpt")]) == 0
+    content = load_content(tmp_path / "merged.ckpt")
+    assert len(content.rows[0]) == 30  # condensed to the model's bank_size
+    assert int(content.rows[-1].sum()) == 72
+    assert set(content.device_names) == {"a", "b", "long name"}
+
+
+def test_a_model_edits_its_bank(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
+    model = make_model(tiny_encoder, ["a"])
+    model.merge(bank)
+    assert model.describe()["rows"] == 72
+    model.undo()
+    model.merge(saved(make_model(tiny_encoder, ["b"]), tmp_path / "b.ckpt"))
+    assert model.describe()["rows_of_device"] == {"a": 24, "b": 24}
+    masks = torch.zeros(1, 40, 60, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="A mask has the index 7"):
+        model.add(torch.rand(1, 3, 40, 60), masks + 7, ["c"])
+    with pytest.raises(ValueError, match="do not belong together"):
+        model.add(torch.rand(1, 3, 40, 61), masks, ["c"])
+    fresh = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE)
+    with pytest.raises(ValueError, match="knows no classes yet"):
+        fresh.add(torch.rand(1, 3, 40, 60), masks, ["c"])
+
+
+def test_checkpoints_without_a_bank(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    with pytest.raises(BankFileError, match=r"model\.ckpt: the checkpoint does not exist"):
+        load_content(path)
+    path.write_bytes(b"none")
+    with pytest.raises(BankFileError, match=r"model\.ckpt: cannot be read as a checkpoint"):
+        load_content(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(BankFileError, match="is no checkpoint of AOISSLRetrieval"):
+        load_content(path)
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(tiny_encoder: dict, tmp_path: Path) -> None:
+    source = saved(make_model(tiny_encoder, ["a"]), tmp_path / "model.ckpt")
+    with pytest.raises(BankFileError, match=r"model\.ckpt: the bank was filled with the encoder"):
+        load_content(source, "f" * 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "bank.json"], "bank.json: a bank is in a bank file"),
+        (["describe", "no.xml"], "no.xml: the model does not exist"),
+        (["remove", "{bank}", "--device", "a"], "Say where the result goes"),
+        (["remove", "{bank}", "--output", "x.xml"], "is written as .safetensors"),
+        (["remove", "{bank}", "--device", "x", "--in_place"], r"no device 'x'. It has ['a', 'b']"),
+        (["adapt", "{bank}", "i.png", "m.png", "d", "--in_place"], "only an exported model"),
+        (["export", "{bank}", "x.bin"], "a bank file's name ends with .safetensors"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str], message: str, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = bank.read_bytes()
+    assert main([argument.format(bank=bank) for argument in arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert bank.read_bytes() == before
+
+
+def test_the_package_runs_it(bank: Path) -> None:
+    command = [sys.executable, "-m", "anomalib_aoissl", "bank", "describe", str(bank)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "DEVICE  ROWS\na         24\nb         24" in result.stdout

@@ -1,0 +1,338 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An exported model's bank is edited without torch and answers as torch does with the same rows."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anomalib.deploy import OpenVINOInferencer
+from PIL import Image
+from torchvision.transforms.v2.functional import resize
+from torchvision.tv_tensors import Mask
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.retrieval.bank_file import save_bank
+from anomalib_aoissl.retrieval.bank_storage import read_bank
+from anomalib_aoissl.retrieval.editing import BankContent
+from anomalib_aoissl.retrieval.openvino_bank import NotEditableError, bank_of, with_bank
+from anomalib_aoissl.retrieval.openvino_editing import resize_labels
+
+openvino = pytest.importorskip("openvino")
+
+SIZE = (32, 48)
+CLASSES = ["background", "wire", "ball"]
+ENCODER = {
+    "architecture": "vit_tiny_patch16_224",
+    "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
+}
+
+
+def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **arguments: Any) -> AOISSLRetrieval:
+    """Return a model that has learnt drawn images of the device "old"."""
+    model = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, **arguments).eval()
+    model.set_dataset(class_names, FileFormat())
+    pictures, masks = labelled(images, seed, len(class_names))
+    model.add(pictures, masks, ["old"] * images, [f"{seed}-{index}" for index in range(images)])
+    return model
+
+
+def labelled(images: int, seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures [B, 3, 40, 70] of 8 bits with coarse structure and masks that follow their brightness."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.nn.functional.interpolate(torch.rand(images, 3, 5, 7, generator=generator), size=(40, 70))
+    noise = torch.rand(images, 3, 40, 70, generator=generator)
+    pictures = (255 * (0.8 * coarse + 0.2 * noise)).round() / 255
+    masks = (coarse.mean(dim=1) * classes).clamp(max=classes - 1).to(torch.uint8)
+    masks[:, :6, :9] = 255
+    return pictures, masks
+
+
+def array_of(picture: torch.Tensor) -> np.ndarray:
+    """Return a picture [3, H, W] in [0, 1] as a camera gives it."""
+    return (255 * picture).round().byte().permute(1, 2, 0).numpy()
+
+
+def check_equal(inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tolerance: float = 1e-5) -> None:
+    """Compare the whole graph's answers to two images with those of torch."""
+    pictures, _ = labelled(2, seed=99)
+    expected, answer = model(pictures), inferencer._compiled(pictures.numpy())
+    assert (answer["pred_mask"] == expected.pred_mask.numpy()).mean() >= 0.999
+    np.testing.assert_allclose(answer["anomaly_map"], expected.anomaly_map.detach().numpy(), atol=tolerance)
+    np.testing.assert_allclose(answer["pred_score"], expected.pred_score.detach().numpy(), atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def model() -> AOISSLRetrieval:
+    return make_model(3, seed=1, bank_size=70)
+
+
+@pytest.fixture(scope="module")
+def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.to_openvino(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
+    return SegmentationOpenVINOInferencer(xml)
+
+
+def bank_file(model: AOISSLRetrieval, folder: Path) -> Path:
+    return save_bank(model.model.bank.content(), folder / "bank.safetensors")
+
+
+def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
+    """Return the model with a bank of random rows in place of its own."""
+    generator = torch.Generator().manual_seed(rows)
+    embeddings = torch.nn.functional.normalize(torch.randn(rows, 32, generator=generator), dim=-1)
+    labels = torch.randint(0, 3, (rows, 64), generator=generator).to(torch.uint8)
+    ids = torch.zeros(rows, dtype=torch.int32)
+    counts = torch.randint(1, 9, (rows,), generator=generator).to(torch.int32)
+    content = BankContent((embeddings, labels, ids, ids.clone(), ids.clone(), counts), tuple(CLASSES), ("d",), ("i",))
+    other = make_model(1, seed=5)
+    other.model.bank.take(content)
+    return other
+
+
+def test_the_constants_keep_their_names_and_their_values(model: AOISSLRetrieval, xml: Path) -> None:
+    graph = openvino.Core().read_model(xml)
+    named = {node.get_friendly_name(): node.data for node in graph.get_ops() if node.get_type_name() == "Constant"}
+    for name in ("embeddings", "labels", "counts"):
+        np.testing.assert_array_equal(named[f"bank.{name}"], getattr(model.model.bank, name).numpy())
+    bank = bank_of(graph)
+    for name in ("device_ids", "image_ids", "positions"):
+        np.testing.assert_array_equal(bank.rows[name], getattr(model.model.bank, name).numpy())
+    assert bank.encoder_hash == model.model.bank.encoder_hash != ""
+    assert [output.get_any_name() for output in graph.outputs] == ["pred_score", "anomaly_map", "pred_mask"]
+
+
+@pytest.mark.parametrize("rows", [10, 500, 40000])
+def test_a_bank_of_any_number_of_rows_takes_its_place(
+    inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path, rows: int
+) -> None:
+    other = sized(model, rows)  # fewer rows than k = 30, more, and more than one chunk of 16,384
+    inferencer.replace_bank(bank_file(other, tmp_path))
+    assert inferencer.bank["rows"] == rows
+    check_equal(inferencer, other)
+
+
+def test_swapping_gives_what_a_fresh_export_gives(
+    inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_model(2, seed=7)  # nothing condensed, where the exported bank is
+    fresh = openvino.Core().compile_model(other.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    inferencer.replace_bank(bank_file(other, tmp_path))
+    pictures = labelled(2, seed=98)[0].numpy()
+    expected, answer = fresh(pictures), inferencer._compiled(pictures)
+    np.testing.assert_array_equal(answer["pred_mask"], expected["pred_mask"])
+    np.testing.assert_allclose(answer["anomaly_map"], expected["anomaly_map"], atol=1e-6)
+
+    saved = inferencer.save(tmp_path / "saved" / "model.xml")
+    monkeypatch.chdir(tmp_path)  # anomalib's inferencer makes a cache folder where it runs
+    stock = OpenVINOInferencer(saved, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(
+        stock.predict(pictures[0].transpose(1, 2, 0)).pred_score, expected["pred_score"][:1], 1e-4
+    )
+    onnx = SegmentationOpenVINOInferencer(other.to_onnx(tmp_path))  # ONNX keeps the constants' names as well
+    assert onnx.bank == SegmentationOpenVINOInferencer(saved).bank
+    onnx.remove(image="7-0")
+    other.remove(image="7-0")
+    check_equal(onnx, other)
+
+
+def test_adapting_equals_torch_with_the_same_rows(
+    inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures, masks = labelled(2, seed=3)
+    masks[0, :, 35:] = 255
+    other = make_model(1, seed=5)
+    other.model.bank.take(model.model.bank.content())
+    other.add(pictures, masks, ["new", "new"], ["first", "second"])
+    Image.fromarray(array_of(pictures[1])).save(tmp_path / "second.png")
+    Image.fromarray(masks[1].numpy()).save(tmp_path / "mask.png")
+    added = inferencer.adapt(array_of(pictures[0]), masks[0].numpy().astype(np.int64), device="new", name="first")
+    assert added == 4 * 3  # half of the patches are ignored as a whole
+    with caplog.at_level(logging.WARNING):
+        inferencer.adapt(tmp_path / "second.png", tmp_path / "mask.png", device="new", name="second")
+    assert "106 rows now, more than the 70" in caplog.text
+    ours, theirs = bank_of(inferencer._model), other.model.bank
+    np.testing.assert_allclose(ours.rows["embeddings"], theirs.embeddings.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(ours.rows["labels"], theirs.labels.numpy())
+    np.testing.assert_array_equal(ours.rows["positions"], theirs.positions.numpy())
+    check_equal(inferencer, other)
+    assert inferencer.predict(array_of(pictures[1])).score < 1e-5  # what was learnt is known
+
+    assert inferencer.bank["rows_of_device"] == {"old": 70, "new": 36}
+    assert inferencer.remove(device="new", image="first") == 12
+    assert inferencer.remove(device="new") == 24
+    check_equal(inferencer, model)
+
+
+@pytest.mark.parametrize("labels", ["complete", "average"])
+def test_a_new_class_is_learnt(
+    labels: str, inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
+) -> None:
+    names = [*CLASSES, "crack"]
+    other = make_model(1, seed=5, class_names=names, labels=labels)
+    other.model.bank.take(model.model.bank.content())
+    other.model.bank.class_names = list(names)
+    if labels == "average":
+        plain = make_model(3, seed=1, bank_size=70, labels="average")
+        inferencer = SegmentationOpenVINOInferencer(plain.to_openvino(tmp_path))
+    pictures, masks = labelled(1, seed=3, classes=4)
+    masks[:, 20:] = 3
+    other.add(pictures, masks, ["new"], ["first"])
+    # the mask's own order of classes is mapped by name
+    table = np.full(256, 255, np.uint8)
+    table[:4] = [0, 3, 2, 1]
+    shuffled = ["background", "crack", "ball", "wire"]
+    inferencer.adapt(array_of(pictures[0]), table[masks[0].numpy()], device="new", name="first", class_names=shuffled)
+    assert inferencer.class_names == tuple(names)
+    assert 3 in inferencer.predict(array_of(pictures[0])).class_map
+    check_equal(inferencer, other)
+    again = SegmentationOpenVINOInferencer(inferencer.save(tmp_path / "saved.xml"))
+    assert again.class_names == tuple(names)
+    check_equal(again, other)
+
+
+def test_extending_maps_classes_by_name_and_refuses_others(
+    inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
+) -> None:
+    other = make_model(1, seed=4, class_names=["background", "ball", "wire"])
+    both = make_model(1, seed=5)
+    both.model.bank.take(model.model.bank.content())
+    both.merge(other.model.bank)
+    inferencer.extend_bank(bank_file(other, tmp_path))
+    check_equal(inferencer, both)
+    before = inferencer.bank
+    unknown = bank_file(make_model(1, seed=4, class_names=["background", "dirt"]), tmp_path)
+    with pytest.raises(ValueError, match=r"\['background', 'wire', 'ball'\] here.*\['dirt'\] cannot be mapped"):
+        inferencer.extend_bank(unknown)
+    assert inferencer.bank == before
+    inferencer.replace_bank(unknown, new_classes=True)
+    assert inferencer.class_names == ("background", "wire", "ball", "dirt")
+
+
+def test_a_bank_of_another_encoder_is_refused(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
+    other = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE)
+    torch.nn.init.normal_(other.model.encoder.vit.patch_embed.proj.weight)
+    other.set_dataset(CLASSES, FileFormat())
+    other.add(*labelled(1, seed=1), ["old"])
+    with pytest.raises(ValueError, match=r"are of the encoder [0-9a-f]{12}, this model's is [0-9a-f]{12}"):
+        inferencer.replace_bank(bank_file(other, tmp_path))
+
+
+def test_input_that_cannot_be_learnt(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
+    image, mask = np.zeros((40, 70, 3), np.uint8), np.zeros((40, 70), np.uint8)
+    cases: list[tuple[Any, Any, str]] = [
+        (image, mask[:30], r"The image has \(40, 70\) px \(height, width\), its mask \(30, 70\)"),
+        (image, mask + 3, "the index 3, which has no name"),
+        (image, mask + 255, "every pixel of the mask is ignored"),
+        (image, mask / 2, r"integers \(class indices\), got float64"),
+        (image[..., :0], mask, "takes 3 planes, the image has 0"),
+    ]
+    for picture, labels, message in cases:
+        with pytest.raises(ValueError, match=message):
+            inferencer.adapt(picture, labels, device="new")
+    with pytest.raises(ValueError, match=r"has the image '1-0' already: remove\(image='1-0'\) first"):
+        inferencer.adapt(image, mask, device="new", name="1-0")
+    with pytest.raises(DatasetError, match=r"mask\.png: the file does not exist"):
+        inferencer.adapt(image, tmp_path / "mask.png", device="new")
+    with pytest.raises(ValueError, match=r"no device 'x'. It has \['old'\]"):
+        inferencer.remove(device="x")
+    with pytest.raises(ValueError, match="would leave an empty bank"):
+        inferencer.remove(device="old")
+    with pytest.raises(ValueError, match="Say what to remove"):
+        inferencer.remove()
+    with pytest.raises(ValueError, match=r"give a path that ends with \.xml"):
+        inferencer.save(tmp_path / "model.onnx")
+
+
+def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
+    graph = openvino.Core().read_model(xml)
+    metadata = json.loads(graph.get_rt_info(["framework", "aoissl"]).astype(str))
+    path = tmp_path / "model.xml"
+    for bank, message in (
+        (None, "no memory bank that can be edited"),
+        ({**metadata["bank"], "positions": "AAAA"}, "description of its bank is damaged"),
+        ({**metadata["bank"], "device_names": []}, "damaged .device_ids up to 0, but 0 names"),
+    ):
+        graph.set_rt_info(json.dumps({**metadata, "bank": bank}), ["framework", "aoissl"])
+        openvino.serialize(graph, path, path.with_suffix(".bin"))
+        with pytest.raises(NotEditableError, match=message):
+            _ = SegmentationOpenVINOInferencer(path).bank
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.bin: the model does not exist"):
+        SegmentationOpenVINOInferencer(path)
+    path.with_suffix(".bin").write_bytes(b"")
+    path.write_text("no model")
+    with pytest.raises(ValueError, match=r"model\.xml: cannot be read as a model"):
+        SegmentationOpenVINOInferencer(path)
+
+
+def test_a_graph_without_marks_is_refused(xml: Path) -> None:
+    graph = openvino.Core().read_model(xml)
+    bank = bank_of(graph)
+    for node in graph.get_ops():
+        for output in node.outputs():
+            output.set_names(output.get_names() - {"similarities"})
+    with pytest.raises(NotEditableError, match=r"no tensor named \['similarities'\]"):
+        with_bank(graph, bank)
+
+
+def test_a_save_that_fails_leaves_both_files(
+    inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = inferencer.save(tmp_path / "model.xml")
+    before = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
+    inferencer.remove(image="1-0")
+
+    def broken(_: object, structure: str, weights: str) -> None:
+        Path(structure).write_text("half")
+        msg = "disk full"
+        raise OSError(msg)
+
+    monkeypatch.setattr(openvino, "serialize", broken)
+    with pytest.raises(OSError, match="disk full"):
+        inferencer.save(path)
+    assert [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")] == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_nothing_of_it_imports_torch(xml: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys
+import numpy as np
+from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.retrieval import bank_command
+inferencer = SegmentationOpenVINOInferencer({str(xml)!r})
+inferencer.adapt(np.zeros((40, 70, 3), np.uint8), np.ones((40, 70), np.uint8), device="new")
+inferencer.save_bank({str(tmp_path / "bank.safetensors")!r})
+inferencer.extend_bank({str(tmp_path / "bank.safetensors")!r})
+model = inferencer.save({str(tmp_path / "model.xml")!r})
+assert bank_command.main(["describe", str(model)]) == 0
+assert bank_command.main(["remove", str(model), "--device", "old", "--in_place"]) == 0
+print("loaded:", [name for name in ("torch", "anomalib", "lightning", "timm") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "loaded: []"
+    assert len(read_bank(tmp_path / "bank.safetensors")) == 94
+
+
+def test_masks_are_resized_to_the_pixels_that_training_sees() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for height, width in ((40, 70), (33, 47), (512, 683), (7, 1000)):
+        mask = torch.randint(0, 256, (height, width), generator=generator).to(torch.uint8)
+        expected = resize(Mask(mask), [96, 128]).numpy()
+        np.testing.assert_array_equal(resize_labels(mask.numpy(), (96, 128)), expected)
