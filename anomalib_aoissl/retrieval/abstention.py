@@ -126,8 +126,8 @@ class ScoredRetrieval(nn.Module):
     def forward(self, images: torch.Tensor) -> ScoredBatch:
         """Return the model's outputs and the votes for each class."""
         images = self.pre_processor(images) if self.pre_processor is not None else images
-        batch, scores = self.model.answer_with_scores(self.model.extract(images))
-        batch = self.post_processor(batch) if self.post_processor is not None else batch
+        answer, scores = self.model.answer_with_scores(self.model.extract(images))
+        batch: Any = self.post_processor(answer) if self.post_processor is not None else answer
         return ScoredBatch(batch.pred_score, batch.anomaly_map, batch.pred_mask, scores)
 
 

@@ -229,8 +229,9 @@ def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_enco
 @pytest.mark.parametrize("labels", ["complete", "average"])
 def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_path: Path, labels: str) -> None:
     openvino = pytest.importorskip("openvino")
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.3, labels=labels)
-    model.model.fill(torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8), ["d"] * 3, list("abc"))
+    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.5, labels=labels)
+    labelled = model.pre_processor(torch.rand(3, 3, *SIZE))
+    model.model.fill(labelled, torch.randint(0, 3, (3, *SIZE)).to(torch.uint8), ["d"] * 3, list("abc"))
     model.set_dataset(NAMES, FileFormat())
     model.fit()
     model.eval().calibrate()
