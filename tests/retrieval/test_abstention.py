@@ -274,7 +274,7 @@ def test_hatching_covers_only_what_is_asked_and_the_legend_says_what_it_means() 
     assert (result[:, :30] == 90).all()
     shares = [(result[:, 30:] == value).all(axis=-1).mean() for value in (255, 0, 90)]
     np.testing.assert_allclose(shares, [0.25, 0.25, 0.5], atol=0.02)
-    plain, with_entry = (np.array(legend(NAMES, 400, abstains=flag)) for flag in (False, True))
+    plain, with_entry = (np.array(legend(NAMES, 600, abstains=flag)) for flag in (False, True))
     changed = (plain != with_entry).any(axis=(0, 2)).nonzero()[0]
     assert changed.min() > 200  # behind the classes
     assert len(changed) > 60
