@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -277,7 +277,8 @@ def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
     """Return the image as the model takes it, ``[1, C, height, width]``."""
     import torch
 
-    images: torch.Tensor = model.pre_processor(torch.from_numpy(model.file_format.read(path))[None])
+    pre_processor: Any = model.pre_processor
+    images: torch.Tensor = pre_processor(torch.from_numpy(model.file_format.read(path))[None])
     return images
 
 
@@ -303,8 +304,8 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
     if not ours:
         msg = f"{path}: is no checkpoint of AOISSLRetrieval, whose memory bank is needed here."
         raise CommandError(msg)
-    model: AOISSLRetrieval = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
-    return model.eval()
+    model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
+    return cast("AOISSLRetrieval", model.eval())
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {

@@ -89,10 +89,11 @@ class SegmentationVisualizer(ImageVisualizer):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write risk against coverage of the test images, ``risk_coverage.png`` of the run's folder."""
-        curve = getattr(pl_module.evaluator, "curve", None)
+        evaluator: Any = pl_module.evaluator
+        curve = getattr(evaluator, "curve", None)
         if curve is not None and len(curve.coverage) and trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
-            write_risk_coverage(folder / "risk_coverage.png", curve, pl_module.evaluator.point)
+            write_risk_coverage(folder / "risk_coverage.png", curve, evaluator.point)
 
     def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""

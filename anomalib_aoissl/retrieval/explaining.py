@@ -152,7 +152,8 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
         )
         raise ValueError(msg)
     embeddings = model.embed(image[None])
-    batch, scores = model.answer_with_scores(embeddings)
+    answer, scores = model.answer_with_scores(embeddings)
+    batch: Any = answer  # its fields may be None in other models
     places = patch_labels(region[None].to(torch.uint8), model.patch_size)[0].bool()  # [P, L]
     asked = places.any(dim=1)
     similarities, rows, weights = model.vote(embeddings[0][asked])  # [q, k] each
@@ -167,7 +168,7 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     nearest = torch.full((len(used),), -1.0).scatter_reduce(0, index, similarities.flatten(), "amax")
     names = [*model.bank.class_names, IGNORED]
     order = of_row.sum(dim=1).argsort(descending=True, stable=True).tolist()
-    uncertainty = model.uncertainty(batch, scores)[0, 0][region]
+    uncertainty = model.uncertainty(answer, scores)[0, 0][region]
     threshold = model.abstention.threshold
     predicted = torch.bincount(batch.pred_mask[0, 0][region].long(), minlength=len(names)) / int(region.sum())
     return Explanation(

@@ -211,7 +211,8 @@ class RetrievalModel(nn.Module):
 
     def uncertainty(self, batch: InferenceBatch, scores: torch.Tensor) -> torch.Tensor:
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer_with_scores` gave."""
-        return uncertainty_of(self._pixels(winning_share(scores)), batch.anomaly_map)
+        novelty: Any = batch.anomaly_map
+        return uncertainty_of(self._pixels(winning_share(scores)), novelty)
 
     def _pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches, or of whole patches ``[Q, 1]``."""

@@ -229,8 +229,10 @@ def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_enco
 @pytest.mark.parametrize("labels", ["complete", "average"])
 def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_path: Path, labels: str) -> None:
     openvino = pytest.importorskip("openvino")
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.3, labels=labels)
-    model.model.fill(torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8), ["d"] * 3, list("abc"))
+    torch.manual_seed(0)
+    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.5, labels=labels)
+    labelled = model.pre_processor(torch.rand(3, 3, *SIZE))
+    model.model.fill(labelled, torch.randint(0, 3, (3, *SIZE)).to(torch.uint8), ["d"] * 3, list("abc"))
     model.set_dataset(NAMES, FileFormat())
     model.fit()
     model.eval().calibrate()
@@ -243,7 +245,8 @@ def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_
     for index, result in enumerate(inferencer.predict_batch(list(pictures))):
         np.testing.assert_allclose(result.uncertainty, expected["uncertainty"][index].numpy(), atol=1e-4)
         assert (result.abstained == expected["abstained"][index].numpy()).mean() > 0.99
-        assert 0.02 < result.abstained.mean() < 0.98
+        assert result.abstained.any()
+        assert not result.abstained.all()
         overlay = np.array(result.overlay())[: SIZE[0]]
         assert (overlay[result.abstained] == 255).all(axis=-1).any()
     large = inferencer.predict(np.kron(pictures[0], np.ones((2, 2, 1), dtype=np.float32)))
@@ -273,7 +276,7 @@ def test_hatching_covers_only_what_is_asked_and_the_legend_says_what_it_means() 
     assert (result[:, :30] == 90).all()
     shares = [(result[:, 30:] == value).all(axis=-1).mean() for value in (255, 0, 90)]
     np.testing.assert_allclose(shares, [0.25, 0.25, 0.5], atol=0.02)
-    plain, with_entry = (np.array(legend(NAMES, 400, abstains=flag)) for flag in (False, True))
+    plain, with_entry = (np.array(legend(NAMES, 600, abstains=flag)) for flag in (False, True))
     changed = (plain != with_entry).any(axis=(0, 2)).nonzero()[0]
     assert changed.min() > 200  # behind the classes
     assert len(changed) > 60
