@@ -21,7 +21,7 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / f"{DEFAULT_ENCODER}.safete
 
 default_cfgs = generate_default_cfgs(  # timm looks weights and constants up under this name
     {
-        f"{DEFAULT_ENCODER}.mae_wirebond": {
+        f"{DEFAULT_ENCODER}.contextual_wirebond": {
             "file": str(SHIPPED_WEIGHTS),
             "input_size": (3, 512, 512),
             "mean": (0.5, 0.5, 0.5),

@@ -47,9 +47,9 @@ def crop_of(encoder: PatchEncoder, crop_size: int | Sequence[int] | None) -> tup
 
 
 def cut_crops(
-    images: torch.Tensor, masks: torch.Tensor, crop: tuple[int, int], patch_size: tuple[int, int]
+    images: torch.Tensor, masks: torch.Tensor, crop: tuple[int, int], patch_size: tuple[int, int], count: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return a crop ``[B, C, h, w]`` of each image, its mask ``[B, h, w]``, and (row, column) ``[B, 2]`` of its patch.
+    """Return crops ``[N, C, h, w]`` of images in turn, their masks ``[N, h, w]``, and (row, column) ``[N, 2]`` of each.
 
     Crops begin where a patch of the image begins, so that each of their patches is one of the image's. Three of four
     hold a pixel of a class that is drawn evenly from the image's foreground, where it has any.
@@ -59,9 +59,11 @@ def cut_crops(
         masks: Class indices ``[B, H, W]``.
         crop: (h, w) px, multiples of the patch size.
         patch_size: (height, width) px.
+        count: N, so that a batch of few images makes a step of many crops; never below B.
     """
     parts, labels, places = [], [], []
-    for image, mask in zip(images, masks, strict=True):
+    for index in range(max(count, len(images))):
+        image, mask = images[index % len(images)], masks[index % len(images)]
         pixel = rare_pixel(mask) if float(torch.rand(())) < _RARE else None
         row, column = (
             _first_patch(length // step, side // step, None if pixel is None else pixel[axis] // step)

@@ -70,6 +70,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         ema_decay: Share of the averaged weights that stays in each step; none for no averaging.
         crop_size: Side, or (height, width), px, of the part of each training image that a step sees, with as many rare
             classes as possible; multiples of the patch size; null for whole images, at many times the cost of a step.
+        crops: Crops of a step, cut from the batch's images in turn; never fewer than these.
         augment: Augment training images where the data has no augmentation of its own.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
@@ -95,15 +96,16 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "head": "upernet",
         "head_channels": 96,
         "loss": "cross_entropy+dice",
-        "class_weights": None,
-        "learning_rate": 1e-3,
+        "class_weights": "root",
+        "learning_rate": 3e-3,
         "layer_decay": 0.75,
         "weight_decay": 0.05,
         "warmup": 0.1,
         "freeze": 0,
         "lora_rank": 0,
         "ema_decay": None,
-        "crop_size": 192,
+        "crop_size": 128,
+        "crops": 8,
         "augment": True,
         "validations": 20,
         "early_stopping": None,
@@ -122,15 +124,16 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         head: Literal["upernet", "conv", "linear"] = "upernet",
         head_channels: int = 96,
         loss: str = "cross_entropy+dice",
-        class_weights: list[float] | Literal["balanced", "root"] | None = None,
-        learning_rate: float = 1e-3,
+        class_weights: list[float] | Literal["balanced", "root"] | None = "root",
+        learning_rate: float = 3e-3,
         layer_decay: float = 0.75,
         weight_decay: float = 0.05,
         warmup: float = 0.1,
         freeze: int | Literal["all"] = 0,
         lora_rank: int = 0,
         ema_decay: float | None = None,
-        crop_size: tuple[int, int] | int | None = 192,
+        crop_size: tuple[int, int] | int | None = 128,
+        crops: int = 8,
         augment: bool = True,
         validations: int = 20,
         early_stopping: int | None = None,
@@ -310,12 +313,12 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             FloatingPointError: If the loss is not a finite number.
         """
         del args, kwargs
+        h: Any = self.hparams
         images, masks, offsets = batch.image, batch.gt_mask.as_subclass(torch.Tensor), None
         if self.crop is not None:
-            images, masks, offsets = cut_crops(images, masks, self.crop, self.encoder.patch_size)
+            images, masks, offsets = cut_crops(images, masks, self.crop, self.encoder.patch_size, h.crops)
         loss = self.loss(self.model.scores(images, offsets), masks)
         if not torch.isfinite(loss):
-            h: Any = self.hparams
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
                 f"at these files and their masks; if they are in order, lower --model.learning_rate "

@@ -29,6 +29,14 @@ def test_crops_are_parts_of_their_images() -> None:
     assert len({tuple(place) for place in places.tolist()}) > 1
 
 
+def test_few_images_give_as_many_crops_as_are_asked_for() -> None:
+    images, masks = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 3, 64, 48), torch.zeros(2, 64, 48, dtype=torch.uint8)
+    crops, labels, places = cut_crops(images, masks, (32, 24), (8, 8), 5)
+    assert crops[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 0]
+    assert len(labels) == len(places) == 5
+    assert len(cut_crops(images, masks, (32, 24), (8, 8), 1)[0]) == 2
+
+
 def test_three_of_four_crops_hold_the_rare_class() -> None:
     torch.manual_seed(0)
     masks = torch.zeros(400, 64, 64, dtype=torch.uint8)
