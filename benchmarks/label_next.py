@@ -6,7 +6,7 @@
 Starts from a bank of one labelled image, adds images of the pool by each rule, and prints the mean IoU (pooled over the
 pixels of the test images, in points) with mean and deviation over the seeds; a seed draws the first image, and each
 random rule is drawn several times. Two cases of wirebond_hgcal: the pool is one module and the test another module, and
-pool and test are alternate images of all modules.
+pool and test are 70 and 30 % of all modules' images.
 
     python benchmarks/label_next.py --root wirebond_hgcal
 """
