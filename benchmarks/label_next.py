@@ -6,7 +6,7 @@
 Starts from a bank of one labelled image, adds images of the pool by each rule, and prints the mean IoU (pooled over the
 pixels of the test images, in points) with mean and deviation over the seeds; a seed draws the first image, and each
 random rule is drawn several times. Two cases of wirebond_hgcal: the pool is one module and the test another module, and
-pool and test are alternate images of all modules.
+pool and test are 70 and 30 % of all modules' images.
 
     python benchmarks/label_next.py --root wirebond_hgcal
 """
@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[384, 512], help="height and width, px")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--count", type=int, default=4, help="images to add to the first")
+    parser.add_argument("--cases", nargs="+", default=["one module", "all modules"])
+    parser.add_argument("--pool", type=int, default=36, help="images of the pool at most, evenly taken")
     parser.add_argument("--images", type=int, default=12, help="test images")
     parser.add_argument("--k", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
@@ -100,16 +102,15 @@ def main() -> None:
     logging.disable(logging.WARNING)
     encoder = PatchEncoder(options.encoder, image_size=tuple(options.size)).eval()
     print("| case | rule | mean IoU | seeds |\n| --- | --- | --- | --- |")
-    one = SegmentationFolder(options.root, train_devices=[POOL_DEVICE], test_devices=[TEST_DEVICE], val_ratio=0.0)
-    one.setup()
-    pool, test = embed(one.train_data, encoder, None), embed(one.test_data, encoder, options.images)
-    compare("one module", pool, test, encoder, one.class_names, options)
-    every = SegmentationFolder(options.root, test_ratio=0.0, val_ratio=0.0)
-    every.setup()
-    images = embed(every.train_data, encoder, 6 * options.images)
-    pool, test = (part(images, list(range(first, len(images.masks), 2))) for first in (0, 1))
-    test = part(test, [index * len(test.masks) // options.images for index in range(options.images)])
-    compare("all modules", pool, test, encoder, every.class_names, options)
+    cases: dict[str, dict[str, object]] = {
+        "one module": {"train_devices": [POOL_DEVICE], "test_devices": [TEST_DEVICE]},
+        "all modules": {"test_ratio": 0.3},
+    }
+    for name in options.cases:
+        data = SegmentationFolder(options.root, val_ratio=0.0, seed=0, **cases[name])
+        data.setup()
+        pool, test = embed(data.train_data, encoder, options.pool), embed(data.test_data, encoder, options.images)
+        compare(name, pool, test, encoder, data.class_names, options)
 
 
 if __name__ == "__main__":
