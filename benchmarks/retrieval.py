@@ -28,7 +28,8 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, combine, match
+from anomalib_aoissl.retrieval.searching import search
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
     "architecture": "vit_tiny_patch16_224",
@@ -87,11 +88,11 @@ def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Return search, labels and the whole of a model as steps."""
     queries = model.extract(image)[0]
-    similarities, neighbours = match(queries, model.bank.embeddings, model.k)
+    similarities, neighbours = search(queries, model.bank.embeddings, model.k)
     weights = similarities.softmax(dim=-1)
     return {
-        f"{name}: search": lambda: match(queries, model.bank.embeddings, model.k),
-        f"{name}: labels": lambda: combine(weights, model.bank.labels[neighbours], model.num_classes),
+        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
+        f"{name}: labels": lambda: model.combine(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
 

@@ -15,11 +15,16 @@ from anomalib_aoissl.encoder import PatchEncoder
 from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
+from .searching import search
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
 BANK_CHUNK = 16384
 """Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
+
+
+LABEL_BLOCK = 64
+"""Queries whose neighbours' labels are combined at once outside of an export."""
 
 
 class RetrievalModel(nn.Module):
@@ -128,7 +133,8 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        similarities, neighbours = match(queries, self.bank.embeddings, self.k)
+        find = match if torch.compiler.is_exporting() else search  # the same neighbours; an export has no loops
+        similarities, neighbours = find(queries, self.bank.embeddings, self.k)
         weights = vote_weights(similarities, self.aggregation, self.temperature)
         if len(self.bank.counts):
             weights = weights * repetitions(self.bank.counts[neighbours], self.k)
@@ -136,8 +142,11 @@ class RetrievalModel(nn.Module):
 
     def combine(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
         """Return the class of each pixel ``[Q, L]`` uint8 from the weights and rows ``[Q, k]`` of the neighbours."""
-        if self.labels == "complete":
+        if self.labels == "complete" and torch.compiler.is_exporting():
             return combine(weights, self.bank.labels[neighbours], self.num_classes)
+        if self.labels == "complete":  # in blocks, whose votes stay in the processor's cache
+            parts = zip(weights.split(LABEL_BLOCK), neighbours.split(LABEL_BLOCK), strict=True)
+            return torch.cat([combine(part, self.bank.labels[rows], self.num_classes) for part, rows in parts])
         shares = class_shares(self.bank.labels, self.num_classes)  # [N, C]
         return combine_averages(weights, shares[neighbours]).unsqueeze(1).expand(-1, self.bank.labels.shape[1])
 
