@@ -28,6 +28,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -45,7 +46,7 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str) -> 
     labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
     ids = torch.zeros(rows, dtype=torch.int32)
     bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision)
-    content = (embeddings.to(bank.embeddings.dtype), labels, ids, ids, ids, ids + count)
+    content = (stored(embeddings, bank.embeddings.dtype), labels, ids, ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), ("image",)))
     return RetrievalModel(encoder, k=30, bank=bank).eval()
 
@@ -102,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

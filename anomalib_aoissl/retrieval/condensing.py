@@ -139,6 +139,7 @@ def random_rows(
 
 
 RULES: dict[str, Callable[[Rows, int, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]] = {
+    "learned": balanced,  # and then `learning.learned` moves the rows
     "balanced": balanced,
     "kcenter": k_center,
     "random": random_rows,

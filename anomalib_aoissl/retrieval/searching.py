@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .precision import restored
+
 BANK_CHUNK = 32768
 """Rows of the bank that are compared at once, at least k; lower precisions are widened chunk by chunk."""
 
@@ -27,13 +29,13 @@ def search(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Ten
 
     Args:
         queries: ``[Q, D]``.
-        keys: ``[N, D]``, of any precision; k is cut to N.
+        keys: ``[N, D]``, as a bank stores them; k is cut to N.
         k: Neighbours of each query.
     """
     k, size = min(k, len(keys)), max(BANK_CHUNK, k)
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start in range(0, len(keys), size):
-        chunk = keys[start : start + size].to(queries.dtype)
+        chunk = restored(keys[start : start + size], queries.dtype)
         blocks = [largest(products(block, chunk), k) for block in queries.split(QUERY_BLOCK)]
         found.append((torch.cat([b[0] for b in blocks]), torch.cat([b[1] for b in blocks]) + start))
     if len(found) == 1:

@@ -15,6 +15,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
+from .precision import restored
 from .searching import search
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
@@ -158,12 +159,12 @@ def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tens
 
     Args:
         queries: ``[Q, D]``.
-        keys: ``[N, D]``; k is cut to N.
+        keys: ``[N, D]``, as a bank stores them; k is cut to N.
         k: Neighbours of each query.
     """
     values, indices = [], []
     for start in range(0, len(keys), BANK_CHUNK):
-        chunk = keys[start : start + BANK_CHUNK].to(queries.dtype)
+        chunk = restored(keys[start : start + BANK_CHUNK], queries.dtype)
         best = torch.topk(queries @ chunk.transpose(0, 1), min(k, len(chunk)), dim=-1)
         values.append(best.values)
         indices.append(best.indices + start)
