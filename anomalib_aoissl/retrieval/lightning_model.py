@@ -54,6 +54,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             cosine similarity) or "majority" (the same for all).
         labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
             classes' shares).
+        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``), "faiss-flat" (exact) or "faiss-ivf"
+            (faster in banks of millions of patches, and misses some neighbours); an export always searches exactly.
         bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
@@ -70,7 +72,8 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
 
     Raises:
         ValueError: If the encoder cannot be made, the image size does not fit it, k, temperature or bank_size is out of
-            range, or condensing or bank_precision has no such name.
+            range, or condensing, bank_precision or search has no such name.
+        ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -84,6 +87,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         "temperature": 0.02,
         "aggregation": "attention",
         "labels": "complete",
+        "search": "exact",
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
         "condensing": "learned",
@@ -107,6 +111,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
+        search: str = "exact",
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
         condensing: str = "learned",
@@ -139,6 +144,7 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             temperature=h.temperature,
             aggregation=h.aggregation,
             labels=h.labels,
+            search=h.search,
             bank=self._empty_bank(encoder),
         )
 

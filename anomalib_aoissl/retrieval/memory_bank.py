@@ -20,7 +20,7 @@ from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, w
 from .gathering import gathered
 from .learning import learned
 from .patches import patch_labels, patches_to_image
-from .precision import PRECISIONS, restored, stored
+from .precision import PRECISIONS, converted, restored, stored
 
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
@@ -117,8 +117,8 @@ class MemoryBank(DynamicBufferMixin):
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
             unit = functional.normalize(embeddings[row][used].float(), dim=-1)
             if len(used):
-                counts = torch.ones_like(ids)
-                self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], ids, image_ids, used.to(torch.int32), counts))
+                origin = ids, image_ids, used.to(torch.int32), torch.ones_like(ids)  # the last are the counts
+                self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
 
     @property
     def pending_rows(self) -> int:
@@ -247,6 +247,13 @@ class MemoryBank(DynamicBufferMixin):
     def describe(self) -> dict[str, Any]:
         """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
         return described(self.content())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take a state dict whose embeddings may be stored in another precision."""
+        key = f"{prefix}embeddings"
+        if key in state_dict:
+            state_dict[key] = converted(state_dict[key], self.embeddings.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the names, which the state dict carries beside the tensors."""

@@ -13,10 +13,11 @@ from torch.nn import functional
 from anomalib_aoissl.encoder import PatchEncoder
 
 from .aggregation import check_aggregation, class_shares, combine, combine_averages, repetitions, vote_weights
+from .faiss_search import FaissSearch, check_search
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
 from .precision import restored
-from .searching import search
+from .searching import search as exact_search
 
 __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
@@ -44,10 +45,12 @@ class RetrievalModel(nn.Module):
         temperature: Of the softmax over the similarities; small values follow the nearest neighbour.
         aggregation: What a neighbour's vote weighs, a name of `aggregation.AGGREGATIONS`.
         labels: What neighbours vote for, a name of `aggregation.LABELS`.
+        search: How the bank is searched, a name of `faiss_search.SEARCHES`; an export always searches exactly.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
 
     Raises:
-        ValueError: If k is below 1, the temperature is not positive, or aggregation or labels have no such name.
+        ValueError: If k is below 1, the temperature is not positive, or aggregation, labels or search have no such name.
+        ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class RetrievalModel(nn.Module):
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
+        search: str = "exact",
         bank: MemoryBank | None = None,
     ) -> None:
         super().__init__()
@@ -68,12 +72,14 @@ class RetrievalModel(nn.Module):
             msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
             raise ValueError(msg)
         check_aggregation(aggregation, labels)
+        check_search(search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.bank = MemoryBank(encoder.embed_dim, encoder.patch_size) if bank is None else bank
         self.k = k
         self.temperature = temperature
         self.aggregation, self.labels = aggregation, labels
+        self.search = exact_search if search == "exact" else FaissSearch(search)
 
     @property
     def num_classes(self) -> int:
@@ -134,7 +140,7 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        find = match if torch.compiler.is_exporting() else search  # the same neighbours; an export has no loops
+        find = match if torch.compiler.is_exporting() else self.search  # an export has no loops, and is exact
         similarities, neighbours = find(queries, self.bank.embeddings, self.k)
         weights = vote_weights(similarities, self.aggregation, self.temperature)
         if len(self.bank.counts):

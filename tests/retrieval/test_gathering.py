@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Two processes on the CPU (gloo) fill the bank that one process fills, of unequal shares, doubled images, any order."""
+"""Two processes on the CPU (gloo) fill the bank that one process fills, of unequal shares and doubled images."""
 
 import os
 import subprocess
