@@ -54,8 +54,9 @@ class AOISSLRetrieval(SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
             cosine similarity) or "majority" (the same for all).
         labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
             classes' shares).
-        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``), "faiss-flat" (exact) or "faiss-ivf"
-            (faster in banks of millions of patches, and misses some neighbours); an export always searches exactly.
+        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
+            "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
+            searches exactly.
         bank: Bank file to start from, so that the training images extend it; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,

@@ -49,7 +49,8 @@ class RetrievalModel(nn.Module):
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
 
     Raises:
-        ValueError: If k is below 1, the temperature is not positive, or aggregation, labels or search have no such name.
+        ValueError: If k is below 1, the temperature is not positive, or aggregation, labels or search have no such
+            name.
         ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 

@@ -29,7 +29,7 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(ModuleNotFoundError, match=r"search='faiss-ivf' needs FAISS: pip install 'anomalib-aoissl\[fa"):
         RetrievalModel(encoder, search="faiss-ivf")
     check_search("exact")
-    with pytest.raises(ValueError, match="search='hnsw' is not known. It must be one of"):
+    with pytest.raises(ValueError, match=r"search='hnsw' is not known\. It must be one of"):
         RetrievalModel(encoder, search="hnsw")
 
 
@@ -79,7 +79,7 @@ def test_edits_are_seen_and_the_index_is_not_saved(tiny_encoder: dict) -> None:
     assert same()
     bank.remove(device="a")
     assert same()
-    state = {key: value for key, value in bank.state_dict().items()}
+    state = dict(bank.state_dict())
     state["embeddings"] = state["embeddings"].flip(0)
     bank.load_state_dict(state)  # in place: the same tensor, other values
     assert same()

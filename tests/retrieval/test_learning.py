@@ -89,7 +89,7 @@ def test_a_class_of_one_pixel_does_not_vanish() -> None:
     rows = two_classes()
     rows.labels[7, 2] = 2
     kept, counts = condense(rows, 6, "learned", generator())
-    embeddings, labels = learned(rows, kept, counts, generator())
+    labels = learned(rows, kept, counts, generator())[1]
     assert labels.unique().tolist() == [0, 1, 2, 255]
     row = kept.tolist().index(7)
     assert int(labels[row, 2]) == 2
