@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=int, nargs="+", default=[10, 100], help="divisors of the number of patches")
-    parser.add_argument("--rules", nargs="+", default=["balanced", "kcenter", "random"])
+    parser.add_argument("--rules", nargs="+", default=["learned", "balanced", "kcenter", "random"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

@@ -4,8 +4,10 @@
 """Measures what search and labels cost against the encoder, in CPU seconds of one thread, with torch and OpenVINO.
 
 The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
-of 100 labelled images, and the same bank condensed to a tenth. The embeddings of the bank are random: speed does not
-depend on them. All parts are timed in turns in one process; each line is a median with the smallest and the largest.
+of 100 labelled images, the same bank with all rows of one image, and condensed to a tenth. Embeddings and labels of the
+bank are random: speed does not depend on them. Building is of a bank of four images, whole and condensed to a tenth by
+each rule, against the encoder's passes over them. All parts are timed in turns in one process; each line is a median
+with the smallest and the largest.
 
     python benchmarks/retrieval.py
 """
@@ -28,7 +30,9 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, combine, match
+from anomalib_aoissl.retrieval.precision import stored
+from anomalib_aoissl.retrieval.searching import search
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
     "architecture": "vit_tiny_patch16_224",
@@ -37,15 +41,16 @@ ENCODER = {
 CLASSES = ("background", "a", "b", "c", "d")
 
 
-def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str) -> RetrievalModel:
-    """Return a model with random rows, each of which stands for ``count`` patches."""
+def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, images: int = 1) -> RetrievalModel:
+    """Return a model with random rows of so many images, each of which stands for ``count`` patches."""
     generator = torch.Generator().manual_seed(0)
     embeddings = functional.normalize(torch.randn(rows, encoder.embed_dim, generator=generator), dim=-1)
     labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
     ids = torch.zeros(rows, dtype=torch.int32)
     bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision)
-    content = (embeddings.to(bank.embeddings.dtype), labels, ids, ids, ids, ids + count)
-    bank.take(BankContent(content, CLASSES, ("device",), ("image",)))
+    image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
+    content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
+    bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
     return RetrievalModel(encoder, k=30, bank=bank).eval()
 
 
@@ -87,13 +92,37 @@ def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Return search, labels and the whole of a model as steps."""
     queries = model.extract(image)[0]
-    similarities, neighbours = match(queries, model.bank.embeddings, model.k)
+    similarities, neighbours = search(queries, model.bank.embeddings, model.k)
     weights = similarities.softmax(dim=-1)
     return {
-        f"{name}: search": lambda: match(queries, model.bank.embeddings, model.k),
-        f"{name}: labels": lambda: combine(weights, model.bank.labels[neighbours], model.num_classes),
+        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
+        f"{name}: labels": lambda: model.combine(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
+
+
+def building_steps(encoder: PatchEncoder, precision: str) -> dict[str, Callable[[], Any]]:
+    """Return the passes over four images, and the same with a bank that they fill, as steps."""
+    images, masks = torch.rand(4, 3, 512, 512), torch.randint(0, len(CLASSES), (4, 64, 64)).to(torch.uint8)
+    masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+    def build(rule: str | None) -> None:
+        options = {} if rule is None else {"budget": 410, "rule": rule}
+        bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision, **options)
+        model = RetrievalModel(encoder, bank=bank)
+        bank.class_names = list(CLASSES)
+        for index in range(4):
+            model.fill(images[index : index + 1], masks[index : index + 1], ["device"], [f"image{index}"])
+        bank.finish()
+
+    def passes() -> None:
+        with torch.no_grad():
+            for index in range(4):
+                encoder(images[index : index + 1])
+
+    rules = {"whole": None, "balanced": "balanced", "learned": "learned"}
+    steps = {f"building, {name}": lambda rule=rule: build(rule) for name, rule in rules.items()}
+    return {"building, encoder": passes, **steps}
 
 
 def main() -> None:
@@ -101,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,13 +138,16 @@ def main() -> None:
     image = torch.rand(1, 3, 512, 512)
     rows = 1024 * arguments.images
     models = {
-        f"bank of {arguments.images} images": make_model(encoder, rows, 1, arguments.precision),
+        f"bank of {arguments.images} images": make_model(encoder, rows, 1, arguments.precision, arguments.images),
         "condensed to a tenth": make_model(encoder, rows // 10, 10, arguments.precision),
     }
     steps: dict[str, Callable[[], Any]] = {"torch, encoder": lambda: encoder(image)}
     for name, model in models.items():
         print(f"{name}: {model.bank.describe()['megabytes'] / arguments.images:.2f} MB for each labelled image")
         steps.update(torch_steps(f"torch, {name}", model, image))
+    one = make_model(encoder, rows, 1, arguments.precision)
+    steps.update(torch_steps("torch, the same rows of one image", one, image))
+    steps.update(building_steps(encoder, arguments.precision))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:
             models = {"encoder": make_model(encoder, 1, 1, "fp32"), **models}

@@ -137,11 +137,11 @@ def class_votes(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -
         labels: ``[Q, k, L]`` uint8 class indices of each neighbour's pixels.
         num_classes: C.
     """
-    # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory.
+    # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory. Floats that are
+    # compared into floats take half the time of booleans that become floats.
+    classes = labels.to(weights.dtype)  # [Q, k, L]
     of_class = [weights if weights.ndim == 2 else weights[..., index] for index in range(num_classes)]  # [Q, k] each
-    votes = [
-        torch.bmm(rows.unsqueeze(1), (labels == index).to(rows.dtype)).squeeze(1) for index, rows in enumerate(of_class)
-    ]
+    votes = [torch.bmm(rows.unsqueeze(1), classes.clone().eq_(index)).squeeze(1) for index, rows in enumerate(of_class)]
     return torch.stack(votes, dim=-1)  # [Q, L, C]
 
 

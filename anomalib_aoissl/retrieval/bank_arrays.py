@@ -20,7 +20,7 @@ ID_NAMES = ("device_ids", "image_ids", "positions")
 """Rows' origin, each ``[N]`` int32."""
 
 REQUIRED = ("embeddings", "labels", *ID_NAMES, "counts")
-"""Arrays that every bank has; embeddings of int8 have ``scales`` beside them."""
+"""Arrays that every bank has."""
 
 _LISTED = 10  # names that a message shows at most
 
@@ -30,9 +30,9 @@ class BankArrays:
     """Rows and names of a bank; N rows, D dims, L = patch height * patch width labels a row.
 
     Attributes:
-        rows: Arrays by name, each with N entries: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]``
-            uint8 (255 = ignore), ``device_ids``, ``image_ids``, ``positions`` and ``counts`` ``[N]`` int32, and
-            ``scales`` where the embeddings are int8 times a scale.
+        rows: Arrays by name, each with N entries: ``embeddings`` ``[N, D]`` of unit length, or int8 of the same
+            direction; ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids``, ``image_ids``, ``positions`` and
+            ``counts`` ``[N]`` int32.
         class_names: Names of the classes in the order of their indices.
         device_names: Names that the device ids index.
         image_names: Names that the image ids index.
@@ -52,25 +52,24 @@ class BankArrays:
 
 
 def float_embeddings(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the embeddings ``[N, D]`` as float32, whatever they are stored in."""
+    """Return the embeddings ``[N, D]`` as float32 of unit length, whatever they are stored in."""
     embeddings = rows["embeddings"].astype(np.float32)
-    return embeddings * rows["scales"].astype(np.float32).reshape(-1, 1) if "scales" in rows else embeddings
+    if rows["embeddings"].dtype != np.int8:
+        return embeddings
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
 
 
 def stored_rows(rows: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rows with their embeddings stored as those of another bank are.
-
-    Int8 values are round(127 * x / max|x|) with the scale max|x| / 127 of the row.
-    """
+    """Return the rows with their embeddings stored as those of another bank are; int8 as `precision.stored` does."""
     stored = {name: rows[name].astype(like[name].dtype) for name in REQUIRED if name != "embeddings"}
+    wanted = like["embeddings"].dtype
+    if rows["embeddings"].dtype == wanted:
+        return {"embeddings": rows["embeddings"], **stored}
     embeddings = float_embeddings(rows)
-    if "scales" not in like:
-        return {"embeddings": embeddings.astype(like["embeddings"].dtype), **stored}
-    if "scales" in rows and rows["embeddings"].dtype == like["embeddings"].dtype:
-        return {"embeddings": rows["embeddings"], **stored, "scales": rows["scales"].astype(like["scales"].dtype)}
-    scales = (np.abs(embeddings).max(axis=1, initial=1e-12) / 127).astype(like["scales"].dtype)
-    values = np.round(embeddings / scales.astype(np.float32)[:, None]).clip(-127, 127).astype(np.int8)
-    return {"embeddings": values, **stored, "scales": scales.reshape(-1, *like["scales"].shape[1:])}
+    if wanted == np.int8:
+        largest = np.abs(embeddings).max(axis=1, keepdims=True, initial=1e-12)
+        embeddings = np.round(embeddings * (127 / largest))
+    return {"embeddings": embeddings.astype(wanted), **stored}
 
 
 def patch_labels(mask: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
@@ -233,9 +232,7 @@ def damage(bank: BankArrays) -> str:
     lengths = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
     if len(set(lengths.values())) != 1 or rows["embeddings"].ndim != 2 or rows["labels"].ndim != 2:
         return f"rows of {lengths}"
-    if rows["embeddings"].dtype == np.int8 and "scales" not in rows:
-        return "embeddings of int8 without scales"
-    if not all(np.isfinite(rows[name]).all() for name in ("embeddings", "scales") if name in rows):
+    if not np.isfinite(rows["embeddings"]).all():
         return "embeddings that are not finite"
     for name, limit, values in (
         ("labels", len(bank.class_names), rows["labels"][rows["labels"] != IGNORE_INDEX]),

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import re
 
-import torch
-
 from .condensing import RULES
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
-"""What embeddings may be stored in, by name."""
+from .precision import PRECISIONS
 
 _NUMBERS_BYTES = 4 * 4
 """Bytes of a row beside its embedding and labels: device, image, position and count, each int32."""

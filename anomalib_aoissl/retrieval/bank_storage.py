@@ -18,8 +18,8 @@ from .bank_arrays import BankArrays, damage
 METADATA_KEY = "anomalib_aoissl_bank"
 """Key of the names and the version in the file's metadata."""
 
-VERSIONS = (1, 2)
-"""Versions of the file's form that are read: 2 may have int8 embeddings with scales."""
+VERSION = 1
+"""Version of the file's form."""
 
 _NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
 
@@ -35,15 +35,16 @@ def read_bank(path: str | Path) -> BankArrays:
         BankFileError: If the file is missing, damaged, of another version, or no bank file.
     """
     rows, description = _read(Path(path))
-    if description.get("version") not in VERSIONS:
+    if description.get("version") != VERSION:
         msg = (
-            f"{path}: is a bank file of version {description.get('version')}, this package reads the versions "
-            f"{list(VERSIONS)}. Install the package that wrote it, or fill a bank from the images again."
+            f"{path}: is a bank file of version {description.get('version')}, this package reads version {VERSION}. "
+            f"Install the package that wrote it, or fill a bank from the images again."
         )
         raise BankFileError(msg)
     missing = [name for name in _NAMES if name not in description]
     extra = {key: value for key, value in description.items() if key not in _NAMES}
-    bank = BankArrays(rows, *(tuple(description.get(n, ())) for n in _NAMES[:3]), description.get(_NAMES[3], ""), extra)
+    classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
+    bank = BankArrays(rows, classes, devices, images, description.get(_NAMES[3], ""), extra)
     problem = f"{missing} missing" if missing else damage(bank)
     if problem:
         msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."
@@ -55,11 +56,10 @@ def write_bank(bank: BankArrays, path: str | Path) -> Path:
     """Write a bank file, whole or not at all, and return the path."""
     from safetensors.numpy import save_file
 
-    version = 2 if "scales" in bank.rows else 1
     names = {name: getattr(bank, name) for name in _NAMES}
     with whole_file(path) as temporary:
         rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
-        save_file(rows, temporary, metadata={METADATA_KEY: json.dumps({**bank.extra, "version": version, **names})})
+        save_file(rows, temporary, metadata={METADATA_KEY: json.dumps({**bank.extra, "version": VERSION, **names})})
     return Path(path)
 
 

@@ -118,11 +118,13 @@ def k_center(
     """
     points = _projected(rows.embeddings, generator)
     kept = cover.tolist()
+    norms = points.square().sum(dim=1)
     distance, nearest = torch.full((len(points),), torch.inf), torch.zeros(len(points), dtype=torch.long)
     for position in range(budget):
         if position == len(kept):
             kept.append(int(distance.argmax()))
-        new = (points - points[kept[position]]).square().sum(dim=1)
+        centre = kept[position]
+        new = (norms + norms[centre] - 2 * (points @ points[centre])).clamp(min=0.0)  # squared distances
         nearest = torch.where(new < distance, position, nearest)
         distance = torch.minimum(distance, new)
     return _in_order(torch.tensor(kept), _counts_of(nearest, rows.counts, budget))
@@ -139,6 +141,7 @@ def random_rows(
 
 
 RULES: dict[str, Callable[[Rows, int, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]] = {
+    "learned": balanced,  # and then `learning.learned` moves the rows
     "balanced": balanced,
     "kcenter": k_center,
     "random": random_rows,

@@ -14,6 +14,8 @@ import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from .precision import converted
+
 logger = logging.getLogger(__name__)
 
 ROW_BUFFERS = ("embeddings", "labels", "device_ids", "image_ids", "positions")
@@ -90,11 +92,12 @@ def merged(content: BankContent, other: BankContent) -> BankContent:
     twice = sorted(set(content.image_names) & set(other.image_names))
     if twice:
         logger.warning("Both banks have patches of %d images, which vote twice now, such as %s.", len(twice), twice[0])
-    device_names, devices = _joint_names(content.device_names, other.device_names)
-    image_names, images = _joint_names(content.image_names, other.image_names)
+    device_names, devices = joint_names(content.device_names, other.device_names)
+    image_names, images = joint_names(content.image_names, other.image_names)
     rows = list(other.rows)
     rows[1] = _mapped_labels(rows[1], other.class_names, classes)
     rows[_DEVICES], rows[_IMAGES] = devices[rows[_DEVICES].long().cpu()], images[rows[_IMAGES].long().cpu()]
+    rows[0] = converted(rows[0], content.rows[0].dtype)
     adapted = tuple(new.to(old.device, old.dtype) for new, old in zip(rows, content.rows, strict=True))
     return BankContent(
         joined_rows([content.rows, adapted]),
@@ -160,7 +163,7 @@ def _check_same_encoder(content: BankContent, other: BankContent) -> None:
         raise ValueError(msg)
 
 
-def _joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
+def joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
     """Return our names with theirs that are new after them, and for each of theirs its index in the result."""
     names = [*ours, *(name for name in theirs if name not in set(ours))]
     index = {name: position for position, name in enumerate(names)}

@@ -39,6 +39,10 @@ DEFAULT_BANK_SIZE = 10000
 """Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
 
 
+_ANCHOR = "distributed_anchor"
+"""Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
+
+
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation by retrieval: nothing is trained, a few labelled images fill a memory bank.
 
@@ -75,12 +79,17 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             the cost.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
             taken out of all embeddings; 0 for none.
+        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
+            "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
+            searches exactly.
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
-            more at boundaries and of rare classes), "kcenter" (those that are farthest from each other; slow in a
-            large bank) or "random".
-        bank_precision: What the bank's embeddings are stored in: "fp32", or "fp16" for half the memory.
+            more at boundaries and of rare classes), "learned" (those of "balanced", then embeddings and labels changed
+            by gradient descent so that the bank's vote gives the labelled patches their labels; some seconds more),
+            "kcenter" (those that are farthest from each other; slow in a large bank) or "random".
+        bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
+            quarter.
         seed: Of what is random in condensing.
         abstain: Share of the validation pixels for which the model may say that it does not know, such as 0.05; null
             for a class for every pixel. The threshold is set in validation or, without validation images, on the
@@ -93,6 +102,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     Raises:
         ValueError: If the encoder cannot be made, the image size does not fit it, or an argument is out of its range;
             when the data's classes are known, if class_temperatures or class_thresholds name others.
+        ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -112,9 +122,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "bank_shifts": 1,
         "query_shifts": 1,
         "position_directions": 0,
+        "search": "exact",
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
-        "condensing": "balanced",
+        "condensing": "learned",
         "bank_precision": "fp32",
         "seed": 0,
         "abstain": None,
@@ -148,9 +159,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank_shifts: int = 1,
         query_shifts: int = 1,
         position_directions: int = 0,
+        search: str = "exact",
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
-        condensing: str = "balanced",
+        condensing: str = "learned",
         bank_precision: str = "fp32",
         seed: int = 0,
         abstain: float | None = None,
@@ -188,6 +200,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             bank_shifts=h.bank_shifts,
             query_shifts=h.query_shifts,
             position_directions=h.position_directions,
+            search=h.search,
             bank=self._empty_bank(encoder),
             abstain=h.abstain,
         )
@@ -218,8 +231,25 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One pass over the labelled images on one device; there is no gradient to clip."""
-        return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
+        """One pass over the labelled images; there is no gradient to clip."""
+        return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0}
+
+    def setup(self, stage: str) -> None:
+        """Have something to train where several processes fill the bank: no distributed strategy runs without.
+
+        The parameter is gone after the fit and in no checkpoint.
+        """
+        if stage == "fit" and self.trainer.world_size > 1:
+            self.register_parameter(_ANCHOR, nn.Parameter(torch.zeros((), device=self.device)))
+
+    def teardown(self, stage: str) -> None:
+        """Remove what `setup` made."""
+        self._parameters.pop(_ANCHOR, None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the model needs to be built again."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"].pop(_ANCHOR, None)
 
     @staticmethod
     def configure_optimizers() -> None:
@@ -250,15 +280,17 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         size = len(batch.image)
         names = batch.image_path or [""] * size
         self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
-        return torch.tensor(0.0, requires_grad=True, device=self.device)
+        anchor = self._parameters.get(_ANCHOR)
+        return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
     def fit(self) -> None:
-        """Make the patches that were put aside rows of the bank.
+        """Make the patches that all processes put aside rows of the bank, the same in each of them.
 
         Raises:
             RuntimeError: If there are none.
         """
         self.model.bank.class_names = list(self.class_names)
+        self.model.bank.gather()
         self.model.bank.finish()
         if not len(self.model.bank):
             msg = (

@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .bank_size import PRECISIONS, check_bank
+from .bank_size import check_bank
 from .condensing import Rows, condense
 from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
+from .gathering import gathered
+from .learning import learned
 from .patches import patch_labels, patches_to_image
+from .precision import PRECISIONS, converted, restored, stored
 
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
@@ -40,7 +43,8 @@ class MemoryBank(DynamicBufferMixin):
         budget: Rows to keep at most; None for all.
         rule: Which rows to keep, a name of `condensing.RULES`.
         seed: Of what is random in the rule.
-        precision: What embeddings are stored in, "fp32" or "fp16".
+        precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
+            that of its integers, not 1.
 
     Raises:
         ValueError: If the budget is below 1, or rule or precision have no such name.
@@ -113,16 +117,26 @@ class MemoryBank(DynamicBufferMixin):
                 self._pending = [self._condensed(joined_rows(self._pending), limit // 2)]
             ids = torch.full_like(used, _index_of(device, self.device_names), dtype=torch.int32)
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
-            unit = functional.normalize(embeddings[row][used].float(), dim=-1).to(self.embeddings.dtype)
+            unit = functional.normalize(embeddings[row][used].float(), dim=-1)
             if len(used):
-                counts = torch.ones_like(ids)
                 positions = (used + grid * labels.shape[1]).to(torch.int32)
-                self._pending.append((unit, labels[row][used], ids, image_ids, positions, counts))
+                origin = ids, image_ids, positions, torch.ones_like(ids)  # the last are the counts
+                self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
 
     @property
     def pending_rows(self) -> int:
         """Rows that were added and are not searched yet."""
         return sum(len(pending[0]) for pending in self._pending)
+
+    def gather(self) -> None:
+        """Put what all processes added aside in each of them, in an order that depends on neither; before `finish`."""
+        before = self._before_adding or self.content()
+        rows = joined_rows(self._pending) if self._pending else None
+        mine = rows, tuple(self.device_names), tuple(self.image_names)
+        rows, devices, images = gathered(mine, before.device_names, before.image_names)
+        self._before_adding = None if rows is None else before
+        self._pending = [] if rows is None else [tuple(tensor.to(self.embeddings.device) for tensor in rows)]
+        self.device_names, self.image_names = list(devices), list(images)
 
     def finish(self) -> None:
         """Make what was added rows of the bank, and condense it where it has a budget.
@@ -218,10 +232,14 @@ class MemoryBank(DynamicBufferMixin):
             rows = tuple(tensor[order] for tensor in rows)
         # On the CPU, where sums have a fixed order.
         embeddings, labels, devices, _, _, counts = (tensor.cpu() for tensor in rows)
-        view = Rows(embeddings, labels, devices, counts, self.patch_size)
-        kept, counts = condense(view, budget, self.rule, torch.Generator().manual_seed(self.seed))
-        kept = kept.to(rows[0].device)
-        return (*(tensor[kept] for tensor in rows[:-1]), counts.to(kept.device))
+        view = Rows(restored(embeddings), labels, devices, counts, self.patch_size)
+        generator = torch.Generator().manual_seed(self.seed)
+        kept, counts = condense(view, budget, self.rule, generator)
+        taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
+        if self.rule == "learned" and budget == self.budget:  # else the bank is still being filled
+            embeddings, taken[1] = learned(view, kept, counts, generator)
+            taken[0] = stored(embeddings, rows[0].dtype)
+        return tuple(tensor.to(rows[0].device) for tensor in (*taken, counts))
 
     def clear(self) -> None:
         """Take all rows and the names of devices and images out."""
@@ -235,6 +253,13 @@ class MemoryBank(DynamicBufferMixin):
     def describe(self) -> dict[str, Any]:
         """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
         return described(self.content())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take a state dict whose embeddings may be stored in another precision."""
+        key = f"{prefix}embeddings"
+        if key in state_dict:
+            state_dict[key] = converted(state_dict[key], self.embeddings.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the names, which the state dict carries beside the tensors."""

@@ -76,8 +76,8 @@ def settings_of(model: Any) -> BankSettings:
         NotEditableError: If the model has no bank.
     """
     description = _description(model)
-    sizes = (tuple(int(n) for n in description[name]) for name in ("image_size", "patch_size"))
-    return BankSettings(description["k"], *sizes, description["budget"])  # type: ignore[arg-type]
+    (height, width), (rows, columns) = description["image_size"], description["patch_size"]
+    return BankSettings(description["k"], (height, width), (rows, columns), description["budget"])
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -98,8 +98,8 @@ def bank_of(model: Any) -> BankArrays:
         msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
         raise NotEditableError(msg) from error
     rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
-    names = (tuple(description[name]) for name in ("device_names", "image_names"))
-    bank = BankArrays(rows, tuple(metadata["class_names"]), *names, description["encoder_hash"])
+    devices, images = (tuple(description[name]) for name in ("device_names", "image_names"))
+    bank = BankArrays(rows, tuple(metadata["class_names"]), devices, images, description["encoder_hash"])
     problem = damage(bank)
     if problem:
         msg = f"The model's bank is damaged ({problem}). Restore a copy of the model, or export it again."
@@ -166,10 +166,10 @@ def _search(queries: Any, rows: Mapping[str, Any], number: int, k: int) -> tuple
     values, indices = [], []
     for start in range(0, number, _CHUNK):
         stop = min(start + _CHUNK, number)
-        keys, scales = (_part(rows.get(name), start, stop, number) for name in ("embeddings", "scales"))
-        products = ops.matmul(queries, ops.convert(keys, "f32"), False, True)  # [Q, chunk]
-        if scales is not None:
-            products = ops.multiply(products, ops.reshape(ops.convert(scales, "f32"), [1, -1], False))
+        keys = ops.convert(_part(rows["embeddings"], start, stop, number), "f32")
+        if rows["embeddings"].get_element_type().get_type_name() == "i8":  # integers that give the direction alone
+            keys = ops.normalize_l2(keys, np.array([1]), 1e-12, "max")
+        products = ops.matmul(queries, keys, False, True)  # [Q, chunk]
         best = ops.topk(products, np.int64(min(k, stop - start)), 1, "max", "value", "i64")
         values.append(best.output(0))
         indices.append(ops.add(best.output(1), np.int64(start)).output(0) if start else best.output(1))
@@ -180,10 +180,10 @@ def _search(queries: Any, rows: Mapping[str, Any], number: int, k: int) -> tuple
 
 
 def _part(rows: Any, start: int, stop: int, number: int) -> Any:
-    """Return some rows of a constant, itself where these are all; None of none."""
+    """Return some rows of a constant, itself where these are all."""
     from openvino import opset13 as ops
 
-    if rows is None or (start, stop) == (0, number):
+    if (start, stop) == (0, number):
         return rows
     return ops.slice(rows, [start], [stop], [1], [0])
 

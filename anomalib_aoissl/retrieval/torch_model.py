@@ -30,9 +30,12 @@ from .aggregation import (
     vote_weights,
     winners,
 )
+from .faiss_search import FaissSearch, check_search
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
 from .positions import position_basis, without_directions
+from .precision import restored
+from .searching import search as exact_search
 from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
 from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
 
@@ -40,6 +43,10 @@ __all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
 BANK_CHUNK = 16384
 """Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
+
+
+LABEL_BLOCK = 64
+"""Queries whose neighbours' labels are combined at once outside of an export."""
 
 
 class RetrievalModel(nn.Module):
@@ -65,11 +72,13 @@ class RetrievalModel(nn.Module):
         bank_shifts: Patch grids of each labelled image that fill the bank, a number of `shifts.SHIFTS`.
         query_shifts: Patch grids of a new image whose shares of the vote, and novelty, are averaged pixel by pixel.
         position_directions: Directions of `positions.position_basis` that are taken out of all embeddings.
+        search: How the bank is searched, a name of `faiss_search.SEARCHES`; an export always searches exactly.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
         abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
 
     Raises:
         ValueError: If an argument is out of its range, or there is no such name.
+        ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
     position_basis: torch.Tensor
@@ -88,6 +97,7 @@ class RetrievalModel(nn.Module):
         bank_shifts: int = 1,
         query_shifts: int = 1,
         position_directions: int = 0,
+        search: str = "exact",
         bank: MemoryBank | None = None,
         abstain: float | None = None,
     ) -> None:
@@ -102,6 +112,7 @@ class RetrievalModel(nn.Module):
         check_aggregation(aggregation, labels)
         check_class_rules(self.class_temperatures, self.class_thresholds, aggregation)
         check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions)
+        check_search(search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.patch_size = unit_size(encoder, retrieval)
@@ -111,6 +122,7 @@ class RetrievalModel(nn.Module):
         self.temperature = temperature
         self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
         self.bank_shifts, self.query_shifts = bank_shifts, query_shifts
+        self.search = exact_search if search == "exact" else FaissSearch(search)
         self.abstention = Abstention(abstain)
         # Zeros take nothing out; found with the weights that the bank is filled with, and saved with it.
         basis = torch.zeros(position_directions, encoder.embed_dim)
@@ -229,7 +241,8 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        similarities, neighbours = match(mark("queries", queries), self.bank.embeddings, self.k)
+        find = match if torch.compiler.is_exporting() else self.search  # an export has no loops, and is exact
+        similarities, neighbours = find(mark("queries", queries), self.bank.embeddings, self.k)
         similarities, neighbours = mark("similarities", similarities), mark("neighbours", neighbours)
         temperatures = class_values(self.class_temperatures, self.bank.class_names, self.temperature)
         if temperatures is None:
@@ -247,6 +260,10 @@ class RetrievalModel(nn.Module):
 
         ``[Q, L, C]`` for each pixel of a patch; ``[Q, 1, C]`` where patches have the classes of their averages.
         """
+        if self.labels == "complete" and not torch.compiler.is_exporting():
+            # In blocks, whose votes stay in the processor's cache.
+            parts = zip(weights.split(LABEL_BLOCK), neighbours.split(LABEL_BLOCK), strict=True)
+            return torch.cat([class_votes(part, self.bank.labels[rows], self.num_classes) for part, rows in parts])
         if self.labels == "complete":
             labels = mark("neighbour_labels", self.bank.labels[neighbours])
             return mark("class_scores", class_votes(weights, labels, self.num_classes))
@@ -280,12 +297,12 @@ def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tens
 
     Args:
         queries: ``[Q, D]``.
-        keys: ``[N, D]``; k is cut to N.
+        keys: ``[N, D]``, as a bank stores them; k is cut to N.
         k: Neighbours of each query.
     """
     values, indices = [], []
     for start in range(0, len(keys), BANK_CHUNK):
-        chunk = keys[start : start + BANK_CHUNK].to(queries.dtype)
+        chunk = restored(keys[start : start + BANK_CHUNK], queries.dtype)
         best = torch.topk(queries @ chunk.transpose(0, 1), min(k, len(chunk)), dim=-1)
         values.append(best.values)
         indices.append(best.indices + start)

@@ -52,7 +52,7 @@ def make_bank(
 
 def quantised(bank: BankArrays) -> BankArrays:
     """Return the bank with int8 embeddings, made by a bank that has them."""
-    like = {**bank.rows, "embeddings": np.zeros((0, 8), np.int8), "scales": np.zeros(0, np.float16)}
+    like = {**bank.rows, "embeddings": np.zeros((0, 8), np.int8)}
     empty = BankArrays({name: array[:0] for name, array in like.items()}, bank.class_names)
     return merged(empty, bank)
 
@@ -183,7 +183,7 @@ def test_damaged_files_name_what_is_wrong(tmp_path: Path) -> None:
     rows = load_file(path)
     header = {"version": 1, "encoder_hash": "", "class_names": ["bg", "a", "b"], "device_names": ["d"] * 3}
     cases = [
-        ({**header, "version": 9, "image_names": ["i"] * 3}, rows, r"version 9, this package reads the versions \[1"),
+        ({**header, "version": 9, "image_names": ["i"] * 3}, rows, "version 9, this package reads version 1"),
         (header, rows, r"\['image_names'\] missing"),
         ({**header, "image_names": ["i"]}, rows, "image_ids up to 2, but 1 names"),
         ({**header, "image_names": ["i"] * 3}, {**rows, "labels": rows["labels"][:5]}, "rows of .*'labels': 5"),

@@ -1,0 +1,67 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measures the share of the k nearest rows that FAISS finds, and its CPU seconds against the exact search.
+
+The rows lie around a thousand centres, as patches of like looks do; queries are drawn in the same way.
+
+    python benchmarks/faiss_recall.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch.nn import functional
+
+from anomalib_aoissl.retrieval.faiss_search import SEARCHES, FaissSearch
+from anomalib_aoissl.retrieval.searching import search
+
+K = 30
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=102_400)
+    parser.add_argument("--dims", type=int, default=384)
+    parser.add_argument("--spread", type=float, default=0.8, help="distance of rows to their centre")
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    centres = functional.normalize(torch.randn(1000, arguments.dims, generator=generator), dim=1)
+
+    def drawn(number: int) -> torch.Tensor:
+        noise = torch.randn(number, arguments.dims, generator=generator) / arguments.dims**0.5
+        centre = centres[torch.randint(0, len(centres), (number,), generator=generator)]
+        return functional.normalize(centre + arguments.spread * noise, dim=1)
+
+    keys, queries = drawn(arguments.rows), drawn(1024)
+    searches = {name: search if name == "exact" else FaissSearch(name) for name in SEARCHES}
+    nearest, seconds, building = {}, {name: [] for name in searches}, {}
+    for name, find in searches.items():
+        start = time.process_time()
+        nearest[name] = find(queries, keys, K)[1]
+        building[name] = time.process_time() - start
+    for _ in range(arguments.runs):
+        for name, find in searches.items():
+            start = time.process_time()
+            find(queries, keys, K)
+            seconds[name].append(time.process_time() - start)
+    print(
+        "| search | recall of 30 | CPU s, median | / exact | with building the index |\n| --- | --- | --- | --- | --- |"
+    )
+    base = statistics.median(seconds["exact"])
+    for name, values in seconds.items():
+        pairs = zip(nearest[name].tolist(), nearest["exact"].tolist(), strict=True)
+        recall = sum(len(set(a) & set(b)) for a, b in pairs) / nearest["exact"].numel()
+        middle = statistics.median(values)
+        print(f"| {name} | {recall:.3f} | {middle:.3f} | {middle / base:.2f} | {building[name]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Learned rows: the loss by hand, better votes than before, and nothing that vanishes."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from anomalib_aoissl.retrieval import learning, memory_bank
+from anomalib_aoissl.retrieval.aggregation import combine
+from anomalib_aoissl.retrieval.condensing import Rows, condense
+from anomalib_aoissl.retrieval.learning import Vote, learned
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+
+PATCH = (2, 2)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def two_classes(number: int = 400, dims: int = 8) -> Rows:
+    """Return rows whose class is the sign of the first dimension, which the other dimensions drown."""
+    embeddings = torch.randn(number, dims, generator=generator(1))
+    embeddings[:, 0] = 0.5 * torch.where(embeddings[:, 0] > 0, 1.0, -1.0)
+    labels = (embeddings[:, :1] > 0).to(torch.uint8).repeat(1, 4)
+    labels[:, 3] = 255  # a pixel that is never labelled
+    counts = torch.ones(number, dtype=torch.int32)
+    return Rows(functional.normalize(embeddings, dim=1), labels, torch.zeros(number), counts, PATCH)
+
+
+def right_votes(rows: Rows, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the share of rows that get their own labels from the vote of others."""
+    weights = torch.softmax(rows.embeddings @ embeddings.T / learning.TEMPERATURE, dim=1)
+    voted = combine(weights, labels.expand(len(weights), -1, -1), 3)
+    return float((voted == rows.labels)[:, :3].float().mean())
+
+
+def test_the_loss_by_hand() -> None:
+    start = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    labels = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])  # the first row's second pixel: ignored
+    vote = Vote(start, labels, torch.tensor([4, 1]))
+    query, targets = torch.tensor([[0.8, 0.6]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    first, second = 2 * math.exp(0.8 / 0.02 - 40), math.exp(0.6 / 0.02 - 40)  # four patches vote like two rows
+    weight = first / (first + second)
+    sure = 1.05 / 1.10  # share of the class of a row's pixel
+    expected = -(math.log(weight * sure + (1 - weight) * (1 - sure)) + math.log(max((1 - weight) * sure, 1e-4))) / 2
+    assert vote.loss(query, targets).item() == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        vote.points.copy_(torch.tensor([[3.0, 0.0], [2.0, 0.0]]))  # the second is a right angle from its start
+    apart = vote.loss(query, targets).item()
+    weight = 2 / 3
+    entropy = -(math.log(weight * sure + (1 - weight) * (1 - sure)) + math.log((1 - weight) * sure)) / 2
+    assert apart == pytest.approx(entropy + 0.3 * 0.5, rel=1e-5)
+
+
+def test_learned_rows_vote_better_than_the_patches_they_start_from() -> None:
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", generator())
+    before = right_votes(rows, rows.embeddings[kept], rows.labels[kept])
+    embeddings, labels = learned(rows, kept, counts, generator())
+    assert before < 0.8
+    assert right_votes(rows, embeddings, labels) > before + 0.15
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(6))
+    assert (labels[:, 3] == 255).all()
+
+
+def test_labels_that_a_row_has_by_chance_are_learned_away() -> None:
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", generator())
+    wrong = kept[0]
+    rows.labels[wrong, 0] = 1 - rows.labels[wrong, 0]  # one pixel of the patch that stands for its group
+    labels = learned(rows, kept, counts, generator())[1]
+    assert labels[0, 0] == labels[0, 1] == rows.labels[wrong, 1]
+
+
+def test_the_same_seed_gives_the_same_rows() -> None:
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", generator())
+    first, second, other = (learned(rows, kept, counts, generator(seed))[0] for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_a_class_of_one_pixel_does_not_vanish() -> None:
+    rows = two_classes()
+    rows.labels[7, 2] = 2
+    kept, counts = condense(rows, 6, "learned", generator())
+    labels = learned(rows, kept, counts, generator())[1]
+    assert labels.unique().tolist() == [0, 1, 2, 255]
+    row = kept.tolist().index(7)
+    assert int(labels[row, 2]) == 2
+
+
+def test_work_is_bounded_and_without_any_the_patches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", generator())
+    monkeypatch.setattr(learning, "WORK", 100.0)
+    embeddings, labels = learned(rows, kept, counts, generator())
+    assert torch.equal(embeddings, rows.embeddings[kept])
+    assert torch.equal(labels, rows.labels[kept])
+
+
+def test_labels_stay_where_learning_them_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", generator())
+    monkeypatch.setattr(learning, "_LABEL_LIMIT", 6 * 4 * 2 - 1)
+    embeddings, labels = learned(rows, kept, counts, generator())
+    assert torch.equal(labels, rows.labels[kept])
+    assert not torch.equal(embeddings, rows.embeddings[kept])
+
+
+def test_a_bank_learns_once_when_it_is_finished_even_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(rows: Rows, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(len(rows.labels))
+        return learned(rows, *arguments)
+
+    monkeypatch.setattr(memory_bank, "learned", counted)
+    bank = MemoryBank(8, PATCH, budget=5, rule="learned", precision="fp16")
+    bank.class_names = ["background", "wire"]
+    with torch.inference_mode():  # as validation does
+        for i in range(6):
+            masks = torch.randint(0, 2, (1, 8, 8), generator=generator(i)).to(torch.uint8)
+            bank.add(torch.randn(1, 16, 8, generator=generator(i)), masks, ["a"], [f"image{i}"])
+        bank.finish()
+    assert len(calls) == 1
+    assert len(bank) == 5
+    assert bank.embeddings.dtype == torch.float16
+    assert int(bank.counts.sum()) == 96
+    torch.testing.assert_close(bank.embeddings.float().norm(dim=1), torch.ones(5), atol=1e-3, rtol=0)
