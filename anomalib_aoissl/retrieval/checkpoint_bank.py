@@ -75,8 +75,8 @@ def content_of(checkpoint: dict[str, Any]) -> BankContent:
     rows = [state[f"{_PREFIX}{name}"] for name in ROW_BUFFERS]
     counts = state.get(f"{_PREFIX}counts", torch.empty(0))
     counts = counts if len(counts) else torch.ones_like(rows[ROW_BUFFERS.index("device_ids")])
-    lists = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
-    return BankContent((*rows, counts), *lists, names.get("encoder_hash", ""))
+    classes, devices, images = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
+    return BankContent((*rows, counts), classes, devices, images, names.get("encoder_hash", ""))
 
 
 def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def settings_of(model: Any) -> BankSettings:
         NotEditableError: If the model has no bank.
     """
     description = _description(model)
-    sizes = (tuple(int(n) for n in description[name]) for name in ("image_size", "patch_size"))
-    return BankSettings(description["k"], *sizes, description["budget"])  # type: ignore[arg-type]
+    (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
+    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"])
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -98,8 +98,8 @@ def bank_of(model: Any) -> BankArrays:
         msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
         raise NotEditableError(msg) from error
     rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
-    names = (tuple(description[name]) for name in ("device_names", "image_names"))
-    bank = BankArrays(rows, tuple(metadata["class_names"]), *names, description["encoder_hash"])
+    devices, images = tuple(description["device_names"]), tuple(description["image_names"])
+    bank = BankArrays(rows, tuple(metadata["class_names"]), devices, images, description["encoder_hash"])
     problem = damage(bank)
     if problem:
         msg = f"The model's bank is damaged ({problem}). Restore a copy of the model, or export it again."
