@@ -44,7 +44,7 @@ def read_bank(path: str | Path) -> BankArrays:
     missing = [name for name in _NAMES if name not in description]
     extra = {key: value for key, value in description.items() if key not in _NAMES}
     classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
-    bank = BankArrays(rows, classes, devices, images, description.get(_NAMES[3], ""), extra)
+    bank = BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra)
     problem = f"{missing} missing" if missing else damage(bank)
     if problem:
         msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."

@@ -108,7 +108,7 @@ class BankEditingMixin(_Base):
         settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget)
         return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
 
-    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too
         """Write the model as ONNX, its bank in constants of stable names, and return the path."""
         return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
 

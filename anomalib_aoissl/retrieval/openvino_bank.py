@@ -76,8 +76,8 @@ def settings_of(model: Any) -> BankSettings:
         NotEditableError: If the model has no bank.
     """
     description = _description(model)
-    (height, width), (rows, columns) = description["image_size"], description["patch_size"]
-    return BankSettings(description["k"], (height, width), (rows, columns), description["budget"])
+    (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
+    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"])
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -98,7 +98,7 @@ def bank_of(model: Any) -> BankArrays:
         msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
         raise NotEditableError(msg) from error
     rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
-    devices, images = (tuple(description[name]) for name in ("device_names", "image_names"))
+    devices, images = tuple(description["device_names"]), tuple(description["image_names"])
     bank = BankArrays(rows, tuple(metadata["class_names"]), devices, images, description["encoder_hash"])
     problem = damage(bank)
     if problem:
