@@ -242,7 +242,7 @@ def test_sizes_that_are_refused(size: int | str) -> None:
 
 
 def test_names_that_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"condensing='best' is not known. It must be one of \['balanced', 'kcenter'"):
+    with pytest.raises(ValueError, match=r"condensing='best' is not known. It must be one of \['learned', 'balanced'"):
         MemoryBank(4, PATCH, rule="best")
     with pytest.raises(ValueError, match="bank_precision='fp8' is not known"):
         MemoryBank(4, PATCH, precision="fp8")
