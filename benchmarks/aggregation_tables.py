@@ -78,7 +78,8 @@ def _mean(seeds: Seeds, row: str, number: str) -> float:
 
 def _cell(seeds: Seeds, row: str) -> str:
     values = [seed[row]["mean"] for seed in seeds]
-    return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f} ({_mean(seeds, row, 'thin'):.1f})"
+    spread = f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread} ({_mean(seeds, row, 'thin'):.1f})"
 
 
 def _ratio(seeds: list[Any], row: str) -> str:
