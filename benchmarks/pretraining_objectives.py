@@ -158,15 +158,24 @@ def _spread_text(values: list[float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Objectives at the same number of pictures.")
-    parser.add_argument("--pictures", type=Path, required=True, help="folder of unlabelled PNG pictures")
-    parser.add_argument("--wirebond", type=Path, help="a drawn WireBond set: the folder with its dataset.json")
-    parser.add_argument("--hgcal", type=Path, help="folder of wirebond_hgcal")
-    parser.add_argument("--pcb", type=Path, help="folder of pcb_components")
-    parser.add_argument("--samples", type=int, default=3840, help="crops, or sets of views, that a run sees")
-    parser.add_argument("--queries", type=int, default=8, help="test images of wirebond_hgcal")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("objectives"))
+    folders = {
+        "pictures": "folder of unlabelled PNG pictures",
+        "wirebond": "a drawn WireBond set: the folder with its dataset.json",
+        "hgcal": "folder of wirebond_hgcal",
+        "pcb": "folder of pcb_components",
+        "output": "where results are kept",
+    }
+    for name, text in folders.items():
+        default = Path("objectives") if name == "output" else None
+        parser.add_argument(f"--{name}", type=Path, required=name == "pictures", default=default, help=text)
+    numbers = {
+        "samples": (3840, "crops, or sets of views, that a run sees"),
+        "queries": (8, "test images of wirebond_hgcal"),
+        "seeds": (3, "trainings of each objective"),
+        "threads": (1, "threads of torch"),
+    }
+    for name, (number, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=number, help=text)
     return parser
 
 

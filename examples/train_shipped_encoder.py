@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     """Draw, train, and write the encoder."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = _parser().parse_args()
+    arguments = training_parser("Train the encoder that ships with the package.").parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
@@ -114,10 +114,10 @@ def _drawn(seed: int, unit: int, pictures: dict[str, Any]) -> tuple[np.ndarray, 
     return np.stack(planes, axis=-1).round().clip(0, 255).astype(np.uint8), drawing.mask
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description="Train the encoder that ships with the package.")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the encoder")
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both halves of the training take."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the encoder that is written")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "pretraining" / "shipped_encoder.yaml")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps; 0: as configured")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: all cores")

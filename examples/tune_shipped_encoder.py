@@ -12,7 +12,6 @@ resumes from ``<output>.cache``. The result is a timm ``local-dir`` folder with 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
-from train_shipped_encoder import ROOT, halve, labelled_pictures
+from train_shipped_encoder import halve, labelled_pictures, training_parser
 
 from anomalib_aoissl.data.drawing import CLASS_NAMES, draw, random_device
 from anomalib_aoissl.encoder import PatchEncoder
@@ -40,7 +39,9 @@ _BONDS = 4  # classes 1 to 3 are wire, ball and wedge
 
 def main() -> None:
     """Draw, tune, and write the encoder."""
-    arguments = _parser().parse_args()
+    parser = training_parser("Tune the encoder that ships with the package for retrieval.")
+    parser.add_argument("--encoder", required=True, help="timm name of the encoder to start from; local-dir:/path")
+    arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
@@ -232,19 +233,6 @@ def _probe(encoder: PatchEncoder, config: dict[str, Any]) -> float:
     labelled = labelled_pictures(config["probe"], config["pictures"])
     encoder = encoder.cpu().eval()
     return round(probe_mean_iou(encoder, labelled.bank, labelled.queries, num_classes=len(CLASS_NAMES)).mean_iou, 4)
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description="Tune the encoder that ships with the package for retrieval.")
-    parser.add_argument("--encoder", required=True, help="timm name of the encoder to start from; local-dir:/path")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the tuned encoder")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "pretraining" / "shipped_encoder.yaml")
-    parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps; 0: as configured")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: all cores")
-    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
-    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 
 """The shipped encoder: timm loads its weights by name, offline, at any size, and they are small."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models._registry import _model_pretrained_cfgs
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
 from anomalib_aoissl.encoder import PatchEncoder
@@ -28,6 +33,13 @@ def test_another_size_keeps_all_but_the_positions() -> None:
     for name, tensor in encoder.vit.state_dict().items():
         if name != "pos_embed":
             assert torch.equal(tensor, stored[name].float())
+
+
+def test_a_missing_file_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    moved = replace(timm.models.get_pretrained_cfg(DEFAULT_ENCODER), file=str(tmp_path / "missing.safetensors"))
+    monkeypatch.setitem(_model_pretrained_cfgs, DEFAULT_ENCODER, moved)
+    with pytest.raises(ValueError, match=r"its weights cannot be loaded \(FileNotFoundError\).*install.*again"):
+        PatchEncoder(image_size=(64, 96))
 
 
 def test_it_is_trained() -> None:

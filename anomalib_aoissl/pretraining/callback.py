@@ -33,6 +33,10 @@ __all__ = ["PretrainingCallback", "Start"]
 
 Start = Literal["auto", "given", "whitened"]
 
+_POSITIVE = (
+    "max_epochs", "batch_size", "accumulate", "crops_per_image", "learning_rate", "probe_every", "collapse_checks",
+)  # fmt: skip
+
 logger = logging.getLogger(__name__)
 
 
@@ -115,16 +119,8 @@ class PretrainingCallback(Callback):
         progress_bar: bool = True,
     ) -> None:
         super().__init__()
-        positive = {
-            "max_epochs": max_epochs, "batch_size": batch_size, "accumulate": accumulate, "probe_every": probe_every,
-            "crops_per_image": crops_per_image, "learning_rate": learning_rate, "collapse_checks": collapse_checks,
-        }  # fmt: skip
-        _check_positive(positive)
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.batch_size, self.accumulate, self.crops_per_image = batch_size, accumulate, crops_per_image
-        if start not in get_args(Start):
-            msg = f"start={start!r} must be one of {list(get_args(Start))}."
-            raise ValueError(msg)
         self.start, self.start_noise_floor = start, start_noise_floor
         self.position_scale, self.even_norm = position_scale, even_norm
         self.structure, self.gradient_clip, self.seed = structure, gradient_clip, seed
@@ -137,6 +133,7 @@ class PretrainingCallback(Callback):
         self._done: LightningModule | None = None
         self.summary = ""
         """One paragraph about the last run; empty before it."""
+        self._check_arguments()
 
     @abstractmethod
     def build_objective(self, vit: VisionTransformer) -> Objective:
@@ -150,6 +147,17 @@ class PretrainingCallback(Callback):
         start = ("start", "start_noise_floor", "position_scale", "even_norm")
         plain = {name: getattr(self, name) for name in (*numbers, *start, *others)}
         return {**plain, **vars(self.light), **vars(self.optimisation), **self.objective_arguments}
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments outside their range."""
+        if self.start not in get_args(Start):
+            msg = f"start={self.start!r} must be one of {list(get_args(Start))}."
+            raise ValueError(msg)
+        for name in _POSITIVE:
+            value = getattr(self.optimisation if name == "learning_rate" else self, name)
+            if not value > 0:
+                msg = f"{name}={value} must be greater than 0."
+                raise ValueError(msg)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Pretrain the encoder before the fit.
@@ -252,11 +260,3 @@ def _alone(folder: Path, trainer: Trainer | None) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _check_positive(numbers: Mapping[str, float]) -> None:
-    """Refuse numbers that are not above 0."""
-    for name, value in numbers.items():
-        if not value > 0:
-            msg = f"{name}={value} must be greater than 0."
-            raise ValueError(msg)

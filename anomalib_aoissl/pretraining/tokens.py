@@ -14,7 +14,7 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
 
-__all__ = ["check_transformer", "embed", "encode", "gather_tokens", "grid_of", "random_offsets", "sincos_positions"]
+__all__ = ["check_transformer", "encode", "gather_tokens", "grid_of", "random_offsets", "sincos_positions"]
 
 
 def check_transformer(vit: object) -> VisionTransformer:
@@ -69,23 +69,6 @@ def encode(
         masked: Patches ``[B, P]`` (bool) whose embedding is replaced by the mask token before positions are added.
         mask_token: ``[D]``; needed with ``masked``.
     """
-    tokens = embed(vit, images, keep=keep, offsets=offsets, masked=masked, mask_token=mask_token)
-    for block in vit.blocks:
-        tokens = block(tokens)
-    normalised: torch.Tensor = vit.norm(tokens)
-    return normalised
-
-
-def embed(
-    vit: VisionTransformer,
-    images: torch.Tensor,
-    *,
-    keep: torch.Tensor | None = None,
-    offsets: torch.Tensor | None = None,
-    masked: torch.Tensor | None = None,
-    mask_token: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the tokens ``[B, T + V, D]`` that go into the first block; arguments as of `encode`."""
     grid = grid_of(vit, images)
     patches = vit.patch_embed.norm(vit.patch_embed.proj(images).flatten(2).transpose(1, 2))  # [B, P, D]
     if masked is not None and mask_token is not None:
@@ -96,8 +79,11 @@ def embed(
     if keep is not None:
         patches = gather_tokens(patches, keep)  # [B, V, D]
     tokens = torch.cat([*_prefix(vit, len(images), prefix_positions), patches], dim=1)  # [B, T + V, D]
-    embedded: torch.Tensor = vit.norm_pre(vit.pos_drop(tokens))
-    return embedded
+    tokens = vit.norm_pre(vit.pos_drop(tokens))
+    for block in vit.blocks:
+        tokens = block(tokens)
+    normalised: torch.Tensor = vit.norm(tokens)
+    return normalised
 
 
 def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
