@@ -4,9 +4,11 @@
 """Time of a pretraining step against the encoder passes that it needs; all figures of one run on one machine.
 
 Usage: python benchmarks/pretraining.py [--threads 2] [--repeats 3] [--embed 384 --depth 6 --patch 16 --size 512]
+           [--loop FOLDER [--cases mae:0 mae:1 dino:0]]
 
 CPU seconds, which hold where the machine is shared; the best of the repeats. Columns: the step, what it is compared
-with, both times, their ratio, and the goal where there is one.
+with, both times, their ratio, and the goal where there is one. With ``--loop`` only the training loop is measured, on
+the pictures of the folder: see ``pretraining_loop.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from pretraining_loop import print_loop
 from timm.models import VisionTransformer
 
 from anomalib_aoissl.encoder import PatchEncoder
@@ -34,10 +38,18 @@ DISTILLATION = {
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     arguments = _parser().parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    if arguments.loop:
+        print_loop(arguments)
+    else:
+        _print_steps(arguments)
+
+
+def _print_steps(arguments: argparse.Namespace) -> None:
+    """Print each objective's step against the encoder passes that it needs."""
     size = (arguments.size, arguments.size)
     images = torch.randn(arguments.batch, 3, *size)
     vit = _vit(arguments, size)
@@ -129,8 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         "patch": 16,
         "size": 512,
         "batch": 8,
+        "pictures": 96,
+        "loop-batch": 48,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--loop", type=Path, help="folder of pictures to measure the training loop with")
+    cases = ["mae:0", "mae:1", "dino:0"]
+    parser.add_argument("--cases", nargs="*", default=cases, help="of the loop, objective:workers")
     return parser
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     if spec is None:
         return None
     arguments = {"objective": spec} if isinstance(spec, str) else dict(spec)
+    arguments = {key: _number(value) for key, value in arguments.items()}
     name = arguments.pop("objective", None)
     if name not in _OBJECTIVES:
         msg = (
@@ -47,6 +49,11 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
         msg = f"pretraining={spec!r}: {error}. The arguments are those of {attribute}."
         raise ValueError(msg) from error
     return callback
+
+
+def _number(value: Any) -> Any:
+    """Return 1e-4 as the number that is meant: YAML reads a number without a decimal point before its e as a string."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 
 def __getattr__(name: str) -> Any:

@@ -49,14 +49,13 @@ class Crops:
         self.structure = structure
         self.symmetries = symmetries
 
-    def weights(self, image: torch.Tensor) -> torch.Tensor:
-        """Return how much structure each cell of the picture holds; see `structure_weights`."""
-        return structure_weights(image)
-
     def __call__(
         self, image: torch.Tensor, weights: torch.Tensor, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Return the crops by name, uint8 ``[count, C, h, w]``, of a picture uint8 ``[C, H, W]``."""
+        """Return the crops by name, uint8 ``[count, C, h, w]``, of a picture uint8 ``[C, H, W]``.
+
+        ``weights`` are the picture's `structure_weights`.
+        """
         return {
             name: torch.stack([self._crop(image, weights, kind, generator) for _ in range(kind.count)])
             for name, kind in self.kinds.items()

@@ -69,7 +69,7 @@ class PretrainingCallback(Callback):
         warmup: Share of the steps in which the rate grows from 0.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         num_workers: Processes that cut crops; 0 cuts them in the training process, which is quick from memory.
-        memory_mb: Memory for decoded pictures, MB.
+        memory_mb: Memory for decoded pictures, MB, of each process that cuts crops.
         seed: Seed of everything random.
         probe_every: Epochs between two measures of the encoder; also between two checkpoints.
         probe_images: Labelled images of the probe on either side, bank and queries; 0 for no probe.

@@ -18,7 +18,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.listing import list_records
 from anomalib_aoissl.data.reading import read_illuminations
 
-from .augmentation import Crops
+from .augmentation import Crops, structure_weights
 
 __all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_resized"]
 
@@ -101,7 +101,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         crops_per_image: Samples that one picture gives in an epoch.
         seed: Seed of the crops.
         bit_depth: Bits that the camera uses of a 16-bit file.
-        memory_mb: Budget for decoded pictures, MB; 0 keeps none.
+        memory_mb: Budget for decoded pictures, MB, of each process that reads; 0 keeps none.
     """
 
     def __init__(
@@ -123,7 +123,6 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.crops_per_image = crops_per_image
         self.seed = seed
         self.bit_depth = bit_depth
-        self.epoch = 0
         item_bytes = channels * size[0] * size[1]
         self._kept_items = int(memory_mb * 1e6 // item_bytes)
         self._memory: dict[int, tuple[torch.Tensor, Any]] = {}
@@ -132,8 +131,13 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         return len(self.images) * self.crops_per_image
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Return the views of one sample by name, uint8 ``[V, C, h, w]``."""
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch, index)) & (2**63 - 1))
+        """Return the views of one sample by name, uint8 ``[V, C, h, w]``.
+
+        ``index`` counts on over the epochs, ``epoch * len(self) + item``: a worker that lives through all of them, and
+        keeps what it decoded, need not be told when one begins.
+        """
+        epoch, index = divmod(index, len(self))
+        generator = torch.Generator().manual_seed(hash((self.seed, epoch, index)) & (2**63 - 1))
         image, weights = self._picture(index % len(self.images))
         return self.crops(image, weights, generator)
 
@@ -142,7 +146,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         if index in self._memory:
             return self._memory[index]
         image = read_resized(self.images[index], self.size, self.channels, self.bit_depth)
-        entry = (image, self.crops.weights(image))
+        entry = (image, structure_weights(image))
         if len(self._memory) < self._kept_items:
             self._memory[index] = entry
         return entry

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,11 +134,11 @@ class PretrainingModule(LightningModule):
 
 
 class _EpochSampler(DistributedSampler[Any]):
-    """Shuffles by seed and epoch, shares out to the ranks, and tells the dataset the epoch for its crops."""
+    """Shuffles by seed and epoch, shares out to the ranks, and counts the indices on over the epochs."""
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        self.dataset.epoch = epoch  # type: ignore[attr-defined]
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.dataset)  # type: ignore[arg-type]
+        return (first + index for index in super().__iter__())
 
 
 def crop_loader(
@@ -150,6 +151,7 @@ def crop_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        persistent_workers=num_workers > 0,  # each keeps what it decoded
         drop_last=len(sampler) >= batch_size,
         pin_memory=pin_memory,
     )

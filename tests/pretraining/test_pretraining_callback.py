@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from filelock import FileLock
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -283,6 +284,9 @@ def test_make_pretraining() -> None:
     callback = make_pretraining({"objective": "mae", "max_epochs": 7, "mask_ratio": 0.5})
     assert isinstance(callback, MAEPretraining)
     assert (callback.max_epochs, callback.arguments["mask_ratio"]) == (7, 0.5)
+    written = make_pretraining(yaml.safe_load("{objective: dino, learning_rate: 1e-4, save_to: out/1e-4}"))
+    assert written is not None
+    assert (written.optimisation.learning_rate, written.save_to) == (1e-4, "out/1e-4")
     with pytest.raises(ValueError, match=r"must be one of \['mae', 'dino', 'ibot'\]"):
         make_pretraining("moco")
     with pytest.raises(ValueError, match="unexpected keyword argument 'ratio'"):
