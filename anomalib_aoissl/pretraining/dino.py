@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -17,7 +17,10 @@ from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
 from .objective import Objective, Progress, Views
 from .schedule import cosine, warmup_linear
-from .tokens import check_transformer, encode, grid_of, random_offsets
+from .tokens import TokenChoice, check_transformer, encode, grid_of, random_offsets
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["DINOPretraining", "SelfDistillation"]
 
@@ -164,7 +167,7 @@ class SelfDistillation(Objective):
 
     @staticmethod
     def _tokens(
-        vit: VisionTransformer, images: torch.Tensor, generator: torch.Generator, **masking: torch.Tensor
+        vit: VisionTransformer, images: torch.Tensor, generator: torch.Generator, **masking: Unpack[TokenChoice]
     ) -> torch.Tensor:
         """Return the tokens of images ``[N, C, h, w]`` at random places of the grid of positions."""
         offsets = random_offsets(vit, grid_of(vit, images), len(images), generator)

@@ -10,11 +10,25 @@ that are replaced by a mask token (iBOT). `encode` does these with the modules o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypedDict
+
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
 
-__all__ = ["check_transformer", "encode", "gather_tokens", "grid_of", "random_offsets", "sincos_positions"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "TokenChoice",
+    "check_transformer",
+    "embed",
+    "encode",
+    "gather_tokens",
+    "grid_of",
+    "random_offsets",
+    "sincos_positions",
+]
 
 
 def check_transformer(vit: object) -> VisionTransformer:
@@ -50,7 +64,28 @@ def grid_of(vit: VisionTransformer, images: torch.Tensor) -> tuple[int, int]:
     return height // rows, width // columns
 
 
-def encode(
+class TokenChoice(TypedDict, total=False):
+    """What `embed` and `encode` take beside the images; see `embed`."""
+
+    keep: torch.Tensor | None
+    offsets: torch.Tensor | None
+    masked: torch.Tensor | None
+    mask_token: torch.Tensor | None
+
+
+def encode(vit: VisionTransformer, images: torch.Tensor, **choice: Unpack[TokenChoice]) -> torch.Tensor:
+    """Return the normalised tokens ``[B, T + V, D]``: T prefix tokens (class, registers), then V patches.
+
+    Arguments as of `embed`.
+    """
+    tokens = embed(vit, images, **choice)
+    for block in vit.blocks:
+        tokens = block(tokens)
+    normalised: torch.Tensor = vit.norm(tokens)
+    return normalised
+
+
+def embed(
     vit: VisionTransformer,
     images: torch.Tensor,
     *,
@@ -59,7 +94,7 @@ def encode(
     masked: torch.Tensor | None = None,
     mask_token: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the normalised tokens ``[B, T + V, D]``: T prefix tokens (class, registers), then V patches.
+    """Return the tokens ``[B, T + V, D]`` that go into the first block: T prefix tokens, then V patches.
 
     Args:
         vit: The transformer.
@@ -79,11 +114,8 @@ def encode(
     if keep is not None:
         patches = gather_tokens(patches, keep)  # [B, V, D]
     tokens = torch.cat([*_prefix(vit, len(images), prefix_positions), patches], dim=1)  # [B, T + V, D]
-    tokens = vit.norm_pre(vit.pos_drop(tokens))
-    for block in vit.blocks:
-        tokens = block(tokens)
-    normalised: torch.Tensor = vit.norm(tokens)
-    return normalised
+    embedded: torch.Tensor = vit.norm_pre(vit.pos_drop(tokens))
+    return embedded
 
 
 def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
