@@ -82,7 +82,12 @@ def probe_mean_iou(
     banks = [_embed(encoder, image, mask) for image, mask in bank_items]
     rows = torch.cat([embeddings for embeddings, _ in banks])  # [R, D]
     labels = torch.cat([mask for _, mask in banks])  # [R, S], S = pixels of a patch
-    metric = MulticlassJaccardIndex(num_classes, average="none", ignore_index=IGNORE_INDEX).to(rows.device)
+    metric = MulticlassJaccardIndex(
+        num_classes,
+        average="none",
+        ignore_index=IGNORE_INDEX,
+        sync_on_compute=False,  # one process probes; to gather from the others would wait for ever
+    ).to(rows.device)
     for image, mask in query_items:
         queries, target = _embed(encoder, image, mask)
         parts = queries.split(_QUERIES_AT_ONCE)
