@@ -45,7 +45,8 @@ def view_loss(
     wanted = ((teacher.float() - center) / teacher_temperature).softmax(dim=-1)
     given = (student.float() / student_temperature).log_softmax(dim=-1)
     # t = teacher views, s = student views, b = images, k = prototypes
-    terms = -torch.einsum("tbk,sbk->ts", wanted, given)
+    with torch.autocast(wanted.device.type, enabled=False):  # a sum over many images overflows half precision
+        terms = -torch.einsum("tbk,sbk->ts", wanted, given)
     return (terms.sum() - terms.diagonal().sum()) / (pairs * student.shape[1])
 
 
@@ -115,11 +116,15 @@ class Center(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the centre to the mean of what was added on all processes; nothing added leaves it as it is."""
+        """Move the centre to the mean of what was added on all processes.
+
+        Nothing added leaves it as it is, and so do logits that overflowed in half precision, whose optimiser step the
+        gradient scaler skips: the centre would never be finite again.
+        """
         gathered = torch.cat([self.total, self.count])
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(gathered)
-        if gathered[-1] > 0:
+        if gathered[-1] > 0 and gathered.isfinite().all():
             self.value.lerp_(gathered[:-1] / gathered[-1], 1 - self.momentum)
         self.total.zero_()
         self.count.zero_()

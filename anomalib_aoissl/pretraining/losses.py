@@ -80,7 +80,8 @@ class PatchWhitening(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Return the whitened patches ``[..., S]``."""
-        return (patches.float() - self.mean) @ self.axes / self.scale
+        with torch.autocast(patches.device.type, enabled=False):  # weak components are small differences of pixels
+            return (patches.float() - self.mean) @ self.axes / self.scale
 
     def inverse(self, whitened: torch.Tensor) -> torch.Tensor:
         """Return the pixels ``[..., S]`` of whitened patches."""

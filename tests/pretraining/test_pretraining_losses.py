@@ -148,3 +148,27 @@ def test_the_teacher_moves_by_the_momentum() -> None:
     expected = 0.9 * teacher.weight.detach() + 0.1 * student.weight.detach()
     move_average(teacher, student, 0.9)
     torch.testing.assert_close(teacher.weight.detach(), expected)
+
+
+def test_the_losses_are_full_precision_under_autocast() -> None:
+    logits = torch.randn(3, 8192, 4) * 5  # a sum of 8192 cross-entropies overflows half precision
+    temperatures = {"student_temperature": 0.1, "teacher_temperature": 0.07}
+    expected = view_loss(logits, logits[:2], torch.zeros(4), **temperatures)
+    patches = torch.randn(100, 48) * torch.linspace(0.01, 3, 48)
+    whitening = PatchWhitening(48, 0.01)
+    whitening.fit(patches)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(view_loss(logits, logits[:2], torch.zeros(4), **temperatures), expected)
+        whitened = whitening(patches)
+    assert torch.equal(whitened, whitening(patches))
+
+
+@pytest.mark.parametrize("overflow", [float("inf"), float("nan")])
+def test_the_center_passes_over_logits_that_overflowed(overflow: float) -> None:
+    center = Center(2, momentum=0.5)
+    center.add(torch.tensor([[2.0, overflow]]))
+    center.update()
+    assert torch.equal(center.value, torch.zeros(2))
+    center.add(torch.tensor([[2.0, 4.0]]))
+    center.update()
+    torch.testing.assert_close(center.value, torch.tensor([1.0, 2.0]))
