@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -17,10 +17,7 @@ from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
 from .objective import Objective, Progress, Views
 from .schedule import cosine, warmup_linear
-from .tokens import TokenChoice, check_transformer, encode, grid_of, random_offsets
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from .tokens import check_transformer, encode, grid_of, random_offsets
 
 __all__ = ["DINOPretraining", "SelfDistillation"]
 
@@ -167,11 +164,15 @@ class SelfDistillation(Objective):
 
     @staticmethod
     def _tokens(
-        vit: VisionTransformer, images: torch.Tensor, generator: torch.Generator, **masking: Unpack[TokenChoice]
+        vit: VisionTransformer,
+        images: torch.Tensor,
+        generator: torch.Generator,
+        masked: torch.Tensor | None = None,
+        mask_token: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the tokens of images ``[N, C, h, w]`` at random places of the grid of positions."""
         offsets = random_offsets(vit, grid_of(vit, images), len(images), generator)
-        return encode(vit, images, offsets=offsets, **masking)
+        return encode(vit, images, offsets=offsets, masked=masked, mask_token=mask_token)
 
 
 def global_token(vit: VisionTransformer, tokens: torch.Tensor) -> torch.Tensor:
