@@ -60,7 +60,7 @@ def main() -> None:
             labelled=labelled if arguments.keep == "best" else None,
             trainer_arguments={"devices": 1},
         )
-        print(callback.summary, f"{time.process_time() - started:.0f} CPU seconds")
+        print(f"{time.process_time() - started:.0f} CPU seconds")
         models[arguments.objective] = encoder.eval()
     others = bank[:5] + bank[9:]
     banks = [others[first : first + 5] for first in range(0, 5 * arguments.choices, 5)]

@@ -130,8 +130,9 @@ class Run:
         probe = f"Probe mean IoU: {first['mean_iou']:.3f} before, {last['mean_iou']:.3f} at the end"
         if self.watcher.best_index == 0:
             return (
-                f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, or "
-                "on more varied pictures, or leave pretraining out."
+                f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, on "
+                "more varied pictures, with a lower learning_rate (1e-4 where they were trained already), or leave "
+                "pretraining out."
             )
         return f"{text} {probe}; the encoder of step {kept['step']} is kept, the best with {kept['mean_iou']:.3f}."
 
