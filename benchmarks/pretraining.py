@@ -17,24 +17,16 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pretraining_loop import print_loop
 from timm.models import VisionTransformer
 
 from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.pretraining.dino import SelfDistillation
-from anomalib_aoissl.pretraining.ibot import MaskedDistillation
-from anomalib_aoissl.pretraining.mae import MaskedAutoencoder
+from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
 from anomalib_aoissl.pretraining.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.tokens import encode
-
-DISTILLATION = {
-    "global_zoom": (1.0, 1.0), "local_zoom": (1.0, 1.0), "outputs": 1024, "hidden": 512, "bottleneck": 128,
-    "student_temperature": 0.1, "teacher_temperature": 0.07, "teacher_warmup_temperature": 0.04,
-    "teacher_warmup": 0.3, "momentum": 0.996, "center_momentum": 0.9, "frozen_prototypes": 0.0,
-    "final_weight_decay": 0.4, "local_crops": 6,
-}  # fmt: skip
 
 
 def main() -> None:
@@ -61,7 +53,7 @@ def _print_steps(arguments: argparse.Namespace) -> None:
 
     full = timed(lambda: encode(vit, images).float().square().mean(), [vit])
     visible = timed(lambda: encode(vit, images, keep=keep).float().square().mean(), [vit])
-    mae = MaskedAutoencoder(vit, crop_size=size, target="normalized")
+    mae = MAEPretraining(crop_size=size, target="normalized").build_objective(vit)
     step = timed(lambda: _loss(mae, {"crop": images[:, None]}), [mae])
     what = f"{arguments.threads} threads, embed {arguments.embed}, depth {arguments.depth}"
     print(f"| {what} | CPU s | against | CPU s | ratio | goal |")
@@ -74,12 +66,9 @@ def _print_steps(arguments: argparse.Namespace) -> None:
     )
     crops = {"global": torch.randn(4, 2, 3, 224, 224), "local": torch.randn(4, 6, 3, 96, 96)}
     passes = _passes(arguments, crops, timed)
-    sizes = {"global_size": (224, 224), "local_size": (96, 96)}
-    dino = SelfDistillation(_vit(arguments, size), **sizes, **DISTILLATION)
-    ibot = MaskedDistillation(
-        _vit(arguments, size), mask_ratio=(0.1, 0.5), mask_probability=0.5, shared_head=True, patch_weight=1.0,
-        **sizes, **DISTILLATION,
-    )  # fmt: skip
+    common: dict[str, Any] = {"global_size": 224, "local_size": 96, "local_crops": 6, "frozen_prototypes": 0.0}
+    dino = DINOPretraining(**common).build_objective(_vit(arguments, size))
+    ibot = IBOTPretraining(**common).build_objective(_vit(arguments, size))
     for name, objective in (("DINO", dino), ("iBOT", ibot)):
         seconds = timed(lambda o=objective: _loss(o, crops), [objective])  # type: ignore[misc]
         row = f"| {name} step, 4 x (2x224 + 6x96) | {seconds:.2f} | teacher forward + student forward+backward "

@@ -57,13 +57,13 @@ class MaskedAutoencoder(Objective):
         vit: VisionTransformer,
         *,
         crop_size: tuple[int, int],
-        mask_ratio: float = 0.75,
-        target: Target = "whitened",
-        noise_floor: float = 0.1,
-        decoder_dims: int = 128,
-        decoder_depth: int = 1,
-        decoder_heads: int = 4,
-        zoom: tuple[float, float] = (1.0, 1.0),
+        mask_ratio: float,
+        target: Target,
+        noise_floor: float,
+        decoder_dims: int,
+        decoder_depth: int,
+        decoder_heads: int,
+        zoom: tuple[float, float],
     ) -> None:
         super().__init__(check_transformer(vit))
         if target not in get_args(Target):

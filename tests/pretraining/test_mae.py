@@ -9,7 +9,7 @@ import torch
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.pretraining.calibration import even_last_norm, whiten_patch_embedding
-from anomalib_aoissl.pretraining.mae import MaskedAutoencoder
+from anomalib_aoissl.pretraining.mae import MAEPretraining, MaskedAutoencoder
 from anomalib_aoissl.pretraining.objective import Progress
 from anomalib_aoissl.pretraining.run import is_untrained
 from anomalib_aoissl.pretraining.schedule import cosine, warmup_cosine, warmup_linear
@@ -20,7 +20,7 @@ PROGRESS = Progress(0, 10)
 
 def _mae(encoder: PatchEncoder, **arguments: Any) -> MaskedAutoencoder:
     given = {"crop_size": (48, 64), "decoder_dims": 16, "decoder_heads": 2, "target": "pixels", **arguments}
-    return MaskedAutoencoder(encoder.vit, **given)
+    return MAEPretraining(**given).build_objective(encoder.vit)
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.0, 48), (0.75, 12), (1.0, 0)])
