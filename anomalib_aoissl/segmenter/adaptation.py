@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +18,15 @@ from torch.nn import functional
 
 from .heads import linear_part
 
-__all__ = ["LowRankLinear", "add_low_rank", "check_ranges", "freeze", "merged", "parameter_groups"]
+__all__ = [
+    "LowRankLinear",
+    "add_low_rank",
+    "check_ranges",
+    "freeze",
+    "merged",
+    "merged_model",
+    "parameter_groups",
+]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -75,6 +85,17 @@ def merged(module: _Module) -> _Module:
         if isinstance(part, LowRankLinear):
             module.set_submodule(name, part.merge())
     return module
+
+
+@contextmanager
+def merged_model(module: Any) -> Iterator[None]:
+    """Have the adapters merged into the weights of ``module.model`` while the block runs."""
+    model = module.model
+    module.model = merged(model)
+    try:
+        yield
+    finally:
+        module.model = model
 
 
 def freeze(vit: VisionTransformer, blocks: int | str) -> None:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,20 +21,24 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
-from .adaptation import add_low_rank, check_ranges, freeze, merged, parameter_groups
+from .adaptation import add_low_rank, check_ranges, freeze, merged_model, parameter_groups
 from .augmentation import inspection_augmentation
-from .callbacks import MONITOR, AveragedWeights, SpacedValidation, early_stopping, own_checkpoint
+from .callbacks import (
+    AveragedWeights,
+    LinearProbe,
+    SpacedValidation,
+    check_monitors,
+    early_stopping,
+    own_checkpoint,
+)
 from .class_weights import class_weights, count_pixels
 from .cropping import crop_of, cut_crops
-from .heads import linear_part
 from .losses import SegmentationLoss
-from .probe import fit_probe, plain_samples
 from .schedule import learning_rate_factor, progress
 from .torch_model import SegmenterModel
 
 logger = logging.getLogger(__name__)
 
-_VIEWS = 40  # of the labelled images in all, above which each has fewer; one of each at least
 _CLIP = 1.0  # largest norm of the gradient, where the trainer's arguments name none
 
 
@@ -218,7 +220,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         if self._trainer is None or self.trainer.state.fn != "fit":
             return callbacks
         h: Any = self.hparams
-        callbacks.append(SpacedValidation(h.validations))
+        callbacks += [SpacedValidation(h.validations), *([LinearProbe(h.probe)] if h.probe else [])]
         if h.ema_decay is not None:
             callbacks.append(AveragedWeights(h.ema_decay))
         if h.early_stopping is not None:
@@ -291,39 +293,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             ValueError: If there are no validation images.
         """
         super().on_train_start()
-        trainer: Any = self.trainer
-        monitors = [type(c).__name__ for c in trainer.callbacks if getattr(c, "monitor", None) == MONITOR]
-        empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)  # None: not loaded yet
-        if monitors and (empty or not trainer.enable_validation):
-            msg = (
-                f"There is no validation image, but {' and '.join(monitors)} goes by {MONITOR}. Give the data images "
-                "for validation (--data.val_ratio, --data.val_devices), or use the whole budget and keep the last "
-                "weights: --model.select last, without --model.early_stopping."
-            )
-            raise ValueError(msg)
-        self._fit_probe()
-
-    def _fit_probe(self) -> None:
-        """Fit the linear head to the frozen features of the training images, where it has no weights yet."""
-        trainer, linear = self.trainer, linear_part(self.model.head)
-        h: Any = self.hparams
-        if not h.probe or linear is None or bool(linear.classify.weight.any()):
-            return
-        dataset: Any = trainer.train_dataloader.dataset
-        transform = getattr(self.pre_processor, "transform", None)
-        indices = range(trainer.global_rank, len(dataset), trainer.world_size)
-        training = self.model.training
-        self.model.eval()
-        with trainer.precision_plugin.forward_context():
-            fit_probe(
-                linear,
-                self.model.extract,
-                plain_samples(dataset, indices, transform, self.device),
-                views=min(h.probe, max(_VIEWS // len(dataset), 1)),
-                class_weights=self.loss.weights,
-                reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
-            )
-        self.model.train(training)
+        check_monitors(self.trainer)
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -381,20 +351,10 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write the model with its adapters merged as anomalib's ``.pt`` file, and return its path."""
-        with self._merged():
+        with merged_model(self):
             return super().to_torch(export_root, model_file_name)
 
     def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]
         """Write the model with its adapters merged as ONNX, and return the path; OpenVINO goes this way too."""
-        with self._merged():
+        with merged_model(self):
             return super().to_onnx(export_root, *args, **kwargs)
-
-    @contextmanager
-    def _merged(self) -> Iterator[None]:
-        """Have the adapters merged into the weights of ``self.model`` while the block runs."""
-        model = self.model
-        self.model = merged(model)
-        try:
-            yield
-        finally:
-            self.model = model

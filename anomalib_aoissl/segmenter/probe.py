@@ -58,24 +58,34 @@ def fit_probe(
         reduce: Sums a tensor over the processes, each of which has its part of the samples.
     """
     classify = linear.classify
-    regression = RidgeRegression(classify.in_channels, classify.out_channels, classify.weight.device)
-    weights = class_weights if class_weights is None else class_weights.to(classify.weight.device)
+    like = classify.weight
+    regression, last = RidgeRegression(classify.in_channels, classify.out_channels, like.device), None
+    weights = class_weights if class_weights is None else class_weights.to(like.device)
     for sample in samples:
         for image, mask in shifted_views(*sample, views, linear.patch_size):
-            features = torch.cat(list(extract(image)), dim=1).float()
+            features = torch.cat(list(extract(image.to(like.dtype))), dim=1)
             targets, shares = cell_targets(mask, linear.num_classes, linear.patch_size, linear.cells)
-            regression.add(_rows(features), targets, shares.sum(dim=1) if weights is None else shares @ weights)
+            importance = shares.sum(dim=1) if weights is None else shares @ weights
+            regression.add(_rows(features.float()), targets, importance)
+            last = features, mask
     regression.moments, regression.rows = reduce(regression.moments), reduce(regression.rows)
     weight, bias = regression.solve(_RIDGE)
     classify.weight.copy_(weight[:, :, None, None])
     classify.bias.copy_(bias)
-    scores = functional.interpolate(linear([features]).float(), mask.shape[-2:], mode="bilinear", align_corners=False)
-    losses = [
-        functional.cross_entropy(scores * scale, mask.long(), weights, ignore_index=IGNORE_INDEX) for scale in _SCALES
-    ]
-    scale = _SCALES[int(reduce(torch.stack(losses).nan_to_num()).argmin())]  # no pixel with a label: not a number
+    losses = torch.zeros(len(_SCALES), device=like.device)
+    if last is not None:  # else other processes have all samples
+        losses = _losses(linear([last[0].to(like.dtype)]), last[1], weights)
+    scale = _SCALES[int(reduce(losses).argmin())]
     classify.weight.mul_(scale)
     classify.bias.mul_(scale)
+
+
+def _losses(scores: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the cross-entropy of scores ``[1, classes, h, w]`` times each of the scales; 0 without labelled pixels."""
+    scores = functional.interpolate(scores.float(), mask.shape[-2:], mode="bilinear", align_corners=False)
+    labels = mask.long()
+    losses = [functional.cross_entropy(scores * scale, labels, weights, ignore_index=IGNORE_INDEX) for scale in _SCALES]
+    return torch.stack(losses).nan_to_num()
 
 
 class RidgeRegression:

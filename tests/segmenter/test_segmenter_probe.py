@@ -128,6 +128,24 @@ def test_the_probe_reads_what_the_features_know() -> None:
     assert functional.cross_entropy(found, mask, ignore_index=255) < 0.1  # the scale fits a softmax
 
 
+def test_a_process_without_samples_gets_the_sums_of_the_others() -> None:
+    def extract(images: torch.Tensor) -> list[torch.Tensor]:
+        return [functional.pixel_unshuffle(images, 8)]
+
+    image = torch.randn(1, 1, 32, 32)
+    sent: list[torch.Tensor] = []
+
+    def send(sums: torch.Tensor) -> torch.Tensor:
+        sent.append(sums.clone())
+        return sums
+
+    full, empty = LinearHead(64, 1, (8, 8), 2), LinearHead(64, 1, (8, 8), 2)
+    fit_probe(full, extract, [(image, (image[:, 0] > 0).long())], views=2, reduce=send)
+    fit_probe(empty, extract, [], views=2, reduce=lambda sums: sums + sent.pop(0))
+    assert full.classify.weight.any()
+    torch.testing.assert_close(empty.classify.weight, full.classify.weight)
+
+
 def test_samples_are_read_without_augmentation() -> None:
     class Data:
         augmentations = v2.RandomHorizontalFlip(p=1.0)
