@@ -3,9 +3,10 @@
 
 """Fine-tuning curve: the segmenter from random, MAE and shipped weights, and retrieval, on 1, 5 and 20 labelled images.
 
-Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/encoder] [--steps 100] [--output curve]
+Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/encoder] [--steps 16] [--output curve]
 
-Each start gets the same number of steps of the same network, hence the same time; the last weights are tested.
+Each start gets the same number of steps of the same network, hence the same time; the last weights are tested, and
+before them the linear probe that each run starts from.
 WireBond: images of one device type, another one for each seed, which no encoder has seen. wirebond_hgcal: labels of one
 module, tests on another. pcb_components: labels of one board, tests on another. Each run is written to ``--output`` and
 not repeated; two processes with another ``--only`` share the work. The tables are printed at the end.
@@ -24,12 +25,16 @@ from typing import Any
 
 import torch
 from anomalib.engine import Engine
+from lightning.pytorch import Callback
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.files import whole_file
 
 DEVICES = ("soic8_gold", "qfp100_gold", "mems_microphone")
 SETS = {"wirebond": (1, 5, 20), "hgcal": (1, 5, 20), "pcb": (1, 4)}
+STARTS = ("random", "mae", "shipped", "retrieval")
 SIZES = {"wirebond": (512, 512), "hgcal": (384, 512), "pcb": (512, 512)}
 
 
@@ -40,10 +45,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    starts = ["random", *(["mae"] if arguments.mae else []), "shipped", "retrieval"]
+    starts = [start for start in arguments.starts if start != "mae" or arguments.mae]
     for seed in range(arguments.seeds):
         for name in arguments.only or SETS:
-            for shots in SETS[name]:
+            for shots in sorted(set(SETS[name]) & set(arguments.shots)):
                 for start in starts:
                     path = arguments.output / f"{name}_{shots}_{start}_{seed}.json"
                     if path.is_file():
@@ -71,23 +76,48 @@ def _run(name: str, shots: int, start: str, seed: int, arguments: argparse.Names
         "logger": False,
         "limit_val_batches": 0,
     }
+    probe = Probe()
     if start == "retrieval":
         model: Any = AOISSLRetrieval(**common)
         engine = Engine(**trainer)
     else:
-        model = AOISSLSegmenter(
-            select="last",
-            learning_rate=arguments.learning_rate,
-            class_weights=arguments.class_weights or None,
-            crop_size=arguments.crop_size,
-            **common,
-        )
-        engine = Engine(**trainer, max_steps=arguments.steps, max_epochs=-1)
+        model = AOISSLSegmenter(select="last", **common)
+        engine = Engine(**trainer, max_steps=arguments.steps, max_epochs=-1, callbacks=[probe])
     started = time.process_time()
     engine.fit(model, datamodule=data)
-    seconds = time.process_time() - started
+    seconds = time.process_time() - started - probe.tested
     metrics = engine.test(model, datamodule=data)[0]
-    return {"seconds": seconds, **{key: float(value) for key, value in metrics.items()}}
+    return {"seconds": seconds, **probe.result(started), **{key: float(value) for key, value in metrics.items()}}
+
+
+class Probe(Callback):
+    """Tests the model before the first step."""
+
+    def __init__(self) -> None:
+        self.begun, self.tested, self.mean_iou = 0.0, 0.0, -1.0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Note the pooled mean IoU of the test images, and the time that this takes."""
+        del batch, batch_idx
+        if trainer.global_step:
+            return
+        self.begun = time.process_time()
+        classes = len(pl_module.class_names)
+        metric = MulticlassJaccardIndex(classes, ignore_index=IGNORE_INDEX, average="none")
+        transform = pl_module.pre_processor.transform
+        pl_module.eval()
+        with torch.no_grad():
+            for batch in trainer.datamodule.test_dataloader():
+                images, masks = transform(batch.image, batch.gt_mask)
+                metric.update(pl_module.model(images).pred_mask[:, 0].long(), masks.as_subclass(torch.Tensor).long())
+        pl_module.train()
+        seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
+        self.mean_iou = float(metric.compute()[seen].mean())
+        self.tested = time.process_time() - self.begun
+
+    def result(self, started: float) -> dict[str, float]:
+        """Return the probe's mean IoU and CPU seconds, where there was one."""
+        return {"probe_mean_iou": self.mean_iou, "probe_seconds": self.begun - started} if self.begun else {}
 
 
 def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> Any:
@@ -117,14 +147,15 @@ def _print_table(name: str, starts: list[str], folder: Path) -> None:
     shots = SETS[name]
     print(f"\n| {name} |", " | ".join(f"{count} labelled" for count in shots), "|")
     print("| --- " * (1 + len(shots)) + "|")
-    for start in starts:
+    probes = [(f"{start}, probe alone", start, "probe_mean_iou") for start in starts if start != "retrieval"]
+    for title, start, key in [*probes, *[(start, start, "mean_iou") for start in starts]]:
         cells = []
         for count in shots:
             results = _results(folder, name, count, start)
-            values = [result["mean_iou"] for result in results]
+            values = [result[key] for result in results]
             deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.3f}{deviation}" if values else "")
-        print(f"| {start} |", " | ".join(cells), "|")
+        print(f"| {title} |", " | ".join(cells), "|")
     for count in shots:
         for start in starts:
             results = _results(folder, name, count, start)
@@ -148,11 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drawn", type=Path, default=Path("datasets/WireBond"), help="where WireBond is drawn")
     parser.add_argument("--mae", default="", help="encoder pretrained as a masked autoencoder alone; local-dir:/path")
     parser.add_argument("--only", nargs="*", choices=list(SETS), help="sets")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--class-weights", default="root", help="root, balanced, or nothing for none")
+    parser.add_argument("--starts", nargs="*", choices=STARTS, default=STARTS, help="rows of the tables")
+    parser.add_argument("--shots", type=int, nargs="*", default=[1, 4, 5, 20], help="numbers of labelled images")
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=1, help="images of a step")
     parser.add_argument("--queries", type=int, default=8, help="test images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -44,7 +44,7 @@ def make_model(arguments: argparse.Namespace) -> AOISSLSegmenter:
 def training_step(model: AOISSLSegmenter, size: int, batch: int) -> Callable[[], object]:
     """Return a function that makes one step of the optimiser."""
     images, masks = torch.randn(batch, 3, size, size), torch.randint(0, len(CLASSES), (batch, size, size))
-    rates = {"learning_rate": 1e-4, "layer_decay": 0.75, "weight_decay": 0.05}
+    rates = {"learning_rate": 1e-4, "encoder_rate": 0.1, "layer_decay": 0.75, "weight_decay": 0.05}
     optimizer = torch.optim.AdamW(parameter_groups(model.encoder.vit, model.model.head, **rates))
 
     def step() -> None:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +16,17 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # ty
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["LowRankLinear", "add_low_rank", "check_ranges", "freeze", "merged", "parameter_groups"]
+from .heads import linear_part
+
+__all__ = [
+    "LowRankLinear",
+    "add_low_rank",
+    "check_ranges",
+    "freeze",
+    "merged",
+    "merged_model",
+    "parameter_groups",
+]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -75,6 +87,17 @@ def merged(module: _Module) -> _Module:
     return module
 
 
+@contextmanager
+def merged_model(module: Any) -> Iterator[None]:
+    """Have the adapters merged into the weights of ``module.model`` while the block runs."""
+    model = module.model
+    module.model = merged(model)
+    try:
+        yield
+    finally:
+        module.model = model
+
+
 def freeze(vit: VisionTransformer, blocks: int | str) -> None:
     """Let the first blocks, and what comes before them, keep their weights; "all" for the whole transformer.
 
@@ -99,35 +122,51 @@ def freeze(vit: VisionTransformer, blocks: int | str) -> None:
 
 
 def parameter_groups(
-    vit: VisionTransformer, head: nn.Module, *, learning_rate: float, layer_decay: float, weight_decay: float
+    vit: VisionTransformer,
+    head: nn.Module,
+    *,
+    learning_rate: float,
+    encoder_rate: float,
+    layer_decay: float,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return the optimiser's groups: the deeper a layer, the slower it learns [0].
+    """Return the optimiser's groups: what is fresh learns fast, what is known slowly, the deeper the slower [0].
 
-    The head learns at the full rate, the last block and the final norm at ``layer_decay`` times it, each earlier block
-    at ``layer_decay`` times the next, and what comes before them at ``layer_decay`` times the first. Norms, biases,
-    tokens and position embeddings have no weight decay.
+    A decoder learns at the full rate; the linear part of a head, the last block and the final norm at ``encoder_rate``
+    times it, each earlier block at ``layer_decay`` times the next, and what comes before them at ``layer_decay`` times
+    the first. Norms, biases, tokens and position embeddings have no weight decay.
 
     [0]: Bao et al., BEiT, 2021, arXiv 2106.08254.
     """
     layers = param_groups_layer_decay(
         vit, weight_decay, no_weight_decay_list=vit.no_weight_decay(), layer_decay=layer_decay
     )
-    peak = learning_rate * layer_decay  # timm gives the last block the scale 1
-    rates = [peak * group["lr_scale"] for group in layers]
-    others = param_groups_weight_decay(head, weight_decay)
-    rates += [learning_rate] * len(others)
+    slow = learning_rate * encoder_rate
+    rates = [slow * group["lr_scale"] for group in layers]  # timm gives the last block the scale 1
+    linear = linear_part(head)
+    for part, rate in ((linear, slow), (head if linear is None else getattr(head, "decoder", None), learning_rate)):
+        groups = [] if part is None else param_groups_weight_decay(part, weight_decay)
+        layers, rates = [*layers, *groups], [*rates, *[rate] * len(groups)]
     return [
         {"params": group["params"], "weight_decay": group["weight_decay"], "lr": rate}
-        for group, rate in zip([*layers, *others], rates, strict=True)
+        for group, rate in zip(layers, rates, strict=True)
     ]
 
 
-def check_ranges(*, learning_rate: float, layer_decay: float, weight_decay: float, warmup: float) -> None:
-    """Refuse numbers with which nothing would be learnt."""
+def check_ranges(
+    *, learning_rate: float, encoder_rate: float, layer_decay: float, weight_decay: float, warmup: float, probe: int
+) -> None:
+    """Refuse numbers with which nothing would be learnt.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
     allowed = {
         f"learning_rate={learning_rate} must be greater than 0": learning_rate > 0,
+        f"encoder_rate={encoder_rate} must lie in (0, 1], a share of the learning rate": 0 < encoder_rate <= 1,
         f"layer_decay={layer_decay} must lie in (0, 1]; 1 gives all layers the same rate": 0 < layer_decay <= 1,
         f"weight_decay={weight_decay} must not be negative": weight_decay >= 0,
+        f"probe={probe} must not be negative; 0 starts at random": probe >= 0,
         f"warmup={warmup} must lie in [0, 1), a share of the budget": 0 <= warmup < 1,
     }
     for message, holds in allowed.items():

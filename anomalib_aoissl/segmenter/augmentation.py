@@ -19,28 +19,68 @@ from torchvision.transforms.v2 import functional
 
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 
-__all__ = ["LightAndSensor", "QuarterTurn", "Window", "inspection_augmentation"]
+__all__ = ["AUGMENTATIONS", "LightAndSensor", "QuarterTurn", "Shift", "Window", "inspection_augmentation"]
 
 _FILL: dict[type, float] = {tv_tensors.Image: 0.0, tv_tensors.Mask: IGNORE_INDEX}
 
 
-def inspection_augmentation(size: tuple[int, int]) -> v2.Compose:
-    """Return the augmentation that the segmenter trains with where the datamodule has none.
+AUGMENTATIONS = ("mild", "strong", "none")
+"""Names of the augmentations; "none" for no change."""
+
+
+def inspection_augmentation(size: tuple[int, int], name: str = "mild") -> v2.Transform | None:
+    """Return the augmentation that the segmenter trains with where the datamodule has none; None for "none".
+
+    "mild" moves and mirrors what the picture shows; "strong" also changes scale, angle, light and sharpness.
 
     Args:
-        size: (height, width) px of the result.
+        size: (height, width) px of the result of the strong one.
+        name: One of `AUGMENTATIONS`.
+
+    Raises:
+        ValueError: If there is no such augmentation.
     """
-    rotation = v2.RandomRotation(10, interpolation=InterpolationMode.BILINEAR, fill=_FILL)
-    return v2.Compose(
-        [
-            Window(size),
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
-            QuarterTurn(),
-            v2.RandomApply([rotation], p=0.3),
-            LightAndSensor(),
-        ]
-    )
+    symmetry = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), QuarterTurn()]
+    if name == "mild":
+        return v2.Compose([Shift(), v2.RandomApply(symmetry, p=0.5)])
+    if name == "strong":
+        rotation = v2.RandomRotation(10, interpolation=InterpolationMode.BILINEAR, fill=_FILL)
+        return v2.Compose([Window(size), *symmetry, v2.RandomApply([rotation], p=0.3), LightAndSensor()])
+    if name == "none":
+        return None
+    msg = f"augment={name!r} is unknown; the augmentations are {list(AUGMENTATIONS)}."
+    raise ValueError(msg)
+
+
+class Shift(v2.Transform):
+    """Moves the picture up and left by some px, so that edges lie elsewhere in the encoder's patches.
+
+    What enters at the lower and the right edge is the picture mirrored there, and ignored in the mask.
+
+    Args:
+        most: Largest shift, px.
+    """
+
+    def __init__(self, most: int = 15) -> None:
+        super().__init__()
+        self.most = most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Return the shift (down, right), px."""
+        limits = functional.get_size(flat_inputs[0])
+        return {"shift": [int(torch.randint(min(self.most, (limit - 1) // 2) + 1, ())) for limit in limits]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Return the shifted image or mask."""
+        if not isinstance(inpt, tv_tensors.Image | tv_tensors.Mask):
+            return inpt
+        down, right = params["shift"]
+        seen, padding = inpt[..., down:, right:], (0, right, 0, down)
+        if isinstance(inpt, tv_tensors.Mask):
+            moved = torch.nn.functional.pad(seen.as_subclass(torch.Tensor), padding, value=IGNORE_INDEX)
+        else:
+            moved = torch.nn.functional.pad(seen.as_subclass(torch.Tensor)[None], padding, mode="reflect")[0]
+        return tv_tensors.wrap(moved, like=inpt)
 
 
 class Window(v2.Transform):

@@ -18,6 +18,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
+from .heads import linear_part
+from .probe import fit_probe, plain_samples
 from .schedule import progress
 
 __all__ = [
@@ -25,13 +27,17 @@ __all__ = [
     "AveragedWeights",
     "BestCheckpoint",
     "LastCheckpoint",
+    "LinearProbe",
     "SpacedValidation",
+    "check_monitors",
     "early_stopping",
     "own_checkpoint",
 ]
 
 MONITOR = "val_mean_iou"
 """Metric that picks the checkpoint and stops a run."""
+
+_VIEWS = 40  # of the labelled images in all, above which each has fewer; one of each at least
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +128,46 @@ class AveragedWeights(WeightAveraging):
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
+class LinearProbe(Callback):
+    """Fits the head's linear part to the frozen features of the training images, where it has no weights yet.
+
+    Each process reads its part of the images; their sums are joined, so that all have the same weights.
+
+    Args:
+        views: Views of each image, see `shifted_views`; fewer where there are many images.
+    """
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit before the first step: the time counts, and weights of a checkpoint stay."""
+        module: Any = pl_module
+        linear = linear_part(module.model.head)
+        if linear is None or bool(linear.classify.weight.any()):
+            return
+        dataset: Any = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        indices = range(trainer.global_rank, len(dataset), trainer.world_size)
+        transform = getattr(module.pre_processor, "transform", None)
+        training = module.model.training
+        module.model.eval()
+
+        def extract(images: torch.Tensor) -> list[torch.Tensor]:
+            with trainer.precision_plugin.forward_context():  # the sums that follow need full precision
+                features: list[torch.Tensor] = module.model.extract(images)
+            return features
+
+        fit_probe(
+            linear,
+            extract,
+            plain_samples(dataset, indices, transform, module.device),
+            views=min(self.views, max(_VIEWS // len(dataset), 1)),
+            class_weights=module.loss.weights,
+            reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
+        )
+        module.model.train(training)
+
+
 class SpacedValidation(Callback):
     """Validates so many times in a run, evenly spaced over its budget and at its end.
 
@@ -179,6 +225,23 @@ def early_stopping(patience: int) -> EarlyStopping:
         msg = f"early_stopping={patience} must be at least 1 validation, or be left out."
         raise ValueError(msg)
     return EarlyStopping(MONITOR, mode="max", patience=patience, check_on_train_epoch_end=False)
+
+
+def check_monitors(trainer: Any) -> None:
+    """Refuse a run that picks its weights by validation images that are not there.
+
+    Raises:
+        ValueError: If there are no validation images.
+    """
+    monitors = [type(c).__name__ for c in trainer.callbacks if getattr(c, "monitor", None) == MONITOR]
+    empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)  # None: not loaded yet
+    if monitors and (empty or not trainer.enable_validation):
+        msg = (
+            f"There is no validation image, but {' and '.join(monitors)} goes by {MONITOR}. Give the data images for "
+            "validation (--data.val_ratio, --data.val_devices), or use the whole budget and keep the last weights: "
+            "--model.select last, without --model.early_stopping."
+        )
+        raise ValueError(msg)
 
 
 def own_checkpoint(trainer: Trainer, select: str) -> ModelCheckpoint | None:

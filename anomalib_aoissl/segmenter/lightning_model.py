@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,9 +21,16 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
-from .adaptation import add_low_rank, check_ranges, freeze, merged, parameter_groups
+from .adaptation import add_low_rank, check_ranges, freeze, merged_model, parameter_groups
 from .augmentation import inspection_augmentation
-from .callbacks import MONITOR, AveragedWeights, SpacedValidation, early_stopping, own_checkpoint
+from .callbacks import (
+    AveragedWeights,
+    LinearProbe,
+    SpacedValidation,
+    check_monitors,
+    early_stopping,
+    own_checkpoint,
+)
 from .class_weights import class_weights, count_pixels
 from .cropping import crop_of, cut_crops
 from .losses import SegmentationLoss
@@ -58,10 +63,13 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         normalize: Apply the encoder's final layer norm to each block that is read.
         head: "upernet", or with fewer weights for fewer labels "conv" or "linear".
         head_channels: Channels of the head.
+        probe: Views of each labelled image, shifted by parts of a patch, from which a linear head is fitted to the
+            frozen features before training, which starts from it; fewer of many images; 0 starts at random.
         loss: "cross_entropy", "dice", "jaccard", "lovasz", or several joined by "+".
         class_weights: Of the classes in their order; "balanced" in inverse proportion to their pixels, "root" to the
             root of them.
-        learning_rate: Peak of the learning rate, at the head.
+        learning_rate: Peak of the learning rate, at the decoder.
+        encoder_rate: Share of the learning rate that the encoder's last block and the linear head have.
         layer_decay: Share of the learning rate that each block has of the next one's.
         weight_decay: Of AdamW; norms, biases, tokens and position embeddings have none.
         warmup: Share of the budget in which the learning rate rises, in [0, 1).
@@ -69,9 +77,10 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         lora_rank: Rank of adapters that learn in place of the encoder's weights; 0 for none.
         ema_decay: Share of the averaged weights that stays in each step; none for no averaging.
         crop_size: Side, or (height, width), px, of the part of each training image that a step sees, with as many rare
-            classes as possible; multiples of the patch size; null for whole images, at many times the cost of a step.
+            classes as possible; multiples of the patch size; null for whole images, as the model sees them in use.
         crops: Crops of a step, cut from the batch's images in turn; never fewer than these.
-        augment: Augment training images where the data has no augmentation of its own.
+        augment: What is done to training images where the data has no augmentation of its own: "mild" (shifts, flips,
+            right angles), "strong" (also scale, rotations, light, blur, noise; for long training) or "none".
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
         select: Weights that are kept: "best" validation mean IoU, or "last", which needs no validation images.
@@ -86,7 +95,16 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         ValueError: If the encoder cannot be made, the image size does not fit it, or a number is out of its range.
     """
 
-    ENCODER_ARGUMENTS = ("encoder", "image_size", "in_channels", "normalize", "head", "head_channels", "lora_rank")
+    ENCODER_ARGUMENTS = (
+        "encoder",
+        "image_size",
+        "in_channels",
+        "normalize",
+        "head",
+        "head_channels",
+        "probe",
+        "lora_rank",
+    )
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "encoder": DEFAULT_ENCODER,
         "pretraining": None,
@@ -95,18 +113,20 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "normalize": True,
         "head": "upernet",
         "head_channels": 96,
+        "probe": 8,
         "loss": "cross_entropy+dice",
         "class_weights": "root",
-        "learning_rate": 3e-3,
+        "learning_rate": 3e-4,
+        "encoder_rate": 0.1,
         "layer_decay": 0.75,
         "weight_decay": 0.05,
         "warmup": 0.1,
         "freeze": 0,
         "lora_rank": 0,
         "ema_decay": None,
-        "crop_size": 128,
+        "crop_size": None,
         "crops": 8,
-        "augment": True,
+        "augment": "mild",
         "validations": 20,
         "early_stopping": None,
         "select": "best",
@@ -123,18 +143,20 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         normalize: bool = True,
         head: Literal["upernet", "conv", "linear"] = "upernet",
         head_channels: int = 96,
+        probe: int = 8,
         loss: str = "cross_entropy+dice",
         class_weights: list[float] | Literal["balanced", "root"] | None = "root",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 3e-4,
+        encoder_rate: float = 0.1,
         layer_decay: float = 0.75,
         weight_decay: float = 0.05,
         warmup: float = 0.1,
         freeze: int | Literal["all"] = 0,
         lora_rank: int = 0,
         ema_decay: float | None = None,
-        crop_size: tuple[int, int] | int | None = 128,
+        crop_size: tuple[int, int] | int | None = None,
         crops: int = 8,
-        augment: bool = True,
+        augment: Literal["mild", "strong", "none"] = "mild",
         validations: int = 20,
         early_stopping: int | None = None,
         select: Literal["best", "last"] = "best",
@@ -156,7 +178,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        check_ranges(learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=weight_decay, warmup=warmup)
+        rates = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, "layer_decay": layer_decay}
+        check_ranges(**rates, weight_decay=weight_decay, warmup=warmup, probe=probe)
+        inspection_augmentation((1, 1), augment)  # refuses other names at once
         self.loss: SegmentationLoss = SegmentationLoss(loss)
         self.build_parts(pre_processor)
 
@@ -165,7 +189,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     def build_model(self) -> None:
         """Make the encoder; its head is made when the classes are known."""
         h: Any = self.hparams
-        self.model: SegmenterModel = SegmenterModel(self.build_encoder(), head=h.head, head_channels=h.head_channels)
+        self.model: SegmenterModel = SegmenterModel(
+            self.build_encoder(), head=h.head, head_channels=h.head_channels, probe=h.probe > 0
+        )
         self.crop = crop_of(self.encoder, h.crop_size)
 
     @classmethod
@@ -194,7 +220,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         if self._trainer is None or self.trainer.state.fn != "fit":
             return callbacks
         h: Any = self.hparams
-        callbacks.append(SpacedValidation(h.validations))
+        callbacks += [SpacedValidation(h.validations), *([LinearProbe(h.probe)] if h.probe else [])]
         if h.ema_decay is not None:
             callbacks.append(AveragedWeights(h.ema_decay))
         if h.early_stopping is not None:
@@ -246,8 +272,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         if not h.normalize:
             self.encoder.vit.norm.requires_grad_(False)  # not used, and a distributed run waits for each gradient
         datamodule = trainer.datamodule or self._demonstration
-        if h.augment and datamodule is not None and datamodule.train_augmentations is None:
-            datamodule.train_data.augmentations = inspection_augmentation(self.input_size)
+        augmentation = inspection_augmentation(self.input_size, h.augment)
+        if augmentation is not None and datamodule is not None and datamodule.train_augmentations is None:
+            datamodule.train_data.augmentations = augmentation
 
     def on_fit_start(self) -> None:
         """Make the loss with its class weights, and warn of classes that no training mask shows."""
@@ -266,16 +293,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             ValueError: If there are no validation images.
         """
         super().on_train_start()
-        trainer: Any = self.trainer
-        monitors = [type(c).__name__ for c in trainer.callbacks if getattr(c, "monitor", None) == MONITOR]
-        empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)  # None: not loaded yet
-        if monitors and (empty or not trainer.enable_validation):
-            msg = (
-                f"There is no validation image, but {' and '.join(monitors)} goes by {MONITOR}. Give the data images "
-                "for validation (--data.val_ratio, --data.val_devices), or use the whole budget and keep the last "
-                "weights: --model.select last, without --model.early_stopping."
-            )
-            raise ValueError(msg)
+        check_monitors(self.trainer)
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -287,6 +305,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             self.encoder.vit,
             head,
             learning_rate=h.learning_rate,
+            encoder_rate=h.encoder_rate,
             layer_decay=h.layer_decay,
             weight_decay=h.weight_decay,
         )
@@ -332,20 +351,10 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write the model with its adapters merged as anomalib's ``.pt`` file, and return its path."""
-        with self._merged():
+        with merged_model(self):
             return super().to_torch(export_root, model_file_name)
 
     def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]
         """Write the model with its adapters merged as ONNX, and return the path; OpenVINO goes this way too."""
-        with self._merged():
+        with merged_model(self):
             return super().to_onnx(export_root, *args, **kwargs)
-
-    @contextmanager
-    def _merged(self) -> Iterator[None]:
-        """Have the adapters merged into the weights of ``self.model`` while the block runs."""
-        model = self.model
-        self.model = merged(model)
-        try:
-            yield
-        finally:
-            self.model = model

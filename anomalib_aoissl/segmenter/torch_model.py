@@ -32,12 +32,15 @@ class SegmenterModel(nn.Module):
         encoder: The encoder; from here on it gives the features of four evenly spaced blocks.
         head: "upernet", "conv" or "linear".
         head_channels: Channels of the head.
+        probe: Sum the head with a linear one, to which a probe can be fitted.
 
     Raises:
         ValueError: If there is no such head.
     """
 
-    def __init__(self, encoder: PatchEncoder, *, head: str = "upernet", head_channels: int = 96) -> None:
+    def __init__(
+        self, encoder: PatchEncoder, *, head: str = "upernet", head_channels: int = 96, probe: bool = True
+    ) -> None:
         super().__init__()
         if head not in HEADS:
             msg = f"head={head!r} is unknown; the heads are {list(HEADS)}."
@@ -45,7 +48,7 @@ class SegmenterModel(nn.Module):
         self.levels = even_blocks(len(encoder.vit.blocks), len(STRIDES))
         encoder.block_indices = sorted(set(self.levels))
         self.encoder = encoder
-        self.head_name, self.head_channels = head, head_channels
+        self.head_name, self.head_channels, self.probe = head, head_channels, probe
         self.head: nn.Module | None = None
         self.num_classes = 0
 
@@ -71,6 +74,7 @@ class SegmenterModel(nn.Module):
             grid_size=self.encoder.grid_size,
             num_classes=num_classes,
             channels=self.head_channels,
+            probe=self.probe,
         )
         self.head = head.to(next(self.encoder.parameters()).device)
 

@@ -10,6 +10,7 @@ import torch
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.segmenter.adaptation import LowRankLinear, add_low_rank, freeze, merged, parameter_groups
+from anomalib_aoissl.segmenter.heads import build_head
 
 DEPTH = 3
 
@@ -25,8 +26,11 @@ def learning(encoder: PatchEncoder) -> set[str]:
 
 
 def test_rates_follow_the_formula_and_every_weight_has_one(encoder: PatchEncoder) -> None:
-    head = torch.nn.Conv2d(32, 4, 1)
-    groups = parameter_groups(encoder.vit, head, learning_rate=0.1, layer_decay=0.5, weight_decay=0.05)
+    shape = {"embed_dim": 32, "blocks": 3, "patch_size": (8, 8), "grid_size": (4, 6), "num_classes": 4, "channels": 8}
+    head = build_head("conv", **shape, probe=True)
+    groups = parameter_groups(
+        encoder.vit, head, learning_rate=0.1, encoder_rate=0.2, layer_decay=0.5, weight_decay=0.05
+    )
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert (
@@ -34,12 +38,12 @@ def test_rates_follow_the_formula_and_every_weight_has_one(encoder: PatchEncoder
     )
     for name, parameter in encoder.vit.named_parameters():
         layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else DEPTH if "norm" in name else 0
-        assert rates[id(parameter)] == pytest.approx(0.1 * 0.5 ** (DEPTH + 1 - layer)), name
+        assert rates[id(parameter)] == pytest.approx(0.02 * 0.5 ** (DEPTH - layer)), name
         none = parameter.ndim == 1 or name in {"pos_embed", "cls_token", "reg_token"}
         assert decays[id(parameter)] == (0 if none else 0.05), name
-    assert rates[id(head.weight)] == rates[id(head.bias)] == 0.1
-    assert decays[id(head.weight)] == 0.05
-    assert decays[id(head.bias)] == 0
+    for name, parameter in head.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.02 if name.startswith("linear.") else 0.1), name
+        assert decays[id(parameter)] == (0 if parameter.ndim == 1 else 0.05), name
 
 
 def test_freezing_keeps_the_first_blocks_and_what_comes_before(encoder: PatchEncoder) -> None:

@@ -29,7 +29,7 @@ def picture(height: int, width: int, planes: int = 3) -> tuple[tv_tensors.Image,
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 @pytest.mark.parametrize("planes", [1, 3, 4])
 def test_the_result_has_the_size_and_only_known_indices(size: tuple[int, int], planes: int) -> None:
-    augment = inspection_augmentation(size)
+    augment = inspection_augmentation(size, "strong")
     for _ in range(10):
         image, mask = augment(*picture(70, 90, planes))
         assert image.shape == (planes, *size)
@@ -39,8 +39,30 @@ def test_the_result_has_the_size_and_only_known_indices(size: tuple[int, int], p
         assert 0 <= image.min() <= image.max() <= 1
 
 
+@pytest.mark.parametrize("size", [(64, 64), (40, 70), (8, 9)])
+def test_the_mild_one_moves_pixels_and_changes_none(size: tuple[int, int]) -> None:
+    augment, moved = inspection_augmentation(size), 0
+    for _ in range(20):
+        mask = tv_tensors.Mask(torch.randint(0, 3, size, dtype=torch.uint8))
+        image, labels = augment(tv_tensors.Image((mask / 2.0).expand(2, -1, -1).clone()), mask)
+        assert image.shape[-2:] == labels.shape
+        known = labels != 255
+        assert torch.equal(image[1][known], labels[known] / 2.0)
+        assert image.max() <= 1
+        moved += not torch.equal(labels, mask)
+    assert moved > 10
+
+
+def test_other_names_are_refused() -> None:
+    assert inspection_augmentation((64, 64), "none") is None
+    with pytest.raises(
+        ValueError, match=r"augment='much' is unknown; the augmentations are \['mild', 'strong', 'none'\]"
+    ):
+        inspection_augmentation((64, 64), "much")
+
+
 def test_the_mask_follows_the_image() -> None:
-    augment = inspection_augmentation((64, 64))
+    augment = inspection_augmentation((64, 64), "strong")
     augment.transforms = augment.transforms[:-1]  # without the light
     for _ in range(20):
         image, mask = augment(*picture(64, 64))

@@ -55,6 +55,7 @@ def test_two_processes_stay_equal_and_measure_all_images(drawn_folder: Path, tmp
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["rates"] == second["rates"]
+    assert first["weights"]["head.linear.classify.weight"].any()
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
     (checkpoint,) = tmp_path.rglob("model.ckpt")

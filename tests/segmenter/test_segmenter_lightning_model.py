@@ -20,6 +20,9 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.segmenter.adaptation import LowRankLinear
 from anomalib_aoissl.segmenter.callbacks import BestCheckpoint
+from anomalib_aoissl.segmenter.class_weights import class_weights, count_pixels
+from anomalib_aoissl.segmenter.heads import linear_part
+from anomalib_aoissl.segmenter.probe import fit_probe, plain_samples
 
 SIZE = (64, 64)
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
@@ -78,7 +81,7 @@ def train(model: AOISSLSegmenter, data: Any, folder: Path, **trainer: Any) -> tu
 
 def test_it_learns_two_images_by_heart(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
     model = make_model(
-        tiny_encoder, augment=False, learning_rate=5e-3, layer_decay=1.0, validations=4, head_channels=32
+        tiny_encoder, augment="none", learning_rate=5e-3, layer_decay=1.0, validations=4, head_channels=32
     )
     data = make_data(shapes, shots=2)
     data.setup()
@@ -172,6 +175,53 @@ def test_training_goes_on_from_a_checkpoint(run: Run, shapes: Path, tmp_path: Pa
     assert engine.trainer.global_step == 12
 
 
+class FirstWeights(Callback):
+    """Keeps the head's linear weights as they are before the first step."""
+
+    def __init__(self) -> None:
+        self.linear = self.decoder = torch.empty(0)
+
+    def on_train_batch_start(self, _trainer: Any, module: Any, _batch: Any, _index: int) -> None:
+        if not len(self.linear):
+            self.linear = module.model.head.linear.classify.weight.detach().clone()
+            self.decoder = module.model.head.decoder.classify[-1].weight.detach().clone()
+
+
+def test_training_starts_from_the_probe_and_goes_on_without_another(
+    tiny_encoder: dict, shapes: Path, tmp_path: Path
+) -> None:
+    first, data = FirstWeights(), make_data(shapes)
+    engine = Engine(default_root_dir=tmp_path, callbacks=[first], max_steps=3, limit_val_batches=0, **QUIET)
+    engine.fit(make_model(tiny_encoder, select="last", learning_rate=0.01, probe=2), datamodule=data)
+    assert not first.decoder.any()
+    bare = make_model(tiny_encoder, probe=2)
+    bare.set_dataset(("background", "bar", "disc"), FileFormat())
+    bare.model.make_head(3)
+    counts = count_pixels(data.train_data, 3)
+    samples = plain_samples(data.train_data, range(4), bare.pre_processor.transform, torch.device("cpu"))
+    weights = torch.tensor(class_weights("root", counts, bare.class_names))
+    fit_probe(bare.model.head.linear, bare.model.eval().extract, samples, views=2, class_weights=weights)
+    torch.testing.assert_close(first.linear, bare.model.head.linear.classify.weight.detach(), atol=1e-4, rtol=1e-3)
+    checkpoint = torch.load(engine.checkpoint_callback.last_model_path, weights_only=True)
+    saved = checkpoint["state_dict"]["model.head.linear.classify.weight"]
+    again = FirstWeights()
+    engine = Engine(default_root_dir=tmp_path / "on", callbacks=[again], max_steps=4, limit_val_batches=0, **QUIET)
+    model = make_model(tiny_encoder, select="last", learning_rate=0.01, probe=2)
+    engine.fit(
+        model,
+        datamodule=data,
+        ckpt_path=tmp_path / "AOISSLSegmenter/SegmentationFolder/v0/weights/lightning/model.ckpt",
+    )
+    assert torch.equal(again.linear, saved)
+    assert not torch.equal(again.linear, first.linear)
+
+
+def test_without_a_probe_there_is_no_linear_head(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
+    model = make_model(tiny_encoder, probe=0)
+    train(model, make_data(shapes), tmp_path, max_steps=1)
+    assert linear_part(model.model.head) is None
+
+
 def test_a_weight_argument_against_the_checkpoint_is_refused(run: Run, shapes: Path, tmp_path: Path) -> None:
     model, engine = AOISSLSegmenter(pretrained=False, head="conv"), Engine(default_root_dir=tmp_path, **QUIET)
     with pytest.raises(ValueError, match=r"Leave out --model.head: the checkpoint brings it along"):
@@ -219,9 +269,9 @@ def test_averaging_follows_its_formula(tiny_encoder: dict, shapes: Path, tmp_pat
 
     class Watch(Callback):
         def on_before_zero_grad(self, _trainer: Any, pl_module: Any, _optimizer: Any) -> None:
-            weights.append(pl_module.model.head.classify[1].weight.detach().clone())
+            weights.append(pl_module.model.head.decoder.classify[1].weight.detach().clone())
 
-    model = make_model(tiny_encoder, ema_decay=0.3, select="last", augment=False)
+    model = make_model(tiny_encoder, ema_decay=0.3, select="last", augment="none")
     engine = Engine(default_root_dir=tmp_path, callbacks=[Watch()], max_steps=4, limit_val_batches=0, **QUIET)
     engine.fit(model, datamodule=make_data(shapes))
     # Weights after step 1 begin the average; step n + 1 keeps min(0.3, (1 + n) / (10 + n)) of it.
@@ -231,7 +281,7 @@ def test_averaging_follows_its_formula(tiny_encoder: dict, shapes: Path, tmp_pat
         keep = min(0.3, (1 + count) / (10 + count))
         average = keep * average + (1 - keep) * current
     assert len(weights) == 4
-    final = model.model.head.classify[1].weight.detach()
+    final = model.model.head.decoder.classify[1].weight.detach()
     assert not torch.equal(final, after[2])
     # The last step's weights are seen by no hook; the average keeps the share of min(0.3, 4 / 13) of what came before.
     last = (final - 0.3 * average) / 0.7
@@ -244,16 +294,16 @@ def test_augmentation_of_the_data_goes_first(tiny_encoder: dict, shapes: Path, t
 
     data = make_data(shapes)
     Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(make_model(tiny_encoder), datamodule=data)
-    assert "LightAndSensor" in str(data.train_data.augmentations)
-    assert "LightAndSensor" not in str(data.val_data.augmentations)
-    for arguments, model in (({"train_augmentations": RandomHorizontalFlip()}, {}), ({}, {"augment": False})):
+    assert "Shift" in str(data.train_data.augmentations)
+    assert "Shift" not in str(data.val_data.augmentations)
+    for arguments, model in (({"train_augmentations": RandomHorizontalFlip()}, {}), ({}, {"augment": "none"})):
         data = make_data(shapes, **arguments)
         Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(make_model(tiny_encoder, **model), datamodule=data)
-        assert "LightAndSensor" not in str(data.train_data.augmentations)
+        assert "Shift" not in str(data.train_data.augmentations)
 
 
 def test_frozen_weights_stay(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
-    model = make_model(tiny_encoder, freeze="all", head="linear", augment=False)
+    model = make_model(tiny_encoder, freeze="all", head="linear", augment="none")
     before = copy.deepcopy(model.encoder.state_dict())
     train(model, make_data(shapes), tmp_path)
     for name, weight in model.encoder.state_dict().items():
@@ -306,6 +356,9 @@ def test_an_untrained_model_cannot_be_tested(tiny_encoder: dict, shapes: Path, t
     ("argument", "message"),
     [
         ({"learning_rate": 0}, "learning_rate=0 must be greater than 0"),
+        ({"encoder_rate": 0}, r"encoder_rate=0 must lie in \(0, 1\]"),
+        ({"probe": -1}, "probe=-1 must not be negative"),
+        ({"augment": "much"}, "augment='much' is unknown"),
         ({"layer_decay": 1.5}, r"layer_decay=1.5 must lie in \(0, 1\]"),
         ({"warmup": 1.0}, r"warmup=1.0 must lie in \[0, 1\)"),
         ({"loss": "mse"}, "loss='mse'"),
