@@ -96,7 +96,7 @@ def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[s
     weights = similarities.softmax(dim=-1)
     return {
         f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
-        f"{name}: labels": lambda: model.combine(weights, neighbours),
+        f"{name}: labels": lambda: model.class_votes(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
 

@@ -158,14 +158,6 @@ def winners(votes: torch.Tensor, thresholds: Sequence[float] | None = None) -> t
     return votes.argmax(dim=-1).to(torch.uint8)
 
 
-def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8, as `class_votes` takes them.
-
-    Where no neighbour votes, the result is the background. Equal sums go to the smaller index.
-    """
-    return winners(class_votes(weights, labels, num_classes))
-
-
 def average_votes(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Return for each query the weighted sum ``[Q, C]`` of its neighbours' shares of each class.
 

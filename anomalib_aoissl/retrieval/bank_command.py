@@ -190,7 +190,8 @@ def bank_in(path: Path) -> BankArrays:
     if path.suffix == _BANK:
         return read_bank(path)
     if path.suffix == _CHECKPOINT:
-        from .checkpoint_bank import arrays_of, content_of, load_checkpoint
+        from .checkpoint_bank import content_of, load_checkpoint
+        from .editing import arrays_of
 
         return arrays_of(content_of(load_checkpoint(path)))
     if path.suffix in _MODELS:
@@ -226,7 +227,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
     if path.suffix == _BANK:
         write_bank(bank, target)
     elif path.suffix == _CHECKPOINT:
-        from .checkpoint_bank import content_from, load_checkpoint, put_content, save_checkpoint
+        from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
+        from .editing import content_from
 
         save_checkpoint(put_content(load_checkpoint(path), content_from(bank)), target)
     else:
@@ -239,7 +241,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
 
 def _merge_into_checkpoint(path: Path, others: list[BankArrays], target: Path) -> str:
     """Merge with the checkpoint's own model, which condenses, and write the checkpoint."""
-    from .checkpoint_bank import content_from, load_checkpoint, put_content, save_checkpoint
+    from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
+    from .editing import content_from
     from .lightning_model import AOISSLRetrieval
 
     checkpoint = load_checkpoint(path)

@@ -16,8 +16,8 @@ from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
-from .checkpoint_bank import arrays_of, load_content
-from .editing import BankContent
+from .checkpoint_bank import load_content
+from .editing import BankContent, arrays_of
 from .memory_bank import MemoryBank
 from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
 from .openvino_file import read_model, save_model

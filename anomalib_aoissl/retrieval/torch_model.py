@@ -25,7 +25,6 @@ from .aggregation import (
     class_values,
     class_votes,
     class_weights,
-    combine,
     repetitions,
     vote_weights,
     winners,
@@ -38,8 +37,6 @@ from .precision import restored
 from .searching import search as exact_search
 from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
 from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
-
-__all__ = ["RetrievalModel", "combine", "match", "repetitions"]
 
 BANK_CHUNK = 16384
 """Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
