@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from .bank_arrays import ID_NAMES, BankArrays, damage
+from .openvino_search import search
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
 
-TENSORS = ("queries", "similarities", "neighbours", "vote_weights")
+TENSORS = ("queries", "similarities", "neighbours", "vote_weights", "class_votes")
 """Marked tensors that every editable model has; ``patch_embeddings`` is needed to learn images only."""
 
 _LOOKUPS = ("neighbour_labels", "neighbour_shares")  # a model votes for one of them
 _PREFIX = "bank."
-_CHUNK = 16384  # rows that are compared at once, as in torch: 64 KiB of similarities for each query
 
 
 class NotEditableError(ValueError):
@@ -123,11 +123,11 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
     tensors = _marked(model)
     searched = tensors["neighbours"].get_node().get_friendly_name()
     rows = {name: _constant(name, bank.rows[name]) for name in _graph_names(bank)}
-    similarities, neighbours = _search(tensors["queries"], rows, len(bank), settings.k)
+    similarities, neighbours = search(tensors["queries"], rows["embeddings"], settings.k)
     _replace(tensors, "similarities", similarities)
     _rename(tensors, "neighbours", neighbours)
     _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
-    _validate(model)  # infers the new shapes, which the classes' scores are computed in
+    _validate(model)  # infers the new shapes, which the classes' votes are counted in
     _add_classes(tensors, len(bank.class_names))
     _validate(model)
     if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
@@ -159,35 +159,6 @@ def read_metadata(model: Any) -> dict[str, Any]:
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _search(queries: Any, rows: Mapping[str, Any], number: int, k: int) -> tuple[Any, Any]:
-    """Return the k largest similarities ``[Q, k]`` in falling order and their rows; k is cut to the bank's."""
-    from openvino import opset13 as ops
-
-    values, indices = [], []
-    for start in range(0, number, _CHUNK):
-        stop = min(start + _CHUNK, number)
-        keys = ops.convert(_part(rows["embeddings"], start, stop, number), "f32")
-        if rows["embeddings"].get_element_type().get_type_name() == "i8":  # integers that give the direction alone
-            keys = ops.normalize_l2(keys, np.array([1]), 1e-12, "max")
-        products = ops.matmul(queries, keys, False, True)  # [Q, chunk]
-        best = ops.topk(products, np.int64(min(k, stop - start)), 1, "max", "value", "i64")
-        values.append(best.output(0))
-        indices.append(ops.add(best.output(1), np.int64(start)).output(0) if start else best.output(1))
-    if len(values) == 1:
-        return values[0], indices[0]
-    best = ops.topk(ops.concat(values, 1), np.int64(min(k, number)), 1, "max", "value", "i64")
-    return best.output(0), ops.gather_elements(ops.concat(indices, 1), best.output(1), 1).output(0)
-
-
-def _part(rows: Any, start: int, stop: int, number: int) -> Any:
-    """Return some rows of a constant, itself where these are all."""
-    from openvino import opset13 as ops
-
-    if (start, stop) == (0, number):
-        return rows
-    return ops.slice(rows, [start], [stop], [1], [0])
-
-
 def _replace_lookups(tensors: dict[str, Any], rows: Mapping[str, Any], neighbours: Any, classes: int) -> None:
     """Have counts and labels, or classes' shares, of the neighbours looked up in the new rows."""
     from openvino import opset13 as ops
@@ -208,23 +179,21 @@ def _shares(labels: Any, classes: int) -> Any:
 
 
 def _add_classes(tensors: dict[str, Any], classes: int) -> None:
-    """Put the scores of new classes after those that the graph computes, pixel by pixel."""
+    """Put the votes for new classes after those that the graph counts, pixel by pixel."""
     from openvino import opset13 as ops
 
-    if "class_scores" not in tensors:
-        return
-    scores = tensors["class_scores"]  # [Q, L, C]
-    known = scores.get_partial_shape()[2].get_length()
+    votes = tensors["class_votes"]  # [Q, C, L], or [Q, C, 1] of averages, which has them already
+    known = votes.get_partial_shape()[1].get_length()
     if classes > known and len(tensors["vote_weights"].get_partial_shape()) != 2:
         msg = "The model weighs votes by class, so it cannot take new classes. Export a model that was trained on them."
         raise NotEditableError(msg)
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
     for index in range(known, classes):
-        votes = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
-        new.append(ops.transpose(ops.matmul(weights, votes, False, False), np.array([0, 2, 1])))  # [Q, L, 1]
+        shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
+        new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
     if new:
-        _replace(tensors, "class_scores", ops.concat([scores, *new], 2).output(0))
+        _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
 
 
 def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
@@ -262,7 +231,7 @@ def _marked(model: Any, required: tuple[str, ...] = TENSORS) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "class_scores"}
+    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts"}
     found = {n: o for node in model.get_ordered_ops() for o in node.outputs() for n in o.get_names() if n in known}
     missing = [name for name in required if name not in found]
     if not missing and required is TENSORS and not any(name in found for name in _LOOKUPS):
