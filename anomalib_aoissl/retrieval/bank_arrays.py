@@ -147,7 +147,7 @@ def without_rows(bank: BankArrays, leaving: np.ndarray, advice: str = "") -> Ban
     lost = [name for index, name in enumerate(bank.class_names) if index in before - after]
     if lost:
         logger.warning("The bank has no patch of %s any more, so no mask will show it.%s", lost, advice)
-    return _with_used_names(replace(bank, rows=left))
+    return with_used_names(replace(bank, rows=left))
 
 
 def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
@@ -160,7 +160,7 @@ def selected(bank: BankArrays, *, device: str | None = None, image: str | None =
     if not staying.any():
         msg = f"The bank has no row of the image {image!r} of the device {device!r}."
         raise ValueError(msg)
-    return _with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
+    return with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
 
 
 def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
@@ -290,6 +290,16 @@ def joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, 
     return tuple(index), np.array([index[name] for name in theirs], dtype=np.int32)
 
 
+def with_used_names(bank: BankArrays) -> BankArrays:
+    """Return the bank with the names that have rows, and ids that index them."""
+    rows, names = dict(bank.rows), []
+    for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
+        used, inverse = np.unique(rows[ids], return_inverse=True)
+        rows[ids] = inverse.reshape(-1).astype(np.int32)
+        names.append(tuple(old[index] for index in used.tolist()))
+    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])
+
+
 def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
     """Return which rows ``[N]`` are of the device and of the image, where they are given."""
     chosen = np.ones(len(bank), dtype=bool)
@@ -305,13 +315,3 @@ def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndar
             raise ValueError(msg)
         chosen &= ids == names.index(name)
     return chosen
-
-
-def _with_used_names(bank: BankArrays) -> BankArrays:
-    """Return the bank with the names that have rows, and ids that index them."""
-    rows, names = dict(bank.rows), []
-    for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
-        used, inverse = np.unique(rows[ids], return_inverse=True)
-        rows[ids] = inverse.reshape(-1).astype(np.int32)
-        names.append(tuple(old[index] for index in used.tolist()))
-    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])

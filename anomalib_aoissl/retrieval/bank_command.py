@@ -136,6 +136,7 @@ def adapt(
     device: str,
     name: str | None = None,
     class_names: list[str] | None = None,
+    bank_size: int | None = None,
     output: Path | None = None,
     in_place: bool = False,
 ) -> str:
@@ -149,6 +150,7 @@ def adapt(
         name: Name of the image in the bank; its path where none is given.
         class_names: Names of the mask's indices where they are others than the model's; names that the model has not
             become new classes.
+        bank_size: Rows that the bank then has at most; all are kept where none is given.
         output: Exported model to write (.xml).
         in_place: Write over the model itself.
     """
@@ -159,7 +161,7 @@ def adapt(
         raise ValueError(msg)
     target = _target(path, output, in_place)
     inferencer = SegmentationOpenVINOInferencer(path)
-    added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names)
+    added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names, bank_size=bank_size)
     return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
 
 

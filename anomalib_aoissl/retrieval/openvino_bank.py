@@ -45,12 +45,14 @@ class BankSettings:
         image_size: (height, width) of the encoder's input, px.
         patch_size: (height, width) of a patch, px.
         budget: Rows that the bank was condensed to when the model was exported; None for any number.
+        offsets: (down, right) in px of each patch grid on which a labelled image fills the bank; the first is (0, 0).
     """
 
     k: int
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     budget: int | None
+    offsets: tuple[tuple[int, int], ...] = ((0, 0),)
 
 
 def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]
         "image_size": list(settings.image_size),
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
+        "offsets": [list(offset) for offset in settings.offsets],
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
         "image_names": list(bank.image_names),
@@ -77,7 +80,8 @@ def settings_of(model: Any) -> BankSettings:
     """
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
-    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"])
+    offsets = tuple((down, right) for down, right in description.get("offsets", [(0, 0)]))
+    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"], offsets)
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -139,7 +143,7 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
 
 
 def embedding_model(model: Any) -> Any:
-    """Return the part of the model from images to the embeddings ``[B, P, D]`` of their patches.
+    """Return the part of the model from images to the embeddings ``[S * B, P, D]`` of their patches on S grids.
 
     Raises:
         NotEditableError: If the export did not mark them.
