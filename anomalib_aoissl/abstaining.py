@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-SCORES = ("mean_shares", "class_scores")
-"""Names of the votes for each class in a graph, ``[Q, L or 1, C]``, Q = batch * patches; the first that it has.
+VOTES = {"mean_shares": 2, "class_votes": 1}
+"""Names of the votes for each class in a graph, with the axis of the classes; the first that it has decides.
 
-Where a query has several patch grids, their scores have a mean, which decides.
+Votes are ``[Q, C, L or 1]``, Q = batch * patches; where a query has several patch grids, their shares have a mean,
+``[Q, L, C]``.
 """
 
 WINNING_SHARE = "winning_share"
@@ -64,12 +65,12 @@ def add_winning_share(model: Any) -> bool:
     import openvino.opset13 as ops
 
     names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
-    ports = [names[name] for name in SCORES if name in names]
-    if not ports:
+    found = [name for name in VOTES if name in names]
+    if not found:
         return False
-    last = ops.constant(np.array([-1], dtype=np.int64))
-    total = ops.maximum(ops.reduce_sum(ports[0], last, keep_dims=False), ops.constant(np.float32(1e-9)))
-    share = ops.divide(ops.reduce_max(ports[0], last, keep_dims=False), total)
+    votes, axis = names[found[0]], ops.constant(np.array([VOTES[found[0]]], dtype=np.int64))
+    total = ops.maximum(ops.reduce_sum(votes, axis, keep_dims=False), ops.constant(np.float32(1e-9)))
+    share = ops.divide(ops.reduce_max(votes, axis, keep_dims=False), total)
     share.output(0).set_names({WINNING_SHARE})
     model.add_outputs([share.output(0)])
     return True

@@ -45,8 +45,9 @@ from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.patches import patches_to_image
 from anomalib_aoissl.retrieval.positions import position_basis, without_directions
+from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, match
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 NEIGHBOURS = (5, 10, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -204,7 +205,7 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
     patch, encoder, classes = case.encoder.patch_size, case.encoder, case.data.class_names
     ways = {name: case.counter() for name in (*(f"{w} {k} {t}" for w, k, t in _ways()), *RULES)}
     for image in case.test:
-        similarities, rows = match(unit(image.grids[0]), bank.embeddings, max(NEIGHBOURS))
+        similarities, rows = search(unit(image.grids[0]), bank.embeddings, max(NEIGHBOURS))
         labels, counts = bank.labels[rows], bank.counts[rows] if len(bank.counts) else torch.ones_like(rows)
 
         def decide(name: str, weights: torch.Tensor, thresholds: Any = None) -> None:

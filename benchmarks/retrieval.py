@@ -28,8 +28,10 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
-from anomalib_aoissl.retrieval.editing import BankContent
+from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_description, with_bank
+from anomalib_aoissl.retrieval.openvino_file import read_model
 from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
@@ -54,14 +56,17 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, ima
     return RetrievalModel(encoder, k=30, bank=bank).eval()
 
 
-def compiled(model: nn.Module, folder: str) -> Callable[[torch.Tensor], Any]:
-    """Return the model exported and compiled by OpenVINO."""
+def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
+    """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
     import openvino
 
-    core = openvino.Core()
-    path = export_onnx(_Fixed(model), Path(folder) / "model.onnx", 3, {})
+    bank = arrays_of(model.bank.content())
+    settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, None)
+    metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
+    path = Path(folder) / "model.onnx"
+    export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    run = core.compile_model(path, "CPU", options)
+    run = openvino.Core().compile_model(with_bank(read_model(path), bank), "CPU", options)
     return lambda images: run(images.numpy())
 
 
@@ -96,7 +101,7 @@ def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[s
     weights = similarities.softmax(dim=-1)
     return {
         f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
-        f"{name}: labels": lambda: model.combine(weights, neighbours),
+        f"{name}: labels": lambda: model.class_votes(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
 

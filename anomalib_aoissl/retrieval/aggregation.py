@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch.compiler import is_exporting
 
 AGGREGATIONS = ("attention", "similarity", "majority")
 """Names of the weights that `vote_weights` knows."""
@@ -137,12 +138,20 @@ def class_votes(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -
         labels: ``[Q, k, L]`` uint8 class indices of each neighbour's pixels.
         num_classes: C.
     """
+    return votes_by_class(weights, labels, num_classes).transpose(1, 2)
+
+
+def votes_by_class(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return what `class_votes` does as ``[Q, C, L]``, the order in which memory is written."""
     # One class at a time: [Q, k, L] of floats for all classes at once would need C times the memory. Floats that are
-    # compared into floats take half the time of booleans that become floats.
+    # compared into floats take half the time of booleans that become floats; so does a choice in an exported graph.
     classes = labels.to(weights.dtype)  # [Q, k, L]
-    of_class = [weights if weights.ndim == 2 else weights[..., index] for index in range(num_classes)]  # [Q, k] each
-    votes = [torch.bmm(rows.unsqueeze(1), classes.clone().eq_(index)).squeeze(1) for index, rows in enumerate(of_class)]
-    return torch.stack(votes, dim=-1)  # [Q, L, C]
+    votes = []
+    for index in range(num_classes):
+        of_class = weights if weights.ndim == 2 else weights[..., index]  # [Q, k]
+        shown = torch.where(classes == index, 1.0, 0.0) if is_exporting() else classes.clone().eq_(index)
+        votes.append(torch.bmm(of_class.unsqueeze(1), shown))  # [Q, 1, L]
+    return torch.cat(votes, dim=1)
 
 
 def winners(votes: torch.Tensor, thresholds: Sequence[float] | None = None) -> torch.Tensor:
@@ -155,15 +164,9 @@ def winners(votes: torch.Tensor, thresholds: Sequence[float] | None = None) -> t
     if thresholds is not None:
         limits = torch.tensor(thresholds, dtype=votes.dtype, device=votes.device) * votes.sum(dim=-1, keepdim=True)
         votes = torch.where(votes >= limits, votes, torch.full_like(votes, -1.0))
+    if is_exporting() and votes.ndim == 3:  # runtimes are slow along a last axis that is short
+        return votes.transpose(1, 2).argmax(dim=1).to(torch.uint8)
     return votes.argmax(dim=-1).to(torch.uint8)
-
-
-def combine(weights: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return for each pixel the class with the largest sum of weights, ``[Q, L]`` uint8, as `class_votes` takes them.
-
-    Where no neighbour votes, the result is the background. Equal sums go to the smaller index.
-    """
-    return winners(class_votes(weights, labels, num_classes))
 
 
 def average_votes(weights: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

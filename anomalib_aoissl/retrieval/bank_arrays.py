@@ -118,19 +118,36 @@ def removed(bank: BankArrays, *, device: str | None = None, image: str | None = 
     Raises:
         ValueError: If neither is given, the bank has no such device or image, or no row would be left.
     """
-    if device is None and image is None:
-        msg = "Say what to remove: device=, image=, or both for an image of a device."
-        raise ValueError(msg)
-    leaving = _rows_of(bank, device, image)
+    leaving = rows_to_remove(bank, device, image)
     if leaving.all():
         msg = "That would leave an empty bank, which gives no mask. Put other labelled images in first, or replace it."
         raise ValueError(msg)
+    return without_rows(bank, leaving)
+
+
+def rows_to_remove(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
+    """Return which rows ``[N]`` are of a device or of an image; of an image of a device where both are given.
+
+    Raises:
+        ValueError: If neither is given, or the bank has no such device or image.
+    """
+    if device is None and image is None:
+        msg = "Say what to remove: device=, image=, or both for an image of a device."
+        raise ValueError(msg)
+    return _rows_of(bank, device, image)
+
+
+def without_rows(bank: BankArrays, leaving: np.ndarray, advice: str = "") -> BankArrays:
+    """Return the bank without the rows ``[N]`` that are true, and without the names that then have no row.
+
+    A class whose last row goes is warned of, with the advice after it.
+    """
     left = {name: array[~leaving] for name, array in bank.rows.items()}
     before, after = (set(np.unique(labels).tolist()) for labels in (bank.rows["labels"], left["labels"]))
     lost = [name for index, name in enumerate(bank.class_names) if index in before - after]
     if lost:
-        logger.warning("The bank has no patch of %s any more, so no mask will show it.", lost)
-    return _with_used_names(replace(bank, rows=left))
+        logger.warning("The bank has no patch of %s any more, so no mask will show it.%s", lost, advice)
+    return with_used_names(replace(bank, rows=left))
 
 
 def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
@@ -143,7 +160,7 @@ def selected(bank: BankArrays, *, device: str | None = None, image: str | None =
     if not staying.any():
         msg = f"The bank has no row of the image {image!r} of the device {device!r}."
         raise ValueError(msg)
-    return _with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
+    return with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
 
 
 def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
@@ -165,7 +182,8 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     if unknown and not new_classes:
         msg = (
             f"The banks have other classes: {list(classes)} here, {list(other.class_names)} in the bank to take in. "
-            f"{unknown} cannot be mapped by name. Correct the names, or pass new_classes=True to add them."
+            f"{unknown} cannot be mapped by name. Correct the names; exported models and bank files take new classes "
+            "with new_classes=True."
         )
         raise ValueError(msg)
     classes = (*classes, *unknown)
@@ -175,8 +193,8 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     twice = sorted(set(bank.image_names) & set(other.image_names))
     if twice:
         logger.warning("Both banks have patches of %d images, which vote twice now, such as %s.", len(twice), twice[0])
-    device_names, devices = _joint_names(bank.device_names, other.device_names)
-    image_names, images = _joint_names(bank.image_names, other.image_names)
+    device_names, devices = joint_names(bank.device_names, other.device_names)
+    image_names, images = joint_names(bank.image_names, other.image_names)
     rows = dict(stored_rows(other.rows, bank.rows))
     rows["device_ids"], rows["image_ids"] = devices[rows["device_ids"]], images[rows["image_ids"]]
     table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
@@ -228,7 +246,7 @@ def damage(bank: BankArrays) -> str:
     missing = [name for name in REQUIRED if name not in bank.rows]
     if missing:
         return f"{missing} missing"
-    rows = bank.rows
+    rows = {name: bank.rows[name] for name in (*REQUIRED, *bank.rows)}
     lengths = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
     if len(set(lengths.values())) != 1 or rows["embeddings"].ndim != 2 or rows["labels"].ndim != 2:
         return f"rows of {lengths}"
@@ -266,6 +284,22 @@ def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
         raise ValueError(msg)
 
 
+def joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return our names with theirs that are new after them, and for each of theirs its index in the result."""
+    index = {name: position for position, name in enumerate(dict.fromkeys([*ours, *theirs]))}
+    return tuple(index), np.array([index[name] for name in theirs], dtype=np.int32)
+
+
+def with_used_names(bank: BankArrays) -> BankArrays:
+    """Return the bank with the names that have rows, and ids that index them."""
+    rows, names = dict(bank.rows), []
+    for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
+        used, inverse = np.unique(rows[ids], return_inverse=True)
+        rows[ids] = inverse.reshape(-1).astype(np.int32)
+        names.append(tuple(old[index] for index in used.tolist()))
+    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])
+
+
 def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
     """Return which rows ``[N]`` are of the device and of the image, where they are given."""
     chosen = np.ones(len(bank), dtype=bool)
@@ -281,19 +315,3 @@ def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndar
             raise ValueError(msg)
         chosen &= ids == names.index(name)
     return chosen
-
-
-def _joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return our names with theirs that are new after them, and for each of theirs its index in the result."""
-    index = {name: position for position, name in enumerate(dict.fromkeys([*ours, *theirs]))}
-    return tuple(index), np.array([index[name] for name in theirs], dtype=np.int32)
-
-
-def _with_used_names(bank: BankArrays) -> BankArrays:
-    """Return the bank with the names that have rows, and ids that index them."""
-    rows, names = dict(bank.rows), []
-    for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
-        used, inverse = np.unique(rows[ids], return_inverse=True)
-        rows[ids] = inverse.reshape(-1).astype(np.int32)
-        names.append(tuple(old[index] for index in used.tolist()))
-    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])

@@ -136,6 +136,7 @@ def adapt(
     device: str,
     name: str | None = None,
     class_names: list[str] | None = None,
+    bank_size: int | None = None,
     output: Path | None = None,
     in_place: bool = False,
 ) -> str:
@@ -149,6 +150,7 @@ def adapt(
         name: Name of the image in the bank; its path where none is given.
         class_names: Names of the mask's indices where they are others than the model's; names that the model has not
             become new classes.
+        bank_size: Rows that the bank then has at most; all are kept where none is given.
         output: Exported model to write (.xml).
         in_place: Write over the model itself.
     """
@@ -159,7 +161,7 @@ def adapt(
         raise ValueError(msg)
     target = _target(path, output, in_place)
     inferencer = SegmentationOpenVINOInferencer(path)
-    added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names)
+    added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names, bank_size=bank_size)
     return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
 
 
@@ -190,7 +192,8 @@ def bank_in(path: Path) -> BankArrays:
     if path.suffix == _BANK:
         return read_bank(path)
     if path.suffix == _CHECKPOINT:
-        from .checkpoint_bank import arrays_of, content_of, load_checkpoint
+        from .checkpoint_bank import content_of, load_checkpoint
+        from .editing import arrays_of
 
         return arrays_of(content_of(load_checkpoint(path)))
     if path.suffix in _MODELS:
@@ -226,7 +229,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
     if path.suffix == _BANK:
         write_bank(bank, target)
     elif path.suffix == _CHECKPOINT:
-        from .checkpoint_bank import content_from, load_checkpoint, put_content, save_checkpoint
+        from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
+        from .editing import content_from
 
         save_checkpoint(put_content(load_checkpoint(path), content_from(bank)), target)
     else:
@@ -239,7 +243,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
 
 def _merge_into_checkpoint(path: Path, others: list[BankArrays], target: Path) -> str:
     """Merge with the checkpoint's own model, which condenses, and write the checkpoint."""
-    from .checkpoint_bank import content_from, load_checkpoint, put_content, save_checkpoint
+    from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
+    from .editing import content_from
     from .lightning_model import AOISSLRetrieval
 
     checkpoint = load_checkpoint(path)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Banks out of checkpoints and into them, and between torch and numpy."""
+"""Banks out of checkpoints and into them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 
 from anomalib_aoissl.files import whole_file
 
-from .bank_arrays import BankArrays
 from .bank_storage import BankFileError
 from .editing import ROW_BUFFERS, BankContent
 
@@ -93,17 +92,3 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     """Write a checkpoint, whole or not at all."""
     with whole_file(path) as temporary:
         torch.save(checkpoint, temporary)
-
-
-def arrays_of(content: BankContent) -> BankArrays:
-    """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
-    named = zip((*ROW_BUFFERS, "counts"), content.rows, strict=True)
-    # A buffer without entries beside rows is one that this bank does not need.
-    rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
-    return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
-
-
-def content_from(bank: BankArrays) -> BankContent:
-    """Return numpy arrays as a bank's content."""
-    rows = tuple(torch.from_numpy(bank.rows[name].copy()) for name in (*ROW_BUFFERS, "counts"))
-    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash)

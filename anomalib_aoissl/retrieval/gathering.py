@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from .editing import ROW_BUFFERS, joined_rows, joint_names
+from .bank_arrays import joint_names
+from .editing import ROW_BUFFERS, joined_rows
 
 _DEVICES, _IMAGES, _POSITIONS = (ROW_BUFFERS.index(name) for name in ("device_ids", "image_ids", "positions"))
 
@@ -66,7 +67,7 @@ def _renumbered(part: Added, devices: Sequence[str], images: Sequence[str]) -> t
     """Return rows with ids that index these names."""
     rows = list(part[0] or ())
     for column, names, old in ((_DEVICES, devices, part[1]), (_IMAGES, images, part[2])):
-        rows[column] = joint_names(names, old)[1][rows[column].long()]
+        rows[column] = torch.from_numpy(joint_names(names, old)[1])[rows[column].long()]
     return tuple(rows)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .torch_model import RetrievalModel, match
+from .searching import search
+from .torch_model import RetrievalModel
 
 REPRESENTATIVES = 64
 """Patches that stand for an image."""
@@ -70,7 +71,7 @@ def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor, seed: 
     bank = model.bank.embeddings
     if len(bank):
         unit = torch.nn.functional.normalize(bank.float(), dim=-1)
-        nearest = match(embeddings, unit, 1)[0][:, 0]
+        nearest = search(embeddings, unit, 1)[0][:, 0]
     else:
         nearest = torch.zeros(len(embeddings))
     start = int(torch.randint(len(embeddings), (1,), generator=torch.Generator().manual_seed(seed)))
@@ -114,7 +115,7 @@ def choose(pool: Iterable[PoolImage], count: int) -> list[Choice]:
     covered = torch.cat([image.similarity for image in images])
 
     def covered_with(index: int) -> torch.Tensor:
-        return torch.maximum(covered, match(patches, images[index].embeddings, 1)[0][:, 0])
+        return torch.maximum(covered, search(patches, images[index].embeddings, 1)[0][:, 0])
 
     def gain_of(after: torch.Tensor) -> float:
         return float((weights * (after - covered)).sum())

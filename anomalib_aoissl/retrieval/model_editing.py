@@ -16,11 +16,12 @@ from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
-from .checkpoint_bank import arrays_of, load_content
-from .editing import BankContent
+from .checkpoint_bank import load_content
+from .editing import BankContent, arrays_of
 from .memory_bank import MemoryBank
 from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
 from .openvino_file import read_model, save_model
+from .shifts import shift_offsets
 
 if TYPE_CHECKING:
     from anomalib_aoissl.module import SegmentationModuleMixin as _Base
@@ -105,7 +106,8 @@ class BankEditingMixin(_Base):
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
         model = self.model
-        settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget)
+        offsets = tuple(shift_offsets(model.bank_shifts, model.bank.patch_size))
+        settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget, offsets)
         return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from .bank_arrays import ID_NAMES, BankArrays, damage
+from .openvino_search import search
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
 
-TENSORS = ("queries", "similarities", "neighbours", "vote_weights")
+TENSORS = ("queries", "similarities", "neighbours", "vote_weights", "class_votes")
 """Marked tensors that every editable model has; ``patch_embeddings`` is needed to learn images only."""
 
 _LOOKUPS = ("neighbour_labels", "neighbour_shares")  # a model votes for one of them
 _PREFIX = "bank."
-_CHUNK = 16384  # rows that are compared at once, as in torch: 64 KiB of similarities for each query
 
 
 class NotEditableError(ValueError):
@@ -45,12 +45,14 @@ class BankSettings:
         image_size: (height, width) of the encoder's input, px.
         patch_size: (height, width) of a patch, px.
         budget: Rows that the bank was condensed to when the model was exported; None for any number.
+        offsets: (down, right) in px of each patch grid on which a labelled image fills the bank; the first is (0, 0).
     """
 
     k: int
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     budget: int | None
+    offsets: tuple[tuple[int, int], ...] = ((0, 0),)
 
 
 def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]
         "image_size": list(settings.image_size),
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
+        "offsets": [list(offset) for offset in settings.offsets],
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
         "image_names": list(bank.image_names),
@@ -77,7 +80,8 @@ def settings_of(model: Any) -> BankSettings:
     """
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
-    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"])
+    offsets = tuple((down, right) for down, right in description.get("offsets", [(0, 0)]))
+    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"], offsets)
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -123,11 +127,11 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
     tensors = _marked(model)
     searched = tensors["neighbours"].get_node().get_friendly_name()
     rows = {name: _constant(name, bank.rows[name]) for name in _graph_names(bank)}
-    similarities, neighbours = _search(tensors["queries"], rows, len(bank), settings.k)
+    similarities, neighbours = search(tensors["queries"], rows["embeddings"], settings.k)
     _replace(tensors, "similarities", similarities)
     _rename(tensors, "neighbours", neighbours)
     _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
-    _validate(model)  # infers the new shapes, which the classes' scores are computed in
+    _validate(model)  # infers the new shapes, which the classes' votes are counted in
     _add_classes(tensors, len(bank.class_names))
     _validate(model)
     if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
@@ -139,7 +143,7 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
 
 
 def embedding_model(model: Any) -> Any:
-    """Return the part of the model from images to the embeddings ``[B, P, D]`` of their patches.
+    """Return the part of the model from images to the embeddings ``[S * B, P, D]`` of their patches on S grids.
 
     Raises:
         NotEditableError: If the export did not mark them.
@@ -157,35 +161,6 @@ def read_metadata(model: Any) -> dict[str, Any]:
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
-
-
-def _search(queries: Any, rows: Mapping[str, Any], number: int, k: int) -> tuple[Any, Any]:
-    """Return the k largest similarities ``[Q, k]`` in falling order and their rows; k is cut to the bank's."""
-    from openvino import opset13 as ops
-
-    values, indices = [], []
-    for start in range(0, number, _CHUNK):
-        stop = min(start + _CHUNK, number)
-        keys = ops.convert(_part(rows["embeddings"], start, stop, number), "f32")
-        if rows["embeddings"].get_element_type().get_type_name() == "i8":  # integers that give the direction alone
-            keys = ops.normalize_l2(keys, np.array([1]), 1e-12, "max")
-        products = ops.matmul(queries, keys, False, True)  # [Q, chunk]
-        best = ops.topk(products, np.int64(min(k, stop - start)), 1, "max", "value", "i64")
-        values.append(best.output(0))
-        indices.append(ops.add(best.output(1), np.int64(start)).output(0) if start else best.output(1))
-    if len(values) == 1:
-        return values[0], indices[0]
-    best = ops.topk(ops.concat(values, 1), np.int64(min(k, number)), 1, "max", "value", "i64")
-    return best.output(0), ops.gather_elements(ops.concat(indices, 1), best.output(1), 1).output(0)
-
-
-def _part(rows: Any, start: int, stop: int, number: int) -> Any:
-    """Return some rows of a constant, itself where these are all."""
-    from openvino import opset13 as ops
-
-    if (start, stop) == (0, number):
-        return rows
-    return ops.slice(rows, [start], [stop], [1], [0])
 
 
 def _replace_lookups(tensors: dict[str, Any], rows: Mapping[str, Any], neighbours: Any, classes: int) -> None:
@@ -208,23 +183,21 @@ def _shares(labels: Any, classes: int) -> Any:
 
 
 def _add_classes(tensors: dict[str, Any], classes: int) -> None:
-    """Put the scores of new classes after those that the graph computes, pixel by pixel."""
+    """Put the votes for new classes after those that the graph counts, pixel by pixel."""
     from openvino import opset13 as ops
 
-    if "class_scores" not in tensors:
-        return
-    scores = tensors["class_scores"]  # [Q, L, C]
-    known = scores.get_partial_shape()[2].get_length()
+    votes = tensors["class_votes"]  # [Q, C, L], or [Q, C, 1] of averages, which has them already
+    known = votes.get_partial_shape()[1].get_length()
     if classes > known and len(tensors["vote_weights"].get_partial_shape()) != 2:
         msg = "The model weighs votes by class, so it cannot take new classes. Export a model that was trained on them."
         raise NotEditableError(msg)
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
     for index in range(known, classes):
-        votes = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
-        new.append(ops.transpose(ops.matmul(weights, votes, False, False), np.array([0, 2, 1])))  # [Q, L, 1]
+        shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
+        new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
     if new:
-        _replace(tensors, "class_scores", ops.concat([scores, *new], 2).output(0))
+        _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
 
 
 def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
@@ -262,7 +235,7 @@ def _marked(model: Any, required: tuple[str, ...] = TENSORS) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "class_scores"}
+    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts"}
     found = {n: o for node in model.get_ordered_ops() for o in node.outputs() for n in o.get_names() if n in known}
     missing = [name for name in required if name not in found]
     if not missing and required is TENSORS and not any(name in found for name in _LOOKUPS):

@@ -16,10 +16,12 @@ import numpy as np
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import read_mask
 
-from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
+from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, removed
+from .bank_condensing import condensed
 from .bank_storage import read_bank, write_bank
 from .openvino_bank import bank_of, embedding_model, settings_of, with_bank
 from .openvino_file import save_model
+from .openvino_grids import grids_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,24 +55,23 @@ class OpenVINOBankMixin:
         """
         return described(bank_of(self._model))
 
-    def replace_bank(self, path: str | Path, *, new_classes: bool = False) -> None:
+    def replace_bank(self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None) -> None:
         """Search the bank of a bank file in place of the present one; classes are mapped by name.
 
         Args:
             path: Bank file (``.safetensors``) of the same encoder.
             new_classes: Add classes that the model has not, after its own, in place of refusing them.
+            bank_size: Rows to keep at most, by `bank_condensing.condensed`; None for all.
 
         Raises:
-            ValueError: If the file cannot be used, is of another encoder, or has classes that the model has not.
+            ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or
+                ``bank_size`` is too small for its classes and devices.
         """
-        self._take(merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes))
+        self._take(merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes), bank_size)
 
-    def extend_bank(self, path: str | Path, *, new_classes: bool = False) -> None:
-        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`.
-
-        All rows are kept. Condensing needs torch: a bank that outgrew its size is condensed on a workstation.
-        """
-        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes))
+    def extend_bank(self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None) -> None:
+        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
+        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size)
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
         """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
@@ -91,8 +92,9 @@ class OpenVINOBankMixin:
         device: str,
         name: str | None = None,
         class_names: Sequence[str] | None = None,
+        bank_size: int | None = None,
     ) -> int:
-        """Learn one labelled image: put its patches into the bank; return how many rows that are.
+        """Learn one labelled image: put its patches into the bank; return how many those are.
 
         Args:
             image: File or array, as in `predict`.
@@ -101,10 +103,11 @@ class OpenVINOBankMixin:
             name: Name of the image, by which it can be removed; its path where it is a file.
             class_names: Names of the mask's indices where they are others than the model's. They are mapped by name,
                 and names that the model has not become new classes after its own.
+            bank_size: Rows that the bank then has at most, by `bank_condensing.condensed`; None for all.
 
         Raises:
-            ValueError: If the sizes differ, an index has no name, every pixel is ignored, or the bank has an image of
-                this name already.
+            ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
+                this name already, or ``bank_size`` is too small for its classes and devices.
         """
         bank, settings = bank_of(self._model), settings_of(self._model)
         names = tuple(class_names) if class_names is not None else self.class_names
@@ -116,12 +119,14 @@ class OpenVINOBankMixin:
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
-        labels = patch_labels(resize_labels(labels, settings.image_size), settings.patch_size)
+        seen, labels = grids_of(planes, labels, settings)
         if self._embedder is None:
             self._embedder = self._compile(embedding_model(self._model))
-        (embeddings,) = self._embedder(np.ascontiguousarray(planes[np.newaxis])).to_tuple()
-        new = labelled_image(embeddings[0], labels, device=device, image=name, class_names=names)
-        self._take(merged(bank, replace(new, encoder_hash=bank.encoder_hash), new_classes=class_names is not None))
+        (embeddings,) = self._embedder(seen).to_tuple()  # of each query grid, that without a shift first
+        embeddings = embeddings[: len(seen)].reshape(len(labels), -1)
+        new = labelled_image(embeddings, labels, device=device, image=name, class_names=names)
+        new = replace(new, encoder_hash=bank.encoder_hash)
+        self._take(merged(bank, new, new_classes=class_names is not None), bank_size)
         return len(new)
 
     def save(self, path: str | Path) -> Path:
@@ -136,27 +141,23 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
-    def _take(self, bank: BankArrays) -> None:
-        """Search this bank from now on."""
-        budget = settings_of(self._model).budget
-        if budget is not None and len(bank) > budget:
+    def _take(self, bank: BankArrays, bank_size: int | None = None) -> None:
+        """Search this bank from now on, condensed where a size is given."""
+        settings, whole = settings_of(self._model), len(bank)
+        if bank_size is not None:
+            bank = condensed(bank, bank_size, settings.patch_size)
+            logger.info("The bank's %d rows were condensed to %d.", whole, len(bank))
+        elif settings.budget is not None and whole > settings.budget:
             logger.warning(
                 "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
-                "which takes longer; condense it on a workstation: --model.bank with a bank file of it.",
-                len(bank),
-                budget,
+                "which takes longer: pass bank_size=%d to condense it here, or condense it better on a workstation, "
+                "--model.bank with a bank file of it.",
+                whole,
+                settings.budget,
+                settings.budget,
             )
         self._use(with_bank(self._model, bank))
         self.class_names = bank.class_names
-
-
-def resize_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask ``[H, W]`` at (height, width) px by nearest neighbour, the same pixels as torch's "nearest"."""
-    rows, columns = (
-        np.minimum(np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(np.int64), old - 1)
-        for old, new in zip(mask.shape, size, strict=True)
-    )
-    return mask[rows[:, np.newaxis], columns]
 
 
 def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.compiler import is_exporting
 
 from .precision import restored
 
@@ -25,7 +26,7 @@ def search(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Ten
     """Return the k largest inner products ``[Q, k]`` in falling order, and the rows ``[Q, k]`` that they belong to.
 
     Exact, in the precision of the queries; costs a product of all queries with all rows, however many images the rows
-    came from. Needs memory for one chunk of the rows and one block of the similarities.
+    came from. Needs memory for one chunk of the rows and one block of the similarities; in an export, of all queries'.
 
     Args:
         queries: ``[Q, D]``.
@@ -35,13 +36,21 @@ def search(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Ten
     k, size = min(k, len(keys)), max(BANK_CHUNK, k)
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start in range(0, len(keys), size):
-        chunk = restored(keys[start : start + size], queries.dtype)
-        blocks = [largest(products(block, chunk), k) for block in queries.split(QUERY_BLOCK)]
-        found.append((torch.cat([b[0] for b in blocks]), torch.cat([b[1] for b in blocks]) + start))
+        values, rows = _nearest(queries, restored(keys[start : start + size], queries.dtype), k)
+        found.append((values, rows + start))
     if len(found) == 1:
         return found[0]
     best = torch.cat([values for values, _ in found], dim=-1).topk(k, dim=-1)
     return best.values, torch.cat([rows for _, rows in found], dim=-1).gather(-1, best.indices)
+
+
+def _nearest(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `search` does, of floats that are compared at once."""
+    if is_exporting():  # a graph has no loop over the queries, and its runtime a product of its own
+        best = (queries @ keys.transpose(0, 1)).topk(min(k, len(keys)), dim=-1)
+        return best.values, best.indices
+    blocks = [largest(products(block, keys), k) for block in queries.split(QUERY_BLOCK)]
+    return torch.cat([values for values, _ in blocks]), torch.cat([rows for _, rows in blocks])
 
 
 def products(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -25,25 +25,18 @@ from .aggregation import (
     class_values,
     class_votes,
     class_weights,
-    combine,
     repetitions,
     vote_weights,
+    votes_by_class,
     winners,
 )
 from .faiss_search import FaissSearch, check_search
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
 from .positions import position_basis, without_directions
-from .precision import restored
 from .searching import search as exact_search
 from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
 from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
-
-__all__ = ["RetrievalModel", "combine", "match", "repetitions"]
-
-BANK_CHUNK = 16384
-"""Rows of the bank that are compared at once; bounds the similarities in memory at 64 KiB for each query patch."""
-
 
 LABEL_BLOCK = 64
 """Queries whose neighbours' labels are combined at once outside of an export."""
@@ -241,7 +234,7 @@ class RetrievalModel(nn.Module):
         if not len(self.bank):
             msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        find = match if torch.compiler.is_exporting() else self.search  # an export has no loops, and is exact
+        find = exact_search if torch.compiler.is_exporting() else self.search  # an export has no FAISS
         similarities, neighbours = find(mark("queries", queries), self.bank.embeddings, self.k)
         similarities, neighbours = mark("similarities", similarities), mark("neighbours", neighbours)
         temperatures = class_values(self.class_temperatures, self.bank.class_names, self.temperature)
@@ -264,11 +257,12 @@ class RetrievalModel(nn.Module):
             # In blocks, whose votes stay in the processor's cache.
             parts = zip(weights.split(LABEL_BLOCK), neighbours.split(LABEL_BLOCK), strict=True)
             return torch.cat([class_votes(part, self.bank.labels[rows], self.num_classes) for part, rows in parts])
+        # What is marked comes before the last transposition: [Q, C, L], or [Q, C, 1].
         if self.labels == "complete":
             labels = mark("neighbour_labels", self.bank.labels[neighbours])
-            return mark("class_scores", class_votes(weights, labels, self.num_classes))
+            return mark("class_votes", votes_by_class(weights, labels, self.num_classes)).transpose(1, 2)
         shares = mark("neighbour_shares", class_shares(self.bank.labels, self.num_classes)[neighbours])  # [Q, k, C]
-        return mark("class_scores", average_votes(weights, shares).unsqueeze(1))
+        return mark("class_votes", average_votes(weights, shares).unsqueeze(2)).transpose(1, 2)
 
     def _mean_shares(self, votes: torch.Tensor) -> torch.Tensor:
         """Return each class's mean share of the votes ``[B * P, L, C]`` over the grids, of votes ``[S * B * P, L, C]``.
@@ -288,26 +282,3 @@ class RetrievalModel(nn.Module):
     def _thresholds(self) -> list[float] | None:
         """Share of the vote that each class needs; None where any suffices."""
         return class_values(self.class_thresholds, self.bank.class_names, 0.0)
-
-
-def match(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the k largest inner products ``[Q, k]`` in falling order, and the rows ``[Q, k]`` that they belong to.
-
-    Exact. The bank is compared in chunks, each of which gives its k best; the best of all chunks are the best of all.
-
-    Args:
-        queries: ``[Q, D]``.
-        keys: ``[N, D]``, as a bank stores them; k is cut to N.
-        k: Neighbours of each query.
-    """
-    values, indices = [], []
-    for start in range(0, len(keys), BANK_CHUNK):
-        chunk = restored(keys[start : start + BANK_CHUNK], queries.dtype)
-        best = torch.topk(queries @ chunk.transpose(0, 1), min(k, len(chunk)), dim=-1)
-        values.append(best.values)
-        indices.append(best.indices + start)
-    if len(values) == 1:
-        return values[0], indices[0]
-    candidates = torch.cat(values, dim=-1)  # [Q, chunks * k]
-    best = torch.topk(candidates, min(k, len(keys)), dim=-1)
-    return best.values, torch.cat(indices, dim=-1).gather(-1, best.indices)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval import bank_file
+from anomalib_aoissl.retrieval import bank_storage
 from anomalib_aoissl.retrieval.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
 from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
@@ -57,7 +57,7 @@ def test_a_save_that_fails_leaves_the_old_file(
         msg = "disk full"
         raise OSError(msg)
 
-    monkeypatch.setattr("safetensors.torch.save_file", broken)
+    monkeypatch.setattr("safetensors.numpy.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         save_bank(content, path)
     assert path.read_bytes() == before
@@ -108,7 +108,7 @@ def test_rows_of_other_numbers_are_refused(content: BankContent, tmp_path: Path)
 
 
 def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_file, "VERSION", 2)
+    monkeypatch.setattr(bank_storage, "VERSION", 2)
     path = save_bank(content, tmp_path / "bank.safetensors")
     monkeypatch.undo()
     with pytest.raises(BankFileError, match="is a bank file of version 2, this package reads version 1"):

@@ -173,6 +173,7 @@ def test_describe_counts_by_hand() -> None:
     bank.encoder_hash = "c" * 64
     description = bank.describe()
     wires = int((bank.labels == 1).sum())
+    shown = [int((bank.labels == index).any(dim=1).sum()) for index in (0, 1)]
     assert description == {
         "rows": 18,
         "patches": 18,
@@ -180,6 +181,7 @@ def test_describe_counts_by_hand() -> None:
         "megabytes": pytest.approx(18 * (16 * 4 + 16 + 3 * 4) / 1e6),
         "rows_of_device": {"device0": 6, "device1": 12},
         "rows_of_image": {"image0": 6, "image1": 6, "image3": 6},
+        "rows_of_class": {"background": shown[0], "wire": shown[1], "ball": 1},
         "pixels_of_class": {"background": 18 * 16 - wires - 1, "wire": wires, "ball": 1},
         "encoder_hash": "c" * 64,
     }

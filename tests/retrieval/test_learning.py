@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from anomalib_aoissl.retrieval import learning, memory_bank
-from anomalib_aoissl.retrieval.aggregation import combine
+from anomalib_aoissl.retrieval.aggregation import class_votes, winners
 from anomalib_aoissl.retrieval.condensing import Rows, condense
 from anomalib_aoissl.retrieval.learning import Vote, learned
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
@@ -35,7 +35,7 @@ def two_classes(number: int = 400, dims: int = 8) -> Rows:
 def right_votes(rows: Rows, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the share of rows that get their own labels from the vote of others."""
     weights = torch.softmax(rows.embeddings @ embeddings.T / learning.TEMPERATURE, dim=1)
-    voted = combine(weights, labels.expand(len(weights), -1, -1), 3)
+    voted = winners(class_votes(weights, labels.expand(len(weights), -1, -1), 3))
     return float((voted == rows.labels)[:, :3].float().mean())
 
 

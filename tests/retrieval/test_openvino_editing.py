@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.deploy import OpenVINOInferencer
+from anomalib.deploy import CompressionType, OpenVINOInferencer
 from PIL import Image
-from torchvision.transforms.v2.functional import resize
-from torchvision.tv_tensors import Mask
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.errors import DatasetError
@@ -24,9 +22,8 @@ from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval.bank_file import save_bank
 from anomalib_aoissl.retrieval.bank_storage import read_bank
-from anomalib_aoissl.retrieval.editing import BankContent
+from anomalib_aoissl.retrieval.editing import BankContent, content_from
 from anomalib_aoissl.retrieval.openvino_bank import NotEditableError, bank_of, with_bank
-from anomalib_aoissl.retrieval.openvino_editing import resize_labels
 
 openvino = pytest.importorskip("openvino")
 
@@ -178,6 +175,42 @@ def test_adapting_equals_torch_with_the_same_rows(
     check_equal(inferencer, model)
 
 
+@pytest.mark.parametrize("query_shifts", [1, 2])
+def test_adapting_takes_the_grids_that_the_bank_was_filled_on(tmp_path: Path, query_shifts: int) -> None:
+    options = {"bank_shifts": 4, "query_shifts": query_shifts}
+    model = make_model(1, seed=1, **options)
+    inferencer = SegmentationOpenVINOInferencer(model.to_openvino(tmp_path))
+    pictures, masks = labelled(1, seed=3)
+    model.add(pictures, masks, ["new"], ["first"])
+    added = inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
+    ours, theirs = bank_of(inferencer._model).rows, model.model.bank
+    assert added == len(theirs) - len(theirs) // 2 > 3 * 24
+    np.testing.assert_allclose(ours["embeddings"], theirs.embeddings.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(ours["labels"], theirs.labels.numpy())
+    np.testing.assert_array_equal(ours["positions"], theirs.positions.numpy())
+    check_equal(inferencer, model)
+
+
+def test_a_bank_size_is_kept_to_on_the_line(
+    inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures, masks = labelled(1, seed=3)
+    with caplog.at_level(logging.WARNING):
+        added = inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", bank_size=50)
+        inferencer.extend_bank(bank_file(make_model(2, seed=7), tmp_path), bank_size=60)
+    assert not caplog.records
+    assert added == 24
+    assert inferencer.bank["rows"] == 60
+    assert set(inferencer.bank["rows_of_device"]) == {"old", "new"}
+    other = make_model(1, seed=5)
+    other.model.bank.take(content_from(bank_of(inferencer._model)))
+    check_equal(inferencer, other)
+    before = inferencer.bank
+    with pytest.raises(ValueError, match="bank_size=1 cannot hold"):
+        inferencer.extend_bank(bank_file(make_model(2, seed=8), tmp_path), bank_size=1)
+    assert inferencer.bank == before
+
+
 @pytest.mark.parametrize("labels", ["complete", "average"])
 def test_a_new_class_is_learnt(
     labels: str, inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
@@ -290,6 +323,48 @@ def test_a_graph_without_marks_is_refused(xml: Path) -> None:
         with_bank(graph, bank)
 
 
+def answers(inferencer: SegmentationOpenVINOInferencer) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks and novelty of two images."""
+    result = inferencer._compiled(labelled(2, seed=99)[0].numpy())
+    return result["pred_mask"], result["anomaly_map"]
+
+
+def check_alike(
+    inferencer: SegmentationOpenVINOInferencer, fresh: SegmentationOpenVINOInferencer, tolerance: float = 1e-5
+) -> None:
+    """Compare the answers of two exported models."""
+    (masks, novelty), (expected, expected_novelty) = answers(inferencer), answers(fresh)
+    assert (masks == expected).mean() >= (0.999 if tolerance < 1e-4 else 0.99)
+    np.testing.assert_allclose(novelty, expected_novelty, atol=tolerance)
+
+
+def test_edits_of_a_model_in_half_precision_give_what_a_fresh_export_gives(
+    model: AOISSLRetrieval, tmp_path: Path
+) -> None:
+    def half(source: AOISSLRetrieval, name: str) -> SegmentationOpenVINOInferencer:
+        path = source.to_openvino(tmp_path / name, compression_type=CompressionType.FP16)
+        return SegmentationOpenVINOInferencer(path)
+
+    other = make_model(2, seed=7)
+    base = half(model, "base")
+    edited = SegmentationOpenVINOInferencer(tmp_path / "base" / "weights" / "openvino" / "model.xml")
+    edited.extend_bank(bank_file(other, tmp_path))
+    assert bank_of(edited._model).rows["embeddings"].dtype == np.float16
+    assert not np.array_equal(answers(edited)[1], answers(base)[1])
+    for image in ("7-0", "7-1"):
+        edited.remove(image=image)
+    check_alike(edited, base)
+    edited.replace_bank(bank_file(other, tmp_path))
+    check_alike(edited, half(other, "other"))
+    pictures, masks = labelled(1, seed=3)
+    edited.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
+    other.add(pictures, masks, ["new"], ["first"])
+    check_alike(edited, half(other, "more"), tolerance=2e-3)  # embedded by weights of half precision
+    assert edited.predict(array_of(pictures[0])).score < 2e-3
+    again = SegmentationOpenVINOInferencer(edited.save(tmp_path / "saved.xml"))
+    check_alike(again, edited)
+
+
 def test_a_save_that_fails_leaves_both_files(
     inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,11 +403,3 @@ print("loaded:", [name for name in ("torch", "anomalib", "lightning", "timm") if
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "loaded: []"
     assert len(read_bank(tmp_path / "bank.safetensors")) == 94
-
-
-def test_masks_are_resized_to_the_pixels_that_training_sees() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for height, width in ((40, 70), (33, 47), (512, 683), (7, 1000)):
-        mask = torch.randint(0, 256, (height, width), generator=generator).to(torch.uint8)
-        expected = resize(Mask(mask), [96, 128]).numpy()
-        np.testing.assert_array_equal(resize_labels(mask.numpy(), (96, 128)), expected)

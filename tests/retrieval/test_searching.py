@@ -14,7 +14,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.retrieval import searching
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.searching import largest, products, search
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, match
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 
 def unit(rows: int, dims: int = 16) -> torch.Tensor:
@@ -70,9 +70,17 @@ def test_products_with_and_without_onednn() -> None:
         torch.testing.assert_close(products(queries, keys).double(), expected, atol=1e-6, rtol=0)
 
 
-def test_the_search_of_an_export_finds_the_same() -> None:
-    keys, queries = unit(900), unit(40)
-    here, exported = search(queries, keys, 12), match(queries, keys, 12)
+@pytest.mark.parametrize("rows", [7, 900])
+def test_the_search_of_an_export_finds_the_same_for_any_number_of_queries(rows: int) -> None:
+    class Searching(torch.nn.Module):
+        def forward(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return search(queries, keys, 12)
+
+    keys, queries = unit(rows), unit(40)
+    with patch.multiple(searching, BANK_CHUNK=400):
+        dimensions = ({0: torch.export.Dim("queries", min=2)},)
+        program = torch.export.export(Searching(), (queries[:5],), dynamic_shapes=dimensions).module()
+        here, exported = search(queries, keys, 12), program(queries)
     torch.testing.assert_close(here[0], exported[0], atol=1e-6, rtol=0)
     assert torch.equal(here[1], exported[1])
 

@@ -9,8 +9,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval import torch_model
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel, combine, match
+from anomalib_aoissl.retrieval import searching
+from anomalib_aoissl.retrieval.aggregation import class_votes, winners
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)
 
@@ -87,27 +88,21 @@ def test_a_batch_equals_its_images_one_by_one(tiny_encoder: dict) -> None:
 
 
 @pytest.mark.parametrize("chunk", [7, 50, 1000])
-def test_match_equals_scikit_learn_for_any_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_model, "BANK_CHUNK", chunk)
+def test_search_equals_scikit_learn_for_any_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "BANK_CHUNK", chunk)
     keys = torch.nn.functional.normalize(torch.randn(100, 16), dim=-1)
     queries = torch.nn.functional.normalize(torch.randn(20, 16), dim=-1)
-    similarities, rows = match(queries, keys, 9)
+    similarities, rows = searching.search(queries, keys, 9)
     distances, expected = NearestNeighbors(n_neighbors=9, algorithm="brute").fit(keys).kneighbors(queries)
     assert rows.tolist() == expected.tolist()
     np.testing.assert_allclose(similarities, 1 - distances**2 / 2, atol=1e-5)
 
 
-def test_match_takes_all_rows_of_a_bank_smaller_than_k() -> None:
-    similarities, rows = match(torch.eye(3), torch.eye(3)[:2], 30)
-    assert similarities.shape == (3, 2)
-    assert sorted(rows[2].tolist()) == [0, 1]
-
-
-def test_combine_by_hand_and_ignored_pixels_never_vote() -> None:
+def test_votes_by_hand_and_ignored_pixels_never_vote() -> None:
     labels = torch.tensor([[[1, 255, 255, 2], [2, 2, 255, 1], [2, 1, 255, 1]]], dtype=torch.uint8)
     weights = torch.tensor([[0.5, 0.3, 0.2]])
     # pixel 0: class 1 has 0.5 and class 2 has 0.5, the smaller index wins; 1: 2 with 0.3 against 0.2; 2: nobody votes
-    assert combine(weights, labels, 3).tolist() == [[1, 2, 0, 1]]
+    assert winners(class_votes(weights, labels, 3)).tolist() == [[1, 2, 0, 1]]
 
 
 def test_the_encoder_is_frozen_and_stays_in_evaluation_mode(tiny_encoder: dict) -> None:

@@ -1,0 +1,70 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The search of an edited OpenVINO model against numpy's full sort in 64 bits, for each way to store rows."""
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from anomalib_aoissl.retrieval import openvino_search
+
+openvino = pytest.importorskip("openvino")
+
+
+def drawn(number: int, seed: int, dims: int = 48) -> np.ndarray:
+    """Return rows of unit length around 20 centres that are alike, as patches of one product are."""
+    centres = np.random.default_rng(0).normal(size=(20, dims)) + 2.0
+    generator = np.random.default_rng(seed)
+    rows = centres[generator.integers(0, 20, number)] + 0.4 * generator.normal(size=(number, dims))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def found(queries: np.ndarray, embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return similarities and rows that the compiled graph finds."""
+    from openvino import opset13 as ops
+
+    parameter = ops.parameter([-1, queries.shape[1]], np.float32)
+    outputs = openvino_search.search(parameter.output(0), ops.constant(embeddings), k)
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    run: Any = openvino.Core().compile_model(openvino.Model(list(outputs), [parameter]), "CPU", config)
+    similarities, rows = run(queries).values()
+    return similarities, rows
+
+
+def quantised(rows: np.ndarray) -> np.ndarray:
+    return np.round(rows * (127 / np.abs(rows).max(axis=1, keepdims=True))).astype(np.int8)
+
+
+@pytest.mark.parametrize("rows", [5, 40, 2000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
+def test_the_nearest_rows_are_those_of_a_full_sort(dtype: type, rows: int) -> None:
+    queries, floats = drawn(150, seed=1), drawn(rows, seed=2)
+    embeddings = quantised(floats) if dtype == np.int8 else floats.astype(dtype)
+    with patch.object(openvino_search, "CHUNK", 700):
+        similarities, indices = found(queries, embeddings, 30)
+    keys = embeddings.astype(np.float64)
+    if dtype == np.int8:
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    exact = queries.astype(np.float64) @ keys.T
+    np.testing.assert_allclose(similarities, -np.sort(-exact, axis=1)[:, :30], atol=1e-6)
+    # rows whose similarities are as good as equal may change places
+    np.testing.assert_allclose(np.take_along_axis(exact, indices, axis=1), similarities, atol=1e-6)
+    assert all(len(set(row)) == min(30, rows) for row in indices.tolist())
+
+
+def test_a_query_of_zeros_is_as_far_from_all() -> None:
+    similarities, _ = found(np.zeros((2, 48), np.float32), quantised(drawn(100, seed=3)), 4)
+    assert (similarities == 0).all()
+
+
+def test_integers_need_more_candidates_than_neighbours() -> None:
+    """Break it: without candidates beyond k, the rounding of the queries loses neighbours."""
+    queries, embeddings = drawn(150, seed=1), quantised(drawn(2000, seed=2))
+    right = found(queries, embeddings, 30)[1]
+    with patch.object(openvino_search, "candidates_for", lambda k: k):
+        wrong = found(queries, embeddings, 30)[1]
+    shared = sum(len(set(a) & set(b)) for a, b in zip(right.tolist(), wrong.tolist(), strict=True))
+    assert shared < right.size
