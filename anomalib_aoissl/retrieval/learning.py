@@ -19,9 +19,13 @@ WORK = 4e11
 """Multiplications and additions that learning may take, some five seconds of one thread, whatever the bank's size."""
 
 _STEPS = 200  # at most
+_FEWEST_STEPS = 40
+"""Steps that are worth taking. Adam moves a row by about its rate in each, whatever the evidence: a large bank, of
+which few steps can be paid for and each row is rarely asked, is worse after them than before."""
+
 _BATCH = 1024
 _RATE, _LABEL_RATE = 0.01, 0.1  # of Adam; they fall linearly to zero
-_HOLD = 0.3  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
+_HOLD = 0.05  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
 _CERTAINTY = 0.05  # added to the labels' one-hot shares before the logarithm: labels start likely, not certain
 _LABEL_LIMIT = 2**23  # scores of labels that are learned at once: 128 MiB with Adam's state
 
@@ -36,7 +40,7 @@ def learned(
     `balancing_weights`, asks all K rows, as a query asks the bank. The rows start where they are, so that each still
     stands for patches like its own; how far they go depends on the steps that `WORK` allows. This is learning vector
     quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that labels are
-    learned too.
+    learned too. Where `WORK` does not allow `_FEWEST_STEPS`, in a bank of more than some 2,500 rows, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
@@ -53,7 +57,7 @@ def learned(
     classes = [c for c in rows.labels.unique().tolist() if c != IGNORE_INDEX]
     scale = labels.shape[1] * len(classes)
     steps = min(_STEPS, int(WORK / (6 * _BATCH * len(kept) * (start.shape[1] + scale))))
-    if steps == 0 or len(classes) < 2:
+    if steps < _FEWEST_STEPS or len(classes) < 2:
         return start, labels
     vote = Vote(start, _one_hot(labels, classes), counts)
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)

@@ -30,6 +30,7 @@ from .bank_size import rows_of_size
 from .checkpoint_bank import load_content
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
+from .shifts import bank_grids
 from .torch_model import RetrievalModel
 from .units import unit_size
 
@@ -74,7 +75,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             class token ("class_tokens"); the masks of the k nearest then vote pixel by pixel. Only for parts that lie
             at the same place in every image. An image takes the bytes of its mask, and bank_size counts images.
         bank_shifts: Patch grids of each labelled image that fill the bank: 1, 2 (also half a patch down and right) or
-            4 (also each alone). They share ``bank_size``.
+            4 (also each alone). They share ``bank_size``; each takes a pass of the encoder while the bank is filled.
+            Null for 4 with up to 8 labelled images, 2 with up to 24, and 1 with more, where they give little.
         query_shifts: Patch grids of a new image, 1, 2 or 4, whose votes are averaged: finer masks for as many times
             the cost.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
@@ -85,8 +87,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
-            more at boundaries and of rare classes), "learned" (those of "balanced", then embeddings and labels changed
-            by gradient descent so that the bank's vote gives the labelled patches their labels; some seconds more),
+            more at boundaries and of rare classes), "learned" (those of "balanced"; in a bank of up to some 2,500
+            rows embeddings and labels are then changed by gradient descent so that the bank's vote gives the labelled
+            patches their labels; some seconds more),
             "kcenter" (those that are farthest from each other; slow in a large bank) or "random".
         bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
             quarter.
@@ -119,7 +122,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "class_temperatures": None,
         "class_thresholds": None,
         "retrieval": "patches",
-        "bank_shifts": 1,
+        "bank_shifts": None,
         "query_shifts": 1,
         "position_directions": 0,
         "search": "exact",
@@ -156,7 +159,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         class_temperatures: dict[str, float] | None = None,
         class_thresholds: dict[str, float] | None = None,
         retrieval: str = "patches",
-        bank_shifts: int = 1,
+        bank_shifts: int | None = None,
         query_shifts: int = 1,
         position_directions: int = 0,
         search: str = "exact",
@@ -197,7 +200,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             class_temperatures=h.class_temperatures,
             class_thresholds=h.class_thresholds,
             retrieval=h.retrieval,
-            bank_shifts=h.bank_shifts,
+            bank_shifts=bank_grids(h.bank_shifts, h.retrieval),
             query_shifts=h.query_shifts,
             position_directions=h.position_directions,
             search=h.search,
@@ -271,6 +274,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         path: str | None = self.hparams["bank"]
         if path is not None:
             bank.merge(load_content(path, bank.encoder_hash))
+        images = len(self.trainer.train_dataloader.dataset) + len(bank.image_names)
+        self.model.bank_shifts = bank_grids(self.hparams["bank_shifts"], self.model.retrieval, images)
         self._is_fitted.fill_(False)
         self.model.abstention.clear()
 

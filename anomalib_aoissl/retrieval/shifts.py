@@ -15,7 +15,26 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 SHIFTS = (1, 2, 4)
 """Numbers of grids that `shift_offsets` knows."""
 
+FEW_IMAGES, SOME_IMAGES = 8, 24
+"""Labelled images up to which a bank has 4 grids and 2 where none are said: of many, each other image shows what a
+shifted grid would, and the passes of the encoder are what a user waits for."""
+
 Offset = tuple[int, int]
+
+
+def bank_grids(bank_shifts: int | None, retrieval: str, images: int = 1) -> int:
+    """Return the grids of each labelled image: as said, or where nothing is said as many as pay for so many images.
+
+    Args:
+        bank_shifts: A number of `SHIFTS`, or None.
+        retrieval: Name in `units.RETRIEVALS`; whole images have one grid.
+        images: Labelled images.
+    """
+    if bank_shifts is not None:
+        return bank_shifts
+    if retrieval != "patches" or images > SOME_IMAGES:
+        return 1
+    return 4 if images <= FEW_IMAGES else 2
 
 
 def check_shifts(argument: str, shifts: int, patch_size: tuple[int, int]) -> None:

@@ -81,6 +81,15 @@ def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> 
     assert counts.tolist() == [20] * 6
 
 
+def test_patches_that_look_alike_and_are_labelled_otherwise_are_kept_before_those_that_look_otherwise() -> None:
+    looks = functional.normalize(torch.ones(64, 32) + 0.3 * torch.randn(64, 32, generator=generator()), dim=-1)
+    labels = (torch.arange(16) < torch.arange(64)[:, None] % 4 * 4 + 2).to(torch.uint8)  # an edge at one of four places
+    rows = Rows(looks, labels, torch.zeros(64, dtype=torch.long), torch.ones(64, dtype=torch.int32), PATCH)
+    kept, counts = condense(rows, 4, "balanced", generator())
+    assert sorted(labels[kept].sum(dim=1).tolist()) == [2, 6, 10, 14]
+    assert counts.tolist() == [16] * 4
+
+
 def test_the_row_in_the_middle_stands_for_its_group() -> None:
     middle = 10 * torch.eye(12)  # twelve groups far from each other
     embeddings = torch.cat([middle, middle + 0.3, middle - 0.3])

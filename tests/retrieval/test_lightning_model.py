@@ -17,6 +17,7 @@ from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.reading import read_illuminations, read_mask
+from anomalib_aoissl.retrieval import shifts
 
 SIZE = (64, 96)
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -52,6 +53,27 @@ def test_training_fills_the_bank_with_the_training_images(run: Run) -> None:
     assert set(bank.device_names) == {"sot23_copper", "soic8_gold"}
     assert bank.class_names == list(run.data.class_names)
     assert bank.describe()["images"] == 4
+    assert (bank.positions // 96).unique().tolist() == [0, 1, 2, 3]  # of so few images four grids of 8 x 12 patches
+
+
+def test_more_images_have_fewer_grids_also_those_of_the_bank_file(
+    run: Run, drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = len(run.model.model.bank)
+    for few, some, arguments, grids in (
+        (3, 4, {}, [0, 1]),
+        (3, 3, {}, [0]),
+        (4, 7, {"bank": run.checkpoint}, [0]),
+        (3, 3, {"bank_shifts": 2}, [0, 1]),
+    ):
+        monkeypatch.setattr(shifts, "FEW_IMAGES", few)
+        monkeypatch.setattr(shifts, "SOME_IMAGES", some)
+        model = make_model(tiny_encoder, **arguments)
+        model.model.encoder.load_state_dict(run.model.model.encoder.state_dict())
+        Engine(default_root_dir=tmp_path, logger=False, **QUIET).fit(model, datamodule=make_data(drawn_folder))
+        bank = model.model.bank
+        added = bank.positions[known if "bank" in arguments else 0 :]
+        assert (added // 96).unique().tolist() == grids
 
 
 def test_logged_metrics_are_those_of_the_written_masks(run: Run) -> None:

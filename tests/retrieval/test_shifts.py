@@ -12,6 +12,7 @@ import torch
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain
 from anomalib_aoissl.retrieval.shifts import (
+    bank_grids,
     check_shifts,
     mean_over_grids,
     patch_box,
@@ -155,6 +156,13 @@ def test_explanations_give_the_class_of_the_mask_and_boxes_in_the_image(tiny_enc
             assert 0 <= left < left + width <= SIZE[1]
         assert sums.most_common(1)[0][0] == CLASSES[mask[pixel]]
         assert [vote.similarity for vote in votes] == sorted((vote.similarity for vote in votes), reverse=True)
+
+
+@pytest.mark.parametrize(("images", "grids"), [(1, 4), (8, 4), (9, 2), (24, 2), (25, 1), (5000, 1)])
+def test_few_images_have_more_grids_where_nothing_is_said(images: int, grids: int) -> None:
+    assert bank_grids(None, "patches", images) == grids
+    assert bank_grids(2, "patches", images) == 2
+    assert bank_grids(None, "images", images) == bank_grids(None, "class_tokens", images) == 1
 
 
 def test_boxes_of_rows() -> None:
