@@ -146,7 +146,8 @@ class MAEPretraining(PretrainingCallback):
         decoder_depth: Blocks of the decoder; 8 in the paper.
         decoder_heads: Attention heads of the decoder.
         zoom: Range of random zoom of the crops; [1, 1] resamples nothing.
-        learning_rate: Peak of the learning rate; the paper's is 1.5e-4 * batch size / 256, for 800 epochs of ImageNet.
+        learning_rate: Peak of the learning rate, for random weights; from trained ones 1e-4. The paper's is
+            1.5e-4 * batch size / 256, for 800 epochs of ImageNet.
         weight_decay: Of AdamW; 0.05 in the paper.
         betas: Of AdamW; (0.9, 0.95) in the paper.
         **common: What all objectives share; see `PretrainingCallback`.
