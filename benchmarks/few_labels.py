@@ -3,7 +3,7 @@
 
 """Fine-tuning curve: the segmenter from random, MAE and shipped weights, and retrieval, on 1, 5 and 20 labelled images.
 
-Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/encoder] [--steps 16] [--output curve]
+Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/encoder] [--steps 12] [--output curve]
 
 Each start gets the same number of steps of the same network, hence the same time; the last weights are tested, and
 before them the linear probe that each run starts from.
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="*", choices=list(SETS), help="sets")
     parser.add_argument("--starts", nargs="*", choices=STARTS, default=STARTS, help="rows of the tables")
     parser.add_argument("--shots", type=int, nargs="*", default=[1, 4, 5, 20], help="numbers of labelled images")
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=1, help="images of a step")
     parser.add_argument("--queries", type=int, default=8, help="test images")
     parser.add_argument("--seeds", type=int, default=3)

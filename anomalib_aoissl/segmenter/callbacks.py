@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Callbacks of a run: which weights are kept, and weights averaged over the steps."""
+"""Callbacks of a run: the probe it starts from, when it validates, which weights are kept, averaged weights."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_monitors",
     "early_stopping",
     "own_checkpoint",
+    "training_callbacks",
 ]
 
 MONITOR = "val_mean_iou"
@@ -225,6 +226,19 @@ def early_stopping(patience: int) -> EarlyStopping:
         msg = f"early_stopping={patience} must be at least 1 validation, or be left out."
         raise ValueError(msg)
     return EarlyStopping(MONITOR, mode="max", patience=patience, check_on_train_epoch_end=False)
+
+
+def training_callbacks(trainer: Trainer, arguments: Any) -> list[Callback]:
+    """Return the callbacks that the model's arguments ask for: validation, probe, averaging, stopping, checkpoint."""
+    callbacks: list[Callback] = [SpacedValidation(arguments.validations)]
+    if arguments.probe:
+        callbacks.append(LinearProbe(arguments.probe))
+    if arguments.ema_decay is not None:
+        callbacks.append(AveragedWeights(arguments.ema_decay))
+    if arguments.early_stopping is not None:
+        callbacks.append(early_stopping(arguments.early_stopping))
+    checkpoint = own_checkpoint(trainer, arguments.select)
+    return callbacks if checkpoint is None else [*callbacks, checkpoint]
 
 
 def check_monitors(trainer: Any) -> None:

@@ -39,6 +39,12 @@ class LinearHead(nn.Module):
         self.classify = nn.Conv2d(embed_dim * blocks, num_classes * self.cells[0] * self.cells[1], 1)
         zero(self.classify)
 
+    @property
+    def bias(self) -> torch.Tensor:
+        """Biases ``[classes * cells]``."""
+        bias: torch.Tensor = self.classify.bias  # type: ignore[assignment]
+        return bias
+
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return scores ``[B, classes, rows * cells, columns * cells]`` of maps ``[B, D, rows, columns]``."""
         scores = self.classify(torch.cat(list(features), dim=1))

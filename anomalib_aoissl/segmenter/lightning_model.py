@@ -23,14 +23,7 @@ from anomalib_aoissl.visualization import SegmentationVisualizer
 
 from .adaptation import add_low_rank, check_ranges, freeze, merged_model, parameter_groups
 from .augmentation import inspection_augmentation
-from .callbacks import (
-    AveragedWeights,
-    LinearProbe,
-    SpacedValidation,
-    check_monitors,
-    early_stopping,
-    own_checkpoint,
-)
+from .callbacks import check_monitors, training_callbacks
 from .class_weights import class_weights, count_pixels
 from .cropping import crop_of, cut_crops
 from .losses import SegmentationLoss
@@ -215,18 +208,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         return {**arguments, "max_epochs": -1, "max_steps": steps, "max_time": limit}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the components, and for training: averaging, spaced validation, early stopping, checkpoint."""
-        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]
+        """Return the components, and for training those of `training_callbacks`."""
+        callbacks: list[Callback] = [*super().configure_callbacks()]  # type: ignore[misc]
         if self._trainer is None or self.trainer.state.fn != "fit":
             return callbacks
-        h: Any = self.hparams
-        callbacks += [SpacedValidation(h.validations), *([LinearProbe(h.probe)] if h.probe else [])]
-        if h.ema_decay is not None:
-            callbacks.append(AveragedWeights(h.ema_decay))
-        if h.early_stopping is not None:
-            callbacks.append(early_stopping(h.early_stopping))
-        checkpoint = own_checkpoint(self.trainer, h.select)
-        return callbacks if checkpoint is None else [*callbacks, checkpoint]
+        return [*callbacks, *training_callbacks(self.trainer, self.hparams)]
 
     # --- before training ---------------------------------------------------------------------------------------------
 

@@ -70,14 +70,14 @@ def fit_probe(
             last = features, mask
     regression.moments, regression.rows = reduce(regression.moments), reduce(regression.rows)
     weight, bias = regression.solve(_RIDGE)
-    classify.weight.copy_(weight[:, :, None, None])
-    classify.bias.copy_(bias)
+    like.copy_(weight[:, :, None, None])
+    linear.bias.copy_(bias)
     losses = torch.zeros(len(_SCALES), device=like.device)
     if last is not None:  # else other processes have all samples
         losses = _losses(linear([last[0].to(like.dtype)]), last[1], weights)
     scale = _SCALES[int(reduce(losses).argmin())]
-    classify.weight.mul_(scale)
-    classify.bias.mul_(scale)
+    like.mul_(scale)
+    linear.bias.mul_(scale)
 
 
 def _losses(scores: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
