@@ -30,8 +30,8 @@ _EXPORT = """
 import sys, torch
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.file_format import FileFormat
-folder, rows = sys.argv[1], int(sys.argv[2])
-model = AOISSLRetrieval(bank_size=rows, condensing="random").eval()
+folder, rows, shifts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = AOISSLRetrieval(bank_size=rows, condensing="random", bank_shifts=shifts).eval()
 model.set_dataset({classes}, FileFormat())
 images = max(1, -(-rows // 4096))
 pictures = torch.rand(images, 3, 512, 512)
@@ -42,10 +42,10 @@ model.to_openvino(folder)
 """
 
 
-def export(folder: str, rows: int) -> Path:
+def export(folder: str, rows: int, shifts: int) -> Path:
     """Return a model of the default encoder with a bank of drawn rows, exported by a process of its own."""
     script = _EXPORT.format(classes=CLASSES, number=len(CLASSES))
-    subprocess.run([sys.executable, "-c", script, folder, str(rows)], check=True)
+    subprocess.run([sys.executable, "-c", script, folder, str(rows), str(shifts)], check=True)
     return Path(folder) / "weights" / "openvino" / "model.xml"
 
 
@@ -72,6 +72,9 @@ def measure(path: Path, folder: Path, threads: int) -> dict[str, list[tuple[floa
     file = timed(seconds, "save_bank", lambda: inferencer.save_bank(folder / "bank.safetensors"))
     timed(seconds, "adapt, first", lambda: inferencer.adapt(image, mask, device="new", name="first"))
     timed(seconds, "adapt, again", lambda: inferencer.adapt(255 - image, mask, device="new", name="second"))
+    size = inferencer.bank["rows"] // 2
+    condensing = {"device": "new", "name": "third", "bank_size": size}
+    timed(seconds, "adapt, condensed to half", lambda: inferencer.adapt(image[::-1].copy(), mask, **condensing))
     timed(seconds, "remove", lambda: inferencer.remove(device="new"))
     timed(seconds, "extend_bank", lambda: inferencer.extend_bank(file))
     timed(seconds, "replace_bank", lambda: inferencer.replace_bank(file))
@@ -83,11 +86,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10000, help="rows of the bank")
+    parser.add_argument("--shifts", type=int, default=1, help="patch grids of a labelled image: bank_shifts")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = export(folder, arguments.rows)
+        path = export(folder, arguments.rows, arguments.shifts)
         runs = [measure(path, Path(folder), arguments.threads) for _ in range(arguments.runs)]
     print("| step | CPU s | wall s | CPU / inference |\n| --- | --- | --- | --- |")
     for name in runs[0]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,15 +125,18 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
     metadata = read_metadata(model)
     model = model.clone()
     tensors = _marked(model)
+    new_classes = bank.class_names[len(metadata["class_names"]) :]
+    if new_classes and "mean_shares" in tensors:
+        raise NotEditableError(_no_new_classes(new_classes))
     searched = tensors["neighbours"].get_node().get_friendly_name()
     rows = {name: _constant(name, bank.rows[name]) for name in _graph_names(bank)}
     similarities, neighbours = search(tensors["queries"], rows["embeddings"], settings.k)
     _replace(tensors, "similarities", similarities)
     _rename(tensors, "neighbours", neighbours)
     _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
-    _validate(model)  # infers the new shapes, which the classes' votes are counted in
-    _add_classes(tensors, len(bank.class_names))
-    _validate(model)
+    _validate(model, new_classes)  # infers the new shapes, which the classes' votes are counted in
+    _add_classes(tensors, new_classes, len(bank.class_names))
+    _validate(model, new_classes)
     if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
         msg = "The model reads its bank in another way than by its neighbours' labels. Export it from its checkpoint."
         raise NotEditableError(msg)
@@ -182,15 +185,14 @@ def _shares(labels: Any, classes: int) -> Any:
     return ops.concat([ops.reduce_mean(one, np.array([1]), True) for one in shown], 1)
 
 
-def _add_classes(tensors: dict[str, Any], classes: int) -> None:
+def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: int) -> None:
     """Put the votes for new classes after those that the graph counts, pixel by pixel."""
     from openvino import opset13 as ops
 
     votes = tensors["class_votes"]  # [Q, C, L], or [Q, C, 1] of averages, which has them already
     known = votes.get_partial_shape()[1].get_length()
     if classes > known and len(tensors["vote_weights"].get_partial_shape()) != 2:
-        msg = "The model weighs votes by class, so it cannot take new classes. Export a model that was trained on them."
-        raise NotEditableError(msg)
+        raise NotEditableError(_no_new_classes(new_classes))
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
     for index in range(known, classes):
@@ -217,13 +219,23 @@ def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
     tensors[name] = new
 
 
-def _validate(model: Any) -> None:
+def _validate(model: Any, new_classes: Sequence[str]) -> None:
     """Infer all shapes, and refuse a graph that does not fit together any more."""
     try:
         model.validate_nodes_and_infer_types()
     except RuntimeError as error:
+        if new_classes:
+            raise NotEditableError(_no_new_classes(new_classes)) from error
         msg = f"The model cannot take this bank ({error}). Export the model again from its checkpoint."
         raise NotEditableError(msg) from error
+
+
+def _no_new_classes(new_classes: Sequence[str]) -> str:
+    """Say why a model's classes are fixed."""
+    return (
+        f"The model cannot take the new classes {list(new_classes)}: it was exported with class_temperatures, "
+        "class_thresholds or query_shifts, which are built for its own classes. Export one that was trained on them."
+    )
 
 
 # --- names and numbers ----------------------------------------------------------------------------------------------
@@ -235,7 +247,7 @@ def _marked(model: Any, required: tuple[str, ...] = TENSORS) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts"}
+    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "mean_shares"}
     found = {n: o for node in model.get_ordered_ops() for o in node.outputs() for n in o.get_names() if n in known}
     missing = [name for name in required if name not in found]
     if not missing and required is TENSORS and not any(name in found for name in _LOOKUPS):

@@ -238,6 +238,23 @@ def test_a_new_class_is_learnt(
     check_equal(again, other)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"class_thresholds": {"wire": 0.4}}, {"class_temperatures": {"wire": 0.03}}, {"query_shifts": 2}],
+)
+def test_a_model_with_rules_for_its_classes_takes_no_new_one(arguments: dict[str, Any], tmp_path: Path) -> None:
+    model = make_model(1, seed=1, **arguments)
+    inferencer = SegmentationOpenVINOInferencer(model.to_openvino(tmp_path))
+    names, image, mask = [*CLASSES, "crack"], np.zeros((40, 70, 3), np.uint8), np.full((40, 70), 3, np.uint8)
+    with pytest.raises(NotEditableError, match=r"cannot take the new classes \['crack'\]: it was exported with class_"):
+        inferencer.adapt(image, mask, device="new", class_names=names)
+    assert inferencer.class_names == tuple(CLASSES)
+    pictures, masks = labelled(1, seed=3)
+    inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
+    model.add(pictures, masks, ["new"], ["first"])
+    check_equal(inferencer, model)  # images of its own classes it learns
+
+
 def test_extending_maps_classes_by_name_and_refuses_others(
     inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
 ) -> None:
