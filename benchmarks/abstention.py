@@ -120,14 +120,14 @@ def main() -> None:
             case = make_case(name, seed, options)
             encoder = PatchEncoder(options.encoder, image_size=case.size).eval()
             train, test = (
-                embed(case.data.train_data, encoder, None),
+                embed(case.data.train_data, encoder, None, 4),  # grids, as the model for so few images
                 embed(case.data.test_data, encoder, options.images),
             )
             for hidden in ("", case.hidden):
                 masks = train.masks.clone()
                 if hidden:
                     masks[masks == case.data.class_names.index(hidden)] = IGNORE_INDEX
-                known = Embedded(train.embeddings, masks, train.devices, 0.0)
+                known = Embedded(train.grids, masks, train.devices, 0.0)
                 bank = fill(encoder, known, case.data.class_names, 4, budget=10000)
                 model = RetrievalModel(encoder, k=options.k, bank=bank, abstain=SHARE).eval()
                 results[f"{name}, no label of {hidden}" if hidden else name].append(measure(model, test))

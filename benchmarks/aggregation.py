@@ -145,7 +145,7 @@ class Case:
         """Return a bank of the default size from that many grids of the labelled images, and its CPU seconds."""
         train, start = self.train, time.process_time()
         patch = self.encoder.patch_size
-        bank = MemoryBank(self.encoder.embed_dim, patch, budget=DEFAULT_BANK_SIZE, seed=self.seed)
+        bank = MemoryBank(self.encoder.embed_dim, patch, budget=DEFAULT_BANK_SIZE, rule="learned", seed=self.seed)
         bank.class_names = list(self.data.class_names)
         for image in train:
             for grid, offset in enumerate(shift_offsets(shifts, patch)):

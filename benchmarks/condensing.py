@@ -3,13 +3,14 @@
 
 """Measures what a condensed memory bank loses against the whole one.
 
-Prints a table of mean IoU (pooled over the pixels of the test images, in points) for each rule of condensing at a tenth
-and a hundredth of the patches, with the spread over the seeds, and the seconds that condensing takes against those of
-the encoder. Each image is embedded once; the bank is filled image by image in batches, as in training.
+Prints a table of mean IoU and IoU of each class (pooled over the pixels of the test images, in points) for each rule of
+condensing at a tenth and a hundredth of the patches, with the spread over the seeds, and the CPU seconds of condensing
+against those of the encoder's passes over the labelled images. Each image is embedded once on each grid; the bank is
+filled in batches, as in training.
 
-    python benchmarks/condensing.py --data wirebond
+    python benchmarks/condensing.py --data wirebond --grids 4
     python benchmarks/condensing.py --data folder --root wirebond_hgcal --train module_320MLF3TCTT0205 \
-        --test module_320MLF3TCTT0212 --size 384 512
+        --test module_320MLF3TCTT0212 --size 384 512 --grids 4
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, resize
 
@@ -32,6 +33,7 @@ from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.bank_condensing import condensed
 from anomalib_aoissl.retrieval.editing import arrays_of, content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 WIREBOND_DEVICES = ["qfp100_gold", "dram_center_pads_gold", "power_module_aluminium", "led_array"]
@@ -40,16 +42,21 @@ ON_THE_LINE = "exported"  # the rule of exported models, which has no seed
 
 @dataclass(frozen=True)
 class Embedded:
-    """Images of a split: embeddings ``[B, P, D]``, masks ``[B, H, W]``, and the device of each."""
+    """Images of a split: embeddings ``[S, B, P, D]`` on S grids, masks ``[B, H, W]``, and the device of each."""
 
-    embeddings: torch.Tensor
+    grids: torch.Tensor
     masks: torch.Tensor
     devices: list[str]
     seconds: float
 
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """Those of the plain grid, ``[B, P, D]``."""
+        return self.grids[0]
 
-def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None) -> Embedded:
-    """Return the embeddings of up to ``limit`` images, evenly taken from the dataset."""
+
+def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None, grids: int = 1) -> Embedded:
+    """Return the embeddings, on that many grids, of up to ``limit`` images, evenly taken from the dataset."""
     number = len(dataset) if limit is None else min(limit, len(dataset))
     items = [dataset[index * len(dataset) // number] for index in range(number)]
     size = list(encoder.image_size)
@@ -57,22 +64,25 @@ def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None
     embeddings, seconds = [], 0.0
     for item in items:
         image = normalize(resize(item.image[None], size, antialias=True), list(encoder.mean), list(encoder.std))
+        crops = shifted_images(image.as_subclass(torch.Tensor), shift_offsets(grids, encoder.patch_size))
         start = time.process_time()
-        embeddings.append(model.extract(image.as_subclass(torch.Tensor)))
+        embeddings.append(model.extract(crops))
         seconds += time.process_time() - start
     masks = [resize(item.gt_mask[None], size, interpolation=InterpolationMode.NEAREST) for item in items]
-    return Embedded(
-        torch.cat(embeddings), torch.cat(masks).as_subclass(torch.Tensor), [i.device_name for i in items], seconds
-    )
+    devices = [item.device_name for item in items]
+    return Embedded(torch.stack(embeddings, dim=1), torch.cat(masks).as_subclass(torch.Tensor), devices, seconds)
 
 
-def mean_iou(encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int) -> float:
-    """Return the mean IoU of the test images in points."""
+def class_iou(encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int) -> dict[str, float]:
+    """Return the IoU of each class that occurs in the test images, and first their mean, in points."""
     model = RetrievalModel(encoder, k=k, bank=bank).eval()
-    metric = MulticlassJaccardIndex(model.num_classes, ignore_index=255)
+    metric = MulticlassConfusionMatrix(model.num_classes, ignore_index=255)
     for embeddings, mask in zip(test.embeddings, test.masks, strict=True):
         metric.update(model.answer(embeddings[None]).pred_mask[:, 0], mask[None])
-    return 100 * float(metric.compute())
+    counts = metric.compute().double()
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    ious = {name: 100 * float(counts[i, i] / union[i]) for i, name in enumerate(bank.class_names) if union[i]}
+    return {"mean": statistics.mean(ious.values()), **ious}
 
 
 def fill(encoder: PatchEncoder, train: Embedded, classes: tuple[str, ...], batch: int, **options: object) -> MemoryBank:
@@ -82,7 +92,9 @@ def fill(encoder: PatchEncoder, train: Embedded, classes: tuple[str, ...], batch
     for start in range(0, len(train.masks), batch):
         part = slice(start, start + batch)
         names = [f"{index}" for index in range(len(train.masks))[part]]
-        bank.add(train.embeddings[part], train.masks[part], train.devices[part], names)
+        for grid, offset in enumerate(shift_offsets(len(train.grids), encoder.patch_size)):
+            masks = shifted_masks(train.masks[part], offset)
+            bank.add(train.grids[grid, part], masks, train.devices[part], names, grid)
     bank.finish()
     return bank
 
@@ -113,8 +125,17 @@ def make_data(arguments: argparse.Namespace) -> SegmentationFolder | WireBond:
     return data
 
 
-def main() -> None:
-    """Print the table."""
+def row(head: str, results: list[dict[str, float]], full: dict[str, float], cost: str) -> str:
+    """Return a row of the table: means over the seeds, the deviation of the mean IoU, and what it lost."""
+    means = {name: statistics.mean(result[name] for result in results) for name in full}
+    spread = f" ± {statistics.pstdev(result['mean'] for result in results):.1f}" if len(results) > 1 else ""
+    lost = f"{full['mean'] - means['mean']:.1f}"
+    classes = " | ".join(f"{value:.1f}" for name, value in means.items() if name != "mean")
+    return f"| {head} | {means['mean']:.1f}{spread} | {lost} | {classes} | {cost} |"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["wirebond", "folder"], default="wirebond")
     parser.add_argument("--root", help="folder of the images; for wirebond, where they are drawn")
@@ -129,20 +150,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=int, nargs="+", default=[10, 100], help="divisors of the number of patches")
     parser.add_argument("--rules", nargs="+", default=["learned", "balanced", "kcenter", "random", ON_THE_LINE])
-    arguments = parser.parse_args()
+    parser.add_argument("--grids", type=int, default=1, help="patch grids of each labelled image: 1, 2 or 4")
+    return parser
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = make_parser().parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     data = make_data(arguments)
     encoder = PatchEncoder(arguments.encoder, image_size=tuple(arguments.size)).eval()
-    train = embed(data.train_data, encoder, None)
+    train = embed(data.train_data, encoder, None, arguments.grids)
     test = embed(data.test_data, encoder, arguments.images)
     whole = fill(encoder, train, data.class_names, arguments.batch)
-    full = mean_iou(encoder, whole, test, arguments.k)
-    print(
-        f"{len(train.masks)} training and {len(test.masks)} test images, k={arguments.k}, encoder {arguments.encoder}"
-    )
-    print("| patches | rule | mean IoU | lost | condensing / encoder |\n| --- | --- | --- | --- | --- |")
-    print(f"| {len(whole)} | all | {full:.1f} | | |", flush=True)
+    full = class_iou(encoder, whole, test, arguments.k)
+    print(f"{len(train.masks)} training and {len(test.masks)} test images, {arguments.grids} grids, k={arguments.k}")
+    print(f"| patches | rule | mean IoU | lost | {' | '.join(list(full)[1:])} | condensing / encoder |")
+    print("| --- " * (len(full) + 4) + "|")
+    print(row(f"{len(whole)} | all", [full], full, ""), flush=True)
     for part in arguments.parts:
         for rule in arguments.rules:
             results, seconds = [], []
@@ -154,10 +180,9 @@ def main() -> None:
                 else:
                     bank = fill(encoder, train, data.class_names, arguments.batch, **options)
                 seconds.append(time.process_time() - start)
-                results.append(mean_iou(encoder, bank, test, arguments.k))
-            mean, spread = statistics.mean(results), statistics.pstdev(results)
-            cost = statistics.median(seconds) / train.seconds
-            print(f"| {len(bank)} | {rule} | {mean:.1f} ± {spread:.1f} | {full - mean:.1f} | {cost:.2f} |", flush=True)
+                results.append(class_iou(encoder, bank, test, arguments.k))
+            cost = f"{statistics.median(seconds) / train.seconds:.2f}"
+            print(row(f"{len(bank)} | {rule}", results, full, cost), flush=True)
 
 
 if __name__ == "__main__":

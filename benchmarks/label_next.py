@@ -19,7 +19,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from condensing import Embedded, embed, fill, mean_iou
+from condensing import Embedded, class_iou, embed, fill
 
 from anomalib_aoissl import SegmentationFolder
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
@@ -31,7 +31,7 @@ POOL_DEVICE, TEST_DEVICE = "module_320MLF3TCTT0205", "module_320MLF3TCTT0212"
 
 def part(images: Embedded, indices: list[int]) -> Embedded:
     """Return some of the images."""
-    return Embedded(images.embeddings[indices], images.masks[indices], [images.devices[i] for i in indices], 0.0)
+    return Embedded(images.grids[:, indices], images.masks[indices], [images.devices[i] for i in indices], 0.0)
 
 
 def by_rule(model: RetrievalModel, pool: Embedded, rest: list[int], count: int) -> list[int]:
@@ -58,7 +58,8 @@ def compare(
     results: dict[str, list[float]] = {}
 
     def score(chosen: list[int]) -> float:
-        return mean_iou(encoder, fill(encoder, part(pool, chosen), classes, 4), test, options.k)
+        bank = fill(encoder, part(pool, chosen), classes, 4)
+        return class_iou(encoder, bank, test, options.k)["mean"]
 
     for seed in range(options.seeds):
         generator = torch.Generator().manual_seed(seed)

@@ -274,7 +274,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         path: str | None = self.hparams["bank"]
         if path is not None:
             bank.merge(load_content(path, bank.encoder_hash))
-        images = len(self.trainer.train_dataloader.dataset) + len(bank.image_names)
+        loader: Any = self.trainer.train_dataloader
+        images = len(loader.dataset) + len(bank.image_names)
         self.model.bank_shifts = bank_grids(self.hparams["bank_shifts"], self.model.retrieval, images)
         self._is_fitted.fill_(False)
         self.model.abstention.clear()

@@ -126,7 +126,7 @@ def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: P
     model.model.fill(torch.rand(4, 3, *SIZE), masks, ["a"] * 4, [f"image{i}" for i in range(4)])
     model.set_dataset(["background", "wire", "ball"], model.file_format)
     model.fit()
-    assert len(model.model.bank) == arguments.get("bank_size", 96)
+    assert len(model.model.bank) == arguments.get("bank_size", 4 * 96)  # on four grids
     path = model.to_onnx(tmp_path)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):

@@ -23,7 +23,8 @@ SIZE = (32, 48)
 
 def make_model(tiny_encoder: dict, devices: list[str], bank_size: int | None = None) -> AOISSLRetrieval:
     """Return a model that has learnt an image of 24 patches of each device."""
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, bank_size=bank_size).eval()
+    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, "bank_size": bank_size}
+    model = AOISSLRetrieval(**arguments, bank_shifts=1).eval()
     model.set_dataset(CLASSES, FileFormat())
     for device in devices:
         generator = torch.Generator().manual_seed(sum(device.encode()))
