@@ -303,6 +303,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
                 "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
             )
             raise RuntimeError(msg)
+        # What is added from now on is few images again, in this model as in the one that a checkpoint brings back.
+        self.model.bank_shifts = bank_grids(self.hparams["bank_shifts"], self.model.retrieval)
 
     # --- export ------------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ def test_more_images_have_fewer_grids_also_those_of_the_bank_file(
         bank = model.model.bank
         added = bank.positions[known if "bank" in arguments else 0 :]
         assert (added // 96).unique().tolist() == grids
+        assert model.model.bank_shifts == arguments.get("bank_shifts", 4)  # of one image that is added later
 
 
 def test_logged_metrics_are_those_of_the_written_masks(run: Run) -> None:
