@@ -150,6 +150,8 @@ class LinearProbe(Callback):
         dataset: Any = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         indices = range(trainer.global_rank, len(dataset), trainer.world_size)
         transform = getattr(module.pre_processor, "transform", None)
+        views = min(self.views, max(_VIEWS // len(dataset), 1))
+        logger.info("Fitting the linear probe to %d labelled images, %d views of each.", len(dataset), views)
         training = module.model.training
         module.model.eval()
 
@@ -162,7 +164,7 @@ class LinearProbe(Callback):
             linear,
             extract,
             plain_samples(dataset, indices, transform, module.device),
-            views=min(self.views, max(_VIEWS // len(dataset), 1)),
+            views=views,
             class_weights=module.loss.weights,
             reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
         )
