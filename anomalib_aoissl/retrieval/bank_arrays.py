@@ -20,7 +20,7 @@ ID_NAMES = ("device_ids", "image_ids", "positions")
 """Rows' origin, each ``[N]`` int32."""
 
 REQUIRED = ("embeddings", "labels", *ID_NAMES, "counts")
-"""Arrays that every bank has."""
+"""Arrays that every bank has, in the order of their tensors in a `MemoryBank`."""
 
 _LISTED = 10  # names that a message shows at most
 

@@ -21,7 +21,7 @@ _DIMS = 32
 """Dimensions that embeddings are projected to before they are compared."""
 
 _LABEL_SHARE = 0.5
-"""Weight of the labels' differences against the embeddings', as in `condensing`."""
+"""Weight of the labels' differences against the embeddings'; `condensing` has 2, which was not tried with this rule."""
 
 
 def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:

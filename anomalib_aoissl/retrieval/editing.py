@@ -11,15 +11,12 @@ from typing import Any
 
 import torch
 
-from .bank_arrays import BankArrays, rows_to_remove, without_rows
+from .bank_arrays import REQUIRED, BankArrays, rows_to_remove, without_rows
 from .bank_arrays import described as described_arrays
 from .bank_arrays import merged as merged_arrays
 
-ROW_BUFFERS = ("embeddings", "labels", "device_ids", "image_ids", "positions")
-"""Tensors with one entry for each row of a bank; the counts come after them."""
-
-ROW_NAMES = (*ROW_BUFFERS, "counts")
-"""Names of a content's rows in their order."""
+ROW_BUFFERS = REQUIRED[:-1]
+"""Tensors with one entry for each row of a bank; the counts, the last of `bank_arrays.REQUIRED`, come after them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def joined_rows(rows: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor,
 
 def arrays_of(content: BankContent) -> BankArrays:
     """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
-    named = zip(ROW_NAMES, content.rows, strict=True)
+    named = zip(REQUIRED, content.rows, strict=True)
     # A buffer without entries beside rows is one that this bank does not need.
     rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
     return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
@@ -56,7 +53,7 @@ def arrays_of(content: BankContent) -> BankArrays:
 
 def content_from(bank: BankArrays, device: torch.device | None = None) -> BankContent:
     """Return numpy arrays as a bank's content, copied, on the processor or another device."""
-    rows = tuple(torch.from_numpy(bank.rows[name].copy()).to(device) for name in ROW_NAMES)
+    rows = tuple(torch.from_numpy(bank.rows[name].copy()).to(device) for name in REQUIRED)
     return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash)
 
 

@@ -140,6 +140,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "position_directions",
     )
 
+    _grids: int | None = None
+    """Patch grids of each training image of this run, which are as many as pay for so many images."""
+
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
 
@@ -276,7 +279,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             bank.merge(load_content(path, bank.encoder_hash))
         loader: Any = self.trainer.train_dataloader
         images = len(loader.dataset) + len(bank.image_names)
-        self.model.bank_shifts = bank_grids(self.hparams["bank_shifts"], self.model.retrieval, images)
+        self._grids = bank_grids(self.hparams["bank_shifts"], self.model.retrieval, images)
         self._is_fitted.fill_(False)
         self.model.abstention.clear()
 
@@ -285,7 +288,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         del args, kwargs
         size = len(batch.image)
         names = batch.image_path or [""] * size
-        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
+        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names, self._grids)
         anchor = self._parameters.get(_ANCHOR)
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
@@ -303,8 +306,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
                 "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
             )
             raise RuntimeError(msg)
-        # What is added from now on is few images again, in this model as in the one that a checkpoint brings back.
-        self.model.bank_shifts = bank_grids(self.hparams["bank_shifts"], self.model.retrieval)
 
     # --- export ------------------------------------------------------------------------------------------------------
 

@@ -160,11 +160,21 @@ class RetrievalModel(nn.Module):
                 embeddings = without_directions(embeddings, self.position_basis)
             return functional.normalize(embeddings, dim=-1, eps=1e-6)
 
-    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
-        """Put normalised labelled images into the bank, on each grid; searched after ``bank.finish()``."""
+    def fill(
+        self,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        devices: list[str],
+        names: list[str],
+        shifts: int | None = None,
+    ) -> None:
+        """Put normalised labelled images into the bank; searched after ``bank.finish()``.
+
+        They are put in on ``shifts`` grids, a number of `shifts.SHIFTS`, in place of ``bank_shifts``.
+        """
         if len(self.position_basis) and not bool(self.position_basis.any()):
             self.find_positions()
-        for grid, offset in enumerate(shift_offsets(self.bank_shifts, self.patch_size)):
+        for grid, offset in enumerate(shift_offsets(shifts or self.bank_shifts, self.patch_size)):
             embeddings = self.extract(shifted_images(images, [offset]))
             self.bank.add(embeddings, shifted_masks(masks, offset), devices, names, grid)
 
