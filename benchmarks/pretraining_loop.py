@@ -86,8 +86,9 @@ def print_loop(arguments: argparse.Namespace) -> None:
         encoder = PatchEncoder(pretrained=False)
         callback: Any = _callback(name, int(workers or 0), arguments)
         objective: Objective = callback.build_objective(copy.deepcopy(encoder.vit).train())
+        optimisation = callback.optimisation_from(untrained=True)
         module = PretrainingModule(
-            objective, callback.optimisation, light=callback.light, mean=encoder.mean, std=encoder.std, seed=0
+            objective, optimisation, light=callback.light, mean=encoder.mean, std=encoder.std, seed=0
         )
         batch, note = _parts(module, files, arguments.loop_batch)
         notes.append(f"{name}: {note}")

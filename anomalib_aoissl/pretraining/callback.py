@@ -9,6 +9,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -37,6 +38,8 @@ _POSITIVE = (
     "max_epochs", "batch_size", "accumulate", "crops_per_image", "learning_rate", "probe_every", "collapse_checks",
 )  # fmt: skip
 
+_TRAINED_RATE = 1e-4
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,7 +66,8 @@ class PretrainingCallback(Callback):
         gamma: Random change of its gamma, as the exponent of e.
         noise: Random noise added to the crops, standard deviation where white is 1.
         blur: Random blur of the crops, largest sigma in px.
-        learning_rate: Peak of the learning rate.
+        learning_rate: Peak of the learning rate; null: that of the objective from random weights, 1e-4 from trained ones,
+            which a larger one takes apart.
         weight_decay: Of AdamW.
         betas: Of AdamW.
         warmup: Share of the steps in which the rate grows from 0.
@@ -84,6 +88,7 @@ class PretrainingCallback(Callback):
     """
 
     objective_name: ClassVar[str]
+    scratch_rate: ClassVar[float]
     objective_arguments: dict[str, Any]
 
     def __init__(
@@ -102,7 +107,7 @@ class PretrainingCallback(Callback):
         gamma: float = 0.3,
         noise: float = 0.0,
         blur: float = 0.0,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
         warmup: float = 0.1,
@@ -139,6 +144,12 @@ class PretrainingCallback(Callback):
     def build_objective(self, vit: VisionTransformer) -> Objective:
         """Return the objective around a transformer; called with a seeded global generator."""
 
+    def optimisation_from(self, *, untrained: bool) -> Optimisation:
+        """Return the numbers of the optimiser, for an encoder with random weights or with trained ones."""
+        if self.optimisation.learning_rate is not None:
+            return self.optimisation
+        return replace(self.optimisation, learning_rate=self.scratch_rate if untrained else _TRAINED_RATE)
+
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that the result depends on, plain data."""
@@ -155,7 +166,7 @@ class PretrainingCallback(Callback):
             raise ValueError(msg)
         for name in _POSITIVE:
             value = getattr(self.optimisation if name == "learning_rate" else self, name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 msg = f"{name}={value} must be greater than 0."
                 raise ValueError(msg)
 

@@ -204,7 +204,8 @@ class DINOPretraining(PretrainingCallback):
         momentum: Of the teacher at the start; 0.996 in the paper. For runs of a few hundred steps 0.98.
         center_momentum: Of the centre; 0.9 in the paper.
         frozen_prototypes: Share of the steps in which the prototypes do not move; 1 epoch of 100 in the paper.
-        learning_rate: Peak of the learning rate; 5e-4 * batch size / 256 in the paper.
+        learning_rate: Peak of the learning rate; null: 5e-4 from random weights, 1e-4 from trained ones. In the paper
+            5e-4 * batch size / 256.
         weight_decay: At the start; 0.04 in the paper.
         final_weight_decay: At the end; 0.4 in the paper.
         betas: Of AdamW.
@@ -212,6 +213,7 @@ class DINOPretraining(PretrainingCallback):
     """
 
     objective_name: ClassVar[str] = "dino"
+    scratch_rate: ClassVar[float] = 5e-4
 
     def __init__(
         self,
@@ -230,7 +232,7 @@ class DINOPretraining(PretrainingCallback):
         momentum: float = 0.996,
         center_momentum: float = 0.9,
         frozen_prototypes: float = 0.01,
-        learning_rate: float = 5e-4,
+        learning_rate: float | None = None,
         weight_decay: float = 0.04,
         final_weight_decay: float = 0.4,
         betas: tuple[float, float] = (0.9, 0.999),

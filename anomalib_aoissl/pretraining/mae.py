@@ -146,14 +146,15 @@ class MAEPretraining(PretrainingCallback):
         decoder_depth: Blocks of the decoder; 8 in the paper.
         decoder_heads: Attention heads of the decoder.
         zoom: Range of random zoom of the crops; [1, 1] resamples nothing.
-        learning_rate: Peak of the learning rate, for random weights; from trained ones 1e-4. The paper's is
-            1.5e-4 * batch size / 256, for 800 epochs of ImageNet.
+        learning_rate: Peak of the learning rate; null: 1.5e-3 from random weights, 1e-4 from trained ones. The paper's
+            is 1.5e-4 * batch size / 256, for 800 epochs of ImageNet.
         weight_decay: Of AdamW; 0.05 in the paper.
         betas: Of AdamW; (0.9, 0.95) in the paper.
         **common: What all objectives share; see `PretrainingCallback`.
     """
 
     objective_name: ClassVar[str] = "mae"
+    scratch_rate: ClassVar[float] = 1.5e-3
 
     def __init__(
         self,
@@ -165,7 +166,7 @@ class MAEPretraining(PretrainingCallback):
         decoder_depth: int = 1,
         decoder_heads: int = 4,
         zoom: tuple[float, float] = (1.0, 1.0),
-        learning_rate: float = 1.5e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
         **common: Any,

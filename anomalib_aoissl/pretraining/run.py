@@ -65,7 +65,9 @@ class Run:
         self.bit_depth = bit_depth
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
         pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
-        if settings.start == "whitened" or (settings.start == "auto" and is_untrained(encoder)):
+        untrained = is_untrained(encoder)
+        self.optimisation = settings.optimisation_from(untrained=untrained)
+        if settings.start == "whitened" or (settings.start == "auto" and untrained):
             scale = settings.position_scale
             whiten_patch_embedding(vit, pictures, noise_floor=settings.start_noise_floor, position_scale=scale)
         self.objective = settings.build_objective(vit)
@@ -131,7 +133,7 @@ class Run:
         if self.watcher.best_index == 0:
             return (
                 f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, on "
-                "more varied pictures, with a lower learning_rate (1e-4 where they were trained already), or leave "
+                f"more varied pictures, with another learning_rate ({self.optimisation.learning_rate:g} here), or leave "
                 "pretraining out."
             )
         return f"{text} {probe}; the encoder of step {kept['step']} is kept, the best with {kept['mean_iou']:.3f}."
@@ -140,7 +142,7 @@ class Run:
         """Return the content of pretraining.json."""
         return {
             "objective": self.settings.objective_name,
-            "arguments": self.settings.arguments,
+            "arguments": {**self.settings.arguments, **vars(self.optimisation)},
             "images": {"count": len(self.images), "names": sorted(files[0].name for files in self.images)},
             "measures": self.watcher.history,
             "kept": self.watcher.best_index,
@@ -153,7 +155,7 @@ class Run:
         """Return the Lightning module of the objective."""
         s, encoder = self.settings, self.encoder
         return PretrainingModule(
-            self.objective, s.optimisation, light=s.light, mean=encoder.mean, std=encoder.std, seed=s.seed
+            self.objective, self.optimisation, light=s.light, mean=encoder.mean, std=encoder.std, seed=s.seed
         )
 
     def _trainer(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> Trainer:

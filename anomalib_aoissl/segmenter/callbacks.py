@@ -172,7 +172,10 @@ class LinearProbe(Callback):
 
 
 class SpacedValidation(Callback):
-    """Validates so many times in a run, evenly spaced over its budget and at its end.
+    """Validates so many times in a run, evenly spaced over its budget and at its end, and after the very first step.
+
+    With a warm-up that step is taken at a hundredth of the learning rate: what is validated then is the linear probe, which
+    `BestCheckpoint` keeps where training from it makes nothing better.
 
     Lightning validates after each epoch, which few labels make a step or two long; a run would then validate for most
     of its time. Where the trainer's own arguments say how often to validate, they hold.
@@ -200,7 +203,7 @@ class SpacedValidation(Callback):
         if self._active:
             trainer.check_val_every_n_epoch = None  # the trainer then counts batches without regard to epochs
             trainer.val_check_batch = sys.maxsize
-            self._reached = math.floor(progress(trainer) * self.count)
+            self._reached = math.floor(progress(trainer) * self.count) if trainer.global_step else -1
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Let the trainer validate where another part of the budget is used up."""

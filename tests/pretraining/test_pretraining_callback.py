@@ -98,6 +98,22 @@ def test_the_same_run_again_is_loaded(
     assert len({folder, *others}) == 4
 
 
+def test_the_learning_rate_is_lower_from_trained_weights(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path
+) -> None:
+    def rate(encoder: PatchEncoder, **arguments: Any) -> float:
+        folder = _callback("mae", tmp_path, max_steps=1, **arguments).pretrain(encoder, pictures)
+        record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+        return float(record["arguments"]["learning_rate"])
+
+    trained = make_encoder()
+    with torch.no_grad():
+        trained.vit.norm.weight.mul_(1.5)
+    assert rate(make_encoder(), learning_rate=None) == 1.5e-3
+    assert rate(trained, learning_rate=None) == 1e-4
+    assert rate(make_encoder(), learning_rate=0.02) == 0.02
+
+
 def test_a_damaged_folder_says_what_to_do(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
     folder = _callback("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
     (folder / "model.safetensors").write_bytes(b"half")

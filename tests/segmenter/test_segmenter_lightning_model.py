@@ -100,8 +100,16 @@ def test_a_budget_of_steps_ends_at_rate_zero(tiny_encoder: dict, shapes: Path, t
     assert record.rates[-1] == 0
     assert max(record.rates) == pytest.approx(0.01)
     assert record.rates.index(max(record.rates)) == 2  # after three of twelve steps
-    assert record.validated_at[:3] == [4, 8, 12]
+    assert record.validated_at[:4] == [1, 4, 8, 12]
     assert engine.trainer.check_val_every_n_epoch == 1
+
+
+def test_the_probe_is_kept_where_training_makes_it_worse(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
+    model = make_model(tiny_encoder, learning_rate=0.1, encoder_rate=1.0)
+    engine, record, results = train(model, make_data(shapes), tmp_path, max_steps=6)
+    assert record.validated_at[0] == 1
+    assert torch.load(engine.best_model_path, weights_only=True)["global_step"] == 1
+    assert results["mean_iou"] > 0.7
 
 
 def test_a_budget_of_epochs_ends_at_rate_zero(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
@@ -313,7 +321,7 @@ def test_frozen_weights_stay(tiny_encoder: dict, shapes: Path, tmp_path: Path) -
 def test_early_stopping_ends_a_run(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
     model = make_model(tiny_encoder, early_stopping=2, validations=10, learning_rate=1e-12)
     engine, _, _ = train(model, make_data(shapes), tmp_path, max_steps=20)
-    assert engine.trainer.global_step == 6  # the first validation and two that were not better
+    assert engine.trainer.global_step == 4  # after steps 1, 2 and 4: the first, and two that were not better
 
 
 def test_no_validation_images_are_an_error_and_select_last_takes_none(
