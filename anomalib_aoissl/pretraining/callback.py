@@ -66,8 +66,8 @@ class PretrainingCallback(Callback):
         gamma: Random change of its gamma, as the exponent of e.
         noise: Random noise added to the crops, standard deviation where white is 1.
         blur: Random blur of the crops, largest sigma in px.
-        learning_rate: Peak of the learning rate; null: that of the objective from random weights, 1e-4 from trained ones,
-            which a larger one takes apart.
+        learning_rate: Peak of the learning rate; null: that of the objective from random weights, and 1e-4 from trained
+            ones, which a larger one takes apart.
         weight_decay: Of AdamW.
         betas: Of AdamW.
         warmup: Share of the steps in which the rate grows from 0.

@@ -133,8 +133,8 @@ class Run:
         if self.watcher.best_index == 0:
             return (
                 f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, on "
-                f"more varied pictures, with another learning_rate ({self.optimisation.learning_rate:g} here), or leave "
-                "pretraining out."
+                f"more varied pictures, with another learning_rate (here {self.optimisation.learning_rate:g}), or "
+                "leave pretraining out."
             )
         return f"{text} {probe}; the encoder of step {kept['step']} is kept, the best with {kept['mean_iou']:.3f}."
 

@@ -174,8 +174,8 @@ class LinearProbe(Callback):
 class SpacedValidation(Callback):
     """Validates so many times in a run, evenly spaced over its budget and at its end, and after the very first step.
 
-    With a warm-up that step is taken at a hundredth of the learning rate: what is validated then is the linear probe, which
-    `BestCheckpoint` keeps where training from it makes nothing better.
+    With a warm-up that step is taken at a hundredth of the learning rate: what is validated then is the linear probe,
+    which `BestCheckpoint` keeps where training from it makes nothing better.
 
     Lightning validates after each epoch, which few labels make a step or two long; a run would then validate for most
     of its time. Where the trainer's own arguments say how often to validate, they hold.
