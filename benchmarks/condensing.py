@@ -30,7 +30,7 @@ from torchvision.transforms.v2.functional import normalize, resize
 from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
-from anomalib_aoissl.retrieval.bank_condensing import condensed
+from anomalib_aoissl.retrieval.condensing import condensed
 from anomalib_aoissl.retrieval.editing import arrays_of, content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks

@@ -9,7 +9,6 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -130,7 +129,8 @@ class PretrainingCallback(Callback):
         self.position_scale, self.even_norm = position_scale, even_norm
         self.structure, self.gradient_clip, self.seed = structure, gradient_clip, seed
         self.light = Light(gain=gain, gamma=gamma, noise=noise, blur=blur)
-        self.optimisation = Optimisation(learning_rate, weight_decay, (betas[0], betas[1]), warmup)
+        self.learning_rate = learning_rate
+        self.weight_decay, self.betas, self.warmup = weight_decay, (betas[0], betas[1]), warmup
         self.num_workers, self.memory_mb = num_workers, memory_mb
         self.probe_every, self.probe_images = probe_every, probe_images
         self.collapse_rank, self.collapse_checks = collapse_rank, collapse_checks
@@ -146,18 +146,19 @@ class PretrainingCallback(Callback):
 
     def optimisation_from(self, *, untrained: bool) -> Optimisation:
         """Return the numbers of the optimiser, for an encoder with random weights or with trained ones."""
-        if self.optimisation.learning_rate is not None:
-            return self.optimisation
-        return replace(self.optimisation, learning_rate=self.scratch_rate if untrained else _TRAINED_RATE)
+        own = self.scratch_rate if untrained else _TRAINED_RATE
+        rate = own if self.learning_rate is None else self.learning_rate
+        return Optimisation(rate, self.weight_decay, self.betas, self.warmup)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that the result depends on, plain data."""
         numbers = ("max_epochs", "max_steps", "batch_size", "accumulate", "crops_per_image", "structure")
         others = ("gradient_clip", "seed", "probe_every", "probe_images")
+        optimiser = ("learning_rate", "weight_decay", "betas", "warmup")
         start = ("start", "start_noise_floor", "position_scale", "even_norm")
-        plain = {name: getattr(self, name) for name in (*numbers, *start, *others)}
-        return {**plain, **vars(self.light), **vars(self.optimisation), **self.objective_arguments}
+        plain = {name: getattr(self, name) for name in (*numbers, *start, *others, *optimiser)}
+        return {**plain, **vars(self.light), **self.objective_arguments}
 
     def _check_arguments(self) -> None:
         """Refuse arguments outside their range."""
@@ -165,7 +166,7 @@ class PretrainingCallback(Callback):
             msg = f"start={self.start!r} must be one of {list(get_args(Start))}."
             raise ValueError(msg)
         for name in _POSITIVE:
-            value = getattr(self.optimisation if name == "learning_rate" else self, name)
+            value = getattr(self, name)
             if value is not None and not value > 0:
                 msg = f"{name}={value} must be greater than 0."
                 raise ValueError(msg)

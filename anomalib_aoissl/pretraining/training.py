@@ -28,7 +28,7 @@ class Optimisation:
     """Numbers of AdamW [0] and its schedule.
 
     Attributes:
-        learning_rate: Peak of the learning rate; None where it follows from the encoder's weights.
+        learning_rate: Peak of the learning rate.
         weight_decay: Of weights with two or more axes; biases, norms, tokens and positions have none.
         betas: Decay of the running mean and of the running square of the gradient.
         warmup: Share of the steps in which the rate grows from 0.
@@ -36,7 +36,7 @@ class Optimisation:
     [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
     """
 
-    learning_rate: float | None
+    learning_rate: float
     weight_decay: float
     betas: tuple[float, float]
     warmup: float

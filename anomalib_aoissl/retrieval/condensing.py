@@ -1,19 +1,23 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which rows of a memory bank to keep within a budget: rules by name, pure functions, the same for the same seed."""
+"""Which rows of a memory bank to keep within a budget: rules by name, pure functions, the same for the same seed.
+
+In numpy alone, so that an exported model on the line condenses as training does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
+import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .dividing import centres, divide, first_of_largest
+from .bank_arrays import BankArrays, float_embeddings, with_used_names
+from .dividing import divide, nearest_to_centres
 
 _DIMS = 48
 """Dimensions that embeddings are projected to before distances are compared; they keep distances within some 15 %."""
@@ -28,27 +32,46 @@ class Rows:
     """Rows of a bank, N of them, in an order that does not depend on how they came in.
 
     Attributes:
-        embeddings: ``[N, D]`` of unit length.
+        embeddings: ``[N, D]`` float32 of unit length.
         labels: ``[N, L]`` uint8, L = patch height * patch width.
         devices: ``[N]`` integers.
         counts: ``[N]``, patches that each row stands for.
         patch_size: (height, width), px.
     """
 
-    embeddings: torch.Tensor
-    labels: torch.Tensor
-    devices: torch.Tensor
-    counts: torch.Tensor
+    embeddings: np.ndarray
+    labels: np.ndarray
+    devices: np.ndarray
+    counts: np.ndarray
     patch_size: tuple[int, int]
 
     @cached_property
-    def shares(self) -> torch.Tensor:
+    def shares(self) -> np.ndarray:
         """Share of each patch's pixels that each class that occurs has, ``[N, classes]``; ignored is no class."""
-        present = self.labels.unique()
-        return torch.stack([(self.labels == c).float().mean(dim=1) for c in present[present != IGNORE_INDEX]], dim=1)
+        return np.stack([(self.labels == c).mean(axis=1, dtype=np.float32) for c in _present(self.labels)], axis=1)
 
 
-def condense(rows: Rows, budget: int, rule: str, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:
+    """Return the bank with at most ``size`` rows, by the rule "balanced"; the same for the same bank, always.
+
+    Args:
+        bank: The bank; one that is small enough is returned as it is.
+        size: Rows to keep.
+        patch_size: (height, width) of a patch, px.
+
+    Raises:
+        ValueError: If ``size`` cannot hold a row of each class and each device.
+    """
+    if len(bank) <= size:
+        return bank
+    labels, devices, counts = (bank.rows[name] for name in ("labels", "device_ids", "counts"))
+    view = Rows(float_embeddings(bank.rows), labels, devices, counts, patch_size)
+    kept, counts = condense(view, size, "balanced", np.random.default_rng(0))
+    rows = {name: array[kept] for name, array in bank.rows.items()}
+    return with_used_names(replace(bank, rows={**rows, "counts": counts}))
+
+
+def condense(rows: Rows, budget: int, rule: str, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices ``[K]`` of the rows to keep, rising, and the patches ``[K]`` int32 that each stands for.
 
     K is the budget, or less where rows are the same. No class and no device vanishes.
@@ -63,7 +86,7 @@ def condense(rows: Rows, budget: int, rule: str, generator: torch.Generator) -> 
         ValueError: If the budget cannot hold a row of each class and each device.
     """
     if len(rows.labels) <= budget:
-        return torch.arange(len(rows.labels)), rows.counts.to(torch.int32)
+        return np.arange(len(rows.labels)), rows.counts.astype(np.int32)
     cover = covering_rows(rows)
     if len(cover) > budget:
         msg = (
@@ -74,22 +97,22 @@ def condense(rows: Rows, budget: int, rule: str, generator: torch.Generator) -> 
     return RULES[rule](rows, budget, cover, generator)
 
 
-def covering_rows(rows: Rows) -> torch.Tensor:
+def covering_rows(rows: Rows) -> np.ndarray:
     """Return the indices of few rows that show each class and each device, the purest patch of each class."""
     shares = rows.shares
     chosen: list[int] = []
-    for index in shares.sum(dim=0).argsort().tolist():
+    for index in np.argsort(shares.sum(axis=0), kind="stable").tolist():
         if not (shares[chosen, index] > 0).any():
             chosen.append(int(shares[:, index].argmax()))
-    for device in rows.devices.unique().tolist():
+    for device in np.unique(rows.devices).tolist():
         if not (rows.devices[chosen] == device).any():
-            chosen.append(int((rows.devices == device).nonzero()[0]))
-    return torch.tensor(sorted(chosen), dtype=torch.long)
+            chosen.append(int(np.flatnonzero(rows.devices == device)[0]))
+    return np.array(sorted(chosen), dtype=np.int64)
 
 
 def balanced(
-    rows: Rows, budget: int, cover: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return one patch of each of ``budget`` groups of patches that look alike and are labelled alike.
 
     The patches are grouped by device and by the set of classes that they show. The group with the largest error is
@@ -101,47 +124,45 @@ def balanced(
         return k_center(rows, budget, cover, generator)
     groups = _strata(rows)
     if int(groups.max()) + 1 > budget:
-        groups = torch.zeros_like(groups)
-        groups[cover] = torch.arange(1, len(cover) + 1)
+        groups = np.zeros_like(groups)
+        groups[cover] = np.arange(1, len(cover) + 1)
     points, weights = joint_points(rows, generator), balancing_weights(rows)
-    groups = divide(points, weights, groups.unique(return_inverse=True)[1], budget)
-    number = int(groups.max()) + 1
-    distances = (points - centres(points, weights, groups, number)[groups]).square().sum(dim=1)
-    return _in_order(first_of_largest(-distances, groups, number), _counts_of(groups, rows.counts, number))
+    groups = divide(points, weights, _numbered(groups), budget)
+    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, rows.counts))
 
 
 def k_center(
-    rows: Rows, budget: int, cover: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the greedy k-center rule [0]: always the row that is farthest from all that are kept.
 
     Takes a pass over all rows for each that is kept. [0]: Gonzalez, 1985, 10.1016/0304-3975(85)90224-5.
     """
     points = _projected(rows.embeddings, generator)
     kept = cover.tolist()
-    norms = points.square().sum(dim=1)
-    distance, nearest = torch.full((len(points),), torch.inf), torch.zeros(len(points), dtype=torch.long)
+    norms = np.square(points).sum(axis=1)
+    distance, nearest = np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.int64)
     for position in range(budget):
         if position == len(kept):
             kept.append(int(distance.argmax()))
         centre = kept[position]
-        new = (norms + norms[centre] - 2 * (points @ points[centre])).clamp(min=0.0)  # squared distances
-        nearest = torch.where(new < distance, position, nearest)
-        distance = torch.minimum(distance, new)
-    return _in_order(torch.tensor(kept), _counts_of(nearest, rows.counts, budget))
+        new = np.maximum(norms + norms[centre] - 2 * (points @ points[centre]), 0.0)  # squared distances
+        nearest[new < distance] = position
+        np.minimum(distance, new, out=distance)
+    return _in_order(np.array(kept), _counts_of(nearest, rows.counts, budget))
 
 
 def random_rows(
-    rows: Rows, budget: int, cover: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return rows drawn with equal chances; each stands for itself alone."""
-    chances = torch.rand(len(rows.labels), generator=generator)
+    chances = generator.random(len(rows.labels))
     chances[cover] = 2.0
-    kept = chances.topk(budget).indices
-    return _in_order(kept, torch.ones(budget, dtype=torch.int32))
+    kept = np.argsort(-chances, kind="stable")[:budget]
+    return _in_order(kept, np.ones(budget, np.int32))
 
 
-RULES: dict[str, Callable[[Rows, int, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]] = {
+RULES: dict[str, Callable[[Rows, int, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
     "learned": balanced,  # and then `learning.learned` moves the rows
     "balanced": balanced,
     "kcenter": k_center,
@@ -150,55 +171,65 @@ RULES: dict[str, Callable[[Rows, int, torch.Tensor, torch.Generator], tuple[torc
 """The rules by name; each takes the rows, the budget, rows that must stay, and a generator."""
 
 
-def balancing_weights(rows: Rows) -> torch.Tensor:
+def balancing_weights(rows: Rows) -> np.ndarray:
     """Return the weight of each row ``[N]``: rare classes count more, by the square root of how rare they are."""
-    shares, counts = rows.shares, rows.counts.float()
-    frequency = (shares * counts[:, None]).sum(dim=0) / counts.sum()  # [classes]
-    return counts * (shares / frequency.clamp(min=1e-9).sqrt()).sum(dim=1)
+    shares, counts = rows.shares, rows.counts.astype(np.float32)
+    frequency = counts @ shares / counts.sum()  # [classes]
+    return counts * (shares / np.sqrt(np.maximum(frequency, 1e-9))).sum(axis=1)
 
 
-def joint_points(rows: Rows, generator: torch.Generator) -> torch.Tensor:
-    """Return points ``[N, E]`` whose squared distances are those of the embeddings plus those of the labels."""
+def joint_points(rows: Rows, generator: np.random.Generator) -> np.ndarray:
+    """Return points ``[N, E]`` float32 whose squared distances are those of the embeddings plus those of the labels."""
     looks, labels = _projected(rows.embeddings, generator), _label_cells(rows.labels, rows.patch_size)
-    return torch.cat([_unit_spread(looks), _LABEL_SHARE * _unit_spread(labels)], dim=1)
+    return np.hstack([_unit_spread(looks), _LABEL_SHARE * _unit_spread(labels)])
 
 
-def _projected(embeddings: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _projected(embeddings: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return the embeddings ``[N, D]`` in few dimensions, by a random projection where D is larger."""
     if embeddings.shape[1] <= _DIMS:
-        return embeddings.float()
-    return embeddings.float() @ (torch.randn(embeddings.shape[1], _DIMS, generator=generator) / _DIMS**0.5)
+        return embeddings
+    directions = generator.standard_normal((embeddings.shape[1], _DIMS), dtype=np.float32)
+    return embeddings @ (directions / np.float32(_DIMS**0.5))
 
 
-def _label_cells(labels: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:
+def _label_cells(labels: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
     """Return the share of each class in each quarter of a patch, ``[N, classes * 4]``; in the whole patch if odd."""
     rows, columns = (2 if size % 2 == 0 else 1 for size in patch_size)
     cells = labels.reshape(-1, rows, patch_size[0] // rows, columns, patch_size[1] // columns)
-    present = labels.unique()
-    return torch.cat(
-        [(cells == c).float().mean(dim=(2, 4)).flatten(1) for c in present[present != IGNORE_INDEX]], dim=1
-    )
+    shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in _present(labels)]  # each [N, rows, columns]
+    return np.hstack([share.reshape(len(labels), -1) for share in shares])
 
 
-def _unit_spread(points: torch.Tensor) -> torch.Tensor:
+def _unit_spread(points: np.ndarray) -> np.ndarray:
     """Return the points around their centre, with a mean squared distance to it of 1."""
-    centred = points - points.mean(dim=0)
-    return centred / centred.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+    centred = points - points.mean(axis=0)
+    return centred / np.maximum(np.sqrt(np.square(centred).sum(axis=1).mean()), np.float32(1e-12))
 
 
-def _strata(rows: Rows) -> torch.Tensor:
+def _present(labels: np.ndarray) -> list[int]:
+    """Return the classes that occur, rising."""
+    return [index for index in np.flatnonzero(np.bincount(labels.reshape(-1))).tolist() if index != IGNORE_INDEX]
+
+
+def _strata(rows: Rows) -> np.ndarray:
     """Return the group ``[N]`` of each row by its device and the set of classes that it shows."""
-    shown = (rows.shares > 0).to(torch.int64)
-    keys = torch.cat([rows.devices.to(torch.int64)[:, None], shown], dim=1)
-    return keys.unique(dim=0, return_inverse=True)[1]
+    groups = _numbered(rows.devices)
+    for shown in (rows.shares > 0).T:
+        groups = _numbered(2 * groups + shown)
+    return groups
 
 
-def _counts_of(groups: torch.Tensor, counts: torch.Tensor, number: int) -> torch.Tensor:
-    """Return the patches of each group."""
-    return torch.zeros(number, dtype=torch.int32).index_add_(0, groups, counts.to(torch.int32))
+def _numbered(groups: np.ndarray) -> np.ndarray:
+    """Return the groups ``[N]`` numbered from 0 without gaps, in the order of their numbers."""
+    return np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
-def _in_order(kept: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _counts_of(groups: np.ndarray, counts: np.ndarray, number: int = 0) -> np.ndarray:
+    """Return the patches of each group, of the ``number`` first at least."""
+    return np.bincount(groups, counts, minlength=number).astype(np.int32)
+
+
+def _in_order(kept: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the kept rows in rising order, and their counts."""
-    order = kept.argsort()
+    order = np.argsort(kept)
     return kept[order], counts[order]

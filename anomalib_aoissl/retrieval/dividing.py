@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+
+import numpy as np
 
 _REFINEMENTS = 2
 """Steps of two-means for each cut."""
@@ -14,98 +16,111 @@ _CUT_SHARE = 0.5
 """Groups with at least this share of the largest error are cut in the same round."""
 
 
-def divide(points: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor, budget: int) -> torch.Tensor:
+def divide(points: np.ndarray, weights: np.ndarray, groups: np.ndarray, budget: int) -> np.ndarray:
     """Return groups ``[N]``, numbered without gaps, each within one of the given groups; at most ``budget``.
 
     Many groups are cut in each round: those whose error, the sum of the weighted squared distances to their centre, is
     at least half of the largest. Costs some log(budget) passes over the points; a greedy rule costs ``budget`` passes.
 
     Args:
-        points: ``[N, E]``.
-        weights: ``[N]``, positive.
+        points: ``[N, E]`` float32.
+        weights: ``[N]`` float32, positive.
         groups: ``[N]`` from 0 without gaps; no more than ``budget``.
         budget: Groups to end with; fewer where all points of each group are the same.
     """
-    groups, number = groups.clone(), int(groups.max()) + 1
-    spread = torch.empty(len(points))  # [N], squared distance to the centre of the group
-    error = torch.zeros(budget)
-    size = torch.zeros(budget)
-    _measure(points, weights, groups, torch.arange(len(points)), number, spread, error, size)
+    groups, number = groups.copy(), int(groups.max()) + 1
+    error, size = np.zeros(budget, np.float32), np.zeros(budget, np.int64)
+    whole = _Sorted(points, weights, groups)
+    error[:number], size[:number] = whole.errors(whole.distances(whole.centres())), whole.sizes
     smallest = 1e-12 * float(error.sum())
     while number < budget:
-        able = (size > 1) & (error > smallest) & (error >= _CUT_SHARE * error.max())
-        wanted = min(budget - number, max(1, number // 2), int(able.sum()))
+        able = np.flatnonzero((size > 1) & (error > smallest) & (error >= _CUT_SHARE * error.max()))
+        wanted = min(budget - number, max(1, number // 2), len(able))
         if not wanted:
             break
-        chosen = torch.where(able, error, -1.0).topk(wanted).indices  # [wanted]
-        local = torch.full((budget,), -1)
-        local[chosen] = torch.arange(wanted)
-        rows = (local[groups] >= 0).nonzero().squeeze(1)
-        part = local[groups[rows]]
-        side = _halves(points[rows], weights[rows], spread[rows], part, wanted)
-        groups[rows] = torch.where(side, number + part, groups[rows])
+        chosen = able[np.argsort(-error[able], kind="stable")[:wanted]]
+        local = np.full(budget, -1)
+        local[chosen] = np.arange(wanted)
+        rows = np.flatnonzero(local[groups] >= 0)
+        part = _Sorted(points[rows], weights[rows], local[groups[rows]])
+        halves = np.empty(len(rows), np.int64)  # part i becomes the halves 2 i and 2 i + 1
+        halves[part.order] = 2 * part.groups + part.halves()
+        new = np.stack([chosen, number + np.arange(wanted)], axis=1).reshape(-1)  # [2 * wanted]
+        groups[rows] = new[halves]
+        parts = _Sorted(points[rows], weights[rows], halves)
+        error[new], size[new] = parts.errors(parts.distances(parts.centres())), parts.sizes
         number += wanted
-        error[chosen], size[chosen] = 0.0, 0.0
-        _measure(points, weights, groups, rows, number, spread, error, size)
     return groups
 
 
-def centres(points: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor, number: int) -> torch.Tensor:
-    """Return the weighted mean ``[number, E]`` of each group's points; zero for an empty group."""
-    sums = torch.zeros(number, points.shape[1]).index_add_(0, groups, points * weights[:, None])
-    total = torch.zeros(number).index_add_(0, groups, weights)
-    return sums / total.clamp(min=1e-30)[:, None]
+def nearest_to_centres(points: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for each group the row that is nearest to the weighted mean of its points, the first of equal ones."""
+    parts = _Sorted(points, weights, groups)
+    return parts.order[parts.first_of_largest(-parts.distances(parts.centres()))]
 
 
-def first_of_largest(values: torch.Tensor, groups: torch.Tensor, number: int) -> torch.Tensor:
-    """Return for each group the row ``[number]`` of its largest value, the first one where several are equal.
+@dataclass
+class _Sorted:
+    """Points in the order of their groups, so that what a group adds up to is a sum over neighbours.
 
-    Args:
-        values: ``[N]``.
-        groups: ``[N]``; each of 0..number - 1 occurs.
-        number: Groups.
+    Attributes:
+        points: ``[N, E]``.
+        weights: ``[N]``.
+        groups: ``[N]``, from 0 without gaps.
     """
-    largest = torch.full((number,), -torch.inf).scatter_reduce_(0, groups, values, "amax")
-    candidates = (values == largest[groups]).nonzero().squeeze(1)
-    first = torch.full((number,), len(values))
-    return first.scatter_reduce_(0, groups[candidates], candidates, "amin")
 
+    points: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
 
-def _halves(
-    points: torch.Tensor, weights: torch.Tensor, spread: torch.Tensor, part: torch.Tensor, number: int
-) -> torch.Tensor:
-    """Return for each point which half of its group it belongs to, ``[N]`` booleans; no half is empty.
+    def __post_init__(self) -> None:
+        """Sort."""
+        self.order = np.argsort(self.groups, kind="stable")
+        self.points, self.weights = self.points[self.order], self.weights[self.order]
+        self.groups = self.groups[self.order]
+        self.starts = np.flatnonzero(np.diff(self.groups, prepend=-1))
+        self.sizes = np.diff(self.starts, append=len(self.groups))
+        self.totals = np.add.reduceat(self.weights, self.starts)
 
-    Two-means, from the point that is farthest from the centre and the point that is farthest from that one.
-    """
-    first = first_of_largest(spread, part, number)  # [number]
-    distance = (points - points[first][part]).square().sum(dim=1)
-    distance[first] = -1.0
-    second = first_of_largest(distance, part, number)
-    one, other = points[first], points[second]  # [number, E]
-    side = torch.zeros(len(points), dtype=torch.bool)
-    for _ in range(_REFINEMENTS):
-        to_one = (points - one[part]).square().sum(dim=1)
-        side = (points - other[part]).square().sum(dim=1) < to_one
-        side[first], side[second] = False, True
-        means = centres(points, weights, 2 * part + side, 2 * number)
-        one, other = means[0::2], means[1::2]
-    return side
+    def sums(self, weights: np.ndarray) -> np.ndarray:
+        """Return the weighted sum ``[G, E]`` of each group's points."""
+        return np.add.reduceat(self.points * weights[:, np.newaxis], self.starts)
 
+    def centres(self) -> np.ndarray:
+        """Return the weighted mean ``[G, E]`` of each group's points."""
+        return self.sums(self.weights) / np.maximum(self.totals, 1e-30)[:, np.newaxis]
 
-def _measure(
-    points: torch.Tensor,
-    weights: torch.Tensor,
-    groups: torch.Tensor,
-    rows: torch.Tensor,
-    number: int,
-    spread: torch.Tensor,
-    error: torch.Tensor,
-    size: torch.Tensor,
-) -> None:
-    """Put the rows' squared distances, and their groups' errors and sizes, into ``spread``, ``error`` and ``size``."""
-    part, own = groups[rows], points[rows]
-    distances = (own - centres(own, weights[rows], part, number)[part]).square().sum(dim=1)
-    spread[rows] = distances
-    error.index_add_(0, part, distances * weights[rows])
-    size.index_add_(0, part, torch.ones(len(rows)))
+    def distances(self, places: np.ndarray) -> np.ndarray:
+        """Return the squared distance ``[N]`` of each point to the place ``[G, E]`` of its group."""
+        offsets = self.points - np.repeat(places, self.sizes, axis=0)
+        return np.einsum("ne,ne->n", offsets, offsets)
+
+    def errors(self, distances: np.ndarray) -> np.ndarray:
+        """Return the sum of the weighted distances of each group ``[G]``."""
+        return np.add.reduceat(distances * self.weights, self.starts)
+
+    def first_of_largest(self, values: np.ndarray) -> np.ndarray:
+        """Return for each group the place ``[G]`` of its largest value, the first one where several are equal."""
+        largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, self.starts), self.sizes))
+        return largest[np.flatnonzero(np.diff(self.groups[largest], prepend=-1))]
+
+    def halves(self) -> np.ndarray:
+        """Return for each point which half of its group it belongs to, ``[N]`` 0 or 1; no half is empty.
+
+        Two-means, from the point that is farthest from the centre and the point that is farthest from that one.
+        """
+        first = self.first_of_largest(self.distances(self.centres()))
+        distances = self.distances(self.points[first])
+        distances[first] = -1.0
+        second = self.first_of_largest(distances)
+        one, other = self.points[first], self.points[second]  # [G, E]
+        whole = self.sums(self.weights)
+        for last in range(_REFINEMENTS, 0, -1):
+            side = self.distances(other) < self.distances(one)
+            side[first], side[second] = False, True
+            if last > 1:
+                weights = self.weights * side
+                total, sums = np.add.reduceat(weights, self.starts), self.sums(weights)
+                one = (whole - sums) / np.maximum(self.totals - total, 1e-30)[:, np.newaxis]
+                other = sums / np.maximum(total, 1e-30)[:, np.newaxis]
+        return side.astype(np.int64)

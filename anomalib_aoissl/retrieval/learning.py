@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -32,7 +33,7 @@ _LABEL_LIMIT = 2**23  # scores of labels that are learned at once: 128 MiB with 
 
 @torch.inference_mode(False)  # the bank is finished where validation starts, without gradients
 def learned(
-    rows: Rows, kept: torch.Tensor, counts: torch.Tensor, generator: torch.Generator
+    rows: Rows, kept: np.ndarray, counts: np.ndarray, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return embeddings ``[K, D]`` of unit length and labels ``[K, L]`` uint8 of the kept rows after learning.
 
@@ -53,21 +54,22 @@ def learned(
         counts: ``[K]``, patches that each of them stands for.
         generator: Of the drawn patches.
     """
-    start, labels = rows.embeddings[kept].float(), rows.labels[kept]
-    classes = [c for c in rows.labels.unique().tolist() if c != IGNORE_INDEX]
+    all_embeddings, all_labels = torch.from_numpy(rows.embeddings), torch.from_numpy(rows.labels)
+    start, labels = all_embeddings[kept], all_labels[kept]
+    classes = [c for c in all_labels.unique().tolist() if c != IGNORE_INDEX]
     scale = labels.shape[1] * len(classes)
     steps = min(_STEPS, int(WORK / (6 * _BATCH * len(kept) * (start.shape[1] + scale))))
     if steps < _FEWEST_STEPS or len(classes) < 2:
         return start, labels
-    vote = Vote(start, _one_hot(labels, classes), counts)
+    vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
-    optimizer, chances = torch.optim.Adam(groups), balancing_weights(rows)
+    optimizer, chances = torch.optim.Adam(groups), torch.from_numpy(balancing_weights(rows))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
         drawn = torch.multinomial(chances, _BATCH, replacement=True, generator=generator)
         with torch.enable_grad():
-            loss = vote.loss(rows.embeddings[drawn].float(), _one_hot(rows.labels[drawn], classes))
+            loss = vote.loss(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch.nn import functional
@@ -236,15 +237,15 @@ class MemoryBank(DynamicBufferMixin):
             order = rank[rows[column].cpu().long()].argsort(stable=True).to(rows[column].device)
             rows = tuple(tensor[order] for tensor in rows)
         # On the CPU, where sums have a fixed order.
-        embeddings, labels, devices, _, _, counts = (tensor.cpu() for tensor in rows)
-        view = Rows(restored(embeddings), labels, devices, counts, self.patch_size)
-        generator = torch.Generator().manual_seed(self.seed)
-        kept, counts = condense(view, budget, self.rule, generator)
+        embeddings, labels, devices, counts = (rows[index].cpu() for index in (0, 1, 2, 5))
+        floats = restored(embeddings).float().numpy()
+        view = Rows(floats, labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
+        kept, stand_for = condense(view, budget, self.rule, np.random.default_rng(self.seed))
         taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
         if self.rule == "learned" and budget == self.budget:  # else the bank is still being filled
-            embeddings, taken[1] = learned(view, kept, counts, generator)
+            embeddings, taken[1] = learned(view, kept, stand_for, torch.Generator().manual_seed(self.seed))
             taken[0] = stored(embeddings, rows[0].dtype)
-        return tuple(tensor.to(rows[0].device) for tensor in (*taken, counts))
+        return tuple(tensor.to(rows[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
 
     def clear(self) -> None:
         """Take all rows and the names of devices and images out."""

@@ -17,8 +17,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import read_mask
 
 from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, removed
-from .bank_condensing import condensed
 from .bank_storage import read_bank, write_bank
+from .condensing import condensed
 from .openvino_bank import bank_of, embedding_model, settings_of, with_bank
 from .openvino_file import save_model
 from .openvino_grids import grids_of
@@ -61,7 +61,7 @@ class OpenVINOBankMixin:
         Args:
             path: Bank file (``.safetensors``) of the same encoder.
             new_classes: Add classes that the model has not, after its own, in place of refusing them.
-            bank_size: Rows to keep at most, by `bank_condensing.condensed`; None for all.
+            bank_size: Rows to keep at most, by `condensing.condensed`; None for all.
 
         Raises:
             ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or
@@ -103,7 +103,7 @@ class OpenVINOBankMixin:
             name: Name of the image, by which it can be removed; its path where it is a file.
             class_names: Names of the mask's indices where they are others than the model's. They are mapped by name,
                 and names that the model has not become new classes after its own.
-            bank_size: Rows that the bank then has at most, by `bank_condensing.condensed`; None for all.
+            bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
 
         Raises:
             ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of

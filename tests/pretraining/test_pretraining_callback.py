@@ -350,7 +350,7 @@ def test_make_pretraining() -> None:
     assert (callback.max_epochs, callback.arguments["mask_ratio"]) == (7, 0.5)
     written = make_pretraining(yaml.safe_load("{objective: dino, learning_rate: 1e-4, save_to: out/1e-4}"))
     assert written is not None
-    assert (written.optimisation.learning_rate, written.save_to) == (1e-4, "out/1e-4")
+    assert (written.learning_rate, written.save_to) == (1e-4, "out/1e-4")
     with pytest.raises(ValueError, match=r"must be one of \['mae', 'dino', 'ibot'\]"):
         make_pretraining("moco")
     with pytest.raises(ValueError, match="unexpected keyword argument 'ratio'"):

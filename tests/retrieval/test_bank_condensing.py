@@ -1,13 +1,17 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Banks that are condensed without torch: what stays, by hand, and that nothing vanishes."""
+"""Banks of numpy arrays that are condensed, as on the line: what stays, by hand, and that nothing vanishes."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from anomalib_aoissl.retrieval.bank_arrays import BankArrays
-from anomalib_aoissl.retrieval.bank_condensing import condensed
+from anomalib_aoissl.retrieval.condensing import condensed
+from anomalib_aoissl.retrieval.editing import BankContent, content_from
+from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 PATCH = (2, 4)
 
@@ -69,7 +73,15 @@ def test_rare_classes_keep_more_of_their_rows() -> None:
 def test_small_banks_stay_and_too_small_sizes_are_refused() -> None:
     bank = drawn()
     assert condensed(bank, 400, PATCH) is bank
-    with pytest.raises(
-        ValueError, match=r"bank_size=3 cannot hold a row of each device and set of classes: 4 at least"
-    ):
+    with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .*: 4 rows at least. Raise bank_size"):
         condensed(bank, 3, PATCH)
+
+
+def test_the_line_keeps_the_rows_that_training_keeps() -> None:
+    bank = replace(drawn(dims=64), device_names=("a",))
+    bank.rows["device_ids"][:], bank.rows["image_ids"][:] = 0, 0
+    trained = MemoryBank(64, PATCH)
+    trained.take(content_from(bank))
+    trained.budget = 60
+    trained.merge(BankContent(tuple(tensor[:0] for tensor in trained.content().rows), bank.class_names))
+    assert trained.positions.tolist() == condensed(bank, 60, PATCH).rows["positions"].tolist()

@@ -3,6 +3,7 @@
 
 """Condensing: the budget is kept, nothing vanishes, what decides stays, and the same seed gives the same bank."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -10,7 +11,7 @@ from torch.nn import functional
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.retrieval.bank_size import rows_of_size
 from anomalib_aoissl.retrieval.condensing import RULES, Rows, condense, covering_rows
-from anomalib_aoissl.retrieval.dividing import divide, first_of_largest
+from anomalib_aoissl.retrieval.dividing import divide, nearest_to_centres
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -21,6 +22,18 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def make_rows(embeddings: torch.Tensor, labels: torch.Tensor, devices: torch.Tensor | None = None) -> Rows:
+    """Return rows that each stand for one patch, of one device where none are given."""
+    number = len(labels)
+    devices = torch.zeros(number, dtype=torch.int32) if devices is None else devices
+    arrays = (embeddings.float(), labels.to(torch.uint8), devices, torch.ones(number, dtype=torch.int32))
+    return Rows(*(array.numpy() for array in arrays), PATCH)
+
+
 def random_rows(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Rows:
     """Return rows of random looks, each of one class or of two, with one rare class in a single pixel of one row."""
     g = generator(seed)
@@ -28,44 +41,39 @@ def random_rows(number: int = 600, classes: int = 4, devices: int = 3, dims: int
     other = torch.randint(0, classes, (number, 1), generator=g)
     labels[:, 9:] = torch.where(torch.rand(number, 1, generator=g) < 0.3, other, labels[:, :1])
     labels[number // 2, 3] = classes
-    return Rows(
-        functional.normalize(torch.randn(number, dims, generator=g), dim=-1),
-        labels.to(torch.uint8),
-        torch.randint(0, devices, (number,), generator=g),
-        torch.ones(number, dtype=torch.int32),
-        PATCH,
-    )
+    looks = functional.normalize(torch.randn(number, dims, generator=g), dim=-1)
+    return make_rows(looks, labels, torch.randint(0, devices, (number,), generator=g))
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("budget", [5, 6, 8, 50, 299, 600, 1000])
 def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(rule: str, budget: int) -> None:
     rows = random_rows()
-    kept, counts = condense(rows, budget, rule, generator())
+    kept, counts = condense(rows, budget, rule, random())
     assert len(kept) == len(counts) == min(budget, 600)
     assert kept.tolist() == sorted(set(kept.tolist()))
-    assert rows.labels[kept].unique().tolist() == [0, 1, 2, 3, 4]
-    assert rows.devices[kept].unique().tolist() == [0, 1, 2]
+    assert np.unique(rows.labels[kept]).tolist() == [0, 1, 2, 3, 4]
+    assert np.unique(rows.devices[kept]).tolist() == [0, 1, 2]
     assert int(counts.sum()) == (min(budget, 600) if rule == "random" else 600)
 
 
 def test_a_budget_below_the_classes_and_devices_is_refused() -> None:
     with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .* 5 rows at least. Raise bank_size"):
-        condense(random_rows(), 3, "balanced", generator())
+        condense(random_rows(), 3, "balanced", random())
 
 
 def test_covering_rows_show_every_class_and_device_with_few_rows() -> None:
     rows = random_rows(devices=40)
     cover = covering_rows(rows)
-    assert rows.labels[cover].unique().tolist() == [0, 1, 2, 3, 4]
-    assert len(rows.devices[cover].unique()) == 40
+    assert np.unique(rows.labels[cover]).tolist() == [0, 1, 2, 3, 4]
+    assert len(np.unique(rows.devices[cover])) == 40
     assert len(cover) <= 45
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_same_seed_gives_the_same_rows(rule: str) -> None:
     rows = random_rows()
-    first, second, other = (condense(rows, 70, rule, generator(seed))[0].tolist() for seed in (0, 0, 1))
+    first, second, other = (condense(rows, 70, rule, random(seed))[0].tolist() for seed in (0, 0, 1))
     assert first == second
     assert first != other
 
@@ -75,8 +83,7 @@ def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> 
     looks = functional.normalize(torch.randn(6, 32, generator=g), dim=-1)
     embeddings = functional.normalize(looks.repeat_interleave(20, 0) + 1e-4 * torch.randn(120, 32, generator=g), dim=-1)
     labels = torch.tensor([0, 0, 0, 1, 1, 2], dtype=torch.uint8).repeat_interleave(20)[:, None].repeat(1, 16)
-    rows = Rows(embeddings, labels, torch.zeros(120, dtype=torch.long), torch.ones(120, dtype=torch.int32), PATCH)
-    kept, counts = condense(rows, 6, "balanced", generator())
+    kept, counts = condense(make_rows(embeddings, labels), 6, "balanced", random())
     assert (kept // 20).tolist() == [0, 1, 2, 3, 4, 5]
     assert counts.tolist() == [20] * 6
 
@@ -84,8 +91,7 @@ def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> 
 def test_patches_that_look_alike_and_are_labelled_otherwise_are_kept_before_those_that_look_otherwise() -> None:
     looks = functional.normalize(torch.ones(64, 32) + 0.3 * torch.randn(64, 32, generator=generator()), dim=-1)
     labels = (torch.arange(16) < torch.arange(64)[:, None] % 4 * 4 + 2).to(torch.uint8)  # an edge at one of four places
-    rows = Rows(looks, labels, torch.zeros(64, dtype=torch.long), torch.ones(64, dtype=torch.int32), PATCH)
-    kept, counts = condense(rows, 4, "balanced", generator())
+    kept, counts = condense(make_rows(looks, labels), 4, "balanced", random())
     assert sorted(labels[kept].sum(dim=1).tolist()) == [2, 6, 10, 14]
     assert counts.tolist() == [16] * 4
 
@@ -94,18 +100,16 @@ def test_the_row_in_the_middle_stands_for_its_group() -> None:
     middle = 10 * torch.eye(12)  # twelve groups far from each other
     embeddings = torch.cat([middle, middle + 0.3, middle - 0.3])
     labels = torch.zeros(36, 16, dtype=torch.uint8)
-    rows = Rows(embeddings, labels, torch.zeros(36, dtype=torch.long), torch.ones(36, dtype=torch.int32), PATCH)
-    kept, counts = condense(rows, 12, "balanced", generator())
+    kept, counts = condense(make_rows(embeddings, labels), 12, "balanced", random())
     assert kept.tolist() == list(range(12))
     assert counts.tolist() == [3] * 12
 
 
 def test_rows_that_are_the_same_leave_the_budget_unused() -> None:
     one = random_rows(10)
-    rows = Rows(
-        one.embeddings.repeat(9, 1), one.labels.repeat(9, 1), one.devices.repeat(9), one.counts.repeat(9), PATCH
-    )
-    kept, counts = condense(rows, 40, "balanced", generator())
+    columns = (one.embeddings, one.labels, one.devices, one.counts)
+    rows = Rows(*(np.concatenate([column] * 9) for column in columns), PATCH)
+    kept, counts = condense(rows, 40, "balanced", random())
     assert len(kept) == 10
     assert counts.tolist() == [9] * 10
 
@@ -117,24 +121,18 @@ def test_boundary_patches_and_rare_classes_stay_when_background_is_thinned() -> 
     boundary = torch.arange(number) % 40 == 0  # 50 rows, each with another pattern of wire and background
     labels[boundary] = (torch.rand(50, 16, generator=g) < 0.4).to(torch.uint8)
     embeddings = 0.2 * torch.randn(number, 32, generator=g) + torch.where(boundary, 1.0, -1.0)[:, None]
-    rows = Rows(
-        functional.normalize(embeddings, dim=-1),
-        labels,
-        torch.zeros(number, dtype=torch.long),
-        torch.ones(number, dtype=torch.int32),
-        PATCH,
-    )
+    rows = make_rows(functional.normalize(embeddings, dim=-1), labels)
     for budget in (20, 100, 200):
-        share = {rule: int(boundary[condense(rows, budget, rule, generator())[0]].sum()) for rule in RULES}
+        share = {rule: int(boundary[condense(rows, budget, rule, random())[0]].sum()) for rule in RULES}
         assert share["balanced"] > 3 * share["random"]
         assert share["balanced"] >= budget // 8
 
 
 def test_counts_carry_over_when_a_condensed_bank_is_condensed_again() -> None:
     rows = random_rows()
-    kept, counts = condense(rows, 100, "balanced", generator())
+    kept, counts = condense(rows, 100, "balanced", random())
     again = Rows(rows.embeddings[kept], rows.labels[kept], rows.devices[kept], counts, PATCH)
-    assert int(condense(again, 30, "balanced", generator())[1].sum()) == 600
+    assert int(condense(again, 30, "balanced", random())[1].sum()) == 600
 
 
 def test_k_center_equals_the_greedy_rule_one_distance_after_the_other() -> None:
@@ -142,31 +140,40 @@ def test_k_center_equals_the_greedy_rule_one_distance_after_the_other() -> None:
     kept = covering_rows(rows).tolist()
     points = rows.embeddings
     while len(kept) < 20:
-        kept.append(max(range(60), key=lambda i: min(float((points[i] - points[j]).norm()) for j in kept)))
-    assert condense(rows, 20, "kcenter", generator())[0].tolist() == sorted(kept)
+        kept.append(max(range(60), key=lambda i: min(float(np.linalg.norm(points[i] - points[j])) for j in kept)))
+    assert condense(rows, 20, "kcenter", random())[0].tolist() == sorted(kept)
 
 
 def test_divide_cuts_within_the_groups_and_lowers_the_error() -> None:
-    points, weights = torch.randn(300, 5), torch.rand(300) + 0.1
-    start = torch.randint(0, 4, (300,)).unique(return_inverse=True)[1]
-    previous = torch.inf
+    g = random()
+    points, weights = g.standard_normal((300, 5), dtype=np.float32), g.random(300, dtype=np.float32) + np.float32(0.1)
+    start = g.permutation(np.arange(300) % 4)
+    previous = np.inf
     for budget in (4, 10, 50, 299, 300):
         groups = divide(points, weights, start, budget)
-        assert groups.unique().tolist() == list(range(budget))
+        assert np.unique(groups).tolist() == list(range(budget))
         error = 0.0
         for group in range(budget):
             inside = groups == group
-            assert len(start[inside].unique()) == 1
-            share = weights[inside] / weights[inside].sum()
-            mean = (points[inside] * share[:, None]).sum(0)
-            error += float(((points[inside] - mean).square().sum(1) * weights[inside]).sum())
+            assert len(np.unique(start[inside])) == 1
+            mean = np.average(points[inside], axis=0, weights=weights[inside])
+            error += float((np.square(points[inside] - mean).sum(axis=1) * weights[inside]).sum())
         assert error < previous
         previous = error
 
 
-def test_first_of_largest_by_hand() -> None:
-    values, groups = torch.tensor([1.0, 3.0, 3.0, -2.0, -1.0]), torch.tensor([0, 0, 0, 1, 1])
-    assert first_of_largest(values, groups, 2).tolist() == [1, 4]
+def test_two_lumps_are_cut_apart_wherever_their_points_stand() -> None:
+    lump = np.array([0, 1, 0, 0, 1, 1, 0, 1])
+    points = np.stack([10.0 * lump, np.linspace(0, 1, 8)], axis=1).astype(np.float32)
+    groups = divide(points, np.ones(8, np.float32), np.zeros(8, np.int64), 2)
+    assert (groups == groups[0]).tolist() == (lump == 0).tolist()
+
+
+def test_the_row_nearest_to_the_weighted_middle_by_hand() -> None:
+    points = np.array([[0.0], [1.0], [4.0], [7.0], [9.0], [9.0]], np.float32)
+    weights = np.array([1.0, 1.0, 6.0, 1.0, 1.0, 1.0], np.float32)  # middles: 25 / 8 of rows 0, 1 and 2; 25 / 3
+    groups = np.array([1, 1, 1, 0, 0, 0])
+    assert nearest_to_centres(points, weights, groups).tolist() == [4, 2]
 
 
 def fill(bank: MemoryBank, order: list[int], batch: int = 2) -> int:

@@ -207,7 +207,7 @@ def test_a_bank_size_is_kept_to_on_the_line(
     other.model.bank.take(content_from(bank_of(inferencer._model)))
     check_equal(inferencer, other)
     before = inferencer.bank
-    with pytest.raises(ValueError, match="bank_size=1 cannot hold"):
+    with pytest.raises(ValueError, match="A bank of 1 rows cannot hold"):
         inferencer.extend_bank(bank_file(make_model(2, seed=8), tmp_path), bank_size=1)
     assert inferencer.bank == before
 
