@@ -30,14 +30,12 @@ from torchvision.transforms.v2.functional import normalize, resize
 from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
-from anomalib_aoissl.retrieval.condensing import condensed
-from anomalib_aoissl.retrieval.editing import arrays_of, content_from
+from anomalib_aoissl.retrieval.condensing import RULES
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 WIREBOND_DEVICES = ["qfp100_gold", "dram_center_pads_gold", "power_module_aluminium", "led_array"]
-ON_THE_LINE = "exported"  # the rule of exported models, which has no seed
 
 
 @dataclass(frozen=True)
@@ -99,14 +97,6 @@ def fill(encoder: PatchEncoder, train: Embedded, classes: tuple[str, ...], batch
     return bank
 
 
-def condensed_on_the_line(whole: MemoryBank, size: int) -> MemoryBank:
-    """Return the bank as an exported model condenses it, without torch."""
-    content = content_from(condensed(arrays_of(whole.content()), size, whole.patch_size))
-    bank = MemoryBank(whole.embeddings.shape[1], whole.patch_size)
-    bank.take(content)
-    return bank
-
-
 def make_data(arguments: argparse.Namespace) -> SegmentationFolder | WireBond:
     """Return the datamodule that the arguments name."""
     if arguments.data == "wirebond":
@@ -149,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=int, nargs="+", default=[10, 100], help="divisors of the number of patches")
-    parser.add_argument("--rules", nargs="+", default=["learned", "balanced", "kcenter", "random", ON_THE_LINE])
+    parser.add_argument("--rules", nargs="+", default=list(RULES))
     parser.add_argument("--grids", type=int, default=1, help="patch grids of each labelled image: 1, 2 or 4")
     return parser
 
@@ -175,10 +165,7 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 start = time.process_time()
                 options = {"budget": len(whole) // part, "rule": rule, "seed": seed}
-                if rule == ON_THE_LINE:
-                    bank = condensed_on_the_line(whole, len(whole) // part)
-                else:
-                    bank = fill(encoder, train, data.class_names, arguments.batch, **options)
+                bank = fill(encoder, train, data.class_names, arguments.batch, **options)
                 seconds.append(time.process_time() - start)
                 results.append(class_iou(encoder, bank, test, arguments.k))
             cost = f"{statistics.median(seconds) / train.seconds:.2f}"

@@ -8,6 +8,7 @@ An exported model and a bank file need no torch; a checkpoint does.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from .bank_arrays import BankArrays, described, merged, removed, selected
 from .bank_storage import BankFileError, read_bank, write_bank
+from .condensing import condensed
 
 _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON and flags with a value
     "banks": {
@@ -32,7 +34,9 @@ _BANK, _CHECKPOINT, _MODELS = ".safetensors", ".ckpt", (".xml", ".onnx")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return the exit code; what is wrong with a file or an argument goes to standard error."""
-    commands: dict[str, Callable[..., str]] = {c.__name__: c for c in (describe, remove, merge, adapt, export)}
+    commands: dict[str, Callable[..., str]] = {
+        c.__name__: c for c in (describe, remove, merge, condense, adapt, export)
+    }
     given = _parser(commands).parse_args(list(arguments))
     try:
         text = commands[given.subcommand](**given[given.subcommand].as_dict())
@@ -105,17 +109,39 @@ def remove(
     return _written(path, after, target, f"{len(before) - len(after):,} rows removed")
 
 
+def condense(path: Path, bank_size: int, output: Path | None = None, in_place: bool = False) -> str:
+    """Keep a number of rows of a bank, each of which stands for rows that look and are labelled alike.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        bank_size: Rows that the bank then has at most.
+        output: File to write, of the same kind.
+        in_place: Write over the file itself.
+    """
+    target = _target(path, output, in_place)
+    before = bank_in(path)
+    after = _condensed(before, bank_size)
+    return _written(path, after, target, f"{len(before):,} rows condensed")
+
+
 def merge(
-    path: Path, banks: list[Path], new_classes: bool = False, output: Path | None = None, in_place: bool = False
+    path: Path,
+    banks: list[Path],
+    new_classes: bool = False,
+    bank_size: int | None = None,
+    output: Path | None = None,
+    in_place: bool = False,
 ) -> str:
     """Add the rows of other banks to a bank; classes are mapped by name.
 
-    A checkpoint's bank is condensed to its bank_size, as in training. Bank files and exported models keep every row.
+    A checkpoint's bank is condensed to its own bank_size, as in training. Bank files and exported models keep every row,
+    unless bank_size says how many.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         banks: Files of any of these kinds, filled with the same encoder.
         new_classes: Add classes that only the others have, in place of refusing them; not to a checkpoint.
+        bank_size: Rows that the bank then has at most.
         output: File to write, of the kind of the first.
         in_place: Write over the first file.
     """
@@ -123,10 +149,13 @@ def merge(
     before = after = bank_in(path)
     others = [bank_in(other) for other in banks]
     if path.suffix == _CHECKPOINT:
-        return _merge_into_checkpoint(path, others, target)
-    for other in others:
-        after = merged(after, other, new_classes=new_classes)
-    return _written(path, after, target, f"{len(after) - len(before):,} rows added")
+        after = _merged_by_checkpoint(path, others)
+    else:
+        for other in others:
+            after = merged(after, other, new_classes=new_classes)
+    if bank_size is not None:
+        after = _condensed(after, bank_size)
+    return _written(path, after, target, f"{sum(len(other) for other in others):,} rows merged with {len(before):,}")
 
 
 def adapt(
@@ -241,19 +270,22 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
     return f"{target}: {done}, {len(bank):,} in all"
 
 
-def _merge_into_checkpoint(path: Path, others: list[BankArrays], target: Path) -> str:
-    """Merge with the checkpoint's own model, which condenses, and write the checkpoint."""
-    from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
-    from .editing import content_from
+def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
+    """Return the bank after merging with the checkpoint's own model, which condenses."""
+    from .editing import arrays_of, content_from
     from .lightning_model import AOISSLRetrieval
 
-    checkpoint = load_checkpoint(path)
     model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
     for other in others:
         model.merge(content_from(other))
-    content = model.model.bank.content()
-    save_checkpoint(put_content(checkpoint, content), target)
-    return f"{target}: {sum(len(o) for o in others):,} rows merged, {len(content.rows[0]):,} in all"
+    return arrays_of(model.model.bank.content())
+
+
+def _condensed(bank: BankArrays, size: int) -> BankArrays:
+    """Return the bank within a number of rows; a file of a bank does not say its patches' sides, which are equal."""
+    labels = bank.rows["labels"].shape[1]
+    side = math.isqrt(labels)
+    return condensed(bank, size, (side, side) if side * side == labels else (1, labels))
 
 
 def _rows_of(bank: BankArrays) -> str:

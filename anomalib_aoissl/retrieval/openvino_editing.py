@@ -150,8 +150,7 @@ class OpenVINOBankMixin:
         elif settings.budget is not None and whole > settings.budget:
             logger.warning(
                 "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
-                "which takes longer: pass bank_size=%d to condense it here, or condense it better on a workstation, "
-                "--model.bank with a bank file of it.",
+                "which takes longer: pass bank_size=%d to condense it.",
                 whole,
                 settings.budget,
                 settings.budget,

@@ -67,7 +67,24 @@ def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: 
     assert main(["merge", str(tmp_path / "a.safetensors"), str(output), "--in_place"]) == 0
     result = load_bank(tmp_path / "a.safetensors", before.encoder_hash)
     assert all(torch.equal(one, two) for one, two in zip(result.rows, before.rows, strict=True))
-    assert "24 rows added, 48 in all" in capsys.readouterr().out
+    assert "24 rows merged with 24, 48 in all" in capsys.readouterr().out
+
+
+def test_banks_are_condensed_alone_and_when_they_are_merged(
+    bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, joined = tmp_path / "few.safetensors", tmp_path / "joined.safetensors"
+    assert main(["condense", str(bank), "20", "--output", str(output)]) == 0
+    assert "48 rows condensed, 20 in all" in capsys.readouterr().out
+    few = load_bank(output)
+    assert len(few.rows[0]) == 20
+    assert (few.device_names, few.class_names) == (("a", "b"), load_bank(bank).class_names)
+    assert int(few.rows[-1].sum()) == 48  # the patches that the rows stand for
+    assert main(["merge", str(output), str(bank), "--bank_size", "30", "--output", str(joined)]) == 0
+    assert len(load_bank(joined).rows[0]) == 30
+    assert int(load_bank(joined).rows[-1].sum()) == 96
+    assert main(["condense", str(bank), "1", "--in_place"]) == 1
+    assert "A bank of 1 rows cannot hold" in capsys.readouterr().err
 
 
 def test_checkpoints_are_edited_and_load_again(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
