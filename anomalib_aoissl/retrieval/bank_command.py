@@ -134,8 +134,8 @@ def merge(
 ) -> str:
     """Add the rows of other banks to a bank; classes are mapped by name.
 
-    A checkpoint's bank is condensed to its own bank_size, as in training. Bank files and exported models keep every row,
-    unless bank_size says how many.
+    A checkpoint's bank is condensed to its own bank_size, as in training. Bank files and exported models keep every
+    row, unless bank_size says how many.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
