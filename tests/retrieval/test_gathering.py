@@ -47,11 +47,13 @@ FIT = """
     class Keep(Callback):
         def on_train_end(self, trainer, pl_module):
             torch.save(pl_module.model.bank.state_dict(), f"{sys.argv[2]}/rank_{trainer.global_rank}.pt")
+            torch.save(pl_module.model.abstention.pixels, f"{sys.argv[2]}/pixels_{trainer.global_rank}.pt")
 
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     torch.manual_seed(0)
-    model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), bank_size=None, visualizer=False)
+    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False}
+    model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
     split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": 0.25}  # three to train on
     data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
     devices = int(sys.argv[3])
@@ -134,12 +136,13 @@ def test_gathering_nothing_leaves_the_bank_as_it_is() -> None:
 
 
 def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp_path: Path) -> None:
-    banks = []
+    banks, pixels = [], []
     for devices in (2, 1):
         folder = tmp_path / f"devices_{devices}"
         folder.mkdir()
         run(FIT, folder, drawn_folder, folder, devices)
         banks += [torch.load(path) for path in sorted(folder.glob("rank_*.pt"))]
+        pixels += [torch.load(path) for path in sorted(folder.glob("pixels_*.pt"))]
     first, second, alone = banks
     assert alone["_extra_state"]["image_names"] == first["_extra_state"]["image_names"]
     assert len(alone["_extra_state"]["image_names"]) == 3  # one image fills up the second share
@@ -147,6 +150,9 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
         if name != "_extra_state":
             assert torch.equal(first[name], second[name])
             torch.testing.assert_close(first[name], tensor)
+    assert int(pixels[2].sum()) == 64 * 96  # one validation image, which each of two processes sees
+    assert torch.equal(pixels[0], pixels[1])
+    assert torch.equal(pixels[0], 2 * pixels[2])
     (checkpoint,) = (tmp_path / "devices_2").rglob("model.ckpt")
     model, data = AOISSLRetrieval(pretrained=False, visualizer=False), SegmentationFolder(drawn_folder, num_workers=0)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
