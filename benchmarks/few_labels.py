@@ -7,9 +7,10 @@ Usage: python benchmarks/few_labels.py --data ../shared/data [--mae local-dir:/e
 
 Each start gets the same number of steps of the same network, hence the same time; the last weights are tested, and
 before them the linear probe that each run starts from.
-WireBond: images of one device type, another one for each seed, which no encoder has seen. wirebond_hgcal: labels of one
-module, tests on another. pcb_components: labels of one board, tests on another. Each run is written to ``--output`` and
-not repeated; two processes with another ``--only`` share the work. The tables are printed at the end.
+wirebond: images of one device type of WireBond, another one for each seed, which no encoder has seen. devices: labels
+of other device types than the four that are tested, drawn anew for each seed. hgcal: labels of one module of
+wirebond_hgcal, tests on another. pcb: labels of one board of pcb_components, tests on another. Each run is written to
+``--output`` and not repeated; two processes with another ``--only`` share the work. The tables are printed at the end.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
+from anomalib_aoissl.data.drawing.devices import DEVICES as ALL_DEVICES
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.files import whole_file
 
 DEVICES = ("soic8_gold", "qfp100_gold", "mems_microphone")
-SETS = {"wirebond": (1, 5, 20), "hgcal": (1, 5, 20), "pcb": (1, 4)}
+SETS = {"wirebond": (1, 5, 20), "devices": (1, 5, 20), "hgcal": (1, 5, 20), "pcb": (1, 4)}
 STARTS = ("random", "mae", "shipped", "retrieval")
-SIZES = {"wirebond": (512, 512), "hgcal": (384, 512), "pcb": (512, 512)}
+SIZES = {"wirebond": (512, 512), "devices": (512, 512), "hgcal": (384, 512), "pcb": (512, 512)}
+TEST_DEVICES = 4  # of "devices"
 
 
 def main() -> None:
@@ -128,6 +132,9 @@ def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> An
         device = [DEVICES[seed % len(DEVICES)]]
         numbers = {"images_per_device": 28, "val_ratio": 0.0, "test_ratio": 0.25, "seed": seed}
         data = WireBond(arguments.drawn, devices=device, **numbers, **common)
+    elif name == "devices":
+        tested = np.random.default_rng(seed).permutation(sorted(ALL_DEVICES))[:TEST_DEVICES].tolist()
+        data = WireBond(arguments.drawn, test_devices=tested, val_ratio=0.0, **{**common, "shots": None})
     elif name == "hgcal":
         root = arguments.data / "wirebond_hgcal"
         devices = {"train_devices": ["module_320MLF3TCTT0205"], "test_devices": ["module_320MLF3TCTT0212"]}
@@ -137,6 +144,9 @@ def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> An
         data = SegmentationFolder(arguments.data / "pcb_components", **devices, val_ratio=0.0, seed=seed, **common)
     data.prepare_data()
     data.setup()
+    if name == "devices":
+        labelled = np.random.default_rng(seed).permutation(len(data.train_data))[:shots]
+        data.train_data.subsample(labelled.tolist(), True)
     count = len(data.test_data)
     data.test_data.subsample(list(range(0, count, max(count // arguments.queries, 1)))[: arguments.queries], True)
     return data
