@@ -13,7 +13,7 @@ from typing import Any
 
 from anomalib_aoissl.encoder import PatchEncoder
 
-from .bank_storage import METADATA_KEY, BankFileError, read_bank, write_bank
+from .bank_storage import METADATA_KEY, BankFileError, check_encoder, read_bank, write_bank
 from .editing import BankContent, arrays_of, content_from
 
 __all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_bank"]
@@ -52,11 +52,5 @@ def load_bank(path: str | Path, encoder: str = "") -> BankContent:
         BankFileError: If the file is missing, damaged, of another version, or of another encoder.
     """
     bank = read_bank(path)
-    if encoder and bank.encoder_hash and encoder != bank.encoder_hash:
-        msg = (
-            f"{path}: the bank was filled with the encoder {bank.encoder_hash[:12]}, this model's is "
-            f"{encoder[:12]}. Use that encoder (weights, image size and blocks) with the same retrieval and "
-            "position_directions, or fill a bank from the images again."
-        )
-        raise BankFileError(msg)
+    check_encoder(path, bank.encoder_hash, encoder)
     return content_from(bank)

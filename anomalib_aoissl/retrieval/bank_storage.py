@@ -28,6 +28,21 @@ class BankFileError(ValueError):
     """A file whose bank cannot be used; the message names the file and what to do."""
 
 
+def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
+    """Refuse the bank of a file that was filled with another encoder; a hash that is empty is not known.
+
+    Raises:
+        BankFileError: If the encoders differ.
+    """
+    if encoder and filled_with and encoder != filled_with:
+        msg = (
+            f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Use that "
+            "encoder (weights, image size and blocks) with the same retrieval and position_directions, or fill a bank "
+            "from the images again."
+        )
+        raise BankFileError(msg)
+
+
 def read_bank(path: str | Path) -> BankArrays:
     """Return the bank in a bank file.
 

@@ -13,7 +13,7 @@ import torch
 
 from anomalib_aoissl.files import whole_file
 
-from .bank_storage import BankFileError
+from .bank_storage import BankFileError, check_encoder
 from .editing import ROW_BUFFERS, BankContent
 
 CHECKPOINT_SUFFIX = ".ckpt"
@@ -36,12 +36,7 @@ def load_content(path: str | Path, encoder: str = "") -> BankContent:
 
         return load_bank(path, encoder)
     content = content_of(load_checkpoint(path))
-    if encoder and content.encoder_hash and encoder != content.encoder_hash:
-        msg = (
-            f"{path}: the bank was filled with the encoder {content.encoder_hash[:12]}, this model's is "
-            f"{encoder[:12]}. Use that encoder (weights, image size and blocks), or fill a bank from the images again."
-        )
-        raise BankFileError(msg)
+    check_encoder(path, content.encoder_hash, encoder)
     return content
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +136,5 @@ def _halved(bank: BankArrays) -> BankArrays:
     """Return the bank with embeddings of half precision where they have more."""
     embeddings = bank.rows["embeddings"]
     if embeddings.dtype == np.float32:
-        return BankArrays({**bank.rows, "embeddings": embeddings.astype(np.float16)}, *_names(bank))
+        return replace(bank, rows={**bank.rows, "embeddings": embeddings.astype(np.float16)})
     return bank
-
-
-def _names(bank: BankArrays) -> tuple[Any, ...]:
-    """Return everything of a bank but its rows."""
-    return bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash, bank.extra
