@@ -3,7 +3,7 @@
 
 """Measures what it takes to edit the bank of an exported model, against one inference of the same model.
 
-The default encoder, 512x512 px, a bank of 10,000 rows; the first `adapt` compiles the part that embeds as well. Each
+The default encoder, 512x512 px, a bank of 20,000 rows; the first `adapt` compiles the part that embeds as well. Each
 edit ends with a model that is compiled and ready. All are timed in turns in one process that imports no torch; each
 line is a median with the smallest and the largest, in CPU seconds and in seconds on the wall.
 
@@ -85,7 +85,7 @@ def measure(path: Path, folder: Path, threads: int) -> dict[str, list[tuple[floa
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10000, help="rows of the bank")
+    parser.add_argument("--rows", type=int, default=20000, help="rows of the bank")
     parser.add_argument("--shifts", type=int, default=1, help="patch grids of a labelled image: bank_shifts")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

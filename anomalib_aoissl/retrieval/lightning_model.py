@@ -36,9 +36,9 @@ from .units import unit_size
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BANK_SIZE = 10000
-"""Patches that a bank keeps where none is said; a search over them takes about as long as the default encoder."""
-
+DEFAULT_BANK_SIZE = 20000
+"""Patches that a bank keeps where none is said: half of them lose up to four points of mean IoU where devices are many,
+half as many more win one; in OpenVINO a search over them takes two thirds of the default encoder's time."""
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
