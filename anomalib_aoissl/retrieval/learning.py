@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -13,18 +15,20 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .condensing import Rows, balancing_weights
 
+logger = logging.getLogger(__name__)
+
 TEMPERATURE = 0.02
 """Of the softmax over the similarities while learning; that of the model's vote where none is said."""
 
-WORK = 4e11
-"""Multiplications and additions that learning may take, some five seconds of one thread, whatever the bank's size."""
+WORK = 1.6e12
+"""Multiplications and additions that learning may take, some twenty seconds of one thread, whatever the bank's size."""
 
-_STEPS = 200  # at most
-_FEWEST_STEPS = 40
-"""Steps that are worth taking. Adam moves a row by about its rate in each, whatever the evidence: a large bank, of
-which few steps can be paid for and each row is rarely asked, is worse after them than before."""
+_STEPS, _LARGEST_BATCH = 200, 8192
+_LOOKS = 15  # at each of the patches, at most; more of them changed nothing
+_FEWEST_ASKED = 16
+"""Patches for each row that are worth learning from. Adam moves a row by about its rate in each step, whatever the
+evidence: a large bank, of which few steps can be paid for and each row is rarely asked, is worse after them."""
 
-_BATCH = 1024
 _RATE, _LABEL_RATE = 0.01, 0.1  # of Adam; they fall linearly to zero
 _HOLD = 0.05  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
 _CERTAINTY = 0.05  # added to the labels' one-hot shares before the logarithm: labels start likely, not certain
@@ -39,9 +43,9 @@ def learned(
 
     Descends, with Adam, the cross entropy of the pixels' labels under the bank's vote: each patch, drawn by
     `balancing_weights`, asks all K rows, as a query asks the bank. The rows start where they are, so that each still
-    stands for patches like its own; how far they go depends on the steps that `WORK` allows. This is learning vector
+    stands for patches like its own; how far they go depends on the work that is allowed. This is learning vector
     quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that labels are
-    learned too. Where `WORK` does not allow `_FEWEST_STEPS`, in a bank of more than some 2,500 rows, the patches stay.
+    learned too. Where `WORK` does not allow `_FEWEST_ASKED`, in a bank of more than some 5,000 rows, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
@@ -58,16 +62,18 @@ def learned(
     start, labels = all_embeddings[kept], all_labels[kept]
     classes = [c for c in all_labels.unique().tolist() if c != IGNORE_INDEX]
     scale = labels.shape[1] * len(classes)
-    steps = min(_STEPS, int(WORK / (6 * _BATCH * len(kept) * (start.shape[1] + scale))))
-    if steps < _FEWEST_STEPS or len(classes) < 2:
+    asked = min(_LOOKS * len(all_labels), int(WORK / (6 * len(kept) * (start.shape[1] + scale))))
+    if asked < _FEWEST_ASKED * len(kept) or len(classes) < 2:
         return start, labels
+    batch = min(max(asked // _STEPS, 1), _LARGEST_BATCH)
+    logger.info("Learning %d rows from %d patches.", len(kept), len(all_labels))
     vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
     optimizer, chances = torch.optim.Adam(groups), torch.from_numpy(balancing_weights(rows))
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for _ in range(steps):
-        drawn = torch.multinomial(chances, _BATCH, replacement=True, generator=generator)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
+    for _ in range(_STEPS):
+        drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)
         with torch.enable_grad():
             loss = vote.loss(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))
         optimizer.zero_grad()

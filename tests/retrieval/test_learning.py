@@ -97,12 +97,12 @@ def test_a_class_of_one_pixel_does_not_vanish() -> None:
     assert int(labels[row, 2]) == 2
 
 
-def test_work_is_bounded_and_where_few_steps_are_left_the_patches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = two_classes()
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
-    step = 6 * 1024 * 6 * (8 + 4 * 2)  # forward and twice backward; 1024 queries, 6 rows, 8 dims, 4 pixels of 2 classes
-    for steps, moved in ((0.5, False), (39.5, False), (40.5, True)):
-        monkeypatch.setattr(learning, "WORK", steps * step)
+    one = 6 * 6 * (8 + 4 * 2)  # of a query, forward and twice backward; 6 rows, 8 dims, 4 pixels of 2 classes
+    for asked, moved in ((0.5, False), (16 * 6 - 0.5, False), (16 * 6 + 0.5, True)):
+        monkeypatch.setattr(learning, "WORK", asked * one)
         embeddings, labels = learned(rows, kept, counts, generator())
         assert np.array_equal(embeddings, rows.embeddings[kept]) != moved
         assert moved or np.array_equal(labels, rows.labels[kept])
