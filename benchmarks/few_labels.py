@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
@@ -143,12 +144,12 @@ def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> An
         devices = {"train_devices": ["board_0009"], "test_devices": ["board_0018"]}
         data = SegmentationFolder(arguments.data / "pcb_components", **devices, val_ratio=0.0, seed=seed, **common)
     data.prepare_data()
-    data.setup()
+    data.setup(TrainerFn.FITTING)  # said so that the trainer does not set it up again, with all images
     if name == "devices":
         labelled = np.random.default_rng(seed).permutation(len(data.train_data))[:shots]
         data.train_data.subsample(labelled.tolist(), True)
-    count = len(data.test_data)
-    data.test_data.subsample(list(range(0, count, max(count // arguments.queries, 1)))[: arguments.queries], True)
+    tested = range(0, len(data.test_data), max(len(data.test_data) // arguments.queries, 1))
+    data.test_data.subsample(tested[: arguments.queries], True)
     return data
 
 
@@ -193,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shots", type=int, nargs="*", default=[1, 4, 5, 20], help="numbers of labelled images")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=1, help="images of a step")
-    parser.add_argument("--queries", type=int, default=8, help="test images")
+    parser.add_argument("--queries", type=int, default=1000, help="test images, at most")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("curve"))

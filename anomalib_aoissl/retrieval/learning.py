@@ -23,7 +23,8 @@ TEMPERATURE = 0.02
 WORK = 1.6e12
 """Multiplications and additions that learning may take, some twenty seconds of one thread, whatever the bank's size."""
 
-_STEPS, _LARGEST_BATCH = 200, 8192
+_STEPS = 200, 400  # few where little work is allowed, else more
+_BATCH = 4096  # with more patches in a step there are more steps
 _LOOKS = 15  # at each of the patches, at most; more of them changed nothing
 _FEWEST_ASKED = 16
 """Patches for each row that are worth learning from. Adam moves a row by about its rate in each step, whatever the
@@ -65,14 +66,15 @@ def learned(
     asked = min(_LOOKS * len(all_labels), int(WORK / (6 * len(kept) * (start.shape[1] + scale))))
     if asked < _FEWEST_ASKED * len(kept) or len(classes) < 2:
         return start, labels
-    batch = min(max(asked // _STEPS, 1), _LARGEST_BATCH)
+    steps = min(max(asked // _BATCH, _STEPS[0]), _STEPS[1])
+    batch = max(asked // steps, 1)
     logger.info("Learning %d rows from %d patches.", len(kept), len(all_labels))
     vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
     optimizer, chances = torch.optim.Adam(groups), torch.from_numpy(balancing_weights(rows))
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
-    for _ in range(_STEPS):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    for _ in range(steps):
         drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)
         with torch.enable_grad():
             loss = vote.loss(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))

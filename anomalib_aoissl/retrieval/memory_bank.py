@@ -26,9 +26,9 @@ from .precision import PRECISIONS, converted, restored, stored
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
 
-HELD = 8
-"""Times the budget and the added batch that are held while a bank is filled: what is condensed twice, and what learning
-never sees, costs accuracy, so that a few images should be condensed once, at the end."""
+HELD_BUDGETS, HELD_BATCHES = 4, 16
+"""Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what learning
+never sees, costs accuracy, so that a few images should be condensed once, at the end, for a small bank too."""
 
 
 class MemoryBank(DynamicBufferMixin):
@@ -40,8 +40,8 @@ class MemoryBank(DynamicBufferMixin):
     bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
     rows is loaded.
 
-    With a budget the bank is condensed while it is filled, so that no more than `HELD` times the budget and the added
-    batch is ever held.
+    With a budget the bank is condensed while it is filled, so that no more than `HELD_BUDGETS` times the budget and
+    `HELD_BATCHES` times the added batch is ever held.
 
     Args:
         embed_dim: D.
@@ -116,7 +116,8 @@ class MemoryBank(DynamicBufferMixin):
         """
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
         self._before_adding = self._before_adding or self.content()
-        limit = None if self.budget is None else HELD * (self.budget + labels.shape[0] * labels.shape[1])
+        batch = labels.shape[0] * labels.shape[1]
+        limit = None if self.budget is None else HELD_BUDGETS * self.budget + HELD_BATCHES * batch
         for row, (device, image) in enumerate(zip(devices, images, strict=True)):
             used = (labels[row] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [rows]
             if limit is not None and self.pending_rows + len(used) > limit:

@@ -201,7 +201,7 @@ def fill(bank: MemoryBank, order: list[int], batch: int = 2) -> int:
 def test_a_bank_with_a_budget_holds_never_more_than_the_budget_and_the_batch_times_a_constant() -> None:
     bank = MemoryBank(32, PATCH, budget=4)
     largest = fill(bank, list(range(10)) * 4)
-    assert 4 * (4 + 2 * 64) < largest <= 8 * (4 + 2 * 64) < 40 * 64
+    assert 4 * 4 + 8 * 128 < largest <= 4 * 4 + 16 * 128 < 40 * 64
     assert len(bank) == 4
     bank = MemoryBank(32, PATCH, budget=40)
     fill(bank, list(range(10)))
