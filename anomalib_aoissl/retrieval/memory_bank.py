@@ -27,8 +27,8 @@ __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
 
 HELD_BUDGETS, HELD_BATCHES = 4, 16
-"""Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what learning
-never sees, costs accuracy, so that a few images should be condensed once, at the end, for a small bank too."""
+"""Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what
+learning never sees, costs accuracy, so that a few images should be condensed once, at the end, in a small bank too."""
 
 
 class MemoryBank(DynamicBufferMixin):
