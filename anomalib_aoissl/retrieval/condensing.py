@@ -46,9 +46,15 @@ class Rows:
     patch_size: tuple[int, int]
 
     @cached_property
+    def classes(self) -> list[int]:
+        """Indices of the classes that occur, rising; ignored is no class."""
+        present = np.flatnonzero(np.bincount(self.labels.reshape(-1))).tolist()
+        return [index for index in present if index != IGNORE_INDEX]
+
+    @cached_property
     def shares(self) -> np.ndarray:
-        """Share of each patch's pixels that each class that occurs has, ``[N, classes]``; ignored is no class."""
-        return np.stack([(self.labels == c).mean(axis=1, dtype=np.float32) for c in _present(self.labels)], axis=1)
+        """Share of each patch's pixels that each class that occurs has, ``[N, classes]``."""
+        return np.stack([(self.labels == c).mean(axis=1, dtype=np.float32) for c in self.classes], axis=1)
 
 
 def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:
@@ -180,7 +186,7 @@ def balancing_weights(rows: Rows) -> np.ndarray:
 
 def joint_points(rows: Rows, generator: np.random.Generator) -> np.ndarray:
     """Return points ``[N, E]`` float32 whose squared distances are those of the embeddings plus those of the labels."""
-    looks, labels = _projected(rows.embeddings, generator), _label_cells(rows.labels, rows.patch_size)
+    looks, labels = _projected(rows.embeddings, generator), _label_cells(rows)
     return np.hstack([_unit_spread(looks), _LABEL_SHARE * _unit_spread(labels)])
 
 
@@ -192,23 +198,18 @@ def _projected(embeddings: np.ndarray, generator: np.random.Generator) -> np.nda
     return embeddings @ (directions / np.float32(_DIMS**0.5))
 
 
-def _label_cells(labels: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
+def _label_cells(rows: Rows) -> np.ndarray:
     """Return the share of each class in each quarter of a patch, ``[N, classes * 4]``; in the whole patch if odd."""
-    rows, columns = (2 if size % 2 == 0 else 1 for size in patch_size)
-    cells = labels.reshape(-1, rows, patch_size[0] // rows, columns, patch_size[1] // columns)
-    shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in _present(labels)]  # each [N, rows, columns]
-    return np.hstack([share.reshape(len(labels), -1) for share in shares])
+    (height, width), (down, right) = rows.patch_size, (2 if size % 2 == 0 else 1 for size in rows.patch_size)
+    cells = rows.labels.reshape(-1, down, height // down, right, width // right)
+    shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in rows.classes]  # each [N, down, right]
+    return np.hstack([share.reshape(len(cells), -1) for share in shares])
 
 
 def _unit_spread(points: np.ndarray) -> np.ndarray:
     """Return the points around their centre, with a mean squared distance to it of 1."""
     centred = points - points.mean(axis=0)
     return centred / np.maximum(np.sqrt(np.square(centred).sum(axis=1).mean()), np.float32(1e-12))
-
-
-def _present(labels: np.ndarray) -> list[int]:
-    """Return the classes that occur, rising."""
-    return [index for index in np.flatnonzero(np.bincount(labels.reshape(-1))).tolist() if index != IGNORE_INDEX]
 
 
 def _strata(rows: Rows) -> np.ndarray:

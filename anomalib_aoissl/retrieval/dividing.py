@@ -43,11 +43,10 @@ def divide(points: np.ndarray, weights: np.ndarray, groups: np.ndarray, budget: 
         local[chosen] = np.arange(wanted)
         rows = np.flatnonzero(local[groups] >= 0)
         part = _Sorted(points[rows], weights[rows], local[groups[rows]])
-        halves = np.empty(len(rows), np.int64)  # part i becomes the halves 2 i and 2 i + 1
-        halves[part.order] = 2 * part.groups + part.halves()
+        halves = 2 * part.groups + part.halves()  # part i becomes the halves 2 i and 2 i + 1
         new = np.stack([chosen, number + np.arange(wanted)], axis=1).reshape(-1)  # [2 * wanted]
-        groups[rows] = new[halves]
-        parts = _Sorted(points[rows], weights[rows], halves)
+        groups[rows[part.order]] = new[halves]
+        parts = _Sorted(part.points, part.weights, halves)
         error[new], size[new] = parts.errors(parts.distances(parts.centres())), parts.sizes
         number += wanted
     return groups
