@@ -87,9 +87,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
-            more at boundaries and of rare classes), "learned" (those of "balanced"; in a bank of up to some 2,500
+            more at boundaries and of rare classes), "learned" (those of "balanced"; in a bank of up to some 5,000
             rows embeddings and labels are then changed by gradient descent so that the bank's vote gives the labelled
-            patches their labels; some seconds more),
+            patches their labels; up to some twenty CPU seconds more),
             "kcenter" (those that are farthest from each other; slow in a large bank) or "random".
         bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
             quarter.

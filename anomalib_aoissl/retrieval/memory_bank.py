@@ -239,8 +239,7 @@ class MemoryBank(DynamicBufferMixin):
             rows = tuple(tensor[order] for tensor in rows)
         # On the CPU, where sums have a fixed order.
         embeddings, labels, devices, counts = (rows[index].cpu() for index in (0, 1, 2, 5))
-        floats = restored(embeddings).float().numpy()
-        view = Rows(floats, labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
+        view = Rows(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
         kept, stand_for = condense(view, budget, self.rule, np.random.default_rng(self.seed))
         taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
         if self.rule == "learned" and budget == self.budget:  # else the bank is still being filled
