@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["wirebond_hgcal", "pcb_components", "WireBond"])
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--images", type=int, default=8, help="test images")
-    parser.add_argument("--k", type=int, default=30)
+    parser.add_argument("--k", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -49,7 +49,8 @@ from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
-NEIGHBOURS = (5, 10, 30)
+NEIGHBOURS = (5, 12, 30)
+DEFAULT_NEIGHBOURS = 12
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
 GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 4))  # of the bank, of the query
 DIRECTIONS = (1, 4, 16)
@@ -208,19 +209,20 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
         similarities, rows = search(unit(image.grids[0]), bank.embeddings, max(NEIGHBOURS))
         labels, counts = bank.labels[rows], bank.counts[rows] if len(bank.counts) else torch.ones_like(rows)
 
-        def decide(name: str, weights: torch.Tensor, thresholds: Any = None) -> None:
+        def decide(name: str, way: str, weights: torch.Tensor, thresholds: Any = None) -> None:
             k = weights.shape[1]
-            times = repetitions(counts[:, :k], k)  # noqa: B023 - called at once
+            times = repetitions(counts[:, :k], k, way)  # noqa: B023 - called at once
             weights = weights * (times if weights.ndim == 2 else times.unsqueeze(-1))
             given = winners(class_votes(weights, labels[:, :k], len(classes)), thresholds)  # noqa: B023
             ways[name].update(patches_to_image(given[None], encoder.grid_size, patch)[0], image.mask)  # noqa: B023
 
         for way, k, temperature in _ways():
-            decide(f"{way} {k} {temperature}", vote_weights(similarities[:, :k], way, temperature))
+            decide(f"{way} {k} {temperature}", way, vote_weights(similarities[:, :k], way, temperature))
         for name, (temperatures, thresholds) in RULES.items():
             of_class = [temperatures.get("thin", 0.02) if c == case.setting.thin else 0.02 for c in classes]
             named = {case.setting.thin: thresholds.get("thin", 0.0), "background": thresholds.get("background", 0.0)}
-            decide(name, class_weights(similarities, of_class), [named.get(c, 0.0) for c in classes])
+            weights = class_weights(similarities[:, :DEFAULT_NEIGHBOURS], of_class)
+            decide(name, "attention", weights, [named.get(c, 0.0) for c in classes])
     return {name: case.summary(counter) for name, counter in ways.items()}
 
 

@@ -32,7 +32,7 @@ def tables(columns: dict[str, Seeds], rows: Rows, thin: dict[str, str]) -> Itera
     """
     heads = {f"{name} ({thin[name.split(',')[0]]})": seeds for name, seeds in columns.items()}
     yield from table("Aggregation", heads, rows.ways)
-    default = {"attention 30 0.02": "the defaults: attention, k=30, temperature 0.02"}
+    default = {"attention 12 0.02": "the defaults: attention, k=12, temperature 0.02"}
     yield from table("Rules for a class", heads, {**default, **{name: name for name in rows.rules}})
     names = {f"{bank} {query}": f"bank {bank}, query {query}" for bank, query in rows.grids}
     yield from table("Patch grids", heads, names, costs=True)

@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=12, help="test images")
     parser.add_argument("--size", type=int, nargs=2, default=[384, 384], help="height and width, px")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
-    parser.add_argument("--k", type=int, default=30)
+    parser.add_argument("--k", type=int, default=12)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=int, nargs="+", default=[10, 100], help="divisors of the number of patches")

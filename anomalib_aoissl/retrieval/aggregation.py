@@ -98,17 +98,21 @@ def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: floa
     return similarities.clamp(min=1e-6) if aggregation == "similarity" else torch.ones_like(similarities)
 
 
-def repetitions(counts: torch.Tensor, k: int) -> torch.Tensor:
-    """Return how often each neighbour ``[Q, k]`` votes in a condensed bank, until k votes are cast.
+def repetitions(counts: torch.Tensor, k: int, aggregation: str) -> torch.Tensor:
+    """Return how often each neighbour ``[Q, k]`` votes in a condensed bank.
 
     A row that stands for n patches votes as often as the square root of n. Between 1, with which the k neighbours
     would reach farther in a smaller bank, and n, with which the many copies of the background would outvote the rest.
+    Where a neighbour far away weighs as much as a near one, in all but "attention", only until k votes are cast.
 
     Args:
         counts: ``[Q, k]``, patches that each neighbour stands for, the nearest first.
         k: Votes of a query.
+        aggregation: One of `AGGREGATIONS`.
     """
     votes = counts.to(torch.float32).sqrt()
+    if aggregation == "attention":
+        return votes
     before = votes.cumsum(dim=-1) - votes
     return torch.minimum(votes, (k - before).clamp(min=0.0))
 

@@ -43,12 +43,17 @@ def rows_of_size(
     return None if rows is None else int(rows)
 
 
-def check_bank(budget: int | None = None, rule: str = "balanced", precision: str = "fp32") -> None:
+def check_bank(
+    budget: int | None = None, rule: str = "balanced", precision: str = "fp32", learning_seconds: float = 0.0
+) -> None:
     """Refuse what a bank cannot be made with.
 
     Raises:
-        ValueError: If the budget is below 1, or rule or precision have no such name.
+        ValueError: If the budget is below 1, the seconds below 0, or rule or precision have no such name.
     """
+    if not learning_seconds >= 0:
+        msg = f"learning_seconds={learning_seconds} must be at least 0, which leaves the patches as they are."
+        raise ValueError(msg)
     if budget is not None and budget < 1:
         msg = f"A bank of {budget} rows holds no patch; it must be at least 1."
         raise ValueError(msg)

@@ -14,17 +14,27 @@ from torch.nn import functional
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .condensing import Rows, balancing_weights
+from .searching import search
 
 logger = logging.getLogger(__name__)
 
 TEMPERATURE = 0.02
 """Of the softmax over the similarities while learning; that of the model's vote where none is said."""
 
-WORK = 1.6e12
-"""Multiplications and additions that learning may take, some twenty seconds of one thread, whatever the bank's size."""
+NEIGHBOURS = 12
+"""Rows that each patch asks while learning; those of the model's vote where none is said."""
 
-_STEPS = 200, 400  # few where little work is allowed, else more
-_BATCH = 4096  # with more patches in a step there are more steps
+SECONDS = 30.0
+"""Seconds of one thread that learning may take where nothing is said."""
+
+_WORK = 1e11
+"""Multiplications and additions of a second, so that what is learned does not depend on the machine's speed."""
+
+_SCATTERED = 250
+"""Multiplications of a matrix product in the time that one number of a row takes that is looked up and corrected."""
+
+_STEPS = 400, 300, 200  # the most in which each has a batch
+_BATCH = 4096
 _LOOKS = 15  # at each of the patches, at most; more of them changed nothing
 _FEWEST_ASKED = 16
 """Patches for each row that are worth learning from. Adam moves a row by about its rate in each step, whatever the
@@ -38,15 +48,15 @@ _LABEL_LIMIT = 2**23  # scores of labels that are learned at once: 128 MiB with 
 
 @torch.inference_mode(False)  # the bank is finished where validation starts, without gradients
 def learned(
-    rows: Rows, kept: np.ndarray, counts: np.ndarray, generator: torch.Generator
+    rows: Rows, kept: np.ndarray, counts: np.ndarray, generator: torch.Generator, seconds: float = SECONDS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return embeddings ``[K, D]`` of unit length and labels ``[K, L]`` uint8 of the kept rows after learning.
 
     Descends, with Adam, the cross entropy of the pixels' labels under the bank's vote: each patch, drawn by
-    `balancing_weights`, asks all K rows, as a query asks the bank. The rows start where they are, so that each still
-    stands for patches like its own; how far they go depends on the work that is allowed. This is learning vector
-    quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that labels are
-    learned too. Where `WORK` does not allow `_FEWEST_ASKED`, in a bank of more than some 5,000 rows, the patches stay.
+    `balancing_weights`, asks the rows that are nearest to it, as a query asks the bank. The rows start where they are,
+    so that each still stands for patches like its own; how far they go depends on the work that is allowed. This is
+    learning vector quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that
+    labels are learned too. Where the seconds do not pay for `_FEWEST_ASKED`, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
@@ -58,16 +68,15 @@ def learned(
         kept: ``[K]``, indices of the kept ones.
         counts: ``[K]``, patches that each of them stands for.
         generator: Of the drawn patches.
+        seconds: Of one thread of a processor of some 100 GFLOPS, estimated; 0 leaves the patches as they are.
     """
     all_embeddings, all_labels = torch.from_numpy(rows.embeddings), torch.from_numpy(rows.labels)
     start, labels = all_embeddings[kept], all_labels[kept]
     classes = [c for c in all_labels.unique().tolist() if c != IGNORE_INDEX]
     scale = labels.shape[1] * len(classes)
-    asked = min(_LOOKS * len(all_labels), int(WORK / (6 * len(kept) * (start.shape[1] + scale))))
-    if asked < _FEWEST_ASKED * len(kept) or len(classes) < 2:
+    steps, batch = _plan(seconds * _WORK, len(all_labels), len(kept), start.shape[1], scale)
+    if steps * batch < _FEWEST_ASKED * len(kept) or len(classes) < 2:
         return start, labels
-    steps = min(max(asked // _BATCH, _STEPS[0]), _STEPS[1])
-    batch = max(asked // steps, 1)
     logger.info("Learning %d rows from %d patches.", len(kept), len(all_labels))
     vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
@@ -82,23 +91,37 @@ def learned(
         loss.backward()
         optimizer.step()
         schedule.step()
-    named = torch.tensor(classes, dtype=torch.uint8)[vote.scores.detach().argmax(dim=2)]  # [K, L]
+    named = torch.tensor(classes, dtype=torch.uint8)[vote.scores.detach().argmax(dim=1)]  # [K, L]
     return _with_all_classes(start, labels, vote.points.detach(), named, classes)
 
 
+def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple[int, int]:
+    """Return how many steps to take, and how many of the patches ask in each.
+
+    A step changes all numbers of all rows; each patch in it is compared with all rows, and changes its neighbours.
+    """
+    of_step = 2 * _SCATTERED * kept * (dims + scores)
+    of_patch = 2 * kept * dims + _SCATTERED * min(NEIGHBOURS, kept) * (dims + scores)
+    for steps in _STEPS:
+        asked = min(_LOOKS * patches, int(max(work - steps * of_step, 0) / of_patch))
+        if asked >= steps * _BATCH:
+            break
+    return steps, asked // steps
+
+
 class Vote:
-    """The vote of all rows of a bank as a function that can be descended.
+    """The vote of the nearest rows of a bank as a function that can be descended.
 
     Args:
         start: ``[K, D]``, embeddings of unit length that the rows start from.
-        labels: ``[K, L, C]`` floats, 1 for the class of a pixel and 0 for others; pixels without any do not vote.
+        labels: ``[K, C, L]`` floats, 1 for the class of a pixel and 0 for others; pixels without any do not vote.
         counts: ``[K]``, patches that each row stands for; it votes as often as their square root.
     """
 
     def __init__(self, start: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> None:
         self.start, self.points = start, start.clone().requires_grad_()
         self.scores = (labels + _CERTAINTY).log()
-        self.voting = labels.sum(dim=2, keepdim=True)  # [K, L, 1]
+        self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
 
     def loss(self, queries: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -106,12 +129,15 @@ class Vote:
 
         Args:
             queries: ``[B, D]`` of unit length.
-            targets: ``[B, L, C]``, as ``labels``.
+            targets: ``[B, C, L]``, as ``labels``.
         """
         moved = functional.normalize(self.points, dim=1)
-        weights = torch.softmax(queries @ moved.T / TEMPERATURE + self.votes, dim=1)  # [B, K]
-        labels = torch.softmax(self.scores, dim=2) * self.voting
-        shares = (weights @ labels.flatten(1)).clamp(min=1e-4)  # [B, L * C]
+        with torch.no_grad():
+            nearest = search(queries, moved, NEIGHBOURS)[1]  # [B, k]
+        similarities = (functional.embedding(nearest, moved) @ queries.unsqueeze(2)).squeeze(2)  # [B, k]
+        weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
+        labels = (torch.softmax(self.scores, dim=1) * self.voting).flatten(1)  # [K, C * L]
+        shares = functional.embedding_bag(nearest, labels, per_sample_weights=weights, mode="sum").clamp(min=1e-4)
         entropy = -(targets.flatten(1) * shares.log()).sum() / targets.sum().clamp(min=1.0)
         return entropy + _HOLD * (1 - (moved * self.start).sum(dim=1)).mean()
 
@@ -130,5 +156,5 @@ def _with_all_classes(
 
 
 def _one_hot(labels: torch.Tensor, classes: list[int]) -> torch.Tensor:
-    """Return floats ``[N, L, C]`` that say which of the classes each label is; ignored is none of them."""
-    return torch.stack([labels == index for index in classes], dim=2).float()
+    """Return floats ``[N, C, L]`` that say which of the classes each label is; ignored is none of them."""
+    return torch.stack([labels == index for index in classes], dim=1).float()

@@ -28,6 +28,7 @@ from .aggregation import check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .checkpoint_bank import load_content
+from .learning import SECONDS
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
 from .shifts import bank_grids
@@ -87,10 +88,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
         bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
-            more at boundaries and of rare classes), "learned" (those of "balanced"; in a bank of up to some 5,000
-            rows embeddings and labels are then changed by gradient descent so that the bank's vote gives the labelled
-            patches their labels; up to some twenty CPU seconds more),
+            more at boundaries and of rare classes), "learned" (those of "balanced", whose embeddings and labels are
+            then changed by gradient descent so that the bank's vote gives the labelled patches their labels),
             "kcenter" (those that are farthest from each other; slow in a large bank) or "random".
+        learning_seconds: Estimated CPU seconds that rows are learned for, by the rule "learned".
         bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
             quarter.
         seed: Of what is random in condensing.
@@ -115,7 +116,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "in_channels": 3,
         "blocks": 1,
         "normalize": True,
-        "k": 30,
+        "k": 12,
         "temperature": 0.02,
         "aggregation": "attention",
         "labels": "complete",
@@ -129,6 +130,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
         "condensing": "learned",
+        "learning_seconds": SECONDS,
         "bank_precision": "fp32",
         "seed": 0,
         "abstain": None,
@@ -155,7 +157,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: int = 3,
         blocks: int | list[int] = 1,
         normalize: bool = True,
-        k: int = 30,
+        k: int = 12,
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
@@ -169,6 +171,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
         condensing: str = "learned",
+        learning_seconds: float = SECONDS,
         bank_precision: str = "fp32",
         seed: int = 0,
         abstain: float | None = None,
@@ -222,6 +225,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             budget=budget,
             rule=h.condensing,
             seed=h.seed,
+            learning_seconds=h.learning_seconds,
             precision=h.bank_precision,
         )
 

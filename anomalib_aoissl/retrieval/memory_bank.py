@@ -19,7 +19,7 @@ from .bank_size import check_bank
 from .condensing import Rows, condense
 from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
 from .gathering import gathered
-from .learning import learned
+from .learning import SECONDS, learned
 from .patches import patch_labels, patches_to_image
 from .precision import PRECISIONS, converted, restored, stored
 
@@ -49,6 +49,7 @@ class MemoryBank(DynamicBufferMixin):
         budget: Rows to keep at most; None for all.
         rule: Which rows to keep, a name of `condensing.RULES`.
         seed: Of what is random in the rule.
+        learning_seconds: Estimated seconds that rows are learned for, by the rule "learned".
         precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
             that of its integers, not 1.
 
@@ -64,12 +65,13 @@ class MemoryBank(DynamicBufferMixin):
         budget: int | None = None,
         rule: str = "balanced",
         seed: int = 0,
+        learning_seconds: float = SECONDS,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        check_bank(budget, rule, precision)
+        check_bank(budget, rule, precision, learning_seconds)
         self.patch_size = patch_size
-        self.budget, self.rule, self.seed = budget, rule, seed
+        self.budget, self.rule, self.seed, self.learning_seconds = budget, rule, seed, learning_seconds
         self.register_buffer("embeddings", torch.empty(0, embed_dim, dtype=PRECISIONS[precision]))
         self.register_buffer("labels", torch.empty(0, patch_size[0] * patch_size[1], dtype=torch.uint8))
         self.register_buffer("device_ids", torch.empty(0, dtype=torch.int32))
@@ -243,7 +245,8 @@ class MemoryBank(DynamicBufferMixin):
         kept, stand_for = condense(view, budget, self.rule, np.random.default_rng(self.seed))
         taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
         if self.rule == "learned" and budget == self.budget:  # else the bank is still being filled
-            embeddings, taken[1] = learned(view, kept, stand_for, torch.Generator().manual_seed(self.seed))
+            generator = torch.Generator().manual_seed(self.seed)
+            embeddings, taken[1] = learned(view, kept, stand_for, generator, self.learning_seconds)
             taken[0] = stored(embeddings, rows[0].dtype)
         return tuple(tensor.to(rows[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
 

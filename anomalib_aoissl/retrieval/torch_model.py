@@ -80,7 +80,7 @@ class RetrievalModel(nn.Module):
         self,
         encoder: PatchEncoder,
         *,
-        k: int = 30,
+        k: int = 12,
         temperature: float = 0.02,
         aggregation: str = "attention",
         labels: str = "complete",
@@ -254,7 +254,7 @@ class RetrievalModel(nn.Module):
             weights = class_weights(similarities, temperatures)
         counts = self.bank.row_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
         if len(counts):
-            times = repetitions(mark("neighbour_counts", counts[neighbours]), self.k)  # [Q, k]
+            times = repetitions(mark("neighbour_counts", counts[neighbours]), self.k, self.aggregation)  # [Q, k]
             weights = weights * (times if weights.ndim == 2 else times.unsqueeze(-1))
         return similarities, neighbours, mark("vote_weights", weights)
 

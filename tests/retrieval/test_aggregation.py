@@ -35,8 +35,9 @@ def test_weights_by_hand() -> None:
 
 def test_repetitions_by_hand() -> None:
     counts = torch.tensor([[4, 9, 1, 16], [1, 1, 1, 1]])
-    assert repetitions(counts, 6).tolist() == [[2, 3, 1, 0], [1, 1, 1, 1]]
-    assert repetitions(counts, 3).tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
+    assert repetitions(counts, 6, "similarity").tolist() == [[2, 3, 1, 0], [1, 1, 1, 1]]
+    assert repetitions(counts, 3, "majority").tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
+    assert repetitions(counts, 3, "attention").tolist() == [[2, 3, 1, 4], [1, 1, 1, 1]]
 
 
 def test_averages_by_hand_and_ignored_pixels_are_of_no_class() -> None:
@@ -76,12 +77,13 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> np.ndarray:
         similarities = (bank.embeddings.float() @ query).tolist()
         votes, left = np.zeros((64, 3)), float(model.k)
         for row in sorted(range(len(bank)), key=lambda i: -similarities[i])[: model.k]:
-            cast = min(counts[row] ** 0.5, left)
-            left -= cast
+            cast = counts[row] ** 0.5
             if model.aggregation == "attention":
                 cast *= np.exp((similarities[row] - max(similarities)) / model.temperature)
-            elif model.aggregation == "similarity":
-                cast *= max(similarities[row], 0)
+            else:  # until k votes are cast
+                cast = min(cast, left)
+                left -= cast
+                cast *= max(similarities[row], 0) if model.aggregation == "similarity" else 1
             for pixel, label in enumerate(bank.labels[row].tolist()):
                 if label != 255:
                     votes[pixel if model.labels == "complete" else slice(None), label] += cast

@@ -43,7 +43,7 @@ def right_votes(rows: Rows, embeddings: torch.Tensor, labels: torch.Tensor) -> f
 
 def test_the_loss_by_hand() -> None:
     start = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    labels = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])  # the first row's second pixel: ignored
+    labels = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])  # the first row's second pixel: ignored
     vote = Vote(start, labels, torch.tensor([4, 1]))
     query, targets = torch.tensor([[0.8, 0.6]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     first, second = 2 * math.exp(0.8 / 0.02 - 40), math.exp(0.6 / 0.02 - 40)  # four patches vote like two rows
@@ -57,6 +57,34 @@ def test_the_loss_by_hand() -> None:
     weight = 2 / 3
     entropy = -(math.log(weight * sure + (1 - weight) * (1 - sure)) + math.log((1 - weight) * sure)) / 2
     assert apart == pytest.approx(entropy + 0.05 * 0.5, rel=1e-5)
+
+
+def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients() -> None:
+    rows, dims, classes, pixels = learning.NEIGHBOURS + 20, 6, 3, 4
+    start = functional.normalize(torch.randn(rows, dims, generator=generator()), dim=1)
+    shown = torch.randint(0, classes, (rows, pixels), generator=generator(1))
+    labels, counts = functional.one_hot(shown, classes).transpose(1, 2).float(), torch.arange(1, rows + 1)
+    queries = functional.normalize(torch.randn(5, dims, generator=generator(2)), dim=1)
+    right = torch.randint(0, classes, (5, pixels), generator=generator(3))
+    vote = Vote(start, labels, counts)
+    vote.scores.requires_grad_()
+    loss = vote.loss(queries, functional.one_hot(right, classes).transpose(1, 2).float())
+    points, scores = (tensor.detach().double().requires_grad_() for tensor in (vote.points, vote.scores))
+    expected = torch.zeros((), dtype=torch.float64)
+    for query, classes_of in zip(queries.double(), right.tolist(), strict=True):
+        similarity = functional.cosine_similarity(query, points, dim=1)
+        asked = similarity.argsort(descending=True)[: learning.NEIGHBOURS]
+        weights = counts[asked].sqrt() * (similarity[asked] / 0.02).exp()
+        shares = (weights[:, None, None] * torch.softmax(scores[asked], dim=1)).sum(dim=0) / weights.sum()
+        for pixel, index in enumerate(classes_of):
+            expected = expected - shares[index, pixel].clamp(min=1e-4).log() / (5 * pixels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(vote.scores.grad, scores.grad.float(), rtol=1e-4, atol=1e-6)
+    away = (start * vote.points.grad).sum(dim=1)  # a step along the row itself changes nothing
+    torch.testing.assert_close(away, torch.zeros(rows), rtol=0, atol=1e-4)
+    torch.testing.assert_close(vote.points.grad, points.grad.float(), rtol=1e-3, atol=1e-3)
 
 
 def test_learned_rows_vote_better_than_the_patches_they_start_from() -> None:
@@ -100,10 +128,12 @@ def test_a_class_of_one_pixel_does_not_vanish() -> None:
 def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = two_classes()
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
-    one = 6 * 6 * (8 + 4 * 2)  # of a query, forward and twice backward; 6 rows, 8 dims, 4 pixels of 2 classes
-    for asked, moved in ((0.5, False), (16 * 6 - 0.5, False), (16 * 6 + 0.5, True)):
-        monkeypatch.setattr(learning, "WORK", asked * one)
-        embeddings, labels = learned(rows, kept, counts, generator())
+    monkeypatch.setattr(learning, "_STEPS", (3,))
+    one = 2 * 6 * 8 + 250 * 6 * (8 + 4 * 2)  # of a patch: 6 rows, 8 dims, 4 pixels of 2 classes
+    steps = 3 * 2 * 250 * 6 * (8 + 4 * 2)
+    for asked, moved in ((-1000, False), (0.5, False), (16 * 6 - 0.5, False), (16 * 6 + 0.5, True)):
+        seconds = (steps + asked * one) / 1e11
+        embeddings, labels = learned(rows, kept, counts, generator(), max(seconds, 0))
         assert np.array_equal(embeddings, rows.embeddings[kept]) != moved
         assert moved or np.array_equal(labels, rows.labels[kept])
 
