@@ -33,12 +33,16 @@ _WORK = 1e11
 _SCATTERED = 250
 """Multiplications of a matrix product in the time that one number of a row takes that is looked up and corrected."""
 
-_STEPS = 400, 300, 200  # the most in which each has a batch
-_BATCH = 4096
-_LOOKS = 15  # at each of the patches, at most; more of them changed nothing
-_FEWEST_ASKED = 16
-"""Patches for each row that are worth learning from. Adam moves a row by about its rate in each step, whatever the
-evidence: a large bank, of which few steps can be paid for and each row is rarely asked, is worse after them."""
+_STEPS = 400, 200, 100, 50
+_LOOKS = 15  # at each of the patches, at most; more of them changed little
+_ASKED, _FEWEST_ASKED = 1.5, 1.0
+"""Times that a row is asked in a step, on average: fewer steps are taken rather than less than the first, and none
+where it would be less than the second. Adam moves a row by about its rate in each step, whatever the evidence: a large
+bank whose rows are rarely asked is worse after many steps than after few, or none."""
+
+_PATCHES_OF_ROW, _FEWEST_ROWS = 3, 2048
+"""Patches for each row that a learned bank has at least, if it has more than so many rows: it is better than one of all
+patches then. Below the fewest rows nothing is gained that would be worth it."""
 
 _RATE, _LABEL_RATE = 0.01, 0.1  # of Adam; they fall linearly to zero
 _HOLD = 0.05  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
@@ -56,7 +60,7 @@ def learned(
     `balancing_weights`, asks the rows that are nearest to it, as a query asks the bank. The rows start where they are,
     so that each still stands for patches like its own; how far they go depends on the work that is allowed. This is
     learning vector quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that
-    labels are learned too. Where the seconds do not pay for `_FEWEST_ASKED`, the patches stay.
+    labels are learned too. Where the seconds do not pay for it, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
@@ -75,7 +79,7 @@ def learned(
     classes = [c for c in all_labels.unique().tolist() if c != IGNORE_INDEX]
     scale = labels.shape[1] * len(classes)
     steps, batch = _plan(seconds * _WORK, len(all_labels), len(kept), start.shape[1], scale)
-    if steps * batch < _FEWEST_ASKED * len(kept) or len(classes) < 2:
+    if not batch or len(classes) < 2:
         return start, labels
     logger.info("Learning %d rows from %d patches.", len(kept), len(all_labels))
     vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
@@ -95,18 +99,39 @@ def learned(
     return _with_all_classes(start, labels, vote.points.detach(), named, classes)
 
 
+def learned_size(labels: torch.Tensor, counts: torch.Tensor, dims: int, budget: int, seconds: float) -> int:
+    """Return how many rows a bank has after learning: a third of its patches, where that is less than the budget.
+
+    Args:
+        labels: ``[N, L]``, those of all rows.
+        counts: ``[N]``, patches that each row stands for.
+        dims: D, of an embedding.
+        budget: Rows at most; returned where learning would not pay.
+        seconds: As of `learned`.
+    """
+    size = max(int(counts.sum()) // _PATCHES_OF_ROW, _FEWEST_ROWS)
+    if size >= min(budget, len(labels)):
+        return budget
+    scores = labels.shape[1] * int((labels.unique() != IGNORE_INDEX).sum())
+    return size if _plan(seconds * _WORK, len(labels), size, dims, scores)[1] else budget
+
+
 def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple[int, int]:
-    """Return how many steps to take, and how many of the patches ask in each.
+    """Return how many steps to take, and how many of the patches ask in each; none where learning does not pay.
 
     A step changes all numbers of all rows; each patch in it is compared with all rows, and changes its neighbours.
+    Where most of the patches are rows themselves, each would find itself, and nothing would be learned.
     """
+    if patches < 2 * kept:
+        return 0, 0
     of_step = 2 * _SCATTERED * kept * (dims + scores)
-    of_patch = 2 * kept * dims + _SCATTERED * min(NEIGHBOURS, kept) * (dims + scores)
+    neighbours = min(NEIGHBOURS, kept)
+    of_patch = 2 * kept * dims + _SCATTERED * neighbours * (dims + scores)
     for steps in _STEPS:
-        asked = min(_LOOKS * patches, int(max(work - steps * of_step, 0) / of_patch))
-        if asked >= steps * _BATCH:
+        batch = int(min(_LOOKS * patches, max(work - steps * of_step, 0) / of_patch)) // steps
+        if neighbours * batch >= _ASKED * kept:
             break
-    return steps, asked // steps
+    return steps, batch if neighbours * batch >= _FEWEST_ASKED * kept else 0
 
 
 class Vote:

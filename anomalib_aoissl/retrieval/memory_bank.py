@@ -19,7 +19,7 @@ from .bank_size import check_bank
 from .condensing import Rows, condense
 from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
 from .gathering import gathered
-from .learning import SECONDS, learned
+from .learning import SECONDS, learned, learned_size
 from .patches import patch_labels, patches_to_image
 from .precision import PRECISIONS, converted, restored, stored
 
@@ -158,7 +158,7 @@ class MemoryBank(DynamicBufferMixin):
         target = self._pending[0][0].device
         rows = joined_rows([tuple(tensor.to(target) for tensor in self._rows()), *self._pending])
         self._pending.clear()
-        self._take_rows(rows if self.budget is None else self._condensed(rows, self.budget))
+        self._take_rows(self._finished(rows))
         self._previous, self._before_adding = self._before_adding, None
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
@@ -186,8 +186,7 @@ class MemoryBank(DynamicBufferMixin):
         before = self.content()
         try:
             self.take(merged(before, other.content() if isinstance(other, MemoryBank) else other))
-            if self.budget is not None:
-                self._take_rows(self._condensed(self._rows(), self.budget))
+            self._take_rows(self._finished(self._rows()))
         except ValueError:
             self.take(before)
             raise
@@ -231,7 +230,14 @@ class MemoryBank(DynamicBufferMixin):
             setattr(self, name, tensor)
         self.counts = rows[-1] if bool((rows[-1] != 1).any()) else rows[-1][:0]
 
-    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
+    def _finished(self, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the rows that the bank holds of these: all without a budget, else condensed to it, and learned."""
+        if self.budget is None or self.rule != "learned":
+            return rows if self.budget is None else self._condensed(rows, self.budget)
+        size = learned_size(rows[1], rows[5], self.embeddings.shape[1], self.budget, self.learning_seconds)
+        return self._condensed(rows, size, learn=True)
+
+    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int, learn: bool = False) -> tuple[torch.Tensor, ...]:
         """Return the rows that are kept within the budget, in the order of device, image and position."""
         if len(rows[0]) <= budget:
             return rows
@@ -244,7 +250,7 @@ class MemoryBank(DynamicBufferMixin):
         view = Rows(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
         kept, stand_for = condense(view, budget, self.rule, np.random.default_rng(self.seed))
         taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
-        if self.rule == "learned" and budget == self.budget:  # else the bank is still being filled
+        if learn:
             generator = torch.Generator().manual_seed(self.seed)
             embeddings, taken[1] = learned(view, kept, stand_for, generator, self.learning_seconds)
             taken[0] = stored(embeddings, rows[0].dtype)

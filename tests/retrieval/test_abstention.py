@@ -83,13 +83,11 @@ def test_calibration_on_the_bank_asks_each_image_of_the_others(tiny_encoder: dic
         others = (bank.image_ids != bank.image_ids[query]).nonzero()[:, 0]  # brute force, one query at a time
         similarities = bank.embeddings[others] @ bank.embeddings[query]
         values, order = similarities.topk(5)
-        weights, left = (values / 0.1).softmax(dim=0), 5.0
+        weights = (values / 0.1).softmax(dim=0)
         votes = torch.zeros(64, 3)
         for weight, row in zip(weights, others[order], strict=True):
-            repeated = min(counts[int(row)] ** 0.5, max(left, 0.0))
-            left -= counts[int(row)] ** 0.5
             for index in range(3):
-                votes[:, index] += weight * repeated * (bank.labels[row] == index)
+                votes[:, index] += weight * counts[int(row)] ** 0.5 * (bank.labels[row] == index)
         share = votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9)
         uncertainty = (1 - share * values[0])[bank.labels[query] != 255]
         expected += counts[query] * histogram(uncertainty)

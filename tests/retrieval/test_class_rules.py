@@ -72,10 +72,9 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> np.ndarray:
     temperatures = [model.class_temperatures.get(name, model.temperature) for name in CLASSES]
     for index, query in enumerate(model.extract(image[None])[0]):
         similarities = (bank.embeddings @ query).tolist()
-        votes, left = np.zeros((64, 3)), float(model.k)
+        votes = np.zeros((64, 3))
         for row in sorted(range(len(bank)), key=lambda i: -similarities[i])[: model.k]:
-            cast = min(counts[row] ** 0.5, left)
-            left -= cast
+            cast = counts[row] ** 0.5
             for pixel, label in enumerate(bank.labels[row].tolist()):
                 if label != 255:
                     weight = cast * np.exp((similarities[row] - max(similarities)) / temperatures[label])

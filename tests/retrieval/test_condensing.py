@@ -270,7 +270,8 @@ def test_names_that_are_refused() -> None:
         MemoryBank(4, PATCH, budget=0)
 
 
-def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict) -> None:
+@pytest.mark.parametrize(("aggregation", "k"), [("similarity", 9), ("attention", 18)])
+def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict, aggregation: str, k: int) -> None:
     size = (16, 24)
     encoder = PatchEncoder(tiny_encoder, image_size=size, pretrained=False)
     pictures = torch.rand(2, 3, *size)
@@ -278,7 +279,7 @@ def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dic
 
     def model(counts: list[int], repeats: list[int]) -> RetrievalModel:
         bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
-        result = RetrievalModel(encoder, k=9, temperature=0.3, bank=bank)
+        result = RetrievalModel(encoder, k=k, temperature=0.3, aggregation=aggregation, bank=bank)
         result.fill(pictures, masks, ["a", "a"], ["x", "y"])
         bank.finish()
         rows = bank.content().rows

@@ -129,9 +129,10 @@ def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkey
     rows = two_classes()
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
     monkeypatch.setattr(learning, "_STEPS", (3,))
+    monkeypatch.setattr(learning, "_FEWEST_ASKED", 5)
     one = 2 * 6 * 8 + 250 * 6 * (8 + 4 * 2)  # of a patch: 6 rows, 8 dims, 4 pixels of 2 classes
     steps = 3 * 2 * 250 * 6 * (8 + 4 * 2)
-    for asked, moved in ((-1000, False), (0.5, False), (16 * 6 - 0.5, False), (16 * 6 + 0.5, True)):
+    for asked, moved in ((-1000, False), (0.5, False), (3 * 5 - 0.5, False), (3 * 5 + 0.5, True)):
         seconds = (steps + asked * one) / 1e11
         embeddings, labels = learned(rows, kept, counts, generator(), max(seconds, 0))
         assert np.array_equal(embeddings, rows.embeddings[kept]) != moved
@@ -167,3 +168,42 @@ def test_a_bank_learns_once_when_it_is_finished_even_without_gradients(monkeypat
     assert bank.embeddings.dtype == torch.float16
     assert int(bank.counts.sum()) == 192
     torch.testing.assert_close(bank.embeddings.float().norm(dim=1), torch.ones(5), atol=1e-3, rtol=0)
+
+
+def test_a_learned_bank_is_a_third_of_its_patches_where_that_pays() -> None:
+    labels, ones = torch.randint(0, 3, (9000, 4), generator=generator()).to(torch.uint8), torch.ones(9000)
+    assert learning.learned_size(labels, ones, 8, 20000, 30.0) == 3000
+    assert learning.learned_size(labels, 1.5 * ones, 8, 20000, 30.0) == 4500  # of 13,500 patches
+    assert learning.learned_size(labels, ones, 8, 2500, 30.0) == 2500
+    assert learning.learned_size(labels[:5000], ones[:5000], 8, 20000, 30.0) == 2048
+    assert learning.learned_size(labels[:4095], ones[:4095], 8, 20000, 30.0) == 20000  # most would be rows themselves
+    assert learning.learned_size(labels[:2048], ones[:2048], 8, 20000, 30.0) == 20000  # every patch stays
+    assert learning.learned_size(labels, ones, 8, 20000, 0.0) == 20000
+    assert learning.learned_size(labels, 3 * ones, 8, 20000, 30.0) == 20000  # rows that stand for three already
+
+
+def test_rows_that_are_most_of_the_patches_stay_as_they_are() -> None:
+    rows = two_classes(40)
+    for size, moved in ((20, True), (21, False)):
+        kept, counts = condense(rows, size, "learned", np.random.default_rng(0))
+        assert np.array_equal(learned(rows, kept, counts, generator())[0], rows.embeddings[kept]) != moved
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 4608), (5.0, 2048)])
+def test_a_bank_is_cut_to_what_is_learned_and_stays_so_in_later_edits(seconds: float, expected: int) -> None:
+    def bank_of(images: range) -> MemoryBank:
+        bank = MemoryBank(4, PATCH, budget=6000, rule="learned", learning_seconds=seconds)
+        bank.class_names = ["background", "wire"]
+        for i in images:
+            masks = torch.randint(0, 2, (1, 48, 48), generator=generator(i)).to(torch.uint8)
+            bank.add(torch.randn(1, 576, 4, generator=generator(i)), masks, ["a"], [f"image{i}"])
+        bank.finish()
+        return bank
+
+    bank = bank_of(range(8))
+    assert len(bank) == expected
+    assert int(bank.row_counts().sum()) == 8 * 576
+    rows = bank.embeddings.clone()
+    bank.merge(bank_of(range(8, 9)))
+    assert len(bank) == expected + 576
+    assert torch.equal(bank.embeddings[:expected], rows)

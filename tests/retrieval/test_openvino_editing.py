@@ -3,71 +3,25 @@
 
 """An exported model's bank is edited without torch and answers as torch does with the same rows."""
 
-import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from anomalib.deploy import CompressionType, OpenVINOInferencer
+from editable_models import CLASSES, array_of, bank_file, check_equal, labelled, make_model
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.bank_file import save_bank
 from anomalib_aoissl.retrieval.bank_storage import read_bank
 from anomalib_aoissl.retrieval.editing import BankContent, content_from
-from anomalib_aoissl.retrieval.openvino_bank import NotEditableError, bank_of, with_bank
+from anomalib_aoissl.retrieval.openvino_bank import bank_of
 
 openvino = pytest.importorskip("openvino")
-
-SIZE = (32, 48)
-CLASSES = ["background", "wire", "ball"]
-ENCODER = {
-    "architecture": "vit_tiny_patch16_224",
-    "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
-}
-
-
-def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **arguments: Any) -> AOISSLRetrieval:
-    """Return a model that has learnt drawn images of the device "old"."""
-    arguments = {"bank_shifts": 1, **arguments}  # the grid that `adapt` takes
-    model = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, **arguments).eval()
-    model.set_dataset(class_names, FileFormat())
-    pictures, masks = labelled(images, seed, len(class_names))
-    model.add(pictures, masks, ["old"] * images, [f"{seed}-{index}" for index in range(images)])
-    return model
-
-
-def labelled(images: int, seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures [B, 3, 40, 70] of 8 bits with coarse structure and masks that follow their brightness."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.nn.functional.interpolate(torch.rand(images, 3, 5, 7, generator=generator), size=(40, 70))
-    noise = torch.rand(images, 3, 40, 70, generator=generator)
-    pictures = (255 * (0.8 * coarse + 0.2 * noise)).round() / 255
-    masks = (coarse.mean(dim=1) * classes).clamp(max=classes - 1).to(torch.uint8)
-    masks[:, :6, :9] = 255
-    return pictures, masks
-
-
-def array_of(picture: torch.Tensor) -> np.ndarray:
-    """Return a picture [3, H, W] in [0, 1] as a camera gives it."""
-    return (255 * picture).round().byte().permute(1, 2, 0).numpy()
-
-
-def check_equal(inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tolerance: float = 1e-5) -> None:
-    """Compare the whole graph's answers to two images with those of torch."""
-    pictures, _ = labelled(2, seed=99)
-    expected, answer = model(pictures), inferencer._compiled(pictures.numpy())
-    assert (answer["pred_mask"] == expected.pred_mask.numpy()).mean() >= 0.999
-    np.testing.assert_allclose(answer["anomaly_map"], expected.anomaly_map.detach().numpy(), atol=tolerance)
-    np.testing.assert_allclose(answer["pred_score"], expected.pred_score.detach().numpy(), atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +37,6 @@ def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
     return SegmentationOpenVINOInferencer(xml)
-
-
-def bank_file(model: AOISSLRetrieval, folder: Path) -> Path:
-    return save_bank(model.model.bank.content(), folder / "bank.safetensors")
 
 
 def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
@@ -239,23 +189,6 @@ def test_a_new_class_is_learnt(
     check_equal(again, other)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"class_thresholds": {"wire": 0.4}}, {"class_temperatures": {"wire": 0.03}}, {"query_shifts": 2}],
-)
-def test_a_model_with_rules_for_its_classes_takes_no_new_one(arguments: dict[str, Any], tmp_path: Path) -> None:
-    model = make_model(1, seed=1, **arguments)
-    inferencer = SegmentationOpenVINOInferencer(model.to_openvino(tmp_path))
-    names, image, mask = [*CLASSES, "crack"], np.zeros((40, 70, 3), np.uint8), np.full((40, 70), 3, np.uint8)
-    with pytest.raises(NotEditableError, match=r"cannot take the new classes \['crack'\]: it was exported with class_"):
-        inferencer.adapt(image, mask, device="new", class_names=names)
-    assert inferencer.class_names == tuple(CLASSES)
-    pictures, masks = labelled(1, seed=3)
-    inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
-    model.add(pictures, masks, ["new"], ["first"])
-    check_equal(inferencer, model)  # images of its own classes it learns
-
-
 def test_extending_maps_classes_by_name_and_refuses_others(
     inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
 ) -> None:
@@ -272,73 +205,6 @@ def test_extending_maps_classes_by_name_and_refuses_others(
     assert inferencer.bank == before
     inferencer.replace_bank(unknown, new_classes=True)
     assert inferencer.class_names == ("background", "wire", "ball", "dirt")
-
-
-def test_a_bank_of_another_encoder_is_refused(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
-    other = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE)
-    torch.nn.init.normal_(other.model.encoder.vit.patch_embed.proj.weight)
-    other.set_dataset(CLASSES, FileFormat())
-    other.add(*labelled(1, seed=1), ["old"])
-    with pytest.raises(ValueError, match=r"are of the encoder [0-9a-f]{12}, this model's is [0-9a-f]{12}"):
-        inferencer.replace_bank(bank_file(other, tmp_path))
-
-
-def test_input_that_cannot_be_learnt(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
-    image, mask = np.zeros((40, 70, 3), np.uint8), np.zeros((40, 70), np.uint8)
-    cases: list[tuple[Any, Any, str]] = [
-        (image, mask[:30], r"The image has \(40, 70\) px \(height, width\), its mask \(30, 70\)"),
-        (image, mask + 3, "the index 3, which has no name"),
-        (image, mask + 255, "every pixel of the mask is ignored"),
-        (image, mask / 2, r"integers \(class indices\), got float64"),
-        (image[..., :0], mask, "takes 3 planes, the image has 0"),
-    ]
-    for picture, labels, message in cases:
-        with pytest.raises(ValueError, match=message):
-            inferencer.adapt(picture, labels, device="new")
-    with pytest.raises(ValueError, match=r"has the image '1-0' already: remove\(image='1-0'\) first"):
-        inferencer.adapt(image, mask, device="new", name="1-0")
-    with pytest.raises(DatasetError, match=r"mask\.png: the file does not exist"):
-        inferencer.adapt(image, tmp_path / "mask.png", device="new")
-    with pytest.raises(ValueError, match=r"no device 'x'. It has \['old'\]"):
-        inferencer.remove(device="x")
-    with pytest.raises(ValueError, match="would leave an empty bank"):
-        inferencer.remove(device="old")
-    with pytest.raises(ValueError, match="Say what to remove"):
-        inferencer.remove()
-    with pytest.raises(ValueError, match=r"give a path that ends with \.xml"):
-        inferencer.save(tmp_path / "model.onnx")
-
-
-def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
-    graph = openvino.Core().read_model(xml)
-    metadata = json.loads(graph.get_rt_info(["framework", "aoissl"]).astype(str))
-    path = tmp_path / "model.xml"
-    for bank, message in (
-        (None, "no memory bank that can be edited"),
-        ({**metadata["bank"], "positions": "AAAA"}, "description of its bank is damaged"),
-        ({**metadata["bank"], "device_names": []}, "damaged .device_ids up to 0, but 0 names"),
-    ):
-        graph.set_rt_info(json.dumps({**metadata, "bank": bank}), ["framework", "aoissl"])
-        openvino.serialize(graph, path, path.with_suffix(".bin"))
-        with pytest.raises(NotEditableError, match=message):
-            _ = SegmentationOpenVINOInferencer(path).bank
-    path.with_suffix(".bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.bin: the model does not exist"):
-        SegmentationOpenVINOInferencer(path)
-    path.with_suffix(".bin").write_bytes(b"")
-    path.write_text("no model")
-    with pytest.raises(ValueError, match=r"model\.xml: cannot be read as a model"):
-        SegmentationOpenVINOInferencer(path)
-
-
-def test_a_graph_without_marks_is_refused(xml: Path) -> None:
-    graph = openvino.Core().read_model(xml)
-    bank = bank_of(graph)
-    for node in graph.get_ops():
-        for output in node.outputs():
-            output.set_names(output.get_names() - {"similarities"})
-    with pytest.raises(NotEditableError, match=r"no tensor named \['similarities'\]"):
-        with_bank(graph, bank)
 
 
 def answers(inferencer: SegmentationOpenVINOInferencer) -> tuple[np.ndarray, np.ndarray]:
