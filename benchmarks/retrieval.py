@@ -134,6 +134,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
+    parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")

@@ -81,13 +81,14 @@ def learned(
     steps, batch = _plan(seconds * _WORK, len(all_labels), len(kept), start.shape[1], scale)
     if not batch or len(classes) < 2:
         return start, labels
-    logger.info("Learning %d rows from %d patches.", len(kept), len(all_labels))
     vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
     vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
     optimizer, chances = torch.optim.Adam(groups), torch.from_numpy(balancing_weights(rows))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for _ in range(steps):
+    for step in range(steps):
+        if step % (steps // 5) == 0:
+            logger.info("Learning %d rows from %d patches: %d %%.", len(kept), len(all_labels), 100 * step // steps)
         drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)
         with torch.enable_grad():
             loss = vote.loss(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))

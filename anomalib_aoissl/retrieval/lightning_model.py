@@ -86,7 +86,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
             searches exactly.
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
-        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch.
+        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch. A bank
+            that is learned keeps at most a third of its patches.
         condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
             more at boundaries and of rare classes), "learned" (those of "balanced", whose embeddings and labels are
             then changed by gradient descent so that the bank's vote gives the labelled patches their labels),

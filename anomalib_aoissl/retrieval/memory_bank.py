@@ -49,7 +49,8 @@ class MemoryBank(DynamicBufferMixin):
         budget: Rows to keep at most; None for all.
         rule: Which rows to keep, a name of `condensing.RULES`.
         seed: Of what is random in the rule.
-        learning_seconds: Estimated seconds that rows are learned for, by the rule "learned".
+        learning_seconds: Estimated seconds that rows are learned for, by the rule "learned"; with it the finished bank
+            has at most a third of its patches, see `learning.learned_size`.
         precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
             that of its integers, not 1.
 

@@ -128,11 +128,11 @@ def test_a_class_of_one_pixel_does_not_vanish() -> None:
 def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = two_classes()
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
-    monkeypatch.setattr(learning, "_STEPS", (3,))
+    monkeypatch.setattr(learning, "_STEPS", (5,))
     monkeypatch.setattr(learning, "_FEWEST_ASKED", 5)
     one = 2 * 6 * 8 + 250 * 6 * (8 + 4 * 2)  # of a patch: 6 rows, 8 dims, 4 pixels of 2 classes
-    steps = 3 * 2 * 250 * 6 * (8 + 4 * 2)
-    for asked, moved in ((-1000, False), (0.5, False), (3 * 5 - 0.5, False), (3 * 5 + 0.5, True)):
+    steps = 5 * 2 * 250 * 6 * (8 + 4 * 2)
+    for asked, moved in ((-1000, False), (0.5, False), (5 * 5 - 0.5, False), (5 * 5 + 0.5, True)):
         seconds = (steps + asked * one) / 1e11
         embeddings, labels = learned(rows, kept, counts, generator(), max(seconds, 0))
         assert np.array_equal(embeddings, rows.embeddings[kept]) != moved
