@@ -19,7 +19,7 @@ from .data.reading import pack_channels
 from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 from .retrieval.openvino_bank import read_metadata
 from .retrieval.openvino_editing import OpenVINOBankMixin
-from .retrieval.openvino_file import read_model
+from .retrieval.openvino_file import core, read_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,9 +110,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _compile(self, model: Any) -> Any:
         """Return the model compiled for the inferencer's device."""
-        import openvino
-
-        return openvino.Core().compile_model(model, *self._target)
+        return core().compile_model(model, *self._target)
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from anomalib_aoissl.retrieval.faiss_search import SEARCHES, FaissSearch
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.retrieval.openvino_search import search as openvino_search
 from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
@@ -36,7 +37,7 @@ def exported(keys: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tens
     queries = ops.parameter([-1, keys.shape[1]], np.float32)
     graph = openvino.Model(list(openvino_search(queries.output(0), ops.constant(keys.numpy()), K)), [queries])
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    run = openvino.Core().compile_model(graph, "CPU", config)
+    run = core().compile_model(graph, "CPU", config)
     return lambda queries, *_: tuple(torch.from_numpy(value) for value in run(queries.numpy()).values())
 
 

@@ -31,7 +31,7 @@ from anomalib_aoissl.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_description, with_bank
-from anomalib_aoissl.retrieval.openvino_file import read_model
+from anomalib_aoissl.retrieval.openvino_file import core, read_model
 from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
@@ -58,15 +58,13 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, ima
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
-    import openvino
-
     bank = arrays_of(model.bank.content())
     settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, None)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
     path = Path(folder) / "model.onnx"
     export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    run = openvino.Core().compile_model(with_bank(read_model(path), bank), "CPU", options)
+    run = core().compile_model(with_bank(read_model(path), bank), "CPU", options)
     return lambda images: run(images.numpy())
 
 

@@ -20,6 +20,7 @@ import torch
 
 from anomalib_aoissl import AOISSLSegmenter
 from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.segmenter.adaptation import parameter_groups
 
 CLASSES = ("background", "wire", "ball", "wedge")
@@ -69,15 +70,15 @@ def inference_ways(model: AOISSLSegmenter, size: int, folder: Path) -> dict[str,
     except Exception as error:  # noqa: BLE001 - a missing compiler shows in many ways
         print(f"torch.compile: left out ({type(error).__name__}: {str(error).splitlines()[0]})")
     try:
-        import openvino
-    except ModuleNotFoundError:
+        core()
+    except ImportError:
         print("OpenVINO: left out, not installed")
         return ways
     xml = model.to_openvino(folder)
     for name, hint in (("OpenVINO", None), ("OpenVINO f32", "f32")):
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         settings |= {"INFERENCE_PRECISION_HINT": hint} if hint else {}
-        network = openvino.Core().compile_model(xml, "CPU", settings)
+        network = core().compile_model(xml, "CPU", settings)
         ways[name] = lambda network=network: network(image.numpy())
     return ways
 

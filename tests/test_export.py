@@ -16,6 +16,7 @@ from PIL import Image
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_image, read_mask
+from anomalib_aoissl.retrieval.openvino_file import core
 
 openvino = pytest.importorskip("openvino")
 
@@ -60,7 +61,7 @@ def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def compiled(path: Path) -> Any:
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def check_parity(model: AOISSLRetrieval, network: Any, images: torch.Tensor) -> None:

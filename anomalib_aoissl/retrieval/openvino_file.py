@@ -5,10 +5,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from anomalib_aoissl.files import whole_file
+
+
+@cache
+def core() -> Any:
+    """Return the one `openvino.Core` of this process, which is never given back.
+
+    OpenVINO's CPU plugin gives the thread a stack for signals when a core is made and puts back the one before when the
+    core goes (seen in 2026.4). Of two cores of which the older goes first, the younger then puts back memory that is
+    freed, and the next signal with a handler, such as the end of a child process, ends the program.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
+        raise ImportError(msg) from error
+    return openvino.Core()
 
 
 def read_model(path: str | Path) -> Any:
@@ -19,12 +39,7 @@ def read_model(path: str | Path) -> Any:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is damaged or no model.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
-        raise ImportError(msg) from error
-    path = Path(path)
+    reader, path = core(), Path(path)
     weights = path.with_suffix(".bin")
     for file in (path, weights) if path.suffix == ".xml" else (path,):
         if not file.is_file():
@@ -32,7 +47,7 @@ def read_model(path: str | Path) -> Any:
             raise FileNotFoundError(msg)
     try:
         # Not mapped from the file: the model stays whole when its files are written anew, by itself or by others.
-        return openvino.Core().read_model(path, config={"ENABLE_MMAP": False})
+        return reader.read_model(path, config={"ENABLE_MMAP": False})
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         msg = f"{path}: cannot be read as a model ({reason}). Restore a copy of it and its .bin, or export it again."

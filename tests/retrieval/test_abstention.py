@@ -22,6 +22,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.overlay import hatch, legend
 from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, uncertainty_of, winning_share, without_images
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.risk_coverage import BINS, histogram
 
@@ -226,7 +227,7 @@ def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_enco
 
 @pytest.mark.parametrize("labels", ["complete", "average"])
 def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_path: Path, labels: str) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     torch.manual_seed(0)
     model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.5, labels=labels)
     labelled = model.pre_processor(torch.rand(3, 3, *SIZE))
@@ -235,7 +236,7 @@ def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_
     model.fit()
     model.eval().calibrate()
     path = model.to_openvino(tmp_path)
-    outputs = {next(iter(output.names)) for output in openvino.Core().read_model(path).outputs}
+    outputs = {next(iter(output.names)) for output in core().read_model(path).outputs}
     assert outputs == {"pred_mask", "anomaly_map", "pred_score"}
     inferencer = SegmentationOpenVINOInferencer(path)
     pictures = np.random.default_rng(0).random((2, *SIZE, 3)).astype(np.float32)

@@ -20,6 +20,7 @@ from anomalib_aoissl.retrieval.aggregation import (
     vote_weights,
 )
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)
@@ -121,7 +122,6 @@ def test_names_that_are_refused(tiny_encoder: dict) -> None:
     ],
 )
 def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: Path, arguments: dict) -> None:
-    import openvino
 
     model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, k=7, **arguments).eval()
     masks = torch.randint(0, 3, (4, *SIZE)).to(torch.uint8)
@@ -130,7 +130,7 @@ def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: P
     model.fit()
     assert len(model.model.bank) == arguments.get("bank_size", 4 * 96)  # on four grids
     path = model.to_onnx(tmp_path)
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):
         images = torch.rand(batch, 3, 40, 60)
         expected, outputs = model(images), compiled(images.numpy())

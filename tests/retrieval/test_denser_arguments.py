@@ -12,6 +12,7 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.retrieval.openvino_file import core
 
 SIZE = (64, 96)
 NAMES = ["background", "wire", "ball", "wedge", "epoxy"]
@@ -32,13 +33,13 @@ def make_model(tiny_encoder: dict, **arguments: Any) -> AOISSLRetrieval:
 
 @pytest.mark.parametrize("arguments", COMBINATIONS.values(), ids=COMBINATIONS)
 def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: Path, arguments: dict) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = make_model(tiny_encoder, image_size=(32, 48), k=7, **arguments).eval()
     masks = torch.randint(0, 3, (3, 32, 48)).to(torch.uint8)
     model.model.fill(torch.rand(3, 3, 32, 48), masks, ["a"] * 3, [f"image{i}" for i in range(3)])
     model.set_dataset(NAMES[:3], model.file_format)
     model.fit()
-    compiled = openvino.Core().compile_model(model.to_onnx(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model.to_onnx(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert {next(iter(output.names)) for output in compiled.outputs} == {"pred_mask", "anomaly_map", "pred_score"}
     for batch in (1, 3):
         images = torch.rand(batch, 3, 40, 60)

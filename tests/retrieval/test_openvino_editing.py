@@ -20,6 +20,7 @@ from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval.bank_storage import read_bank
 from anomalib_aoissl.retrieval.editing import BankContent, content_from
 from anomalib_aoissl.retrieval.openvino_bank import bank_of
+from anomalib_aoissl.retrieval.openvino_file import core
 
 openvino = pytest.importorskip("openvino")
 
@@ -53,7 +54,7 @@ def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
 
 
 def test_the_constants_keep_their_names_and_their_values(model: AOISSLRetrieval, xml: Path) -> None:
-    graph = openvino.Core().read_model(xml)
+    graph = core().read_model(xml)
     named = {node.get_friendly_name(): node.data for node in graph.get_ops() if node.get_type_name() == "Constant"}
     for name in ("embeddings", "labels", "counts"):
         np.testing.assert_array_equal(named[f"bank.{name}"], getattr(model.model.bank, name).numpy())
@@ -78,7 +79,7 @@ def test_swapping_gives_what_a_fresh_export_gives(
     inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make_model(2, seed=7)  # nothing condensed, where the exported bank is
-    fresh = openvino.Core().compile_model(other.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    fresh = core().compile_model(other.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     inferencer.replace_bank(bank_file(other, tmp_path))
     pictures = labelled(2, seed=98)[0].numpy()
     expected, answer = fresh(pictures), inferencer._compiled(pictures)
@@ -287,3 +288,28 @@ print("loaded:", [name for name in ("torch", "anomalib", "lightning", "timm") if
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "loaded: []"
     assert len(read_bank(tmp_path / "bank.safetensors")) == 94
+
+
+def test_models_that_come_and_go_leave_the_stack_for_signals_whole(xml: Path) -> None:
+    script = f"""
+import ctypes, gc
+from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+class Stack(ctypes.Structure):
+    _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+def place():
+    gc.collect()
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.place
+first = SegmentationOpenVINOInferencer({str(xml)!r})
+places = [place()]
+second = SegmentationOpenVINOInferencer({str(xml)!r})
+second.remove(image="1-0")
+del first
+places.append(place())
+del second
+places.append(place())
+print(len(set(places)))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.stdout == "1\n", result.stderr  # else memory that OpenVINO has freed

@@ -17,6 +17,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval.openvino_bank import NotEditableError, bank_of, with_bank
+from anomalib_aoissl.retrieval.openvino_file import core
 
 openvino = pytest.importorskip("openvino")
 
@@ -89,7 +90,7 @@ def test_input_that_cannot_be_learnt(inferencer: SegmentationOpenVINOInferencer,
 
 
 def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
-    graph = openvino.Core().read_model(xml)
+    graph = core().read_model(xml)
     metadata = json.loads(graph.get_rt_info(["framework", "aoissl"]).astype(str))
     path = tmp_path / "model.xml"
     for bank, message in (
@@ -111,7 +112,7 @@ def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
 
 
 def test_a_graph_without_marks_is_refused(xml: Path) -> None:
-    graph = openvino.Core().read_model(xml)
+    graph = core().read_model(xml)
     bank = bank_of(graph)
     for node in graph.get_ops():
         for output in node.outputs():

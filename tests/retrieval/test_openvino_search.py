@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from anomalib_aoissl.retrieval import openvino_search
+from anomalib_aoissl.retrieval.openvino_file import core
 
 openvino = pytest.importorskip("openvino")
 
@@ -29,7 +30,7 @@ def found(queries: np.ndarray, embeddings: np.ndarray, k: int) -> tuple[np.ndarr
     parameter = ops.parameter([-1, queries.shape[1]], np.float32)
     outputs = openvino_search.search(parameter.output(0), ops.constant(embeddings), k)
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    run: Any = openvino.Core().compile_model(openvino.Model(list(outputs), [parameter]), "CPU", config)
+    run: Any = core().compile_model(openvino.Model(list(outputs), [parameter]), "CPU", config)
     similarities, rows = run(queries).values()
     return similarities, rows
 

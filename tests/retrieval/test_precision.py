@@ -15,6 +15,7 @@ from anomalib_aoissl.export import export_onnx
 from anomalib_aoissl.retrieval.bank_file import load_bank, save_bank
 from anomalib_aoissl.retrieval.bank_size import rows_of_size
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.retrieval.precision import converted, restored, stored
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -108,7 +109,7 @@ def test_megabytes_of_int8_rows_and_a_condensed_bank_of_them(encoder: PatchEncod
 
 
 def test_openvino_gives_what_torch_gives(encoder: PatchEncoder, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = RetrievalModel(encoder, k=5, bank=make_bank(encoder, "int8", range(6))).eval()
 
     class Resized(torch.nn.Module):
@@ -120,7 +121,7 @@ def test_openvino_gives_what_torch_gives(encoder: PatchEncoder, tmp_path: Path) 
             return self.model(functional.interpolate(images, size=SIZE))
 
     path = export_onnx(Resized(), tmp_path / "model.onnx", 3, {})
-    run = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    run = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = torch.rand(3, 3, *SIZE)
     expected, result = model(images), run(images.numpy())
     assert (result["pred_mask"] == expected.pred_mask.numpy()).mean() > 0.999

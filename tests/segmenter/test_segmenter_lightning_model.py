@@ -18,6 +18,7 @@ from PIL import Image
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.segmenter.adaptation import LowRankLinear
 from anomalib_aoissl.segmenter.callbacks import BestCheckpoint
 from anomalib_aoissl.segmenter.class_weights import class_weights, count_pixels
@@ -255,7 +256,7 @@ def test_an_exported_model_has_no_adapters_and_the_trained_one_keeps_them(run: R
 
 @pytest.mark.parametrize(("head", "form"), [("upernet", "openvino"), ("conv", "onnx"), ("linear", "onnx")])
 def test_exports_equal_torch_for_any_batch_and_size(tiny_encoder: dict, tmp_path: Path, head: str, form: str) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = make_model(tiny_encoder, image_size=(64, 48), lora_rank=2, head=head)
     model.set_dataset(["background", "bar", "disc"], FileFormat())
     model._complete()
@@ -263,7 +264,7 @@ def test_exports_equal_torch_for_any_batch_and_size(tiny_encoder: dict, tmp_path
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.eval()
     path = model.to_openvino(tmp_path) if form == "openvino" else model.to_onnx(tmp_path)
-    network = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in ((1, 3, 64, 48), (3, 3, 50, 90)):
         images = torch.rand(shape)
         result, expected = network(images.numpy()), model(images)
