@@ -33,7 +33,7 @@ _WORK = 1e11
 _SCATTERED = 250
 """Multiplications of a matrix product in the time that one number of a row takes that is looked up and corrected."""
 
-_STEPS = 400, 200, 100, 50
+_STEPS = 800, 400, 200, 100, 50
 _LOOKS = 15  # at each of the patches, at most; more of them changed little
 _ASKED, _FEWEST_ASKED = 1.5, 1.0
 """Times that a row is asked in a step, on average: fewer steps are taken rather than less than the first, and none
