@@ -268,6 +268,8 @@ def test_names_that_are_refused() -> None:
         MemoryBank(4, PATCH, precision="fp8")
     with pytest.raises(ValueError, match="A bank of 0 rows"):
         MemoryBank(4, PATCH, budget=0)
+    with pytest.raises(ValueError, match=r"learning_seconds=-1\.0 must be at least 0"):
+        MemoryBank(4, PATCH, learning_seconds=-1.0)
 
 
 @pytest.mark.parametrize(("aggregation", "k"), [("similarity", 9), ("attention", 18)])
