@@ -43,7 +43,7 @@ ENCODER = {
 CLASSES = ("background", "a", "b", "c", "d")
 
 
-def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, images: int = 1) -> RetrievalModel:
+def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, images: int = 1) -> RetrievalModel:
     """Return a model with random rows of so many images, each of which stands for ``count`` patches."""
     generator = torch.Generator().manual_seed(0)
     embeddings = functional.normalize(torch.randn(rows, encoder.embed_dim, generator=generator), dim=-1)
@@ -53,7 +53,7 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, ima
     image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=30, bank=bank).eval()
+    return RetrievalModel(encoder, k=k, bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
@@ -140,21 +140,21 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = PatchEncoder(ENCODER, image_size=(512, 512), pretrained=False).eval()
     image = torch.rand(1, 3, 512, 512)
-    rows = 1024 * arguments.images
+    rows, precision, k = 1024 * arguments.images, arguments.precision, arguments.k
     models = {
-        f"bank of {arguments.images} images": make_model(encoder, rows, 1, arguments.precision, arguments.images),
-        "condensed to a tenth": make_model(encoder, rows // 10, 10, arguments.precision),
+        f"bank of {arguments.images} images": make_model(encoder, rows, 1, precision, k, arguments.images),
+        "condensed to a tenth": make_model(encoder, rows // 10, 10, precision, k),
     }
     steps: dict[str, Callable[[], Any]] = {"torch, encoder": lambda: encoder(image)}
     for name, model in models.items():
         print(f"{name}: {model.bank.describe()['megabytes'] / arguments.images:.2f} MB for each labelled image")
         steps.update(torch_steps(f"torch, {name}", model, image))
-    one = make_model(encoder, rows, 1, arguments.precision)
+    one = make_model(encoder, rows, 1, precision, k)
     steps.update(torch_steps("torch, the same rows of one image", one, image))
-    steps.update(building_steps(encoder, arguments.precision))
+    steps.update(building_steps(encoder, precision))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:
-            models = {"encoder": make_model(encoder, 1, 1, "fp32"), **models}
+            models = {"encoder": make_model(encoder, 1, 1, "fp32", k), **models}
             runs = {name: compiled(model, folder) for name, model in models.items()}
             for name, run in runs.items():
                 end = "" if name == "encoder" else ": whole"
