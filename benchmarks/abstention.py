@@ -28,6 +28,7 @@ from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, uncertainty_of, winning_share
+from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.risk_coverage import RiskCoverage
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["wirebond_hgcal", "pcb_components", "WireBond"])
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--images", type=int, default=8, help="test images")
-    parser.add_argument("--k", type=int, default=12)
+    parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

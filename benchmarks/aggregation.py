@@ -39,6 +39,7 @@ from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS as DEFAULT_NEIGHBOURS
 from anomalib_aoissl.retrieval.aggregation import class_votes, class_weights, repetitions, vote_weights, winners
 from anomalib_aoissl.retrieval.bank_file import encoder_hash
 from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
@@ -49,8 +50,7 @@ from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
-NEIGHBOURS = (5, 12, 30)
-DEFAULT_NEIGHBOURS = 12
+NEIGHBOURS = (5, DEFAULT_NEIGHBOURS, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
 GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 4))  # of the bank, of the query
 DIRECTIONS = (1, 4, 16)

@@ -23,6 +23,7 @@ from condensing import Embedded, class_iou, embed, fill
 
 from anomalib_aoissl import SegmentationFolder
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.label_next import choose, summarize
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["one module", "all modules"])
     parser.add_argument("--pool", type=int, default=36, help="images of the pool at most, evenly taken")
     parser.add_argument("--images", type=int, default=12, help="test images")
-    parser.add_argument("--k", type=int, default=12)
+    parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5, help="random choices for each seed")
     options = parser.parse_args()

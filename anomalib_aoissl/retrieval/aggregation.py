@@ -13,6 +13,9 @@ from torch.compiler import is_exporting
 AGGREGATIONS = ("attention", "similarity", "majority")
 """Names of the weights that `vote_weights` knows."""
 
+NEIGHBOURS, TEMPERATURE = 12, 0.02
+"""k and the temperature of "attention" where nothing is said; rows are learned for a vote with these."""
+
 LABELS = ("complete", "average")
 """What neighbours vote for: each pixel's own label, or the classes' shares of the whole patch."""
 

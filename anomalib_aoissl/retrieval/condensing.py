@@ -48,13 +48,17 @@ class Rows:
     @cached_property
     def classes(self) -> list[int]:
         """Indices of the classes that occur, rising; ignored is no class."""
-        present = np.flatnonzero(np.bincount(self.labels.reshape(-1))).tolist()
-        return [index for index in present if index != IGNORE_INDEX]
+        return classes_in(self.labels)
 
     @cached_property
     def shares(self) -> np.ndarray:
         """Share of each patch's pixels that each class that occurs has, ``[N, classes]``."""
         return np.stack([(self.labels == c).mean(axis=1, dtype=np.float32) for c in self.classes], axis=1)
+
+
+def classes_in(labels: np.ndarray) -> list[int]:
+    """Return the indices of the classes that occur among labels ``[N, L]``, rising; ignored is no class."""
+    return [index for index in np.flatnonzero(np.bincount(labels.reshape(-1))).tolist() if index != IGNORE_INDEX]
 
 
 def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:

@@ -13,16 +13,11 @@ from torch.nn import functional
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .condensing import Rows, balancing_weights
+from .aggregation import NEIGHBOURS, TEMPERATURE
+from .condensing import Rows, balancing_weights, classes_in
 from .searching import search
 
 logger = logging.getLogger(__name__)
-
-TEMPERATURE = 0.02
-"""Of the softmax over the similarities while learning; that of the model's vote where none is said."""
-
-NEIGHBOURS = 12
-"""Rows that each patch asks while learning; those of the model's vote where none is said."""
 
 SECONDS = 30.0
 """Seconds of one thread that learning may take where nothing is said."""
@@ -76,8 +71,7 @@ def learned(
     """
     all_embeddings, all_labels = torch.from_numpy(rows.embeddings), torch.from_numpy(rows.labels)
     start, labels = all_embeddings[kept], all_labels[kept]
-    classes = [c for c in all_labels.unique().tolist() if c != IGNORE_INDEX]
-    scale = labels.shape[1] * len(classes)
+    classes, scale = rows.classes, labels.shape[1] * len(rows.classes)
     steps, batch = _plan(seconds * _WORK, len(all_labels), len(kept), start.shape[1], scale)
     if not batch or len(classes) < 2:
         return start, labels
@@ -113,7 +107,7 @@ def learned_size(labels: torch.Tensor, counts: torch.Tensor, dims: int, budget: 
     size = max(int(counts.sum()) // _PATCHES_OF_ROW, _FEWEST_ROWS)
     if size >= min(budget, len(labels)):
         return budget
-    scores = labels.shape[1] * int((labels.unique() != IGNORE_INDEX).sum())
+    scores = labels.shape[1] * len(classes_in(labels.cpu().numpy()))
     return size if _plan(seconds * _WORK, len(labels), size, dims, scores)[1] else budget
 
 

@@ -24,7 +24,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
 from .abstention import calibrate_on_bank
-from .aggregation import check_class_names, plain_rules
+from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .checkpoint_bank import load_content
@@ -117,8 +117,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "in_channels": 3,
         "blocks": 1,
         "normalize": True,
-        "k": 12,
-        "temperature": 0.02,
+        "k": NEIGHBOURS,
+        "temperature": TEMPERATURE,
         "aggregation": "attention",
         "labels": "complete",
         "class_temperatures": None,
@@ -158,8 +158,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: int = 3,
         blocks: int | list[int] = 1,
         normalize: bool = True,
-        k: int = 12,
-        temperature: float = 0.02,
+        k: int = NEIGHBOURS,
+        temperature: float = TEMPERATURE,
         aggregation: str = "attention",
         labels: str = "complete",
         class_temperatures: dict[str, float] | None = None,

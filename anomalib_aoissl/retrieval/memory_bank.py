@@ -233,8 +233,10 @@ class MemoryBank(DynamicBufferMixin):
 
     def _finished(self, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Return the rows that the bank holds of these: all without a budget, else condensed to it, and learned."""
-        if self.budget is None or self.rule != "learned":
-            return rows if self.budget is None else self._condensed(rows, self.budget)
+        if self.budget is None:
+            return rows
+        if self.rule != "learned":
+            return self._condensed(rows, self.budget)
         size = learned_size(rows[1], rows[5], self.embeddings.shape[1], self.budget, self.learning_seconds)
         return self._condensed(rows, size, learn=True)
 

@@ -18,6 +18,8 @@ from anomalib_aoissl.marking import is_marking, mark
 
 from .abstention import Abstention, uncertainty_of, winning_share
 from .aggregation import (
+    NEIGHBOURS,
+    TEMPERATURE,
     average_votes,
     check_aggregation,
     check_class_rules,
@@ -80,8 +82,8 @@ class RetrievalModel(nn.Module):
         self,
         encoder: PatchEncoder,
         *,
-        k: int = 12,
-        temperature: float = 0.02,
+        k: int = NEIGHBOURS,
+        temperature: float = TEMPERATURE,
         aggregation: str = "attention",
         labels: str = "complete",
         class_temperatures: Mapping[str, float] | None = None,

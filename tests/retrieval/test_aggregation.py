@@ -122,7 +122,6 @@ def test_names_that_are_refused(tiny_encoder: dict) -> None:
     ],
 )
 def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: Path, arguments: dict) -> None:
-
     model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, k=7, **arguments).eval()
     masks = torch.randint(0, 3, (4, *SIZE)).to(torch.uint8)
     model.model.fill(torch.rand(4, 3, *SIZE), masks, ["a"] * 4, [f"image{i}" for i in range(4)])

@@ -25,21 +25,6 @@ from anomalib_aoissl.retrieval.openvino_file import core
 openvino = pytest.importorskip("openvino")
 
 
-@pytest.fixture(scope="module")
-def model() -> AOISSLRetrieval:
-    return make_model(3, seed=1, bank_size=70)
-
-
-@pytest.fixture(scope="module")
-def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model.to_openvino(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture
-def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
-    return SegmentationOpenVINOInferencer(xml)
-
-
 def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
     """Return the model with a bank of random rows in place of its own."""
     generator = torch.Generator().manual_seed(rows)

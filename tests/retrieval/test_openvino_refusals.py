@@ -22,21 +22,6 @@ from anomalib_aoissl.retrieval.openvino_file import core
 openvino = pytest.importorskip("openvino")
 
 
-@pytest.fixture(scope="module")
-def model() -> AOISSLRetrieval:
-    return make_model(3, seed=1, bank_size=70)
-
-
-@pytest.fixture(scope="module")
-def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model.to_openvino(tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture
-def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
-    return SegmentationOpenVINOInferencer(xml)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [{"class_thresholds": {"wire": 0.4}}, {"class_temperatures": {"wire": 0.03}}, {"query_shifts": 2}],
