@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-VOTES = {"mean_shares": 2, "class_votes": 1}
+VOTES = {"mean_shares": 2, "smooth_shares": 1, "class_votes": 1}
 """Names of the votes for each class in a graph, with the axis of the classes; the first that it has decides.
 
-Votes are ``[Q, C, L or 1]``, Q = batch * patches; where a query has several patch grids, their shares have a mean,
-``[Q, L, C]``.
+Votes are ``[Q, C, L or 1]``, Q = batch * patches, and so are their smoothed shares; where a query has several patch
+grids, their shares have a mean, ``[Q, L, C]``.
 """
 
 WINNING_SHARE = "winning_share"

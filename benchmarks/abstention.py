@@ -131,7 +131,7 @@ def main() -> None:
                     masks[masks == case.data.class_names.index(hidden)] = IGNORE_INDEX
                 known = Embedded(train.grids, masks, train.devices, 0.0)
                 bank = fill(encoder, known, case.data.class_names, 4, budget=DEFAULT_BANK_SIZE, rule="learned")
-                model = RetrievalModel(encoder, k=options.k, bank=bank, abstain=SHARE).eval()
+                model = RetrievalModel(encoder, k=options.k, smoothing=1, bank=bank, abstain=SHARE).eval()
                 results[f"{name}, no label of {hidden}" if hidden else name].append(measure(model, test))
         for row, values in results.items():
             if not header:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measures what the ways of voting, shifted patch grids and the removal of positions give and cost.
+"""Measures what the ways of voting, shifted patch grids, smoothing and the removal of positions give and cost.
 
 Prints tables of mean IoU (pooled over the pixels of the test images, in points) and of IoU of the thin class, means
 over seeds, on three sets: wirebond_hgcal (module 0205 to 0212, 384x512), pcb_components (board 0009 to 0018, 512x512)
@@ -52,7 +52,8 @@ from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 NEIGHBOURS = (5, DEFAULT_NEIGHBOURS, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
-GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 4))  # of the bank, of the query
+GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (4, 4))  # of the bank, of the query
+SMOOTHED = 4, (1, 2)  # grids of the bank with which smoothing is measured too, and its passes
 DIRECTIONS = (1, 4, 16)
 RULES: dict[str, tuple[dict[str, float], dict[str, float]]] = {  # of the thin class or the background
     "thin class at temperature 0.01": ({"thin": 0.01}, {}),
@@ -240,16 +241,23 @@ def grids(case: Case, bank_shifts: int) -> dict[str, dict[str, float]]:
     bank, seconds = case.bank(bank_shifts)
     encoder_seconds = sum(image.seconds[0] for image in case.train)
     build = (bank_shifts * encoder_seconds + seconds) / encoder_seconds
+    passes = (0, *(SMOOTHED[1] if bank_shifts == SMOOTHED[0] else ()))
     return {
-        f"{bank_shifts} {queries}": {**_grid(case, bank, queries), "build": build}
+        smoothed_name(shifts, queries, times): {**_grid(case, bank, queries, times), "build": build}
         for shifts, queries in GRIDS
         if shifts == bank_shifts
+        for times in passes
     }
 
 
-def _grid(case: Case, bank: MemoryBank, queries: int) -> dict[str, float]:
+def smoothed_name(bank: int, query: int, times: int) -> str:
+    """Return the name of the summary of so many grids and passes of smoothing."""
+    return f"{bank} {query}" + f" smoothed {times}" * (times > 0)
+
+
+def _grid(case: Case, bank: MemoryBank, queries: int, smoothing: int) -> dict[str, float]:
     """Return the summary with that many query grids, its CPU seconds, and how well novelty tells wrong pixels."""
-    model = RetrievalModel(case.encoder, bank=bank, query_shifts=queries)
+    model = RetrievalModel(case.encoder, bank=bank, query_shifts=queries, smoothing=smoothing)
     counter, seconds, wrong, novelty = case.counter(), [], [], []
     for image in case.test:
         embeddings = unit(image.grids[:queries])
@@ -353,7 +361,13 @@ def main() -> None:
                 columns[name].append(measure_case(case, results, key))
                 print(name, f"seed {seed}: {columns[name][-1]['1 1']['mean']:.1f}", flush=True)
     labels = {f"{w} {k} {t}": f"{w}, k={k}" + f", temperature {t}" * (t > 0) for w, k, t in _ways()}
-    rows = Rows(labels, list(RULES), list(GRIDS), [f"{number} directions" for number in DIRECTIONS])
+    smoothing = {
+        smoothed_name(bank, query, times): f"bank {bank}, query {query}, smoothing {times}"
+        for bank, query in GRIDS
+        for times in (0, *SMOOTHED[1])
+        if bank == SMOOTHED[0]
+    }
+    rows = Rows(labels, list(RULES), list(GRIDS), smoothing, [f"{number} directions" for number in DIRECTIONS])
     print("\n".join(tables(columns, rows, {setting.name: setting.thin for setting in chosen})))
 
 

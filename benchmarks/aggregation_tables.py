@@ -19,6 +19,7 @@ class Rows(NamedTuple):
     ways: dict[str, str]  # with their labels
     rules: list[str]
     grids: list[tuple[int, int]]
+    smoothing: dict[str, str]  # with their labels
     directions: list[str]
 
 
@@ -36,6 +37,7 @@ def tables(columns: dict[str, Seeds], rows: Rows, thin: dict[str, str]) -> Itera
     yield from table("Rules for a class", heads, {**default, **{name: name for name in rows.rules}})
     names = {f"{bank} {query}": f"bank {bank}, query {query}" for bank, query in rows.grids}
     yield from table("Patch grids", heads, names, costs=True)
+    yield from table("Smoothing", heads, rows.smoothing)
     yield from table("Positions", heads, {"1 1": "positions stay", **{n: f"{n} taken out" for n in rows.directions}})
     yield from table("Whole images", heads, {"1 1": "patches", **{n: n for n in ("class token", "mean of patches")}})
     yield from classes(columns, names)

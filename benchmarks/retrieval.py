@@ -53,7 +53,7 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: 
     image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, bank=bank).eval()
+    return RetrievalModel(encoder, k=k, smoothing=1, bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:

@@ -18,6 +18,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.risk_coverage import BINS, histogram, threshold_of
 
 from .memory_bank import MemoryBank
+from .smoothing import smooth_shares
 
 if TYPE_CHECKING:
     from .torch_model import RetrievalModel
@@ -129,7 +130,10 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
         for part in rows.split(_CHUNK):
             queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
             similarities, neighbours, weights = view.vote(queries)
-            share = winning_share(view.class_votes(weights, neighbours))  # [n, L] or [n, 1]
+            votes = view.class_votes(weights, neighbours)  # [n, L, C] or [n, 1, C]
+            if view.smoothing:  # within the patch: what was beside it is not in the bank
+                votes = smooth_shares(votes.transpose(1, 2), (1, 1), view.patch_size, view.smoothing).transpose(1, 2)
+            share = winning_share(votes)  # [n, L] or [n, 1]
             uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
             counted = bank.labels[part] != IGNORE_INDEX
             counts = bank.counts[part] if len(bank.counts) else torch.ones_like(part)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .patches import patch_labels
 from .shifts import patch_box, shift_offsets, shifted_images
+from .smoothing import smoothed
 from .torch_model import RetrievalModel
 
 IGNORED = ""
@@ -79,8 +81,9 @@ def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) 
     """Return the votes for a pixel, the most similar patch first; the class with the largest weight is the pixel's.
 
     With ``labels="average"`` the pixel has the class of its whole patch, and a vote's label is still the one at its
-    place. With ``query_shifts`` the votes are those of each grid that sees the pixel, all with the same say. A class
-    that needs a share of the vote (``class_thresholds``) and has less does not get the pixel.
+    place. With ``query_shifts`` the votes are those of each grid that sees the pixel, all with the same say; with
+    ``smoothing`` the neighbouring pixels' votes are among them, with the filter's weights. A class that needs a share
+    of the vote (``class_thresholds``) and has less does not get the pixel.
 
     Args:
         model: Model with a filled bank.
@@ -95,31 +98,51 @@ def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) 
     if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
         msg = f"pixel={pixel} lies outside of the image of {height}x{width} px; give (row, column) from (0, 0)."
         raise ValueError(msg)
-    offsets = shift_offsets(model.query_shifts, model.patch_size)
-    seeing = [offset for offset in offsets if pixel[0] >= offset[0] and pixel[1] >= offset[1]]
-    votes = [vote for offset in seeing for vote in _votes_on_grid(model, image, pixel, offset)]
-    total = len(seeing)
-    votes = [replace(vote, weight=vote.weight / total) for vote in votes]
-    return sorted(votes, key=lambda vote: -vote.similarity)
+    region = torch.zeros(height, width)
+    region[pixel] = 1.0
+    say = smoothed(region[None, None], model.smoothing)[0, 0]  # of each pixel, in this one
+    seeing = [
+        ((row, column), offset)
+        for row, column in say.nonzero().tolist()
+        for offset in shift_offsets(model.query_shifts, model.patch_size)
+        if row >= offset[0] and column >= offset[1]
+    ]
+    grids = Counter(place for place, _ in seeing)
+    with torch.no_grad():
+        queries = {offset: model.extract(shifted_images(image[None], [offset]))[0] for _, offset in seeing}
+    votes: dict[tuple[Any, ...], Vote] = {}
+    for place, offset in seeing:
+        patch, of_place = _votes_on_grid(model, queries[offset], place, offset)
+        for vote in of_place:
+            key = offset, patch, vote.row, vote.label
+            weight = vote.weight * float(say[place]) / grids[place]
+            votes[key] = replace(vote, weight=weight + (votes[key].weight if key in votes else 0.0))
+    return sorted(votes.values(), key=lambda vote: -vote.similarity)
 
 
 def _votes_on_grid(
-    model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int], offset: tuple[int, int]
-) -> list[Vote]:
-    """Return the votes for a pixel of the patch that it lies in on a grid, with weights that sum to 1."""
+    model: RetrievalModel, queries: torch.Tensor, pixel: tuple[int, int], offset: tuple[int, int]
+) -> tuple[int, list[Vote]]:
+    """Return the patch that a pixel lies in on a grid, and its votes there, with weights that sum to 1.
+
+    Args:
+        model: Model with a filled bank.
+        queries: ``[P, D]``, embeddings of the patches of that grid.
+        pixel: (row, column), px.
+        offset: (down, right) of the grid, px.
+    """
     patch_height, patch_width = model.patch_size
     row, column = pixel[0] - offset[0], pixel[1] - offset[1]
     index = row // patch_height * model.grid_size[1] + column // patch_width
     place = row % patch_height * patch_width + column % patch_width
     with torch.no_grad():
-        queries = model.extract(shifted_images(image[None], [offset]))[0, index : index + 1]
-        similarities, rows, weights = (t[0] for t in model.vote(queries))  # [k] each
+        similarities, rows, weights = (t[0] for t in model.vote(queries[index : index + 1]))  # [k] each
     labels = model.bank.labels[rows, place]
     if weights.ndim == 2:  # [k, C]: a vote weighs as much as votes for its class do
         known = labels.long().clamp(max=model.num_classes - 1)
         weights = weights.gather(1, known[:, None])[:, 0] * (labels != IGNORE_INDEX)
     weights = weights / weights.sum().clamp(min=1e-12)
-    return [
+    return index, [
         _vote(model, row, similarity, weight, _class_name(model, label))
         for row, similarity, weight, label in zip(
             rows.tolist(), similarities.tolist(), weights.tolist(), labels.tolist(), strict=True
@@ -132,8 +155,9 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     """Return why the pixels of a region are of their classes.
 
     A patch's vote counts for each pixel of the region that it voted for: with n pixels, a neighbour whose weight is w
-    of all its query's neighbours gives w / n to the class that it has at the pixel's place. With ``query_shifts`` the
-    votes are those of the grid that is not shifted.
+    of all its query's neighbours gives w / n to the class that it has at the pixel's place. With ``smoothing`` the
+    pixels beside the region count too, by what they give to it. With ``query_shifts`` the votes are those of the grid
+    that is not shifted.
 
     Args:
         model: Model with a filled bank.
@@ -154,8 +178,9 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     embeddings = model.embed(image[None])
     answer, scores = model.answer_with_scores(embeddings)
     batch: Any = answer  # its fields may be None in other models
-    places = patch_labels(region[None].to(torch.uint8), model.patch_size)[0].bool()  # [P, L]
-    asked = places.any(dim=1)
+    say = smoothed(region[None, None].float(), model.smoothing)[0]  # [1, H, W], of each pixel in the region
+    places = patch_labels(say, model.patch_size)[0]  # [P, L]
+    asked = (places > 0).any(dim=1)
     similarities, rows, weights = model.vote(embeddings[0][asked])  # [q, k] each
     if weights.ndim == 2:
         weights = weights.unsqueeze(-1).expand(-1, -1, model.num_classes)
@@ -189,12 +214,12 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
 def _shares(model: RetrievalModel, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return the share of the region's pixels that lie in each query's patch and have each class in each neighbour.
 
-    ``[q, k, C + 1]``, the ignored last, of rows ``[q, k]`` and places ``[q, L]``; for each neighbour they sum up to the
-    patch's share of the region.
+    ``[q, k, C + 1]``, the ignored last, of rows ``[q, k]`` and how much each place ``[q, L]`` has to say in the region;
+    for each neighbour they sum up to the patch's share of the region.
     """
     labels, counted = model.bank.labels[rows], places.unsqueeze(1)
     classes = [*range(model.num_classes), IGNORE_INDEX]
-    return torch.stack([((labels == c) & counted).sum(dim=-1) for c in classes], dim=-1) / places.sum()
+    return torch.stack([((labels == c) * counted).sum(dim=-1) for c in classes], dim=-1) / places.sum()
 
 
 def _vote(model: RetrievalModel, row: int, similarity: float, weight: float, label: str) -> Vote:

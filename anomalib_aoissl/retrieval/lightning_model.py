@@ -80,6 +80,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             Null for 4 with up to 8 labelled images, 2 with up to 24, and 1 with more, where they give little.
         query_shifts: Patch grids of a new image, 1, 2 or 4, whose votes are averaged: finer masks for as many times
             the cost.
+        smoothing: Times that the votes of a pixel are averaged with those of its neighbours, weights 1-2-1 in both
+            directions: edges do not step where patches meet, and wrong single pixels go. 0 for never; not of
+            "average" labels.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
             taken out of all embeddings; 0 for none.
         search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
@@ -126,6 +129,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "retrieval": "patches",
         "bank_shifts": None,
         "query_shifts": 1,
+        "smoothing": 1,
         "position_directions": 0,
         "search": "exact",
         "bank": None,
@@ -167,6 +171,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         retrieval: str = "patches",
         bank_shifts: int | None = None,
         query_shifts: int = 1,
+        smoothing: int = 1,
         position_directions: int = 0,
         search: str = "exact",
         bank: Path | str | None = None,
@@ -209,6 +214,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             retrieval=h.retrieval,
             bank_shifts=bank_grids(h.bank_shifts, h.retrieval),
             query_shifts=h.query_shifts,
+            smoothing=h.smoothing,
             position_directions=h.position_directions,
             search=h.search,
             bank=self._empty_bank(encoder),

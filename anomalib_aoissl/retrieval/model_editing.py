@@ -108,7 +108,8 @@ class BankEditingMixin(_Base):
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
         model = self.model
         offsets = tuple(shift_offsets(model.bank_shifts, model.bank.patch_size))
-        settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, model.bank.budget, offsets)
+        sizes = model.encoder.image_size, model.bank.patch_size
+        settings = BankSettings(model.k, *sizes, model.bank.budget, offsets, model.smoothing)
         return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too

@@ -21,6 +21,7 @@ import numpy as np
 
 from .bank_arrays import ID_NAMES, BankArrays, damage
 from .openvino_search import search
+from .openvino_smoothing import smooth_shares
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
@@ -46,6 +47,7 @@ class BankSettings:
         patch_size: (height, width) of a patch, px.
         budget: Rows that the bank was condensed to when the model was exported; None for any number.
         offsets: (down, right) in px of each patch grid on which a labelled image fills the bank; the first is (0, 0).
+        smoothing: Times that the shares of the vote are smoothed.
     """
 
     k: int
@@ -53,6 +55,7 @@ class BankSettings:
     patch_size: tuple[int, int]
     budget: int | None
     offsets: tuple[tuple[int, int], ...] = ((0, 0),)
+    smoothing: int = 0
 
 
 def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
         "offsets": [list(offset) for offset in settings.offsets],
+        "smoothing": settings.smoothing,
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
         "image_names": list(bank.image_names),
@@ -81,7 +85,8 @@ def settings_of(model: Any) -> BankSettings:
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
     offsets = tuple((down, right) for down, right in description.get("offsets", [(0, 0)]))
-    return BankSettings(description["k"], (height, width), (patch_height, patch_width), description["budget"], offsets)
+    sizes = (height, width), (patch_height, patch_width)
+    return BankSettings(description["k"], *sizes, description["budget"], offsets, description.get("smoothing", 0))
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -135,7 +140,7 @@ def with_bank(model: Any, bank: BankArrays) -> Any:
     _rename(tensors, "neighbours", neighbours)
     _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
     _validate(model, new_classes)  # infers the new shapes, which the classes' votes are counted in
-    _add_classes(tensors, new_classes, len(bank.class_names))
+    _add_classes(tensors, new_classes, len(bank.class_names), settings)
     _validate(model, new_classes)
     if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
         msg = "The model reads its bank in another way than by its neighbours' labels. Export it from its checkpoint."
@@ -185,8 +190,8 @@ def _shares(labels: Any, classes: int) -> Any:
     return ops.concat([ops.reduce_mean(one, np.array([1]), True) for one in shown], 1)
 
 
-def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: int) -> None:
-    """Put the votes for new classes after those that the graph counts, pixel by pixel."""
+def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: int, settings: BankSettings) -> None:
+    """Put the votes for new classes after those that the graph counts, pixel by pixel, and smooth them with those."""
     from openvino import opset13 as ops
 
     votes = tensors["class_votes"]  # [Q, C, L], or [Q, C, 1] of averages, which has them already
@@ -200,6 +205,10 @@ def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: i
         new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
     if new:
         _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
+    if new and "smooth_shares" in tensors:
+        sizes = settings.image_size, settings.patch_size
+        shares = smooth_shares(tensors["class_votes"], classes, *sizes, settings.smoothing)
+        _replace(tensors, "smooth_shares", shares)
 
 
 def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
@@ -247,7 +256,7 @@ def _marked(model: Any, required: tuple[str, ...] = TENSORS) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "mean_shares"}
+    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "mean_shares", "smooth_shares"}
     found = {n: o for node in model.get_ordered_ops() for o in node.outputs() for n in o.get_names() if n in known}
     missing = [name for name in required if name not in found]
     if not missing and required is TENSORS and not any(name in found for name in _LOOKUPS):

@@ -38,6 +38,7 @@ from .patches import patches_to_image
 from .positions import position_basis, without_directions
 from .searching import search as exact_search
 from .shifts import mean_over_grids, shift_offsets, shifted_images, shifted_masks
+from .smoothing import check_smoothing, class_maps, smooth_shares, smoothed, vote_shares
 from .units import check_bank_unit, check_extraction, unit_embeddings, unit_size
 
 LABEL_BLOCK = 64
@@ -66,6 +67,8 @@ class RetrievalModel(nn.Module):
         retrieval: What is compared and votes as a whole, a name of `units.RETRIEVALS`.
         bank_shifts: Patch grids of each labelled image that fill the bank, a number of `shifts.SHIFTS`.
         query_shifts: Patch grids of a new image whose shares of the vote, and novelty, are averaged pixel by pixel.
+        smoothing: Times that the shares of the vote are averaged over neighbouring pixels, see `smoothing.smoothed`;
+            not of "average" labels, whose patches have one class.
         position_directions: Directions of `positions.position_basis` that are taken out of all embeddings.
         search: How the bank is searched, a name of `faiss_search.SEARCHES`; an export always searches exactly.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
@@ -91,6 +94,7 @@ class RetrievalModel(nn.Module):
         retrieval: str = "patches",
         bank_shifts: int = 1,
         query_shifts: int = 1,
+        smoothing: int = 0,
         position_directions: int = 0,
         search: str = "exact",
         bank: MemoryBank | None = None,
@@ -107,6 +111,7 @@ class RetrievalModel(nn.Module):
         check_aggregation(aggregation, labels)
         check_class_rules(self.class_temperatures, self.class_thresholds, aggregation)
         check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions)
+        check_smoothing(smoothing)
         check_search(search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
@@ -117,6 +122,7 @@ class RetrievalModel(nn.Module):
         self.temperature = temperature
         self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
         self.bank_shifts, self.query_shifts = bank_shifts, query_shifts
+        self.smoothing = smoothing if labels == "complete" else 0
         self.search = exact_search if search == "exact" else FaissSearch(search)
         self.abstention = Abstention(abstain)
         # Zeros take nothing out; found with the weights that the bank is filled with, and saved with it.
@@ -207,6 +213,8 @@ class RetrievalModel(nn.Module):
     def answer_with_scores(self, embeddings: torch.Tensor) -> tuple[InferenceBatch, torch.Tensor]:
         """Return what `answer` returns, and the votes for each class, ``[Q, L, C]`` or ``[Q, 1, C]``, Q = B * P.
 
+        With several grids or smoothing they are the shares of the vote that decided.
+
         Raises:
             RuntimeError: If the bank is empty.
         """
@@ -219,6 +227,9 @@ class RetrievalModel(nn.Module):
         if self.query_shifts > 1:
             scores = self._mean_shares(scores)
             novelty = novelty_map = mean_over_grids(novelty_map, shift_offsets(self.query_shifts, self.patch_size))
+        elif self.smoothing:
+            shares = smooth_shares(scores.transpose(1, 2), self.grid_size, self.patch_size, self.smoothing)
+            scores = mark("smooth_shares", shares).transpose(1, 2)
         batch = InferenceBatch(
             pred_score=novelty.amax(dim=(1, 2, 3)),
             anomaly_map=novelty_map,
@@ -279,15 +290,15 @@ class RetrievalModel(nn.Module):
     def _mean_shares(self, votes: torch.Tensor) -> torch.Tensor:
         """Return each class's mean share of the votes ``[B * P, L, C]`` over the grids, of votes ``[S * B * P, L, C]``.
 
-        Each grid that sees a pixel has the same say: its votes for the classes are divided by their sum.
+        Each grid that sees a pixel has the same say: its votes for the classes are divided by their sum. The means are
+        smoothed.
         """
         (rows, columns), patch = self.grid_size, self.patch_size
-        shares = (votes / votes.sum(dim=-1, keepdim=True).clamp(min=1e-12)).expand(-1, patch[0] * patch[1], -1)
-        patches = shares.unflatten(0, (-1, rows * columns)).movedim(-1, 1)  # [S * B, C, P, L]
-        maps = patches_to_image(patches.flatten(0, 1), (rows, columns), patch)  # [S * B * C, H, W]
-        grids = maps.unflatten(0, (-1, votes.shape[-1]))  # [S * B, C, H, W]
-        means = mean_over_grids(grids, shift_offsets(self.query_shifts, patch))  # [B, C, H, W]
-        blocks = means.unflatten(2, (rows, patch[0])).unflatten(4, (columns, patch[1]))  # [B, C, rows, h, columns, w]
+        shares = vote_shares(votes.transpose(1, 2)).expand(-1, -1, patch[0] * patch[1])  # [S * B * P, C, L]
+        offsets = shift_offsets(self.query_shifts, patch)
+        maps = mean_over_grids(class_maps(shares, (rows, columns), patch), offsets)  # [B, C, H, W]
+        blocks = smoothed(maps, self.smoothing).unflatten(2, (rows, patch[0])).unflatten(4, (columns, patch[1]))
+        # Not transposed from [Q, C, L]: what is transposed back afterwards is not in the exported graph.
         return mark("mean_shares", blocks.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2))
 
     @property
