@@ -6,9 +6,10 @@
 Starts from a bank of one labelled image, adds images of the pool by each rule, and prints the mean IoU (pooled over the
 pixels of the test images, in points) with mean and deviation over the seeds; a seed draws the first image, and each
 random rule is drawn several times. Two cases of wirebond_hgcal: the pool is one module and the test another module, and
-pool and test are 70 and 30 % of all modules' images.
+pool and test are 70 and 30 % of all modules' images. One of WireBond: sixteen types of devices in pool and test.
 
-    python benchmarks/label_next.py --root wirebond_hgcal
+    python benchmarks/label_next.py --root wirebond_hgcal --size 240 320
+    python benchmarks/label_next.py --cases "device types" --size 384 384 --pool 48 --images 24 --count 8 --draws 3
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import argparse
 import logging
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from condensing import Embedded, class_iou, embed, fill
 
-from anomalib_aoissl import SegmentationFolder
+from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.label_next import choose, summarize
@@ -89,7 +91,8 @@ def compare(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder of wirebond_hgcal")
+    parser.add_argument("--root", default="../shared/data/wirebond_hgcal", help="folder of wirebond_hgcal")
+    parser.add_argument("--wirebond", default="datasets/WireBond", help="folder in which WireBond is drawn")
     parser.add_argument("--size", type=int, nargs=2, default=[384, 512], help="height and width, px")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--count", type=int, default=4, help="images to add to the first")
@@ -104,12 +107,16 @@ def main() -> None:
     logging.disable(logging.WARNING)
     encoder = PatchEncoder(options.encoder, image_size=tuple(options.size)).eval()
     print("| case | rule | mean IoU | seeds |\n| --- | --- | --- | --- |")
-    cases: dict[str, dict[str, object]] = {
-        "one module": {"train_devices": [POOL_DEVICE], "test_devices": [TEST_DEVICE]},
-        "all modules": {"test_ratio": 0.3},
+    folder: dict[str, Any] = {"root": options.root, "val_ratio": 0.0, "seed": 0}
+    drawn: dict[str, Any] = {"image_size": tuple(options.size), "val_ratio": 0.0, "num_workers": 0}
+    cases: dict[str, Callable[[], SegmentationFolder | WireBond]] = {
+        "one module": lambda: SegmentationFolder(**folder, train_devices=[POOL_DEVICE], test_devices=[TEST_DEVICE]),
+        "all modules": lambda: SegmentationFolder(**folder, test_ratio=0.3),
+        "device types": lambda: WireBond(options.wirebond, **drawn),
     }
     for name in options.cases:
-        data = SegmentationFolder(options.root, val_ratio=0.0, seed=0, **cases[name])
+        data = cases[name]()
+        data.prepare_data()
         data.setup()
         pool, test = embed(data.train_data, encoder, options.pool), embed(data.test_data, encoder, options.images)
         compare(name, pool, test, encoder, data.class_names, options)
