@@ -109,7 +109,8 @@ def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) 
     ]
     grids = Counter(place for place, _ in seeing)
     with torch.no_grad():
-        queries = {offset: model.extract(shifted_images(image[None], [offset]))[0] for _, offset in seeing}
+        offsets = {offset for _, offset in seeing}
+        queries = {offset: model.extract(shifted_images(image[None], [offset]))[0] for offset in offsets}
     votes: dict[tuple[Any, ...], Vote] = {}
     for place, offset in seeing:
         patch, of_place = _votes_on_grid(model, queries[offset], place, offset)
