@@ -38,8 +38,8 @@ from .units import unit_size
 logger = logging.getLogger(__name__)
 
 DEFAULT_BANK_SIZE = 20000
-"""Patches that a bank keeps where none is said: half of them, learned, lose 0.1 points of mean IoU on average, a quarter
-half a point, half as many more win nothing; a search over them takes half of the default encoder's time in OpenVINO."""
+"""Patches that a bank keeps where none is said: half of them, learned, lose 0.1 points of mean IoU on average, a fourth
+of them 0.5, half as many more win nothing; in OpenVINO a search takes half of the default encoder's time."""
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
