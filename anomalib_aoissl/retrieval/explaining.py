@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -101,53 +101,46 @@ def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) 
     region = torch.zeros(height, width)
     region[pixel] = 1.0
     say = smoothed(region[None, None], model.smoothing)[0, 0]  # of each pixel, in this one
-    seeing = [
-        ((row, column), offset)
-        for row, column in say.nonzero().tolist()
-        for offset in shift_offsets(model.query_shifts, model.patch_size)
-        if row >= offset[0] and column >= offset[1]
-    ]
-    grids = Counter(place for place, _ in seeing)
+    offsets, (down, across) = shift_offsets(model.query_shifts, model.patch_size), model.patch_size
+    asked: dict[tuple[Any, int], dict[int, float]] = {}  # grid and patch: what each of its places has to say
+    for row, column in say.nonzero().tolist():
+        seeing = [offset for offset in offsets if row >= offset[0] and column >= offset[1]]
+        for offset in seeing:
+            y, x = row - offset[0], column - offset[1]
+            places = asked.setdefault((offset, y // down * model.grid_size[1] + x // across), {})
+            places[y % down * across + x % across] = float(say[row, column]) / len(seeing)
     with torch.no_grad():
-        offsets = {offset for _, offset in seeing}
-        queries = {offset: model.extract(shifted_images(image[None], [offset]))[0] for offset in offsets}
-    votes: dict[tuple[Any, ...], Vote] = {}
-    for place, offset in seeing:
-        patch, of_place = _votes_on_grid(model, queries[offset], place, offset)
-        for vote in of_place:
-            key = offset, patch, vote.row, vote.label
-            weight = vote.weight * float(say[place]) / grids[place]
-            votes[key] = replace(vote, weight=weight + (votes[key].weight if key in votes else 0.0))
-    return sorted(votes.values(), key=lambda vote: -vote.similarity)
+        queries = {o: model.extract(shifted_images(image[None], [o]))[0] for o in {offset for offset, _ in asked}}
+    votes = [
+        vote
+        for (offset, patch), places in asked.items()
+        for vote in _votes_of_patch(model, queries[offset][patch], places)
+    ]
+    return sorted(votes, key=lambda vote: -vote.similarity)
 
 
-def _votes_on_grid(
-    model: RetrievalModel, queries: torch.Tensor, pixel: tuple[int, int], offset: tuple[int, int]
-) -> tuple[int, list[Vote]]:
-    """Return the patch that a pixel lies in on a grid, and its votes there, with weights that sum to 1.
+def _votes_of_patch(model: RetrievalModel, query: torch.Tensor, places: dict[int, float]) -> list[Vote]:
+    """Return the votes for places in a patch: one for each neighbour and label that it has at them.
 
     Args:
         model: Model with a filled bank.
-        queries: ``[P, D]``, embeddings of the patches of that grid.
-        pixel: (row, column), px.
-        offset: (down, right) of the grid, px.
+        query: ``[D]``, embedding of the patch.
+        places: How much each place has to say; the votes' weights sum up to the sum of these.
     """
-    patch_height, patch_width = model.patch_size
-    row, column = pixel[0] - offset[0], pixel[1] - offset[1]
-    index = row // patch_height * model.grid_size[1] + column // patch_width
-    place = row % patch_height * patch_width + column % patch_width
     with torch.no_grad():
-        similarities, rows, weights = (t[0] for t in model.vote(queries[index : index + 1]))  # [k] each
-    labels = model.bank.labels[rows, place]
-    if weights.ndim == 2:  # [k, C]: a vote weighs as much as votes for its class do
-        known = labels.long().clamp(max=model.num_classes - 1)
-        weights = weights.gather(1, known[:, None])[:, 0] * (labels != IGNORE_INDEX)
-    weights = weights / weights.sum().clamp(min=1e-12)
-    return index, [
-        _vote(model, row, similarity, weight, _class_name(model, label))
-        for row, similarity, weight, label in zip(
-            rows.tolist(), similarities.tolist(), weights.tolist(), labels.tolist(), strict=True
-        )
+        similarities, rows, weights = (t[0] for t in model.vote(query[None]))  # [k] each
+    sums: Counter[tuple[int, int]] = Counter()
+    for place, share in places.items():
+        labels, of_place = model.bank.labels[rows, place], weights
+        if weights.ndim == 2:  # [k, C]: a vote weighs as much as votes for its class do
+            known = labels.long().clamp(max=model.num_classes - 1)
+            of_place = weights.gather(1, known[:, None])[:, 0] * (labels != IGNORE_INDEX)
+        of_place = share * of_place / of_place.sum().clamp(min=1e-12)
+        for neighbour, (label, weight) in enumerate(zip(labels.tolist(), of_place.tolist(), strict=True)):
+            sums[neighbour, label] += weight
+    return [
+        _vote(model, int(rows[neighbour]), float(similarities[neighbour]), weight, _class_name(model, label))
+        for (neighbour, label), weight in sums.items()
     ]
 
 
