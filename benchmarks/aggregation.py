@@ -53,7 +53,7 @@ from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 NEIGHBOURS = (5, DEFAULT_NEIGHBOURS, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
 GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (4, 4))  # of the bank, of the query
-SMOOTHED = 4, (1, 2)  # grids of the bank with which smoothing is measured too, and its passes
+SMOOTHED = tuple((4, query, passes) for query in (1, 2, 4) for passes in (0, 1, 2))  # 0 is among the grids too
 DIRECTIONS = (1, 4, 16)
 RULES: dict[str, tuple[dict[str, float], dict[str, float]]] = {  # of the thin class or the background
     "thin class at temperature 0.01": ({"thin": 0.01}, {}),
@@ -241,18 +241,16 @@ def grids(case: Case, bank_shifts: int) -> dict[str, dict[str, float]]:
     bank, seconds = case.bank(bank_shifts)
     encoder_seconds = sum(image.seconds[0] for image in case.train)
     build = (bank_shifts * encoder_seconds + seconds) / encoder_seconds
-    passes = (0, *(SMOOTHED[1] if bank_shifts == SMOOTHED[0] else ()))
     return {
-        smoothed_name(shifts, queries, times): {**_grid(case, bank, queries, times), "build": build}
-        for shifts, queries in GRIDS
+        smoothed_name(shifts, queries, passes): {**_grid(case, bank, queries, passes), "build": build}
+        for shifts, queries, passes in {*((*pair, 0) for pair in GRIDS), *SMOOTHED}
         if shifts == bank_shifts
-        for times in passes
     }
 
 
-def smoothed_name(bank: int, query: int, times: int) -> str:
+def smoothed_name(bank: int, query: int, passes: int) -> str:
     """Return the name of the summary of so many grids and passes of smoothing."""
-    return f"{bank} {query}" + f" smoothed {times}" * (times > 0)
+    return f"{bank} {query}" + f" smoothed {passes}" * (passes > 0)
 
 
 def _grid(case: Case, bank: MemoryBank, queries: int, smoothing: int) -> dict[str, float]:
@@ -362,10 +360,8 @@ def main() -> None:
                 print(name, f"seed {seed}: {columns[name][-1]['1 1']['mean']:.1f}", flush=True)
     labels = {f"{w} {k} {t}": f"{w}, k={k}" + f", temperature {t}" * (t > 0) for w, k, t in _ways()}
     smoothing = {
-        smoothed_name(bank, query, times): f"bank {bank}, query {query}, smoothing {times}"
-        for bank, query in GRIDS
-        for times in (0, *SMOOTHED[1])
-        if bank == SMOOTHED[0]
+        smoothed_name(bank, query, passes): f"bank {bank}, query {query}, smoothing {passes}"
+        for bank, query, passes in SMOOTHED
     }
     rows = Rows(labels, list(RULES), list(GRIDS), smoothing, [f"{number} directions" for number in DIRECTIONS])
     print("\n".join(tables(columns, rows, {setting.name: setting.thin for setting in chosen})))

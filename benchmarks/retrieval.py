@@ -34,6 +34,7 @@ from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_descripti
 from anomalib_aoissl.retrieval.openvino_file import core, read_model
 from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
+from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
@@ -53,13 +54,14 @@ def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: 
     image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, smoothing=1, bank=bank).eval()
+    return RetrievalModel(encoder, k=k, smoothing=SMOOTHING, bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
     bank = arrays_of(model.bank.content())
-    settings = BankSettings(model.k, model.encoder.image_size, model.bank.patch_size, None)
+    sizes = model.encoder.image_size, model.bank.patch_size
+    settings = BankSettings(model.k, *sizes, None, smoothing=model.smoothing)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
     path = Path(folder) / "model.onnx"
     export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})

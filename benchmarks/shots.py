@@ -25,6 +25,7 @@ from few_labels import DEVICES
 
 from anomalib_aoissl import WireBond
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 
@@ -41,7 +42,7 @@ def new_device(root: str) -> Setting:
 def measure(case: Case, grids: int) -> dict[str, float]:
     """Return the summary of a bank from that many grids, its megabytes and the cost of condensing."""
     bank, seconds = case.bank(grids)
-    model, counter = RetrievalModel(case.encoder, bank=bank, smoothing=1), case.counter()
+    model, counter = RetrievalModel(case.encoder, bank=bank, smoothing=SMOOTHING), case.counter()
     for image in case.test:
         counter.update(model.answer(unit(image.grids[:1])).pred_mask[0, 0], image.mask)
     encoder_seconds = sum(sum(image.seconds[:grids]) for image in case.train)

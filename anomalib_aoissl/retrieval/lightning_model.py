@@ -32,6 +32,7 @@ from .learning import SECONDS
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
 from .shifts import bank_grids
+from .smoothing import SMOOTHING
 from .torch_model import RetrievalModel
 from .units import unit_size
 
@@ -129,7 +130,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "retrieval": "patches",
         "bank_shifts": None,
         "query_shifts": 1,
-        "smoothing": 1,
+        "smoothing": SMOOTHING,
         "position_directions": 0,
         "search": "exact",
         "bank": None,
@@ -171,7 +172,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         retrieval: str = "patches",
         bank_shifts: int | None = None,
         query_shifts: int = 1,
-        smoothing: int = 1,
+        smoothing: int = SMOOTHING,
         position_directions: int = 0,
         search: str = "exact",
         bank: Path | str | None = None,

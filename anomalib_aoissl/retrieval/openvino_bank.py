@@ -203,9 +203,10 @@ def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: i
     for index in range(known, classes):
         shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
         new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
-    if new:
-        _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
-    if new and "smooth_shares" in tensors:
+    if not new:
+        return
+    _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
+    if "smooth_shares" in tensors:
         sizes = settings.image_size, settings.patch_size
         shares = smooth_shares(tensors["class_votes"], classes, *sizes, settings.smoothing)
         _replace(tensors, "smooth_shares", shares)

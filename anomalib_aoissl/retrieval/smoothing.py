@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+SMOOTHING = 1
+"""Passes of the filter where nothing is said, in `AOISSLRetrieval`; the plain vote has none."""
+
 
 def check_smoothing(times: int) -> None:
     """Refuse what is no number of times.
