@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +21,15 @@ from .searching import search
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 30.0
+SECONDS = 25.0
 """Seconds of one thread that learning may take where nothing is said."""
 
 _WORK = 1e11
 """Multiplications and additions of a second, so that what is learned does not depend on the machine's speed."""
 
-_SCATTERED = 250
-"""Multiplications of a matrix product in the time that one number of a row takes that is looked up and corrected."""
+_CORRECTED, _LOOKED_UP = 350, 80
+"""Multiplications of a matrix product in the time that one number of a row takes that is corrected in a step, and one
+of a neighbour that is asked."""
 
 _STEPS = 800, 400, 200, 100, 50
 _LOOKS = 15  # at each of the patches, at most; more of them changed little
@@ -42,6 +45,7 @@ patches then. Below the fewest rows nothing is gained that would be worth it."""
 _RATE, _LABEL_RATE = 0.01, 0.1  # of Adam; they fall linearly to zero
 _HOLD = 0.05  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
 _CERTAINTY = 0.05  # added to the labels' one-hot shares before the logarithm: labels start likely, not certain
+_LEAST_SHARE = 1e-4  # of a vote; one that is less has no slope, as its logarithm would be all of the loss
 _LABEL_LIMIT = 2**23  # scores of labels that are learned at once: 128 MiB with Adam's state
 
 
@@ -75,23 +79,20 @@ def learned(
     steps, batch = _plan(seconds * _WORK, len(all_labels), len(kept), start.shape[1], scale)
     if not batch or len(classes) < 2:
         return start, labels
-    vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts))
-    vote.scores.requires_grad_(len(kept) * scale <= _LABEL_LIMIT)
+    learn_labels = len(kept) * scale <= _LABEL_LIMIT
+    vote = Vote(start, _one_hot(labels, classes), torch.from_numpy(counts), learn_labels)
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
-    optimizer, chances = torch.optim.Adam(groups), torch.from_numpy(balancing_weights(rows))
+    optimizer, chances = torch.optim.Adam(groups, fused=True), torch.from_numpy(balancing_weights(rows))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for step in range(steps):
         if step % (steps // 5) == 0:
             logger.info("Learning %d rows from %d patches: %d %%.", len(kept), len(all_labels), 100 * step // steps)
         drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)
-        with torch.enable_grad():
-            loss = vote.loss(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))
-        optimizer.zero_grad()
-        loss.backward()
+        vote.slopes(all_embeddings[drawn], _one_hot(all_labels[drawn], classes))
         optimizer.step()
         schedule.step()
-    named = torch.tensor(classes, dtype=torch.uint8)[vote.scores.detach().argmax(dim=1)]  # [K, L]
-    return _with_all_classes(start, labels, vote.points.detach(), named, classes)
+    named = torch.tensor(classes, dtype=torch.uint8)[vote.scores.argmax(dim=1)]  # [K, L]
+    return _with_all_classes(start, labels, vote.points, named, classes)
 
 
 def learned_size(labels: torch.Tensor, counts: torch.Tensor, dims: int, budget: int, seconds: float) -> int:
@@ -119,9 +120,9 @@ def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple
     """
     if patches < 2 * kept:
         return 0, 0
-    of_step = 2 * _SCATTERED * kept * (dims + scores)
+    of_step = _CORRECTED * kept * (dims + scores)
     neighbours = min(NEIGHBOURS, kept)
-    of_patch = 2 * kept * dims + _SCATTERED * neighbours * (dims + scores)
+    of_patch = 2 * kept * dims + _LOOKED_UP * neighbours * (dims + scores)
     for steps in _STEPS:
         batch = int(min(_LOOKS * patches, max(work - steps * of_step, 0) / of_patch)) // steps
         if neighbours * batch >= _ASKED * kept:
@@ -130,19 +131,29 @@ def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple
 
 
 class Vote:
-    """The vote of the nearest rows of a bank as a function that can be descended.
+    """The vote of the nearest rows of a bank, and the slopes along which its loss falls.
+
+    The gradients are written out, since what autograd keeps of each neighbour of each patch, a copy of its row and one
+    of its labels, takes most of a step's time. With the weight w_j of neighbour j, a softmax of its similarity s_j over
+    the temperature t, the share of the vote p = sum_j w_j l_j and the entropy's slope g = dE/dp:
+
+        dE/dl_j = w_j g    and    dE/ds_j = w_j (g l_j - sum_i w_i g l_i) / t
 
     Args:
         start: ``[K, D]``, embeddings of unit length that the rows start from.
         labels: ``[K, C, L]`` floats, 1 for the class of a pixel and 0 for others; pixels without any do not vote.
         counts: ``[K]``, patches that each row stands for; it votes as often as their square root.
+        learn_labels: Whether the labels are learned too.
     """
 
-    def __init__(self, start: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> None:
-        self.start, self.points = start, start.clone().requires_grad_()
-        self.scores = (labels + _CERTAINTY).log()
+    def __init__(
+        self, start: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, learn_labels: bool = True
+    ) -> None:
+        self.start, self.points = start, start.clone()
+        self.scores, self.learn_labels = (labels + _CERTAINTY).log(), learn_labels
         self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
+        self.chances = torch.softmax(self.scores, dim=1)  # [K, C, L]
 
     def loss(self, queries: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean cross entropy of the labelled pixels, and how far the rows are from their start.
@@ -151,15 +162,84 @@ class Vote:
             queries: ``[B, D]`` of unit length.
             targets: ``[B, C, L]``, as ``labels``.
         """
-        moved = functional.normalize(self.points, dim=1)
-        with torch.no_grad():
-            nearest = search(queries, moved, NEIGHBOURS)[1]  # [B, k]
-        similarities = (functional.embedding(nearest, moved) @ queries.unsqueeze(2)).squeeze(2)  # [B, k]
-        weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
-        labels = (torch.softmax(self.scores, dim=1) * self.voting).flatten(1)  # [K, C * L]
-        shares = functional.embedding_bag(nearest, labels, per_sample_weights=weights, mode="sum").clamp(min=1e-4)
+        shares = self._ask(queries).shares.clamp(min=_LEAST_SHARE)
         entropy = -(targets.flatten(1) * shares.log()).sum() / targets.sum().clamp(min=1.0)
-        return entropy + _HOLD * (1 - (moved * self.start).sum(dim=1)).mean()
+        return entropy + _HOLD * (1 - (functional.normalize(self.points, dim=1) * self.start).sum(dim=1)).mean()
+
+    def slopes(self, queries: torch.Tensor, targets: torch.Tensor) -> None:
+        """Leave the gradients of the loss in ``points.grad`` and, where labels are learned, in ``scores.grad``.
+
+        Args:
+            queries: ``[B, D]`` of unit length.
+            targets: ``[B, C, L]``, as ``labels``.
+        """
+        asked = self._ask(queries)
+        too_small, pixels = asked.shares < _LEAST_SHARE, targets.sum().clamp(min=1.0)
+        # In place, here and below: new memory of this size costs more than what is computed in it.
+        falls = asked.shares.mul_(-pixels).reciprocal_().mul_(targets.flatten(1)).masked_fill_(too_small, 0.0)  # g
+        gains = picked_products(falls, asked.labels, asked.nearest)  # g l_j, [B, k]
+        pulls = asked.weights * (gains - (asked.weights * gains).sum(dim=1, keepdim=True)) / TEMPERATURE
+        back = _Backwards(asked.nearest, len(self.start))
+        along = back.sums(pulls, queries).sub_(self.start, alpha=_HOLD / len(self.start))  # of rows of unit length
+        along.addcmul_(asked.moved, torch.linalg.vecdot(along, asked.moved).unsqueeze(1), value=-1)
+        self.points.grad = along.div_(self.points.norm(dim=1, keepdim=True))
+        if self.learn_labels:
+            likely = back.sums(asked.weights, falls).view_as(self.chances).mul_(self.voting).mul_(self.chances)
+            self.scores.grad = likely.addcmul_(self.chances, likely.sum(dim=1, keepdim=True), value=-1)
+
+    def _ask(self, queries: torch.Tensor) -> _Asked:
+        """Return what the rows, as they are now, say of the queries."""
+        moved = functional.normalize(self.points, dim=1)
+        similarities, nearest = search(queries, moved, NEIGHBOURS)
+        weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
+        if self.learn_labels:
+            self.chances = torch.softmax(self.scores, dim=1)
+        labels = (self.chances * self.voting).flatten(1)
+        shares = functional.embedding_bag(nearest, labels, per_sample_weights=weights, mode="sum")
+        return _Asked(moved, nearest, weights, labels, shares)
+
+
+class _Asked(NamedTuple):
+    """What rows say of queries."""
+
+    moved: torch.Tensor  # [K, D], the rows, of unit length
+    nearest: torch.Tensor  # [B, k], rows that each query asked
+    weights: torch.Tensor  # [B, k], of their votes; a query's are 1 in all
+    labels: torch.Tensor  # [K, C * L], shares that a row gives the classes at each pixel
+    shares: torch.Tensor  # [B, C * L], those that a query gets
+
+
+class _Backwards:
+    """From neighbours of queries to queries of rows.
+
+    Args:
+        nearest: ``[B, k]``, the rows that each query asked.
+        rows: K.
+    """
+
+    def __init__(self, nearest: torch.Tensor, rows: int) -> None:
+        self.order = nearest.flatten().argsort(stable=True)
+        self.query = self.order // nearest.shape[1]
+        asked = torch.bincount(nearest.flatten(), minlength=rows)
+        self.first = asked.cumsum(dim=0) - asked
+
+    def sums(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Return for each row the weighted sum ``[K, E]`` of the values ``[B, E]`` of the queries that asked it."""
+        ordered = weights.flatten()[self.order]
+        return functional.embedding_bag(self.query, values, self.first, per_sample_weights=ordered, mode="sum")
+
+
+def picked_products(left: torch.Tensor, right: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
+    """Return the inner products ``[B, k]`` of the rows of ``left`` ``[B, E]`` with k picked of ``right`` ``[K, E]``.
+
+    Takes a tenth of the time of a product with a copy of the picked rows.
+    """
+    starts, zeros = torch.arange(0, picked.numel() + 1, picked.shape[1]), torch.zeros(picked.numel())
+    size = len(left), len(right)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # in beta; and that the rows picked are not checked
+        places = torch.sparse_csr_tensor(starts, picked.flatten(), zeros, size, check_invariants=False)
+    return torch.sparse.sampled_addmm(places, left, right.transpose(0, 1), beta=0.0).values().view_as(picked)
 
 
 def _with_all_classes(
