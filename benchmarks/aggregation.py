@@ -143,11 +143,13 @@ class Case:
         """The test images."""
         return embed(self.data.test_data, self.encoder, self.images, self.known)
 
-    def bank(self, shifts: int = 1, basis: torch.Tensor | None = None) -> tuple[MemoryBank, float]:
+    def bank(
+        self, shifts: int = 1, basis: torch.Tensor | None = None, rule: str = "learned"
+    ) -> tuple[MemoryBank, float]:
         """Return a bank of the default size from that many grids of the labelled images, and its CPU seconds."""
         train, start = self.train, time.process_time()
         patch = self.encoder.patch_size
-        bank = MemoryBank(self.encoder.embed_dim, patch, budget=DEFAULT_BANK_SIZE, rule="learned", seed=self.seed)
+        bank = MemoryBank(self.encoder.embed_dim, patch, budget=DEFAULT_BANK_SIZE, rule=rule, seed=self.seed)
         bank.class_names = list(self.data.class_names)
         for image in train:
             for grid, offset in enumerate(shift_offsets(shifts, patch)):

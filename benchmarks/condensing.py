@@ -34,6 +34,7 @@ from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.condensing import RULES
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
+from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 WIREBOND_DEVICES = ["qfp100_gold", "dram_center_pads_gold", "power_module_aluminium", "led_array"]
@@ -74,7 +75,7 @@ def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None
 
 def class_iou(encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int) -> dict[str, float]:
     """Return the IoU of each class that occurs in the test images, and first their mean, in points."""
-    model = RetrievalModel(encoder, k=k, bank=bank).eval()
+    model = RetrievalModel(encoder, k=k, smoothing=SMOOTHING, bank=bank).eval()
     metric = MulticlassConfusionMatrix(model.num_classes, ignore_index=255)
     for embeddings, mask in zip(test.embeddings, test.masks, strict=True):
         metric.update(model.answer(embeddings[None]).pred_mask[:, 0], mask[None])

@@ -4,8 +4,8 @@
 """Measures what 1, 2, 5 and 20 labelled images of a new device give, on 1, 2 and 4 patch grids in the bank.
 
 Prints for each set, number of images and grids the mean IoU (pooled over the pixels of the test images, in points) and
-the IoU of each class, means over the seeds and the deviation of the mean, the bank's megabytes, and the CPU seconds of
-condensing against those of the encoder's passes. WireBond: one device type that the shipped encoder has not seen,
+the IoU of each class, means over the seeds and the deviation of the mean, the bank's rows and megabytes, and the CPU
+seconds of condensing against those of the encoder's passes. WireBond: one device type that the shipped encoder has not seen,
 another for each seed. wirebond_hgcal: labels of module 0205, tests on module 0212. Each image is embedded once.
 
     python benchmarks/shots.py --data ../shared/data --wirebond datasets/WireBond
@@ -14,6 +14,7 @@ another for each seed. wirebond_hgcal: labels of module 0205, tests on module 02
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import statistics
 from pathlib import Path
@@ -25,6 +26,7 @@ from few_labels import DEVICES
 
 from anomalib_aoissl import WireBond
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.retrieval.condensing import RULES
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -39,14 +41,15 @@ def new_device(root: str) -> Setting:
     return Setting("WireBond, new device", (512, 512), "wire", (), make)
 
 
-def measure(case: Case, grids: int) -> dict[str, float]:
-    """Return the summary of a bank from that many grids, its megabytes and the cost of condensing."""
-    bank, seconds = case.bank(grids)
+def measure(case: Case, grids: int, rule: str) -> dict[str, float]:
+    """Return the summary of a bank from that many grids, its rows, its megabytes and the cost of condensing."""
+    bank, seconds = case.bank(grids, rule=rule)
     model, counter = RetrievalModel(case.encoder, bank=bank, smoothing=SMOOTHING), case.counter()
     for image in case.test:
         counter.update(model.answer(unit(image.grids[:1])).pred_mask[0, 0], image.mask)
     encoder_seconds = sum(sum(image.seconds[:grids]) for image in case.train)
-    return {**case.summary(counter), "MB": bank.describe()["megabytes"], "condensing": seconds / encoder_seconds}
+    size = {"rows": len(bank), "MB": bank.describe()["megabytes"]}
+    return {**case.summary(counter), **size, "condensing": seconds / encoder_seconds}
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--wirebond", default="datasets/WireBond", help="folder in which WireBond is drawn")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 5, 20])
     parser.add_argument("--grids", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rules", choices=list(RULES), nargs="+", default=["learned"], help="of condensing")
     parser.add_argument("--images", type=int, default=12, help="test images of each set, evenly taken")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
@@ -70,12 +74,12 @@ def main() -> None:
                 Case(setting, shots, seed, encoder, torch.empty(0), arguments.images, known[seed])
                 for seed in range(arguments.seeds)
             ]
-            for grids in arguments.grids:
-                results = [measure(case, grids) for case in cases]
+            for grids, rule in itertools.product(arguments.grids, arguments.rules):
+                results = [measure(case, grids, rule) for case in cases]
                 means = {name: statistics.mean(result[name] for result in results) for name in results[0]}
                 spread = statistics.pstdev(result["mean"] for result in results)
                 rest = ", ".join(f"{name} {value:.2f}" for name, value in means.items() if name not in {"mean", "thin"})
-                head = f"{setting.name}, {shots} labelled, {grids} grids"
+                head = f"{setting.name}, {shots} labelled, {grids} grids, {rule}"
                 print(f"{head}: {means['mean']:.1f} ± {spread:.1f}; {rest}", flush=True)
 
 
