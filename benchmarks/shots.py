@@ -5,8 +5,8 @@
 
 Prints for each set, number of images and grids the mean IoU (pooled over the pixels of the test images, in points) and
 the IoU of each class, means over the seeds and the deviation of the mean, the bank's rows and megabytes, and the CPU
-seconds of condensing against those of the encoder's passes. WireBond: one device type that the shipped encoder has not seen,
-another for each seed. wirebond_hgcal: labels of module 0205, tests on module 0212. Each image is embedded once.
+seconds of condensing against those of the encoder's passes. WireBond: one device type that the shipped encoder has not
+seen, another for each seed. wirebond_hgcal: labels of module 0205, tests on module 0212. Each image is embedded once.
 
     python benchmarks/shots.py --data ../shared/data --wirebond datasets/WireBond
 """
