@@ -5,9 +5,9 @@
 
 The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
 of 100 labelled images, the same bank with all rows of one image, and condensed to a tenth. Embeddings and labels of the
-bank are random: speed does not depend on them. Building is of a bank of four images, whole and condensed to a tenth by
-each rule, against the encoder's passes over them. All parts are timed in turns in one process; each line is a median
-with the smallest and the largest.
+bank are random: speed does not depend on them. Building is of a bank of four images (--filled), whole and condensed to
+a tenth by two rules, against the encoder's passes over them. All parts are timed in turns in one process; each line is
+a median with the smallest and the largest.
 
     python benchmarks/retrieval.py
 """
@@ -106,23 +106,23 @@ def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[s
     }
 
 
-def building_steps(encoder: PatchEncoder, precision: str) -> dict[str, Callable[[], Any]]:
-    """Return the passes over four images, and the same with a bank that they fill, as steps."""
-    images, masks = torch.rand(4, 3, 512, 512), torch.randint(0, len(CLASSES), (4, 64, 64)).to(torch.uint8)
+def building_steps(encoder: PatchEncoder, precision: str, number: int) -> dict[str, Callable[[], Any]]:
+    """Return the passes over that many images, and the same with a bank that they fill, whole or a tenth, as steps."""
+    images, masks = torch.rand(number, 3, 512, 512), torch.randint(0, len(CLASSES), (number, 64, 64)).to(torch.uint8)
     masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)
 
     def build(rule: str | None) -> None:
-        options = {} if rule is None else {"budget": 410, "rule": rule}
+        options = {} if rule is None else {"budget": 1024 * number // 10, "rule": rule}
         bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision, **options)
         model = RetrievalModel(encoder, bank=bank)
         bank.class_names = list(CLASSES)
-        for index in range(4):
+        for index in range(number):
             model.fill(images[index : index + 1], masks[index : index + 1], ["device"], [f"image{index}"])
         bank.finish()
 
     def passes() -> None:
         with torch.no_grad():
-            for index in range(4):
+            for index in range(number):
                 encoder(images[index : index + 1])
 
     rules = {"whole": None, "balanced": "balanced", "learned": "learned"}
@@ -134,6 +134,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
+    parser.add_argument("--filled", type=int, default=4, help="labelled images of the banks whose filling is timed")
     parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
@@ -153,7 +154,7 @@ def main() -> None:
         steps.update(torch_steps(f"torch, {name}", model, image))
     one = make_model(encoder, rows, 1, precision, k)
     steps.update(torch_steps("torch, the same rows of one image", one, image))
-    steps.update(building_steps(encoder, precision))
+    steps.update(building_steps(encoder, precision, arguments.filled))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:
             models = {"encoder": make_model(encoder, 1, 1, "fp32", k), **models}

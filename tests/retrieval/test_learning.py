@@ -176,14 +176,14 @@ def test_a_bank_learns_once_when_it_is_finished_even_without_gradients(monkeypat
 
 def test_a_learned_bank_is_a_third_of_its_patches_where_that_pays() -> None:
     labels, ones = torch.randint(0, 3, (9000, 4), generator=generator()).to(torch.uint8), torch.ones(9000)
-    assert learning.learned_size(labels, ones, 8, 20000, 30.0) == 3000
-    assert learning.learned_size(labels, 1.5 * ones, 8, 20000, 30.0) == 4500  # of 13,500 patches
-    assert learning.learned_size(labels, ones, 8, 2500, 30.0) == 2500
-    assert learning.learned_size(labels[:5000], ones[:5000], 8, 20000, 30.0) == 2048
-    assert learning.learned_size(labels[:4095], ones[:4095], 8, 20000, 30.0) == 20000  # most would be rows themselves
-    assert learning.learned_size(labels[:2048], ones[:2048], 8, 20000, 30.0) == 20000  # every patch stays
+    assert learning.learned_size(labels, ones, 8, 20000, 25.0) == 3000
+    assert learning.learned_size(labels, 1.5 * ones, 8, 20000, 25.0) == 4500  # of 13,500 patches
+    assert learning.learned_size(labels, ones, 8, 2500, 25.0) == 2500
+    assert learning.learned_size(labels[:5000], ones[:5000], 8, 20000, 25.0) == 2048
+    assert learning.learned_size(labels[:4095], ones[:4095], 8, 20000, 25.0) == 20000  # most would be rows themselves
+    assert learning.learned_size(labels[:2048], ones[:2048], 8, 20000, 25.0) == 20000  # every patch stays
     assert learning.learned_size(labels, ones, 8, 20000, 0.0) == 20000
-    assert learning.learned_size(labels, 3 * ones, 8, 20000, 30.0) == 20000  # rows that stand for three already
+    assert learning.learned_size(labels, 3 * ones, 8, 20000, 25.0) == 20000  # rows that stand for three already
 
 
 def test_rows_that_are_most_of_the_patches_stay_as_they_are() -> None:
