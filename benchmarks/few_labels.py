@@ -83,7 +83,7 @@ def _run(name: str, shots: int, start: str, seed: int, arguments: argparse.Names
     }
     probe = Probe()
     if start == "retrieval":
-        model: Any = AOISSLRetrieval(**common)
+        model: Any = AOISSLRetrieval(**common, **arguments.retrieval)
         engine = Engine(**trainer)
     else:
         model = AOISSLSegmenter(select="last", **common)
@@ -191,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mae", default="", help="encoder pretrained as a masked autoencoder alone; local-dir:/path")
     parser.add_argument("--only", nargs="*", choices=list(SETS), help="sets")
     parser.add_argument("--starts", nargs="*", choices=STARTS, default=STARTS, help="rows of the tables")
+    parser.add_argument("--retrieval", type=json.loads, default={}, help="arguments of retrieval, as JSON")
     parser.add_argument("--shots", type=int, nargs="*", default=[1, 4, 5, 20], help="numbers of labelled images")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=1, help="images of a step")

@@ -37,8 +37,8 @@ def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
     if encoder and filled_with and encoder != filled_with:
         msg = (
             f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Use "
-            "that encoder (weights, image size and blocks) with the same retrieval and position_directions, or fill a "
-            "bank from the images again."
+            "that encoder (weights, image size and blocks) with the same retrieval, position_directions and context, "
+            "or fill a bank from the images again."
         )
         raise BankFileError(msg)
 

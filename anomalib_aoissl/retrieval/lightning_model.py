@@ -28,6 +28,7 @@ from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .checkpoint_bank import load_content
+from .context import CONTEXT, embedding_size
 from .learning import SECONDS
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
@@ -86,6 +87,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             "average" labels.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
             taken out of all embeddings; 0 for none.
+        context: Weight of the mean embedding of the patches around each, which is compared beside its own; 0 for the
+            patch alone. An embedding takes twice the memory with it.
         search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
             "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
             searches exactly.
@@ -132,6 +135,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "query_shifts": 1,
         "smoothing": SMOOTHING,
         "position_directions": 0,
+        "context": CONTEXT,
         "search": "exact",
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
@@ -146,6 +150,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         *SegmentationModuleMixin.ENCODER_ARGUMENTS,
         "retrieval",
         "position_directions",
+        "context",
     )
 
     _grids: int | None = None
@@ -174,6 +179,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         query_shifts: int = 1,
         smoothing: int = SMOOTHING,
         position_directions: int = 0,
+        context: float = CONTEXT,
         search: str = "exact",
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
@@ -217,6 +223,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             query_shifts=h.query_shifts,
             smoothing=h.smoothing,
             position_directions=h.position_directions,
+            context=h.context,
             search=h.search,
             bank=self._empty_bank(encoder),
             abstain=h.abstain,
@@ -225,10 +232,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
         """Return the bank that ``self.hparams`` describe, for the encoder's embeddings."""
         h: Any = self.hparams
-        unit = unit_size(encoder, h.retrieval)
-        budget = rows_of_size(h.bank_size, encoder.embed_dim, unit, h.bank_precision)
+        unit, dims = unit_size(encoder, h.retrieval), embedding_size(encoder, h.context)
+        budget = rows_of_size(h.bank_size, dims, unit, h.bank_precision)
         return MemoryBank(
-            encoder.embed_dim,
+            dims,
             unit,
             budget=budget,
             rule=h.condensing,

@@ -32,6 +32,7 @@ from .aggregation import (
     votes_by_class,
     winners,
 )
+from .context import embedding_size, with_context
 from .faiss_search import FaissSearch, check_search
 from .memory_bank import MemoryBank
 from .patches import patches_to_image
@@ -70,6 +71,8 @@ class RetrievalModel(nn.Module):
         smoothing: Times that the shares of the vote are averaged over neighbouring pixels, see `smoothing.smoothed`;
             not of "average" labels, whose patches have one class.
         position_directions: Directions of `positions.position_basis` that are taken out of all embeddings.
+        context: Weight of the mean of the patches around each beside its own embedding, see `context.with_context`; 0
+            for the patch alone.
         search: How the bank is searched, a name of `faiss_search.SEARCHES`; an export always searches exactly.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
         abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
@@ -96,6 +99,7 @@ class RetrievalModel(nn.Module):
         query_shifts: int = 1,
         smoothing: int = 0,
         position_directions: int = 0,
+        context: float = 0.0,
         search: str = "exact",
         bank: MemoryBank | None = None,
         abstain: float | None = None,
@@ -110,14 +114,16 @@ class RetrievalModel(nn.Module):
         self.class_temperatures, self.class_thresholds = dict(class_temperatures or {}), dict(class_thresholds or {})
         check_aggregation(aggregation, labels)
         check_class_rules(self.class_temperatures, self.class_thresholds, aggregation)
-        check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions)
+        check_extraction(encoder, retrieval, labels, (bank_shifts, query_shifts), position_directions, context)
         check_smoothing(smoothing)
         check_search(search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.patch_size = unit_size(encoder, retrieval)
-        self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
-        check_bank_unit(self.bank.patch_size, self.patch_size, retrieval)
+        self.context = context
+        dims = embedding_size(encoder, context)
+        self.bank = MemoryBank(dims, self.patch_size) if bank is None else bank
+        check_bank_unit(self.bank, dims, self.patch_size, retrieval)
         self.k = k
         self.temperature = temperature
         self.aggregation, self.labels, self.retrieval = aggregation, labels, retrieval
@@ -138,8 +144,13 @@ class RetrievalModel(nn.Module):
     @property
     def embedding_options(self) -> dict[str, Any]:
         """What beside the encoder decides the embeddings, as plain data for `encoder_hash`; empty for plain patches."""
-        options: dict[str, Any] = {} if self.retrieval == "patches" else {"retrieval": self.retrieval}
-        return {**options, "position_directions": len(self.position_basis)} if len(self.position_basis) else options
+        plain = {"retrieval": "patches", "position_directions": 0, "context": 0.0}
+        options = {
+            "retrieval": self.retrieval,
+            "position_directions": len(self.position_basis),
+            "context": self.context,
+        }
+        return {name: value for name, value in options.items() if value != plain[name]}
 
     @property
     def num_classes(self) -> int:
@@ -160,13 +171,14 @@ class RetrievalModel(nn.Module):
     def extract(self, images: torch.Tensor) -> torch.Tensor:
         """Return embeddings of unit length ``[B, P, D]`` of normalised images ``[B, C, H, W]``.
 
-        P is 1 where whole images are retrieved.
+        P is 1 where whole images are retrieved; D is twice the encoder's with a context.
         """
         with torch.no_grad():
             embeddings = unit_embeddings(self.encoder, images, self.retrieval)
             if len(self.position_basis):
                 embeddings = without_directions(embeddings, self.position_basis)
-            return functional.normalize(embeddings, dim=-1, eps=1e-6)
+            embeddings = functional.normalize(embeddings, dim=-1, eps=1e-6)
+            return with_context(embeddings, self.grid_size, self.context) if self.context else embeddings
 
     def fill(
         self,

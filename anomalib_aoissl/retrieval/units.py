@@ -9,6 +9,8 @@ import torch
 
 from anomalib_aoissl.encoder import PatchEncoder
 
+from .context import check_context
+from .memory_bank import MemoryBank
 from .positions import check_directions
 from .shifts import check_shifts
 
@@ -30,7 +32,12 @@ def unit_embeddings(encoder: PatchEncoder, images: torch.Tensor, retrieval: str)
 
 
 def check_extraction(
-    encoder: PatchEncoder, retrieval: str, labels: str, shifts: tuple[int, int], position_directions: int
+    encoder: PatchEncoder,
+    retrieval: str,
+    labels: str,
+    shifts: tuple[int, int],
+    position_directions: int,
+    context: float,
 ) -> None:
     """Refuse what embeddings cannot be made with, and options of patches where whole images are retrieved.
 
@@ -40,6 +47,7 @@ def check_extraction(
         labels: What neighbours vote for.
         shifts: Grids of labelled images and of new ones.
         position_directions: Directions of position that are taken out.
+        context: Weight of the patches around each.
 
     Raises:
         ValueError: If one of them does not exist, is out of its range, or does not go with the others.
@@ -53,11 +61,13 @@ def check_extraction(
     for argument, number in zip(("bank_shifts", "query_shifts"), shifts, strict=True):
         check_shifts(argument, number, encoder.patch_size)
     check_directions(position_directions, encoder.embed_dim)
+    check_context(context)
     given = {
         "labels": (labels, "complete"),
         "bank_shifts": (shifts[0], 1),
         "query_shifts": (shifts[1], 1),
         "position_directions": (position_directions, 0),
+        "context": (context, 0),
     }
     for argument, (value, needed) in given.items():
         if retrieval != "patches" and value != needed:
@@ -68,15 +78,21 @@ def check_extraction(
             raise ValueError(msg)
 
 
-def check_bank_unit(bank: tuple[int, int], unit: tuple[int, int], retrieval: str) -> None:
-    """Refuse a bank whose rows are of another size than what is compared, both (height, width) in px.
+def check_bank_unit(bank: MemoryBank, dims: int, unit: tuple[int, int], retrieval: str) -> None:
+    """Refuse a bank whose rows have another size, (height, width) in px, or other dimensions than what is compared.
 
     Raises:
         ValueError: If they differ.
     """
-    if tuple(bank) != tuple(unit):
+    if tuple(bank.patch_size) != tuple(unit):
         msg = (
-            f"The bank's rows are of {tuple(bank)} px (height, width), but retrieval={retrieval!r} with this encoder "
-            f"compares {tuple(unit)} px. Make the bank with MemoryBank(embed_dim, {tuple(unit)})."
+            f"The bank's rows are of {tuple(bank.patch_size)} px (height, width), but retrieval={retrieval!r} with "
+            f"this encoder compares {tuple(unit)} px. Make the bank with MemoryBank({dims}, {tuple(unit)})."
+        )
+        raise ValueError(msg)
+    if bank.embeddings.shape[1] != dims:
+        msg = (
+            f"The bank's embeddings have {bank.embeddings.shape[1]} dimensions, this encoder's have {dims} (with a "
+            f"context twice as many). Make the bank with MemoryBank({dims}, {tuple(unit)})."
         )
         raise ValueError(msg)

@@ -20,7 +20,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 RULES = {"class_temperatures": {"wire": 0.05}, "class_thresholds": {"background": 0.6, "wire": 0.3}}
 COMBINATIONS = {
     "grids": {**RULES, "query_shifts": 4, "bank_shifts": 2, "position_directions": 3},
-    "averages": {"query_shifts": 2, "labels": "average", "bank_size": 60},
+    "averages": {"query_shifts": 2, "labels": "average", "bank_size": 60, "context": 0.6},
     "class_tokens": {**RULES, "retrieval": "class_tokens"},
 }
 
@@ -52,7 +52,7 @@ def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: P
 
 @pytest.mark.parametrize(
     "arguments",
-    [{**RULES, "bank_shifts": 2, "query_shifts": 2, "position_directions": 3}, {"retrieval": "images"}],
+    [{**RULES, "bank_shifts": 2, "query_shifts": 2, "position_directions": 3, "context": 0.6}, {"retrieval": "images"}],
     ids=["patches", "images"],
 )
 def test_checkpoints_are_plain_data_and_give_the_same_model(

@@ -85,7 +85,7 @@ def test_a_bank_without_positions_is_not_searched_with_them(tiny_encoder: dict, 
     path = save_bank(model.bank.content(), tmp_path / "bank.safetensors")
     assert len(load_bank(path, hashes[1]).rows[0]) == 24
     for other in (hashes[0], hashes[2]):
-        with pytest.raises(BankFileError, match="with the same retrieval and position_directions"):
+        with pytest.raises(BankFileError, match="with the same retrieval, position_directions and context"):
             load_bank(path, other)
     plain.bank.encoder_hash = hashes[0]
     with pytest.raises(ValueError, match="Use the encoder that the bank was filled with"):

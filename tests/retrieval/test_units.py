@@ -76,7 +76,8 @@ def test_what_does_not_go_with_whole_images(tiny_encoder: dict) -> None:
         ValueError, match=r"retrieval='boxes' is not known. It must be one of \['patches', 'images', 'class_tokens'\]"
     ):
         make(retrieval="boxes")
-    for argument, value in (("labels", "average"), ("bank_shifts", 2), ("query_shifts", 4), ("position_directions", 1)):
+    options = {"labels": "average", "bank_shifts": 2, "query_shifts": 4, "position_directions": 1, "context": 0.5}
+    for argument, value in options.items():
         with pytest.raises(ValueError, match=rf"{argument}={value!r} is about patches, but retrieval='images'"):
             make(retrieval="images", **{argument: value})
     with pytest.raises(ValueError, match=r"The bank's rows are of \(8, 8\) px .* compares \(32, 48\) px"):
