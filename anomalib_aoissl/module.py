@@ -51,6 +51,8 @@ class SegmentationModuleMixin(_Base):
     DEFAULTS: ClassVar[dict[str, Any]] = {}
     ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
+    BEFORE: ClassVar[dict[str, Any]] = {}
+    """What checkpoints that do not know an argument were made with."""
 
     model: Any
     class_names: tuple[str, ...] = ()
@@ -273,7 +275,7 @@ class SegmentationModuleMixin(_Base):
         Raises:
             ValueError: If an argument that the weights depend on was set to another value than the checkpoint's.
         """
-        self._adopt_arguments(checkpoint.get("hyper_parameters", {}))
+        self._adopt_arguments({**self.BEFORE, **checkpoint.get("hyper_parameters", {})})
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         if saved.get("class_names"):
             self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))

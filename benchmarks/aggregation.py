@@ -42,7 +42,6 @@ from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS as DEFAULT_NEIGHBOURS
 from anomalib_aoissl.retrieval.aggregation import class_votes, class_weights, repetitions, vote_weights, winners
 from anomalib_aoissl.retrieval.bank_file import encoder_hash
-from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.patches import patches_to_image
 from anomalib_aoissl.retrieval.positions import position_basis, without_directions
@@ -50,6 +49,7 @@ from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
+ROWS = 20_000  # of the bank; patches are compared without their context, in half the numbers of the default
 NEIGHBOURS = (5, DEFAULT_NEIGHBOURS, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
 GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (4, 4))  # of the bank, of the query
@@ -146,10 +146,10 @@ class Case:
     def bank(
         self, shifts: int = 1, basis: torch.Tensor | None = None, rule: str = "learned"
     ) -> tuple[MemoryBank, float]:
-        """Return a bank of the default size from that many grids of the labelled images, and its CPU seconds."""
+        """Return a bank of the usual size from that many grids of the labelled images, and its CPU seconds."""
         train, start = self.train, time.process_time()
         patch = self.encoder.patch_size
-        bank = MemoryBank(self.encoder.embed_dim, patch, budget=DEFAULT_BANK_SIZE, rule=rule, seed=self.seed)
+        bank = MemoryBank(self.encoder.embed_dim, patch, budget=ROWS, rule=rule, seed=self.seed)
         bank.class_names = list(self.data.class_names)
         for image in train:
             for grid, offset in enumerate(shift_offsets(shifts, patch)):

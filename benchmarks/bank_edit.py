@@ -85,7 +85,7 @@ def measure(path: Path, folder: Path, threads: int) -> dict[str, list[tuple[floa
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20000, help="rows of the bank")
+    parser.add_argument("--rows", type=int, default=10000, help="rows of the bank")
     parser.add_argument("--shifts", type=int, default=1, help="patch grids of a labelled image: bank_shifts")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 
-CONTEXT = 0.0
-"""Weight of the context in `AOISSLRetrieval` where nothing is said."""
+CONTEXT = 0.6
+"""Weight of the context in `AOISSLRetrieval` where nothing is said and patches are compared."""
 
 _WINDOW = 5
 """Patches across, and down, whose mean is the context of the middle one."""
@@ -28,6 +28,18 @@ def check_context(context: float) -> None:
     if isinstance(context, bool) or not (math.isfinite(context) and context >= 0):
         msg = f"context={context!r} must be a number of at least 0: 0 compares patches alone, 0.6 with their context."
         raise ValueError(msg)
+
+
+def context_weight(context: float | None, retrieval: str) -> float:
+    """Return the weight of the context: as said, or where nothing is said `CONTEXT`, of whole images none.
+
+    Args:
+        context: A weight, or None.
+        retrieval: Name in `units.RETRIEVALS`.
+    """
+    if context is not None:
+        return context
+    return CONTEXT if retrieval == "patches" else 0.0
 
 
 def embedding_size(encoder: PatchEncoder, context: float) -> int:

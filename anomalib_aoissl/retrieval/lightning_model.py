@@ -28,7 +28,7 @@ from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .checkpoint_bank import load_content
-from .context import CONTEXT, embedding_size
+from .context import context_weight, embedding_size
 from .learning import SECONDS
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
@@ -39,9 +39,9 @@ from .units import unit_size
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BANK_SIZE = 20000
-"""Patches that a bank keeps where none is said: half of them, learned, lose 0.1 points of mean IoU on average, a fourth
-of them 0.5, half as many more win nothing; in OpenVINO a search takes half of the default encoder's time."""
+DEFAULT_BANK_SIZE = 10000
+"""Patches that a bank keeps where none is said. With the context of each, twice as many are no better, since learning
+has no time for them, and take twice as long to search."""
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
@@ -87,8 +87,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             "average" labels.
         position_directions: Directions along which the embeddings of images without content differ by place, which are
             taken out of all embeddings; 0 for none.
-        context: Weight of the mean embedding of the patches around each, which is compared beside its own; 0 for the
-            patch alone. An embedding takes twice the memory with it.
+        context: Weight of the mean embedding of the 5x5 patches around each, which is compared beside its own, in twice
+            the numbers; 0 for the patch alone, null for 0.6, or 0 where whole images are compared.
         search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
             "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
             searches exactly.
@@ -135,7 +135,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "query_shifts": 1,
         "smoothing": SMOOTHING,
         "position_directions": 0,
-        "context": CONTEXT,
+        "context": None,
         "search": "exact",
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
@@ -155,6 +155,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     _grids: int | None = None
     """Patch grids of each training image of this run, which are as many as pay for so many images."""
+
+    BEFORE: ClassVar[dict[str, Any]] = {"context": 0.0}
 
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
@@ -179,7 +181,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         query_shifts: int = 1,
         smoothing: int = SMOOTHING,
         position_directions: int = 0,
-        context: float = CONTEXT,
+        context: float | None = None,
         search: str = "exact",
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
@@ -223,7 +225,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             query_shifts=h.query_shifts,
             smoothing=h.smoothing,
             position_directions=h.position_directions,
-            context=h.context,
+            context=context_weight(h.context, h.retrieval),
             search=h.search,
             bank=self._empty_bank(encoder),
             abstain=h.abstain,
@@ -232,7 +234,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
         """Return the bank that ``self.hparams`` describe, for the encoder's embeddings."""
         h: Any = self.hparams
-        unit, dims = unit_size(encoder, h.retrieval), embedding_size(encoder, h.context)
+        unit, dims = unit_size(encoder, h.retrieval), embedding_size(encoder, context_weight(h.context, h.retrieval))
         budget = rows_of_size(h.bank_size, dims, unit, h.bank_precision)
         return MemoryBank(
             dims,

@@ -50,7 +50,7 @@ def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str])
     assert main(["describe", str(bank), "--images", "1"]) == 0
     printed = capsys.readouterr().out
     assert (
-        f"{bank}: 48 rows for 48 patches of 2 images, 0.01 MB, encoder {load_bank(bank).encoder_hash[:12]}" in printed
+        f"{bank}: 48 rows for 48 patches of 2 images, 0.02 MB, encoder {load_bank(bank).encoder_hash[:12]}" in printed
     )
     pixels = (load_bank(bank).rows[1] == 1).sum()
     assert f"wire          48   {pixels:,}" in printed

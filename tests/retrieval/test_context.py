@@ -12,6 +12,7 @@ import torch
 from editable_models import array_of, check_equal, labelled
 from editable_models import make_model as make_editable
 
+from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval.bank_file import BankFileError, encoder_hash, load_bank, save_bank
@@ -108,3 +109,25 @@ def test_a_bank_of_another_context_is_refused(tiny_encoder: dict, tmp_path: Path
 def test_what_is_no_weight_is_refused(tiny_encoder: dict, context: Any) -> None:
     with pytest.raises(ValueError, match=r"context=.* must be a number of at least 0"):
         RetrievalModel(make_encoder(tiny_encoder), context=context)
+
+
+def test_the_default_is_a_context_of_patches_and_none_of_whole_images(tiny_encoder: dict) -> None:
+    def make(**arguments: Any) -> AOISSLRetrieval:
+        return AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, **arguments)
+
+    assert make().model.context == 0.6
+    assert make().model.bank.embeddings.shape[1] == 64
+    assert make(context=0).model.bank.embeddings.shape[1] == 32
+    assert make(retrieval="images").model.context == 0
+
+
+def test_a_checkpoint_from_before_there_was_a_context_has_none() -> None:
+    old = make_editable(1, seed=1, context=0)
+    checkpoint: dict[str, Any] = {"hyper_parameters": dict(old.hparams), "state_dict": old.state_dict()}
+    old.on_save_checkpoint(checkpoint)
+    del checkpoint["hyper_parameters"]["context"]
+    model = AOISSLRetrieval(encoder=old.hparams.encoder, pretrained=False, image_size=SIZE)
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    pictures, _ = labelled(2, seed=9)
+    assert torch.equal(model.eval()(pictures).pred_mask, old(pictures).pred_mask)

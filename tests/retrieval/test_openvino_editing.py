@@ -28,7 +28,7 @@ openvino = pytest.importorskip("openvino")
 def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
     """Return the model with a bank of random rows in place of its own."""
     generator = torch.Generator().manual_seed(rows)
-    embeddings = torch.nn.functional.normalize(torch.randn(rows, 32, generator=generator), dim=-1)
+    embeddings = torch.nn.functional.normalize(torch.randn(rows, 64, generator=generator), dim=-1)
     labels = torch.randint(0, 3, (rows, 64), generator=generator).to(torch.uint8)
     ids = torch.zeros(rows, dtype=torch.int32)
     counts = torch.randint(1, 9, (rows,), generator=generator).to(torch.int32)
