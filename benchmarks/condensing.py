@@ -55,12 +55,14 @@ class Embedded:
         return self.grids[0]
 
 
-def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None, grids: int = 1) -> Embedded:
+def embed(
+    dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None, grids: int = 1, context: float = 0.0
+) -> Embedded:
     """Return the embeddings, on that many grids, of up to ``limit`` images, evenly taken from the dataset."""
     number = len(dataset) if limit is None else min(limit, len(dataset))
     items = [dataset[index * len(dataset) // number] for index in range(number)]
     size = list(encoder.image_size)
-    model = RetrievalModel(encoder)
+    model = RetrievalModel(encoder, context=context)
     embeddings, seconds = [], 0.0
     for item in items:
         image = normalize(resize(item.image[None], size, antialias=True), list(encoder.mean), list(encoder.std))
@@ -73,9 +75,11 @@ def embed(dataset: SegmentationDataset, encoder: PatchEncoder, limit: int | None
     return Embedded(torch.stack(embeddings, dim=1), torch.cat(masks).as_subclass(torch.Tensor), devices, seconds)
 
 
-def class_iou(encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int) -> dict[str, float]:
+def class_iou(
+    encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int, context: float = 0.0
+) -> dict[str, float]:
     """Return the IoU of each class that occurs in the test images, and first their mean, in points."""
-    model = RetrievalModel(encoder, k=k, smoothing=SMOOTHING, bank=bank).eval()
+    model = RetrievalModel(encoder, k=k, smoothing=SMOOTHING, context=context, bank=bank).eval()
     metric = MulticlassConfusionMatrix(model.num_classes, ignore_index=255)
     for embeddings, mask in zip(test.embeddings, test.masks, strict=True):
         metric.update(model.answer(embeddings[None]).pred_mask[:, 0], mask[None])
@@ -87,7 +91,7 @@ def class_iou(encoder: PatchEncoder, bank: MemoryBank, test: Embedded, k: int) -
 
 def fill(encoder: PatchEncoder, train: Embedded, classes: tuple[str, ...], batch: int, **options: object) -> MemoryBank:
     """Return a bank with these images."""
-    bank = MemoryBank(encoder.embed_dim, encoder.patch_size, **options)
+    bank = MemoryBank(train.embeddings.shape[-1], encoder.patch_size, **options)
     bank.class_names = list(classes)
     for start in range(0, len(train.masks), batch):
         part = slice(start, start + batch)
@@ -137,6 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=12, help="test images")
     parser.add_argument("--size", type=int, nargs=2, default=[384, 384], help="height and width, px")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
+    parser.add_argument("--context", type=float, default=0.0, help="weight of the patches around each")
     parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
@@ -153,10 +158,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     data = make_data(arguments)
     encoder = PatchEncoder(arguments.encoder, image_size=tuple(arguments.size)).eval()
-    train = embed(data.train_data, encoder, None, arguments.grids)
-    test = embed(data.test_data, encoder, arguments.images)
+    train = embed(data.train_data, encoder, None, arguments.grids, arguments.context)
+    test = embed(data.test_data, encoder, arguments.images, context=arguments.context)
     whole = fill(encoder, train, data.class_names, arguments.batch)
-    full = class_iou(encoder, whole, test, arguments.k)
+    full = class_iou(encoder, whole, test, arguments.k, arguments.context)
     print(f"{len(train.masks)} training and {len(test.masks)} test images, {arguments.grids} grids, k={arguments.k}")
     print(f"| patches | rule | mean IoU | lost | {' | '.join(list(full)[1:])} | condensing / encoder |")
     print("| --- " * (len(full) + 4) + "|")
@@ -169,7 +174,7 @@ def main() -> None:
                 options = {"budget": len(whole) // part, "rule": rule, "seed": seed}
                 bank = fill(encoder, train, data.class_names, arguments.batch, **options)
                 seconds.append(time.process_time() - start)
-                results.append(class_iou(encoder, bank, test, arguments.k))
+                results.append(class_iou(encoder, bank, test, arguments.k, arguments.context))
             cost = f"{statistics.median(seconds) / train.seconds:.2f}"
             print(row(f"{len(bank)} | {rule}", results, full, cost), flush=True)
 
