@@ -153,7 +153,7 @@ class Vote:
         self.scores, self.learn_labels = (labels + _CERTAINTY).log(), learn_labels
         self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
-        self.chances = torch.softmax(self.scores, dim=1)  # [K, C, L]
+        self._read_scores()
 
     def loss(self, queries: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean cross entropy of the labelled pixels, and how far the rows are from their start.
@@ -177,7 +177,7 @@ class Vote:
         too_small, pixels = asked.shares < _LEAST_SHARE, targets.sum().clamp(min=1.0)
         # In place, here and below: new memory of this size costs more than what is computed in it.
         falls = asked.shares.mul_(-pixels).reciprocal_().mul_(targets.flatten(1)).masked_fill_(too_small, 0.0)  # g
-        gains = picked_products(falls, asked.labels, asked.nearest)  # g l_j, [B, k]
+        gains = picked_products(falls, self.labels, asked.nearest)  # g l_j, [B, k]
         pulls = asked.weights * (gains - (asked.weights * gains).sum(dim=1, keepdim=True)) / TEMPERATURE
         back = _Backwards(asked.nearest, len(self.start))
         along = back.sums(pulls, queries).sub_(self.start, alpha=_HOLD / len(self.start))  # of rows of unit length
@@ -193,10 +193,14 @@ class Vote:
         similarities, nearest = search(queries, moved, NEIGHBOURS)
         weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
         if self.learn_labels:
-            self.chances = torch.softmax(self.scores, dim=1)
-        labels = (self.chances * self.voting).flatten(1)
-        shares = functional.embedding_bag(nearest, labels, per_sample_weights=weights, mode="sum")
-        return _Asked(moved, nearest, weights, labels, shares)
+            self._read_scores()
+        shares = functional.embedding_bag(nearest, self.labels, per_sample_weights=weights, mode="sum")
+        return _Asked(moved, nearest, weights, shares)
+
+    def _read_scores(self) -> None:
+        """Have the chances of the classes ``[K, C, L]`` and the votes for them ``[K, C * L]`` that the scores say."""
+        self.chances = torch.softmax(self.scores, dim=1)
+        self.labels = (self.chances * self.voting).flatten(1)
 
 
 class _Asked(NamedTuple):
@@ -205,7 +209,6 @@ class _Asked(NamedTuple):
     moved: torch.Tensor  # [K, D], the rows, of unit length
     nearest: torch.Tensor  # [B, k], rows that each query asked
     weights: torch.Tensor  # [B, k], of their votes; a query's are 1 in all
-    labels: torch.Tensor  # [K, C * L], shares that a row gives the classes at each pixel
     shares: torch.Tensor  # [B, C * L], those that a query gets
 
 

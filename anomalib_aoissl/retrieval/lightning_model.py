@@ -211,7 +211,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
         h: Any = self.hparams
-        encoder = self.build_encoder()
+        encoder, context = self.build_encoder(), context_weight(h.context, h.retrieval)
         self.model: RetrievalModel = RetrievalModel(
             encoder,
             k=h.k,
@@ -225,16 +225,16 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             query_shifts=h.query_shifts,
             smoothing=h.smoothing,
             position_directions=h.position_directions,
-            context=context_weight(h.context, h.retrieval),
+            context=context,
             search=h.search,
-            bank=self._empty_bank(encoder),
+            bank=self._empty_bank(encoder, embedding_size(encoder, context)),
             abstain=h.abstain,
         )
 
-    def _empty_bank(self, encoder: PatchEncoder) -> MemoryBank:
-        """Return the bank that ``self.hparams`` describe, for the encoder's embeddings."""
+    def _empty_bank(self, encoder: PatchEncoder, dims: int) -> MemoryBank:
+        """Return the bank that ``self.hparams`` describe, for embeddings of so many dimensions."""
         h: Any = self.hparams
-        unit, dims = unit_size(encoder, h.retrieval), embedding_size(encoder, context_weight(h.context, h.retrieval))
+        unit = unit_size(encoder, h.retrieval)
         budget = rows_of_size(h.bank_size, dims, unit, h.bank_precision)
         return MemoryBank(
             dims,
