@@ -29,12 +29,13 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, uncertainty_of, winning_share
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
+from anomalib_aoissl.retrieval.context import CONTEXT
+from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.risk_coverage import RiskCoverage
 
 SHARE = 0.05
-ROWS = 20_000  # of the bank; patches are compared without their context, in half the numbers of the default
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8, help="test images")
     parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--context", type=float, default=CONTEXT, help="weight of the patches around each")
+    parser.add_argument("--rows", type=int, default=DEFAULT_BANK_SIZE, help="of a bank")
     options = parser.parse_args()
+    context = options.context
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     header = ""
@@ -123,16 +127,17 @@ def main() -> None:
             case = make_case(name, seed, options)
             encoder = PatchEncoder(options.encoder, image_size=case.size).eval()
             train, test = (
-                embed(case.data.train_data, encoder, None, 4),  # grids, as the model for so few images
-                embed(case.data.test_data, encoder, options.images),
+                embed(case.data.train_data, encoder, None, 4, context),  # grids, as the model for so few images
+                embed(case.data.test_data, encoder, options.images, context=context),
             )
             for hidden in ("", case.hidden):
                 masks = train.masks.clone()
                 if hidden:
                     masks[masks == case.data.class_names.index(hidden)] = IGNORE_INDEX
                 known = Embedded(train.grids, masks, train.devices, 0.0)
-                bank = fill(encoder, known, case.data.class_names, 4, budget=ROWS, rule="learned")
-                model = RetrievalModel(encoder, k=options.k, smoothing=SMOOTHING, bank=bank, abstain=SHARE).eval()
+                bank = fill(encoder, known, case.data.class_names, 4, budget=options.rows, rule="learned")
+                how = {"k": options.k, "smoothing": SMOOTHING, "context": context, "abstain": SHARE}
+                model = RetrievalModel(encoder, bank=bank, **how).eval()
                 results[f"{name}, no label of {hidden}" if hidden else name].append(measure(model, test))
         for row, values in results.items():
             if not header:

@@ -42,6 +42,8 @@ from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS as DEFAULT_NEIGHBOURS
 from anomalib_aoissl.retrieval.aggregation import class_votes, class_weights, repetitions, vote_weights, winners
 from anomalib_aoissl.retrieval.bank_file import encoder_hash
+from anomalib_aoissl.retrieval.context import CONTEXT, embedding_size, with_context
+from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.patches import patches_to_image
 from anomalib_aoissl.retrieval.positions import position_basis, without_directions
@@ -49,7 +51,6 @@ from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
-ROWS = 20_000  # of the bank; patches are compared without their context, in half the numbers of the default
 NEIGHBOURS = (5, DEFAULT_NEIGHBOURS, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1)
 GRIDS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (4, 4))  # of the bank, of the query
@@ -109,7 +110,8 @@ class Results:
 class Case:
     """One set, number of shots and seed, and up to ``images`` test images.
 
-    Images are embedded where ``known`` does not have them by name; ``basis`` are directions of position.
+    Images are embedded where ``known`` does not have them by name; ``basis`` are directions of position. Banks have up
+    to ``rows`` rows; patches are compared with the ``context`` of that weight.
     """
 
     def __init__(
@@ -121,9 +123,12 @@ class Case:
         basis: torch.Tensor,
         images: int,
         known: dict[str, LabelledImage],
+        context: float = CONTEXT,
+        rows: int = DEFAULT_BANK_SIZE,
     ) -> None:
         self.setting, self.shots, self.seed = setting, shots, seed
         self.encoder, self.basis, self.images, self.known = encoder, basis, images, known
+        self.context, self.rows = context, rows
 
     @cached_property
     def data(self) -> Any:
@@ -149,14 +154,26 @@ class Case:
         """Return a bank of the usual size from that many grids of the labelled images, and its CPU seconds."""
         train, start = self.train, time.process_time()
         patch = self.encoder.patch_size
-        bank = MemoryBank(self.encoder.embed_dim, patch, budget=ROWS, rule=rule, seed=self.seed)
+        dims = embedding_size(self.encoder, self.context)
+        bank = MemoryBank(dims, patch, budget=self.rows, rule=rule, seed=self.seed)
         bank.class_names = list(self.data.class_names)
         for image in train:
             for grid, offset in enumerate(shift_offsets(shifts, patch)):
                 masks = shifted_masks(image.mask[None], offset)
-                bank.add(unit(image.grids[grid : grid + 1], basis), masks, [image.device], [image.name], grid)
+                bank.add(self.unit(image.grids[grid : grid + 1], basis), masks, [image.device], [image.name], grid)
         bank.finish()
         return bank, time.process_time() - start
+
+    def unit(self, embeddings: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
+        """Return embeddings ``[S, P, D]`` of patches as they are compared, less the directions where there are any."""
+        (height, width), patch = self.encoder.image_size, self.encoder.patch_size
+        grid = height // patch[0], width // patch[1]
+        embeddings = unit(embeddings, basis)
+        return with_context(embeddings, grid, self.context) if self.context else embeddings
+
+    def model(self, bank: MemoryBank, **options: Any) -> RetrievalModel:
+        """Return the model of a bank of patches."""
+        return RetrievalModel(self.encoder, bank=bank, context=self.context, **options)
 
     def counter(self) -> MulticlassConfusionMatrix:
         """Return a counter of pixels by true and given class."""
@@ -209,7 +226,7 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
     patch, encoder, classes = case.encoder.patch_size, case.encoder, case.data.class_names
     ways = {name: case.counter() for name in (*(f"{w} {k} {t}" for w, k, t in _ways()), *RULES)}
     for image in case.test:
-        similarities, rows = search(unit(image.grids[0]), bank.embeddings, max(NEIGHBOURS))
+        similarities, rows = search(case.unit(image.grids[:1])[0], bank.embeddings, max(NEIGHBOURS))
         labels, counts = bank.labels[rows], bank.counts[rows] if len(bank.counts) else torch.ones_like(rows)
 
         def decide(name: str, way: str, weights: torch.Tensor, thresholds: Any = None) -> None:
@@ -257,11 +274,11 @@ def smoothed_name(bank: int, query: int, passes: int) -> str:
 
 def _grid(case: Case, bank: MemoryBank, queries: int, smoothing: int) -> dict[str, float]:
     """Return the summary with that many query grids, its CPU seconds, and how well novelty tells wrong pixels."""
-    model = RetrievalModel(case.encoder, bank=bank, query_shifts=queries, smoothing=smoothing)
+    model = case.model(bank, query_shifts=queries, smoothing=smoothing)
     counter, seconds, wrong, novelty = case.counter(), [], [], []
     for image in case.test:
-        embeddings = unit(image.grids[:queries])
         start = time.process_time()
+        embeddings = case.unit(image.grids[:queries])
         result = model.answer(embeddings)
         seconds.append(time.process_time() - start + sum(image.seconds[:queries]))
         counter.update(result.pred_mask[0, 0], image.mask)
@@ -275,10 +292,10 @@ def _grid(case: Case, bank: MemoryBank, queries: int, smoothing: int) -> dict[st
 def without_positions(case: Case, directions: int) -> dict[str, float]:
     """Return the summary with that many directions of position taken out of bank and queries."""
     basis = case.basis[:directions]
-    model = RetrievalModel(case.encoder, bank=case.bank(basis=basis)[0])
+    model = case.model(case.bank(basis=basis)[0])
     counter = case.counter()
     for image in case.test:
-        counter.update(model.answer(unit(image.grids[:1], basis)).pred_mask[0, 0], image.mask)
+        counter.update(model.answer(case.unit(image.grids[:1], basis)).pred_mask[0, 0], image.mask)
     return case.summary(counter)
 
 
@@ -344,6 +361,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="test images of each set, evenly taken")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each set, one of WireBond")
     parser.add_argument("--sets", nargs="+", help="names of the sets to measure; default: all")
+    parser.add_argument("--context", type=float, default=CONTEXT, help="weight of the patches around each")
+    parser.add_argument("--rows", type=int, default=DEFAULT_BANK_SIZE, help="of a bank")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -356,8 +375,9 @@ def main() -> None:
             name = setting.name + ("" if shots is None else f", {shots} shot" + "s" * (shots > 1))
             columns[name] = []
             for seed in range(min(arguments.seeds, setting.seeds)):
-                case = Case(setting, shots, seed, encoder, basis, arguments.images, known)
-                key = f"{digest} {setting.name} {setting.size} {shots} {seed} {arguments.images}"
+                how = arguments.context, arguments.rows
+                case = Case(setting, shots, seed, encoder, basis, arguments.images, known, *how)
+                key = f"{digest} {setting.name} {setting.size} {shots} {seed} {arguments.images} {how}"
                 columns[name].append(measure_case(case, results, key))
                 print(name, f"seed {seed}: {columns[name][-1]['1 1']['mean']:.1f}", flush=True)
     labels = {f"{w} {k} {t}": f"{w}, k={k}" + f", temperature {t}" * (t > 0) for w, k, t in _ways()}

@@ -32,6 +32,7 @@ from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.condensing import RULES
+from anomalib_aoissl.retrieval.context import CONTEXT
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
@@ -141,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=12, help="test images")
     parser.add_argument("--size", type=int, nargs=2, default=[384, 384], help="height and width, px")
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
-    parser.add_argument("--context", type=float, default=0.0, help="weight of the patches around each")
+    parser.add_argument("--context", type=float, default=CONTEXT, help="weight of the patches around each")
     parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)

@@ -26,6 +26,7 @@ from condensing import Embedded, class_iou, embed, fill
 from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
+from anomalib_aoissl.retrieval.context import CONTEXT
 from anomalib_aoissl.retrieval.label_next import choose, summarize
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -62,13 +63,14 @@ def compare(
 
     def score(chosen: list[int]) -> float:
         bank = fill(encoder, part(pool, chosen), classes, 4)
-        return class_iou(encoder, bank, test, options.k)["mean"]
+        return class_iou(encoder, bank, test, options.k, options.context)["mean"]
 
     for seed in range(options.seeds):
         generator = torch.Generator().manual_seed(seed)
         start = int(torch.randint(len(pool.masks), (1,), generator=generator))
         rest = [i for i in range(len(pool.masks)) if i != start]
-        model = RetrievalModel(encoder, k=options.k, bank=fill(encoder, part(pool, [start]), classes, 4)).eval()
+        bank = fill(encoder, part(pool, [start]), classes, 4)
+        model = RetrievalModel(encoder, k=options.k, context=options.context, bank=bank).eval()
         results.setdefault("one image", []).append(score([start]))
         rules: dict[str, Callable[..., list[int]]] = {"label-next": by_rule, "most novel": by_novelty}
         for rule, chosen in rules.items():
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["one module", "all modules"])
     parser.add_argument("--pool", type=int, default=36, help="images of the pool at most, evenly taken")
     parser.add_argument("--images", type=int, default=12, help="test images")
+    parser.add_argument("--context", type=float, default=CONTEXT, help="weight of the patches around each")
     parser.add_argument("--k", type=int, default=NEIGHBOURS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5, help="random choices for each seed")
@@ -118,7 +121,8 @@ def main() -> None:
         data = cases[name]()
         data.prepare_data()
         data.setup()
-        pool, test = embed(data.train_data, encoder, options.pool), embed(data.test_data, encoder, options.images)
+        pool = embed(data.train_data, encoder, options.pool, context=options.context)
+        test = embed(data.test_data, encoder, options.images, context=options.context)
         compare(name, pool, test, encoder, data.class_names, options)
 
 

@@ -6,8 +6,9 @@
 The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
 of 100 labelled images, the same bank with all rows of one image, and condensed to a tenth. Embeddings and labels of the
 bank are random: speed does not depend on them. Building is of a bank of four images (--filled), whole and condensed to
-a tenth by two rules, against the encoder's passes over them. All parts are timed in turns in one process; each line is
-a median with the smallest and the largest.
+a tenth by two rules, against the encoder's passes over them. Patches are compared alone, as the reference compares
+them; --context 0.6, the model's own default, adds the patches around each. All parts are timed in turns in one process;
+each line is a median with the smallest and the largest.
 
     python benchmarks/retrieval.py
 """
@@ -28,6 +29,7 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
+from anomalib_aoissl.retrieval.context import embedding_size
 from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_description, with_bank
@@ -44,17 +46,20 @@ ENCODER = {
 CLASSES = ("background", "a", "b", "c", "d")
 
 
-def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, images: int = 1) -> RetrievalModel:
+def make_model(
+    encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, context: float, images: int = 1
+) -> RetrievalModel:
     """Return a model with random rows of so many images, each of which stands for ``count`` patches."""
     generator = torch.Generator().manual_seed(0)
-    embeddings = functional.normalize(torch.randn(rows, encoder.embed_dim, generator=generator), dim=-1)
+    dims = embedding_size(encoder, context)
+    embeddings = functional.normalize(torch.randn(rows, dims, generator=generator), dim=-1)
     labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
     ids = torch.zeros(rows, dtype=torch.int32)
-    bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision)
+    bank = MemoryBank(dims, encoder.patch_size, precision=precision)
     image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, smoothing=SMOOTHING, bank=bank).eval()
+    return RetrievalModel(encoder, k=k, smoothing=SMOOTHING, context=context, bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
@@ -106,15 +111,16 @@ def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[s
     }
 
 
-def building_steps(encoder: PatchEncoder, precision: str, number: int) -> dict[str, Callable[[], Any]]:
+def building_steps(encoder: PatchEncoder, precision: str, number: int, context: float) -> dict[str, Callable[[], Any]]:
     """Return the passes over that many images, and the same with a bank that they fill, whole or a tenth, as steps."""
     images, masks = torch.rand(number, 3, 512, 512), torch.randint(0, len(CLASSES), (number, 64, 64)).to(torch.uint8)
     masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)
 
     def build(rule: str | None) -> None:
         options = {} if rule is None else {"budget": 1024 * number // 10, "rule": rule}
-        bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision, **options)
-        model = RetrievalModel(encoder, bank=bank)
+        dims = embedding_size(encoder, context)
+        bank = MemoryBank(dims, encoder.patch_size, precision=precision, **options)
+        model = RetrievalModel(encoder, bank=bank, context=context)
         bank.class_names = list(CLASSES)
         for index in range(number):
             model.fill(images[index : index + 1], masks[index : index + 1], ["device"], [f"image{index}"])
@@ -136,6 +142,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--filled", type=int, default=4, help="labelled images of the banks whose filling is timed")
     parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
+    parser.add_argument("--context", type=float, default=0.0, help="weight of the patches around each")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")
@@ -143,21 +150,21 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = PatchEncoder(ENCODER, image_size=(512, 512), pretrained=False).eval()
     image = torch.rand(1, 3, 512, 512)
-    rows, precision, k = 1024 * arguments.images, arguments.precision, arguments.k
+    rows, precision, how = 1024 * arguments.images, arguments.precision, (arguments.k, arguments.context)
     models = {
-        f"bank of {arguments.images} images": make_model(encoder, rows, 1, precision, k, arguments.images),
-        "condensed to a tenth": make_model(encoder, rows // 10, 10, precision, k),
+        f"bank of {arguments.images} images": make_model(encoder, rows, 1, precision, *how, arguments.images),
+        "condensed to a tenth": make_model(encoder, rows // 10, 10, precision, *how),
     }
     steps: dict[str, Callable[[], Any]] = {"torch, encoder": lambda: encoder(image)}
     for name, model in models.items():
         print(f"{name}: {model.bank.describe()['megabytes'] / arguments.images:.2f} MB for each labelled image")
         steps.update(torch_steps(f"torch, {name}", model, image))
-    one = make_model(encoder, rows, 1, precision, k)
+    one = make_model(encoder, rows, 1, precision, *how)
     steps.update(torch_steps("torch, the same rows of one image", one, image))
-    steps.update(building_steps(encoder, precision, arguments.filled))
+    steps.update(building_steps(encoder, precision, arguments.filled, arguments.context))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:
-            models = {"encoder": make_model(encoder, 1, 1, "fp32", k), **models}
+            models = {"encoder": make_model(encoder, 1, 1, "fp32", arguments.k, 0.0), **models}
             runs = {name: compiled(model, folder) for name, model in models.items()}
             for name, run in runs.items():
                 end = "" if name == "encoder" else ": whole"

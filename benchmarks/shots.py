@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from aggregation import Case, LabelledImage, Setting, settings, unit
+from aggregation import Case, LabelledImage, Setting, settings
 from few_labels import DEVICES
 
 from anomalib_aoissl import WireBond
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.condensing import RULES
+from anomalib_aoissl.retrieval.context import CONTEXT
+from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
-from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 
 def new_device(root: str) -> Setting:
@@ -44,9 +45,9 @@ def new_device(root: str) -> Setting:
 def measure(case: Case, grids: int, rule: str) -> dict[str, float]:
     """Return the summary of a bank from that many grids, its rows, its megabytes and the cost of condensing."""
     bank, seconds = case.bank(grids, rule=rule)
-    model, counter = RetrievalModel(case.encoder, bank=bank, smoothing=SMOOTHING), case.counter()
+    model, counter = case.model(bank, smoothing=SMOOTHING), case.counter()
     for image in case.test:
-        counter.update(model.answer(unit(image.grids[:1])).pred_mask[0, 0], image.mask)
+        counter.update(model.answer(case.unit(image.grids[:1])).pred_mask[0, 0], image.mask)
     encoder_seconds = sum(sum(image.seconds[:grids]) for image in case.train)
     size = {"rows": len(bank), "MB": bank.describe()["megabytes"]}
     return {**case.summary(counter), **size, "condensing": seconds / encoder_seconds}
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("--rules", choices=list(RULES), nargs="+", default=["learned"], help="of condensing")
     parser.add_argument("--images", type=int, default=12, help="test images of each set, evenly taken")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--context", type=float, default=CONTEXT, help="weight of the patches around each")
+    parser.add_argument("--rows", type=int, default=DEFAULT_BANK_SIZE, help="of a bank")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -70,8 +73,9 @@ def main() -> None:
         encoder = PatchEncoder(DEFAULT_ENCODER, image_size=setting.size).eval()
         known: list[dict[str, LabelledImage]] = [{} for _ in range(arguments.seeds)]
         for shots in arguments.shots:
+            how = arguments.context, arguments.rows
             cases = [
-                Case(setting, shots, seed, encoder, torch.empty(0), arguments.images, known[seed])
+                Case(setting, shots, seed, encoder, torch.empty(0), arguments.images, known[seed], *how)
                 for seed in range(arguments.seeds)
             ]
             for grids, rule in itertools.product(arguments.grids, arguments.rules):
