@@ -7,7 +7,7 @@ Prints the area under the risk-coverage curve (in points, smaller is better) of 
 labelled images: the novelty n, the split of the vote 1 - s (s is the share of the winning class), their sum, and
 1 - s * (1 - n), which the model uses. Each set is measured twice: with all labels, and with one class unlabelled (255)
 in the bank, so that all its pixels are wrong and only a doubt can find them. The last columns are the coverage and the
-risk at the threshold that the bank's own images give for 5 % of the pixels.
+risk at the threshold that the labelled images, asked of each other, give for 5 % of the pixels.
 
     python benchmarks/abstention.py --data <folder of wirebond_hgcal and pcb_components> --wirebond datasets/WireBond
 """
@@ -27,8 +27,9 @@ from condensing import WIREBOND_DEVICES, Embedded, embed, fill
 from anomalib_aoissl import SegmentationFolder, WireBond
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
-from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, uncertainty_of, winning_share
+from anomalib_aoissl.retrieval.abstention import uncertainty_of, winning_share
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
+from anomalib_aoissl.retrieval.calibration import ask_of_others
 from anomalib_aoissl.retrieval.context import CONTEXT
 from anomalib_aoissl.retrieval.lightning_model import DEFAULT_BANK_SIZE
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
@@ -82,9 +83,10 @@ def scores_of(model: RetrievalModel, embeddings: torch.Tensor) -> tuple[dict[str
     return scores, batch.pred_mask[:, 0]
 
 
-def measure(model: RetrievalModel, test: Embedded) -> dict[str, float]:
+def measure(model: RetrievalModel, train: Embedded, test: Embedded) -> dict[str, float]:
     """Return the area of each score, and the error, the coverage and the risk at the threshold, in points."""
-    calibrate_on_bank(model)
+    for index, mask in enumerate(train.masks):
+        ask_of_others(model, train.embeddings[index : index + 1], mask, str(index))
     areas: dict[str, RiskCoverage] = defaultdict(RiskCoverage)
     counted, kept, wrong_kept, wrong = 0, 0, 0, 0
     for embeddings, mask in zip(test.embeddings, test.masks, strict=True):
@@ -138,7 +140,7 @@ def main() -> None:
                 bank = fill(encoder, known, case.data.class_names, 4, budget=options.rows, rule="learned")
                 how = {"k": options.k, "smoothing": SMOOTHING, "context": context, "abstain": SHARE}
                 model = RetrievalModel(encoder, bank=bank, **how).eval()
-                results[f"{name}, no label of {hidden}" if hidden else name].append(measure(model, test))
+                results[f"{name}, no label of {hidden}" if hidden else name].append(measure(model, known, test))
         for row, values in results.items():
             if not header:
                 header = f"| set | {' | '.join(values[0])} |\n|{' --- |' * (len(values[0]) + 1)}"

@@ -5,25 +5,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.risk_coverage import BINS, histogram, threshold_of
-
-from .memory_bank import MemoryBank
-from .smoothing import smooth_shares
-
-if TYPE_CHECKING:
-    from .torch_model import RetrievalModel
-
-_CHUNK = 1024  # bank rows that are asked at once in the calibration
 
 
 def check_abstain(share: float | None) -> None:
@@ -98,44 +85,3 @@ class Abstention(nn.Module):
         """Load the calibration; a checkpoint from before there was one has none."""
         state_dict.setdefault(f"{prefix}pixels", torch.zeros_like(self.pixels))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-
-def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
-    """Return a view of the model in whose bank no row is of these images; encoder and calibration are shared."""
-    content, names = model.bank.content(), set(images)
-    ids = torch.tensor([index for index, name in enumerate(content.image_names) if name in names], dtype=torch.int32)
-    kept = ~torch.isin(model.bank.image_ids, ids.to(model.bank.image_ids.device))
-    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
-    bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
-    view = copy.copy(model)
-    view._modules = {**model._modules, "bank": bank}
-    return view
-
-
-@torch.no_grad()
-def calibrate_on_bank(model: RetrievalModel) -> int:
-    """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
-
-    The patches of each image are asked of the rows of all other images; a row that stands for n patches counts n
-    times. With fewer than two images nothing changes.
-    """
-    bank = model.bank
-    images = [name for index, name in enumerate(bank.image_names) if bool((bank.image_ids == index).any())]
-    if len(images) < 2:
-        return len(images)
-    model.abstention.clear()
-    for name in images:
-        view = without_images(model, [name])
-        rows = (bank.image_ids == bank.image_names.index(name)).nonzero().squeeze(1)
-        for part in rows.split(_CHUNK):
-            queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
-            similarities, neighbours, weights = view.vote(queries)
-            votes = view.class_votes(weights, neighbours)  # [n, L, C] or [n, 1, C]
-            if view.smoothing:  # within the patch: what was beside it is not in the bank
-                votes = smooth_shares(votes.transpose(1, 2), (1, 1), view.patch_size, view.smoothing).transpose(1, 2)
-            share = winning_share(votes)  # [n, L] or [n, 1]
-            uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
-            counted = bank.labels[part] != IGNORE_INDEX
-            counts = bank.counts[part] if len(bank.counts) else torch.ones_like(part)
-            model.abstention.add(uncertainty[counted], counts[:, None].expand_as(uncertainty)[counted])
-    return len(images)

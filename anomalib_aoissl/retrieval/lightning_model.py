@@ -23,10 +23,10 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
-from .abstention import calibrate_on_bank
 from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
+from .calibration import calibrate_on_bank, calibrate_on_labelled_images, warn_of_no_calibration
 from .checkpoint_bank import load_content
 from .context import context_weight, embedding_size
 from .learning import SECONDS
@@ -372,23 +372,17 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         abstention.pixels = self.trainer.strategy.reduce(abstention.pixels, reduce_op="sum")
 
     def on_train_epoch_end(self) -> None:
-        """Fit the bank where it is not, and calibrate on the bank where validation could not."""
+        """Fit the bank where it is not, and calibrate on the labelled images where validation could not."""
         super().on_train_epoch_end()
         if self.hparams["abstain"] is not None and not self.model.abstention.calibrated:
-            self.calibrate()
+            calibrate_on_labelled_images(self)
+            warn_of_no_calibration(self.model)
 
     def calibrate(self) -> None:
-        """Set the threshold of abstention on the bank's own images, each asked of the rows of the others.
+        """Set the threshold of abstention on the bank's rows, those of each image asked of those of the others.
 
-        For a bank that was edited; training does it where there are no validation images. Too few images are warned
-        of, and the model then abstains from nothing.
+        For a bank that was edited, whose images need not be there any more. Too few images are warned of, and the model
+        then abstains from nothing.
         """
-        images = calibrate_on_bank(self.model)
-        if images < 2:
-            logger.warning(
-                "abstain=%s has no effect: there are no validation images, and %d labelled image(s) in the bank, where "
-                "2 are needed to ask one of the other. Give the data validation images (--data.val_ratio, "
-                "--data.val_devices) or another labelled image.",
-                self.hparams["abstain"],
-                images,
-            )
+        calibrate_on_bank(self.model)
+        warn_of_no_calibration(self.model)

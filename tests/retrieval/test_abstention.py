@@ -20,7 +20,14 @@ from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.overlay import hatch, legend
-from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, uncertainty_of, winning_share, without_images
+from anomalib_aoissl.retrieval import calibration
+from anomalib_aoissl.retrieval.abstention import uncertainty_of, winning_share
+from anomalib_aoissl.retrieval.calibration import (
+    CALIBRATION_IMAGES,
+    ask_of_others,
+    calibrate_on_bank,
+    without_images,
+)
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.openvino_file import core
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
@@ -137,12 +144,14 @@ def test_a_share_out_of_range_is_refused(tiny_encoder: dict, share: float) -> No
 # --- in anomalib's engine ---------------------------------------------------------------------------------------------
 
 
-def trained(folder: Path, drawn_folder: Path, tiny_encoder: dict, **data: Any) -> tuple[AOISSLRetrieval, Engine]:
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(64, 96), abstain=0.2)
+def trained(
+    folder: Path, drawn_folder: Path, tiny_encoder: dict, model: dict | None = None, **data: Any
+) -> tuple[AOISSLRetrieval, Engine]:
+    retrieval = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(64, 96), abstain=0.2, **model or {})
     options = {"num_workers": 0, "test_ratio": 0.25, "val_ratio": 0.25, **data}
     engine = Engine(default_root_dir=folder, **QUIET)
-    engine.fit(model, datamodule=SegmentationFolder(drawn_folder, **options))
-    return model, engine
+    engine.fit(retrieval, datamodule=SegmentationFolder(drawn_folder, **options))
+    return retrieval, engine
 
 
 @pytest.fixture(scope="module")
@@ -198,18 +207,81 @@ def test_pictures_are_hatched_where_the_model_does_not_know(run: Any) -> None:
         assert stripes.mean() > 0.02
 
 
-def test_without_validation_images_the_bank_is_asked(
+@pytest.mark.parametrize("options", [{}, {"query_shifts": 2}, {"retrieval": "images"}, {"search": "faiss-flat"}])
+def test_without_validation_images_the_labelled_ones_are_asked_of_each_other(
+    drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, options: dict
+) -> None:
+    if "search" in options:
+        pytest.importorskip("faiss")
+    model, engine = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0, model=options)
+    (checkpoint,) = tmp_path.rglob("model.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    expected, labelled = [], engine.trainer.datamodule.train_data
+    assert 2 < len(labelled) < CALIBRATION_IMAGES
+    for item in labelled:
+        other = AOISSLRetrieval()  # a whole model, out of whose bank the image is taken
+        other.on_load_checkpoint(content)
+        other.load_state_dict(content["state_dict"])
+        other.eval().remove(image=item.image_path)
+        expected.append(other.predictions(other.pre_processor(item.image[None]))["uncertainty"].flatten())
+    uncertainty, abstention = torch.cat(expected), model.model.abstention
+    assert abstention.pixels.sum() == len(uncertainty)
+    assert 0.19 < (uncertainty > abstention.threshold).float().mean() <= 0.2
+    moved = (abstention.pixels - histogram(uncertainty)).cumsum(0).abs().max()  # rounding moves few to the next bin
+    assert moved <= 0.001 * len(uncertainty)
+
+
+def test_of_many_labelled_images_some_are_asked(
+    drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(model: RetrievalModel, embeddings: torch.Tensor, mask: torch.Tensor, name: str) -> None:
+        asked.append(name)
+        ask_of_others(model, embeddings, mask, name)
+
+    monkeypatch.setattr(calibration, "CALIBRATION_IMAGES", 3)
+    monkeypatch.setattr(calibration, "ask_of_others", ask)
+    model, engine = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0)
+    paths = engine.trainer.datamodule.train_data.samples.image_path
+    assert asked == [paths[0], paths[len(paths) // 3], paths[2 * len(paths) // 3]]
+    assert model.model.abstention.pixels.sum() == 3 * 64 * 96
+
+
+def test_ignored_pixels_of_a_labelled_image_do_not_count(tiny_encoder: dict) -> None:
+    model, pictures = make_model(tiny_encoder)
+    mask = torch.randint(0, 3, SIZE).to(torch.uint8)
+    mask[:3, :5] = 255
+    ask_of_others(model, model.embed(pictures[1:2]), mask, "image1")
+    batch, scores = without_images(model, ["image1"]).answer_with_scores(model.embed(pictures[1:2]))
+    expected = model.uncertainty(batch, scores)[0, 0][mask != 255]
+    assert torch.equal(model.abstention.pixels, histogram(expected))
+    alone, _ = make_model(tiny_encoder, images=1)
+    ask_of_others(alone, alone.embed(pictures[:1]), mask, "image0")
+    assert not alone.abstention.calibrated
+
+
+def test_one_labelled_image_calibrates_nothing(
     drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, _ = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0)
-    direct = AOISSLRetrieval.load_from_checkpoint(next(tmp_path.rglob("model.ckpt")))
-    direct.calibrate()
-    assert model.model.abstention.threshold == direct.model.abstention.threshold
-    assert model.model.abstention.threshold < 1
     with caplog.at_level(logging.WARNING):
         model, _ = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0, shots=1, devices=["sot23_copper"])
     assert "abstain=0.2 has no effect: there are no validation images, and 1 labelled image(s)" in caplog.text
     assert model.model.abstention.threshold is None
+
+
+def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model = AOISSLRetrieval.load_from_checkpoint(run.ckpt).eval()
+    names = list(model.model.bank.image_names)
+    model.calibrate()
+    labelled = (model.model.bank.labels != 255).sum(dim=1)  # none beyond the edge of a shifted grid
+    assert model.model.abstention.pixels.sum() == int((labelled * model.model.bank.row_counts()).sum())
+    for name in names[1:]:
+        model.remove(image=name)
+    with caplog.at_level(logging.WARNING):
+        model.calibrate()
+    assert "abstain=0.2 has no effect" in caplog.text
+    assert model.model.abstention.threshold is None  # that of other rows is none of theirs
 
 
 def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_encoder: dict) -> None:

@@ -54,7 +54,7 @@ FIT = """
     torch.manual_seed(0)
     arguments = {"bank_size": None, "context": 0, "abstain": 0.1, "visualizer": False}  # the last bits are compared
     model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
-    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": 0.25}  # three to train on
+    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": float(sys.argv[4])}
     data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
     devices = int(sys.argv[3])
     engine = Engine(default_root_dir=sys.argv[2], accelerator="cpu", devices=devices, callbacks=[Keep()], logger=False,
@@ -140,7 +140,7 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     for devices in (2, 1):
         folder = tmp_path / f"devices_{devices}"
         folder.mkdir()
-        run(FIT, folder, drawn_folder, folder, devices)
+        run(FIT, folder, drawn_folder, folder, devices, 0.25)  # three images to train on
         banks += [torch.load(path) for path in sorted(folder.glob("rank_*.pt"))]
         pixels += [torch.load(path) for path in sorted(folder.glob("pixels_*.pt"))]
     first, second, alone = banks
@@ -157,3 +157,19 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     model, data = AOISSLRetrieval(pretrained=False, visualizer=False), SegmentationFolder(drawn_folder, num_workers=0)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     assert engine.test(model, datamodule=data, ckpt_path=checkpoint)[0]["mean_iou"] > 0
+
+
+def test_two_processes_calibrate_on_the_labelled_images_as_one(drawn_folder: Path, tmp_path: Path) -> None:
+    run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0)  # four images to train on
+    torch.manual_seed(0)
+    arguments = {"bank_size": None, "context": 0, "abstain": 0.1, "visualizer": False}
+    shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
+    model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
+    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": 0.0}
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    engine.train(model, datamodule=SegmentationFolder(drawn_folder, num_workers=0, **split))
+    alone = model.model.abstention.pixels
+    assert int(alone.sum()) == 4 * 64 * 96
+    for rank in (0, 1):
+        assert torch.equal(torch.load(tmp_path / f"pixels_{rank}.pt"), alone)

@@ -16,7 +16,7 @@ from editable_models import make_model as make_editable
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.abstention import calibrate_on_bank, without_images
+from anomalib_aoissl.retrieval.calibration import calibrate_on_bank, without_images
 from anomalib_aoissl.retrieval.explaining import explain, explain_region
 from anomalib_aoissl.retrieval.patches import patches_to_image
 from anomalib_aoissl.retrieval.smoothing import class_maps, map_patches, smoothed

@@ -1,0 +1,128 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the threshold of abstention is calibrated on where there are no validation images: the labelled ones."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+
+from .abstention import uncertainty_of, winning_share
+from .memory_bank import MemoryBank
+from .searching import search
+from .smoothing import smooth_shares
+from .torch_model import RetrievalModel
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 32
+"""Labelled images at most that are embedded once more for the calibration."""
+
+_CHUNK = 1024  # bank rows that are asked at once
+
+
+def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
+    """Return a view of the model in whose bank no row is of these images; encoder and calibration are shared.
+
+    It is searched exactly: an index would have to be built for each view.
+    """
+    content, names = model.bank.content(), set(images)
+    ids = torch.tensor([index for index, name in enumerate(content.image_names) if name in names], dtype=torch.int32)
+    kept = ~torch.isin(model.bank.image_ids, ids.to(model.bank.image_ids.device))
+    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
+    bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
+    view = copy.copy(model)
+    view._modules = {**model._modules, "bank": bank}
+    view.search = search
+    return view
+
+
+@torch.no_grad()
+def ask_of_others(model: RetrievalModel, embeddings: torch.Tensor, mask: torch.Tensor, name: str) -> None:
+    """Add a labelled image to the calibration, asked of the rows of all other images; nothing where there are none.
+
+    Its patches are those of the image, not the rows that they became: those have been condensed and have learned, and
+    are surer than a patch of a new image is.
+
+    Args:
+        model: Model with a finished bank.
+        embeddings: ``[S, P, D]``, as `RetrievalModel.embed` gives them of the one image.
+        mask: ``[H, W]``, its classes; 255 does not count.
+        name: Its name in the bank.
+    """
+    view = without_images(model, [name])
+    if len(view.bank):
+        uncertainty = view.uncertainty(*view.answer_with_scores(embeddings))[0, 0]
+        model.abstention.add(uncertainty[mask != IGNORE_INDEX])
+
+
+def calibrate_on_labelled_images(module: Any) -> None:
+    """Calibrate on up to `CALIBRATION_IMAGES` labelled images of a fit that ends, each asked of all others.
+
+    They are evenly taken. Each rank has its share of them, and all have the sum.
+
+    Args:
+        module: `AOISSLRetrieval` in the hands of its trainer, with a finished bank and no calibration.
+    """
+    trainer = module.trainer
+    model, processor, loader = module.model, module.pre_processor, trainer.train_dataloader
+    number = min(CALIBRATION_IMAGES, len(loader.dataset))
+    logger.info("Calibrating abstention: %d labelled images are asked of each other.", number)
+    indices = [index * len(loader.dataset) // number for index in range(number)]
+    share = Subset(loader.dataset, indices[trainer.global_rank :: trainer.world_size])
+    for index, one in enumerate(DataLoader(share, batch_size=1, collate_fn=loader.collate_fn)):
+        batch = trainer.strategy.batch_to_device(one, module.device)
+        processor.on_validation_batch_start(trainer, module, batch, index)
+        ask_of_others(model, model.embed(batch.image), batch.gt_mask[0], (batch.image_path or [""])[0])
+    model.abstention.pixels = trainer.strategy.reduce(model.abstention.pixels, reduce_op="sum")
+
+
+@torch.no_grad()
+def calibrate_on_bank(model: RetrievalModel) -> int:
+    """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
+
+    The patches of each image are asked of the rows of all other images; a row that stands for n patches counts n
+    times. With fewer than two images there is no calibration any more.
+    """
+    bank = model.bank
+    model.abstention.clear()
+    images = [name for index, name in enumerate(bank.image_names) if bool((bank.image_ids == index).any())]
+    if len(images) < 2:
+        return len(images)
+    for name in images:
+        view = without_images(model, [name])
+        rows = (bank.image_ids == bank.image_names.index(name)).nonzero().squeeze(1)
+        for part in rows.split(_CHUNK):
+            queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
+            similarities, neighbours, weights = view.vote(queries)
+            votes = view.class_votes(weights, neighbours)  # [n, L, C] or [n, 1, C]
+            if view.smoothing:  # within the patch: what was beside it is not in the bank
+                votes = smooth_shares(votes.transpose(1, 2), (1, 1), view.patch_size, view.smoothing).transpose(1, 2)
+            share = winning_share(votes)  # [n, L] or [n, 1]
+            uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
+            counted = bank.labels[part] != IGNORE_INDEX
+            counts = bank.counts[part] if len(bank.counts) else torch.ones_like(part)
+            model.abstention.add(uncertainty[counted], counts[:, None].expand_as(uncertainty)[counted])
+    return len(images)
+
+
+def warn_of_no_calibration(model: RetrievalModel) -> None:
+    """Warn where the model could not be calibrated, so that it abstains from nothing."""
+    if not model.abstention.calibrated:
+        logger.warning(
+            "abstain=%s has no effect: there are no validation images, and %d labelled image(s) in the bank, where "
+            "2 are needed to ask one of the other. Give the data validation images (--data.val_ratio, "
+            "--data.val_devices) or another labelled image.",
+            model.abstention.share,
+            len(model.bank.image_ids.unique()),
+        )
