@@ -27,9 +27,13 @@ SECONDS = 25.0
 _WORK = 1e11
 """Multiplications and additions of a second, so that what is learned does not depend on the machine's speed."""
 
-_CORRECTED, _LOOKED_UP = 350, 80
+_CORRECTED, _LOOKED_UP = 500, 90
 """Multiplications of a matrix product in the time that one number of a row takes that is corrected in a step, and one
 of a neighbour that is asked."""
+
+_SEEN = 96
+"""Dimensions in which the rows nearest to a patch are looked for; how similar they are is then computed in all. Rows of
+real images had 99.2 % or more of their squared length in 96 of 384 dimensions, where 98 % of the nearest were found."""
 
 _STEPS = 800, 400, 200, 100, 50
 _LOOKS = 15  # at each of the patches, at most; more of them changed little
@@ -122,7 +126,7 @@ def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple
         return 0, 0
     of_step = _CORRECTED * kept * (dims + scores)
     neighbours = min(NEIGHBOURS, kept)
-    of_patch = 2 * kept * dims + _LOOKED_UP * neighbours * (dims + scores)
+    of_patch = 2 * kept * min(dims, _SEEN) + _LOOKED_UP * neighbours * (dims + scores)
     for steps in _STEPS:
         batch = int(min(_LOOKS * patches, max(work - steps * of_step, 0) / of_patch)) // steps
         if neighbours * batch >= _ASKED * kept:
@@ -153,6 +157,7 @@ class Vote:
         self.scores, self.learn_labels = (labels + _CERTAINTY).log(), learn_labels
         self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
+        self.seen = strongest_directions(start, _SEEN)  # [D, d]
         self._read_scores()
 
     def loss(self, queries: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -190,7 +195,8 @@ class Vote:
     def _ask(self, queries: torch.Tensor) -> _Asked:
         """Return what the rows, as they are now, say of the queries."""
         moved = functional.normalize(self.points, dim=1)
-        similarities, nearest = search(queries, moved, NEIGHBOURS)
+        nearest = search(queries @ self.seen, moved @ self.seen, NEIGHBOURS)[1]
+        similarities = picked_products(queries, moved, nearest)
         weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
         if self.learn_labels:
             self._read_scores()
@@ -230,6 +236,13 @@ class _Backwards:
         """Return for each row the weighted sum ``[K, E]`` of the values ``[B, E]`` of the queries that asked it."""
         ordered = weights.flatten()[self.order]
         return functional.embedding_bag(self.query, values, self.first, per_sample_weights=ordered, mode="sum")
+
+
+def strongest_directions(rows: torch.Tensor, number: int) -> torch.Tensor:
+    """Return an orthonormal basis ``[D, d]`` of the directions in which rows ``[K, D]`` have most of their length."""
+    if rows.shape[1] <= number:
+        return torch.eye(rows.shape[1])
+    return torch.linalg.eigh(rows.transpose(0, 1) @ rows).eigenvectors[:, -number:].contiguous()
 
 
 def picked_products(left: torch.Tensor, right: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,26 @@ def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients
     torch.testing.assert_close(vote.points.grad, points.grad.float(), rtol=1e-4, atol=1e-5)
 
 
+def test_nearest_rows_are_found_in_few_dimensions_where_rows_have_few() -> None:
+    plane, _ = torch.linalg.qr(torch.randn(150, 40, generator=generator()))
+    start, queries = (
+        functional.normalize(torch.randn(number, 40, generator=generator(number)) @ plane.T, dim=1)
+        for number in (60, 9)
+    )
+    seen = learning.strongest_directions(start, 96)
+    assert seen.shape == (150, 96)
+    torch.testing.assert_close(start @ seen @ seen.T, start)
+    np_directions = np.linalg.svd(start.numpy())[2][:5].T  # the strongest first
+    fewer = learning.strongest_directions(start, 5)
+    assert np.abs(fewer.numpy() @ fewer.numpy().T - np_directions @ np_directions.T).max() < 1e-4
+    shown = torch.randint(0, 2, (60, 3), generator=generator(1))
+    vote = Vote(start, functional.one_hot(shown, 2).transpose(1, 2).float(), torch.ones(60))
+    asked = vote._ask(queries)
+    similarities, nearest = (queries @ start.T).topk(learning.NEIGHBOURS)
+    assert torch.equal(asked.nearest, nearest)
+    torch.testing.assert_close(asked.weights, (similarities / 0.02).softmax(dim=1), rtol=1e-3, atol=1e-5)
+
+
 def test_learned_rows_vote_better_than_the_patches_they_start_from() -> None:
     rows = two_classes()
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
@@ -134,8 +154,8 @@ def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkey
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
     monkeypatch.setattr(learning, "_STEPS", (5,))
     monkeypatch.setattr(learning, "_FEWEST_ASKED", 5)
-    one = 2 * 6 * 8 + 80 * 6 * (8 + 4 * 2)  # of a patch: 6 rows, 8 dims, 4 pixels of 2 classes
-    steps = 5 * 350 * 6 * (8 + 4 * 2)
+    one = 2 * 6 * 8 + 90 * 6 * (8 + 4 * 2)  # of a patch: 6 rows, 8 dims, 4 pixels of 2 classes
+    steps = 5 * 500 * 6 * (8 + 4 * 2)
     for asked, moved in ((-1000, False), (0.5, False), (5 * 5 - 0.5, False), (5 * 5 + 0.5, True)):
         seconds = (steps + asked * one) / 1e11
         embeddings, labels = learned(rows, kept, counts, generator(), max(seconds, 0))
