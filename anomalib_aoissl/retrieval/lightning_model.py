@@ -105,7 +105,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         seed: Of what is random in condensing.
         abstain: Share of the validation pixels for which the model may say that it does not know, such as 0.05; null
             for a class for every pixel. The threshold is set in validation or, without validation images, on the
-            bank's own images, each asked of the others.
+            labelled images, each asked of the rows of the others.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
         evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
