@@ -35,6 +35,9 @@ _SEEN = 96
 """Dimensions in which the rows nearest to a patch are looked for; how similar they are is then computed in all. Rows of
 real images had 99.2 % or more of their squared length in 96 of 384 dimensions, where 98 % of the nearest were found."""
 
+_FEW_ROWS = 1024
+"""Rows up to which it is faster to look for the nearest in all dimensions."""
+
 _STEPS = 800, 400, 200, 100, 50
 _LOOKS = 15  # at each of the patches, at most; more of them changed little
 _ASKED, _FEWEST_ASKED = 1.5, 1.0
@@ -126,7 +129,7 @@ def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple
         return 0, 0
     of_step = _CORRECTED * kept * (dims + scores)
     neighbours = min(NEIGHBOURS, kept)
-    of_patch = 2 * kept * min(dims, _SEEN) + _LOOKED_UP * neighbours * (dims + scores)
+    of_patch = 2 * kept * _seen(kept, dims) + _LOOKED_UP * neighbours * (dims + scores)
     for steps in _STEPS:
         batch = int(min(_LOOKS * patches, max(work - steps * of_step, 0) / of_patch)) // steps
         if neighbours * batch >= _ASKED * kept:
@@ -157,7 +160,7 @@ class Vote:
         self.scores, self.learn_labels = (labels + _CERTAINTY).log(), learn_labels
         self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
-        self.seen = strongest_directions(start, _SEEN)  # [D, d]
+        self.seen = strongest_directions(start, _seen(*start.shape))  # [D, d]
         self._read_scores()
 
     def loss(self, queries: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -195,8 +198,11 @@ class Vote:
     def _ask(self, queries: torch.Tensor) -> _Asked:
         """Return what the rows, as they are now, say of the queries."""
         moved = functional.normalize(self.points, dim=1)
-        nearest = search(queries @ self.seen, moved @ self.seen, NEIGHBOURS)[1]
-        similarities = picked_products(queries, moved, nearest)
+        if self.seen is None:
+            similarities, nearest = search(queries, moved, NEIGHBOURS)
+        else:
+            nearest = search(queries @ self.seen, moved @ self.seen, NEIGHBOURS)[1]
+            similarities = picked_products(queries, moved, nearest)
         weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
         if self.learn_labels:
             self._read_scores()
@@ -238,10 +244,18 @@ class _Backwards:
         return functional.embedding_bag(self.query, values, self.first, per_sample_weights=ordered, mode="sum")
 
 
-def strongest_directions(rows: torch.Tensor, number: int) -> torch.Tensor:
-    """Return an orthonormal basis ``[D, d]`` of the directions in which rows ``[K, D]`` have most of their length."""
+def _seen(rows: int, dims: int) -> int:
+    """Return in how many dimensions the nearest of so many rows are looked for."""
+    return dims if rows <= _FEW_ROWS else min(dims, _SEEN)
+
+
+def strongest_directions(rows: torch.Tensor, number: int) -> torch.Tensor | None:
+    """Return an orthonormal basis ``[D, d]`` of the directions in which rows ``[K, D]`` have most of their length.
+
+    None where that number is all there are.
+    """
     if rows.shape[1] <= number:
-        return torch.eye(rows.shape[1])
+        return None
     return torch.linalg.eigh(rows.transpose(0, 1) @ rows).eigenvectors[:, -number:].contiguous()
 
 

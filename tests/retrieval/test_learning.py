@@ -58,16 +58,23 @@ def test_the_loss_by_hand() -> None:
     assert apart == pytest.approx(entropy + 0.05 * 0.5, rel=1e-5)
 
 
-def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients() -> None:
+@pytest.mark.parametrize("seen", [6, 5])
+def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients(
+    monkeypatch: pytest.MonkeyPatch, seen: int
+) -> None:
+    monkeypatch.setattr(learning, "_FEW_ROWS", 0)
+    monkeypatch.setattr(learning, "_SEEN", seen)
     rows, dims, classes, pixels = learning.NEIGHBOURS + 20, 6, 3, 4
-    start = functional.normalize(torch.randn(rows, dims, generator=generator()), dim=1)
+    used = torch.arange(dims) < seen  # the last is empty where it is not looked at
+    start = functional.normalize(torch.randn(rows, dims, generator=generator()) * used, dim=1)
     shown = torch.randint(0, classes, (rows, pixels), generator=generator(1))
     labels, counts = functional.one_hot(shown, classes).transpose(1, 2).float(), torch.arange(1, rows + 1)
     labels[12:, :, 1] = 0  # pixels that are ignored; some queries find no neighbour that has a label there
-    queries = functional.normalize(torch.randn(5, dims, generator=generator(2)), dim=1)
+    queries = functional.normalize(torch.randn(5, dims, generator=generator(2)) * used, dim=1)
     right = torch.randint(0, classes, (5, pixels), generator=generator(3))
     vote = Vote(start, labels, counts)
-    vote.points.add_(torch.randn(rows, dims, generator=generator(4)), alpha=0.2)
+    assert (vote.seen is None) == (seen == dims)
+    vote.points.add_(torch.randn(rows, dims, generator=generator(4)) * used, alpha=0.2)
     targets = functional.one_hot(right, classes).transpose(1, 2).float()
     loss = vote.loss(queries, targets)
     points, scores = (tensor.detach().double().requires_grad_() for tensor in (vote.points, vote.scores))
@@ -91,24 +98,32 @@ def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients
     torch.testing.assert_close(vote.points.grad, points.grad.float(), rtol=1e-4, atol=1e-5)
 
 
-def test_nearest_rows_are_found_in_few_dimensions_where_rows_have_few() -> None:
+def test_nearest_rows_are_found_in_few_dimensions_where_rows_have_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "_FEW_ROWS", 50)
     plane, _ = torch.linalg.qr(torch.randn(150, 40, generator=generator()))
     start, queries = (
         functional.normalize(torch.randn(number, 40, generator=generator(number)) @ plane.T, dim=1)
         for number in (60, 9)
     )
     seen = learning.strongest_directions(start, 96)
+    assert seen is not None
     assert seen.shape == (150, 96)
     torch.testing.assert_close(start @ seen @ seen.T, start)
     np_directions = np.linalg.svd(start.numpy())[2][:5].T  # the strongest first
     fewer = learning.strongest_directions(start, 5)
+    assert fewer is not None
     assert np.abs(fewer.numpy() @ fewer.numpy().T - np_directions @ np_directions.T).max() < 1e-4
     shown = torch.randint(0, 2, (60, 3), generator=generator(1))
     vote = Vote(start, functional.one_hot(shown, 2).transpose(1, 2).float(), torch.ones(60))
+    assert vote.seen is not None
     asked = vote._ask(queries)
     similarities, nearest = (queries @ start.T).topk(learning.NEIGHBOURS)
     assert torch.equal(asked.nearest, nearest)
     torch.testing.assert_close(asked.weights, (similarities / 0.02).softmax(dim=1), rtol=1e-3, atol=1e-5)
+    monkeypatch.setattr(learning, "_FEW_ROWS", 60)
+    few = Vote(start, vote.labels.unflatten(1, (2, 3)), torch.ones(60))
+    assert few.seen is None
+    assert torch.equal(few._ask(queries).nearest, nearest)
 
 
 def test_learned_rows_vote_better_than_the_patches_they_start_from() -> None:
