@@ -166,10 +166,8 @@ class Case:
 
     def unit(self, embeddings: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
         """Return embeddings ``[S, P, D]`` of patches as they are compared, less the directions where there are any."""
-        (height, width), patch = self.encoder.image_size, self.encoder.patch_size
-        grid = height // patch[0], width // patch[1]
         embeddings = unit(embeddings, basis)
-        return with_context(embeddings, grid, self.context) if self.context else embeddings
+        return with_context(embeddings, self.encoder.grid_size, self.context) if self.context else embeddings
 
     def model(self, bank: MemoryBank, **options: Any) -> RetrievalModel:
         """Return the model of a bank of patches."""
@@ -227,7 +225,7 @@ def votes(case: Case) -> dict[str, dict[str, float]]:
     ways = {name: case.counter() for name in (*(f"{w} {k} {t}" for w, k, t in _ways()), *RULES)}
     for image in case.test:
         similarities, rows = search(case.unit(image.grids[:1])[0], bank.embeddings, max(NEIGHBOURS))
-        labels, counts = bank.labels[rows], bank.counts[rows] if len(bank.counts) else torch.ones_like(rows)
+        labels, counts = bank.labels[rows], bank.row_counts()[rows]
 
         def decide(name: str, way: str, weights: torch.Tensor, thresholds: Any = None) -> None:
             k = weights.shape[1]

@@ -84,7 +84,13 @@ def calibrate_on_labelled_images(module: Any) -> None:
         batch = trainer.strategy.batch_to_device(one, module.device)
         processor.on_validation_batch_start(trainer, module, batch, index)
         ask_of_others(model, model.embed(batch.image), batch.gt_mask[0], (batch.image_path or [""])[0])
-    model.abstention.pixels = trainer.strategy.reduce(model.abstention.pixels, reduce_op="sum")
+    sum_over_ranks(module)
+
+
+def sum_over_ranks(module: Any) -> None:
+    """Make the calibration of `AOISSLRetrieval` in the hands of its trainer that of all ranks."""
+    abstention = module.model.abstention
+    abstention.pixels = module.trainer.strategy.reduce(abstention.pixels, reduce_op="sum")
 
 
 @torch.no_grad()
@@ -96,12 +102,12 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
     """
     bank = model.bank
     model.abstention.clear()
-    images = [name for index, name in enumerate(bank.image_names) if bool((bank.image_ids == index).any())]
+    counts, images = bank.row_counts(), bank.image_ids.unique().tolist()
     if len(images) < 2:
         return len(images)
-    for name in images:
-        view = without_images(model, [name])
-        rows = (bank.image_ids == bank.image_names.index(name)).nonzero().squeeze(1)
+    for image in images:
+        view = without_images(model, [bank.image_names[image]])
+        rows = (bank.image_ids == image).nonzero().squeeze(1)
         for part in rows.split(_CHUNK):
             queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
             similarities, neighbours, weights = view.vote(queries)
@@ -111,8 +117,7 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
             share = winning_share(votes)  # [n, L] or [n, 1]
             uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
             counted = bank.labels[part] != IGNORE_INDEX
-            counts = bank.counts[part] if len(bank.counts) else torch.ones_like(part)
-            model.abstention.add(uncertainty[counted], counts[:, None].expand_as(uncertainty)[counted])
+            model.abstention.add(uncertainty[counted], counts[part, None].expand_as(uncertainty)[counted])
     return len(images)
 
 

@@ -26,7 +26,7 @@ from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain
 from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
-from .calibration import calibrate_on_bank, calibrate_on_labelled_images, warn_of_no_calibration
+from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .checkpoint_bank import load_content
 from .context import context_weight, embedding_size
 from .learning import SECONDS
@@ -368,8 +368,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def on_validation_epoch_end(self) -> None:
         """Make the calibration that of all ranks."""
-        abstention = self.model.abstention
-        abstention.pixels = self.trainer.strategy.reduce(abstention.pixels, reduce_op="sum")
+        sum_over_ranks(self)
 
     def on_train_epoch_end(self) -> None:
         """Fit the bank where it is not, and calibrate on the labelled images where validation could not."""
