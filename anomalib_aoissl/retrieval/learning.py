@@ -38,8 +38,11 @@ real images had 99.2 % or more of their squared length in 96 of 384 dimensions, 
 _FEW_ROWS = 1024
 """Rows up to which it is faster to look for the nearest in all dimensions."""
 
-_STEPS = 800, 400, 200, 100, 50
-_LOOKS = 15  # at each of the patches, at most; more of them changed little
+_STEPS = 3200, 1600, 800, 400, 200, 100, 50
+_MOST_STEPS, _LOOKS = 800, 15
+"""Steps, and looks at each of the patches, at most, in the usual seconds; in more seconds as many times more. More of
+one without the other changed little."""
+
 _ASKED, _FEWEST_ASKED = 1.5, 1.0
 """Times that a row is asked in a step, on average: fewer steps are taken rather than less than the first, and none
 where it would be less than the second. Adam moves a row by about its rate in each step, whatever the evidence: a large
@@ -50,7 +53,11 @@ _PATCHES_OF_ROW, _FEWEST_ROWS = 3, 2048
 patches then. Below the fewest rows nothing is gained that would be worth it."""
 
 _RATE, _LABEL_RATE = 0.01, 0.1  # of Adam; they fall linearly to zero
-_HOLD = 0.05  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
+_WARMTH, _WARM = 4.0, 0.75
+"""The vote begins at so many times its temperature and falls to it, geometrically, in this part of the steps: rows that
+are far from a patch are asked in earnest too, and fewer of them end where none of their neighbours needs them."""
+
+_HOLD = 0.02  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
 _CERTAINTY = 0.05  # added to the labels' one-hot shares before the logarithm: labels start likely, not certain
 _LEAST_SHARE = 1e-4  # of a vote; one that is less has no slope, as its logarithm would be all of the loss
 _LABEL_LIMIT = 2**23  # scores of labels that are learned at once: 128 MiB with Adam's state
@@ -92,6 +99,7 @@ def learned(
     optimizer, chances = torch.optim.Adam(groups, fused=True), torch.from_numpy(balancing_weights(rows))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for step in range(steps):
+        vote.temperature = TEMPERATURE * _WARMTH ** max(1 - step / (_WARM * steps), 0.0)
         if step % (steps // 5) == 0:
             logger.info("Learning %d rows from %d patches: %d %%.", len(kept), len(all_labels), 100 * step // steps)
         drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)
@@ -130,8 +138,9 @@ def _plan(work: float, patches: int, kept: int, dims: int, scores: int) -> tuple
     of_step = _CORRECTED * kept * (dims + scores)
     neighbours = min(NEIGHBOURS, kept)
     of_patch = 2 * kept * _seen(kept, dims) + _LOOKED_UP * neighbours * (dims + scores)
-    for steps in _STEPS:
-        batch = int(min(_LOOKS * patches, max(work - steps * of_step, 0) / of_patch)) // steps
+    more = max(work / (SECONDS * _WORK), 1.0)
+    for steps in (steps for steps in _STEPS if steps <= _MOST_STEPS * more):
+        batch = int(min(_LOOKS * more * patches, max(work - steps * of_step, 0) / of_patch)) // steps
         if neighbours * batch >= _ASKED * kept:
             break
     return steps, batch if neighbours * batch >= _FEWEST_ASKED * kept else 0
@@ -156,7 +165,7 @@ class Vote:
     def __init__(
         self, start: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, learn_labels: bool = True
     ) -> None:
-        self.start, self.points = start, start.clone()
+        self.start, self.points, self.temperature = start, start.clone(), TEMPERATURE
         self.scores, self.learn_labels = (labels + _CERTAINTY).log(), learn_labels
         self.voting = labels.sum(dim=1, keepdim=True)  # [K, 1, L]
         self.votes = 0.5 * counts.float().log()
@@ -186,7 +195,7 @@ class Vote:
         # In place, here and below: new memory of this size costs more than what is computed in it.
         falls = asked.shares.mul_(-pixels).reciprocal_().mul_(targets.flatten(1)).masked_fill_(too_small, 0.0)  # g
         gains = picked_products(falls, self.labels, asked.nearest)  # g l_j, [B, k]
-        pulls = asked.weights * (gains - (asked.weights * gains).sum(dim=1, keepdim=True)) / TEMPERATURE
+        pulls = asked.weights * (gains - (asked.weights * gains).sum(dim=1, keepdim=True)) / self.temperature
         back = _Backwards(asked.nearest, len(self.start))
         along = back.sums(pulls, queries).sub_(self.start, alpha=_HOLD / len(self.start))  # of rows of unit length
         along.addcmul_(asked.moved, torch.linalg.vecdot(along, asked.moved).unsqueeze(1), value=-1)
@@ -203,7 +212,7 @@ class Vote:
         else:
             nearest = search(queries @ self.seen, moved @ self.seen, NEIGHBOURS)[1]
             similarities = picked_products(queries, moved, nearest)
-        weights = torch.softmax(similarities / TEMPERATURE + self.votes[nearest], dim=1)
+        weights = torch.softmax(similarities / self.temperature + self.votes[nearest], dim=1)
         if self.learn_labels:
             self._read_scores()
         shares = functional.embedding_bag(nearest, self.labels, per_sample_weights=weights, mode="sum")
