@@ -33,6 +33,7 @@ from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import NEIGHBOURS
 from anomalib_aoissl.retrieval.condensing import RULES
 from anomalib_aoissl.retrieval.context import CONTEXT
+from anomalib_aoissl.retrieval.learning import SECONDS
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.shifts import shift_offsets, shifted_images, shifted_masks
 from anomalib_aoissl.retrieval.smoothing import SMOOTHING
@@ -148,6 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=int, nargs="+", default=[10, 100], help="divisors of the number of patches")
     parser.add_argument("--rules", nargs="+", default=list(RULES))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="that learning may take")
     parser.add_argument("--grids", type=int, default=1, help="patch grids of each labelled image: 1, 2 or 4")
     return parser
 
@@ -173,6 +175,7 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 start = time.process_time()
                 options = {"budget": len(whole) // part, "rule": rule, "seed": seed}
+                options["learning_seconds"] = arguments.seconds
                 bank = fill(encoder, train, data.class_names, arguments.batch, **options)
                 seconds.append(time.process_time() - start)
                 results.append(class_iou(encoder, bank, test, arguments.k, arguments.context))

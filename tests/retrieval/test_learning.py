@@ -55,7 +55,7 @@ def test_the_loss_by_hand() -> None:
     apart = vote.loss(query, targets).item()
     weight = 2 / 3
     entropy = -(math.log(weight * sure + (1 - weight) * (1 - sure)) + math.log((1 - weight) * sure)) / 2
-    assert apart == pytest.approx(entropy + 0.05 * 0.5, rel=1e-5)
+    assert apart == pytest.approx(entropy + 0.02 * 0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("seen", [6, 5])
@@ -78,7 +78,7 @@ def test_the_loss_is_that_of_a_vote_of_the_nearest_rows_and_so_are_its_gradients
     targets = functional.one_hot(right, classes).transpose(1, 2).float()
     loss = vote.loss(queries, targets)
     points, scores = (tensor.detach().double().requires_grad_() for tensor in (vote.points, vote.scores))
-    expected, clamped = 0.05 * (1 - functional.cosine_similarity(points, start.double(), dim=1)).mean(), 0
+    expected, clamped = 0.02 * (1 - functional.cosine_similarity(points, start.double(), dim=1)).mean(), 0
     said = torch.softmax(scores, dim=1) * labels.sum(dim=1, keepdim=True)
     for query, classes_of in zip(queries.double(), right.tolist(), strict=True):
         similarity = functional.cosine_similarity(query, points, dim=1)
@@ -176,6 +176,47 @@ def test_work_is_bounded_and_where_rows_are_asked_rarely_the_patches_stay(monkey
         embeddings, labels = learned(rows, kept, counts, generator(), max(seconds, 0))
         assert np.array_equal(embeddings, rows.embeddings[kept]) != moved
         assert moved or np.array_equal(labels, rows.labels[kept])
+
+
+def test_more_seconds_pay_for_more_steps_and_more_looks() -> None:
+    rows, patches, dims, scores = 100, 10_000, 8, 8
+    for seconds, steps, looks in ((5, 800, 15), (25, 800, 15), (50, 1600, 30), (99, 1600, 59.4), (1000, 3200, 600)):
+        planned = learning._plan(seconds * 1e11, patches, rows, dims, scores)
+        assert planned == (steps, int(looks * patches) // steps)
+
+
+def test_the_vote_begins_warm_and_ends_as_the_bank_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmths: list[float] = []
+
+    class Watched(Vote):
+        def slopes(self, queries: torch.Tensor, targets: torch.Tensor) -> None:
+            warmths.append(self.temperature)
+            super().slopes(queries, targets)
+
+    monkeypatch.setattr(learning, "Vote", Watched)
+    monkeypatch.setattr(learning, "_STEPS", (40,))
+    rows = two_classes()
+    kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
+    learned(rows, kept, counts, generator())
+    assert warmths == pytest.approx([0.08 * 4 ** -min(step / 30, 1) for step in range(40)])
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.08])
+def test_a_warm_vote_has_the_slopes_of_its_own_loss(temperature: float) -> None:
+    start = functional.normalize(torch.randn(30, 6, generator=generator()), dim=1)
+    labels = functional.one_hot(torch.randint(0, 2, (30, 4), generator=generator(1)), 2).transpose(1, 2).float()
+    queries, targets = functional.normalize(torch.randn(5, 6, generator=generator(2)), dim=1), labels[:5]
+    vote = Vote(start, labels, torch.ones(30))
+    vote.temperature = temperature
+    vote.slopes(queries, targets)
+    numbers = []
+    for sign in (1, -1):  # the slope along one number of a row, by differences
+        moved = Vote(start, labels, torch.ones(30))
+        moved.temperature = temperature
+        moved.points[vote._ask(queries).nearest[0, 0], 1] += sign * 1e-3
+        numbers.append(moved.loss(queries, targets).item())
+    slope = vote.points.grad[vote._ask(queries).nearest[0, 0], 1].item()
+    assert slope == pytest.approx((numbers[0] - numbers[1]) / 2e-3, rel=0.05)
 
 
 def test_labels_stay_where_learning_them_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
