@@ -73,12 +73,14 @@ def learned(
     `balancing_weights`, asks the rows that are nearest to it, as a query asks the bank. The rows start where they are,
     so that each still stands for patches like its own; how far they go depends on the work that is allowed. This is
     learning vector quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that
-    labels are learned too. Where the seconds do not pay for it, the patches stay.
+    labels are learned too. In step i of n the temperature is t 4^max(1 - i / 0.75n, 0), t the bank's own, as in
+    deterministic annealing [1]. Where the seconds do not pay for it, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
 
     [0]: Seo, Obermayer, Soft Learning Vector Quantization, 2003, 10.1162/089976603321891819.
+    [1]: Rose, Deterministic Annealing for Clustering, Compression, Classification, 1998, 10.1109/5.726788.
 
     Args:
         rows: All rows, with embeddings of unit length.
@@ -160,6 +162,8 @@ class Vote:
         labels: ``[K, C, L]`` floats, 1 for the class of a pixel and 0 for others; pixels without any do not vote.
         counts: ``[K]``, patches that each row stands for; it votes as often as their square root.
         learn_labels: Whether the labels are learned too.
+
+    Its ``temperature`` is that of the bank, unless another is set.
     """
 
     def __init__(
