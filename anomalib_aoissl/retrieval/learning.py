@@ -57,6 +57,10 @@ _WARMTH, _WARM = 4.0, 0.75
 """The vote begins at so many times its temperature and falls to it, geometrically, in this part of the steps: rows that
 are far from a patch are asked in earnest too, and fewer of them end where none of their neighbours needs them."""
 
+_WARM_PATCHES = 5
+"""Patches for each row from which the vote begins warm. Of three, as in a bank of one image, a row learns too much of
+what it alone is asked for: a warm beginning took a point from new images there."""
+
 _HOLD = 0.02  # weight of the cosine distance to where a row was: novelty is to stay a distance to labelled patches
 _CERTAINTY = 0.05  # added to the labels' one-hot shares before the logarithm: labels start likely, not certain
 _LEAST_SHARE = 1e-4  # of a vote; one that is less has no slope, as its logarithm would be all of the loss
@@ -74,7 +78,8 @@ def learned(
     so that each still stands for patches like its own; how far they go depends on the work that is allowed. This is
     learning vector quantization with soft assignments [0]; differs in that a row has a label for each pixel, and that
     labels are learned too. In step i of n the temperature is t 4^max(1 - i / 0.75n, 0), t the bank's own, as in
-    deterministic annealing [1]. Where the seconds do not pay for it, the patches stay.
+    deterministic annealing [1]; with few patches for each row it is t from the start. Where the seconds do not pay for
+    it, the patches stay.
 
     Pixels that are ignored in a row stay ignored, and no class vanishes: rows of a class that no label names any more
     stay as they were. The same seed gives the same rows.
@@ -100,8 +105,9 @@ def learned(
     groups = [{"params": [vote.points], "lr": _RATE}, {"params": [vote.scores], "lr": _LABEL_RATE}]
     optimizer, chances = torch.optim.Adam(groups, fused=True), torch.from_numpy(balancing_weights(rows))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    warmth = _WARMTH if len(all_labels) >= _WARM_PATCHES * len(kept) else 1.0
     for step in range(steps):
-        vote.temperature = TEMPERATURE * _WARMTH ** max(1 - step / (_WARM * steps), 0.0)
+        vote.temperature = TEMPERATURE * warmth ** max(1 - step / (_WARM * steps), 0.0)
         if step % (steps // 5) == 0:
             logger.info("Learning %d rows from %d patches: %d %%.", len(kept), len(all_labels), 100 * step // steps)
         drawn = torch.multinomial(chances, batch, replacement=True, generator=generator)

@@ -185,7 +185,10 @@ def test_more_seconds_pay_for_more_steps_and_more_looks() -> None:
         assert planned == (steps, int(looks * patches) // steps)
 
 
-def test_the_vote_begins_warm_and_ends_as_the_bank_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("patches", "warmth"), [(30, 4), (29, 1)])
+def test_the_vote_begins_warm_where_rows_have_many_patches_and_ends_as_the_bank_votes(
+    monkeypatch: pytest.MonkeyPatch, patches: int, warmth: float
+) -> None:
     warmths: list[float] = []
 
     class Watched(Vote):
@@ -195,10 +198,10 @@ def test_the_vote_begins_warm_and_ends_as_the_bank_votes(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(learning, "Vote", Watched)
     monkeypatch.setattr(learning, "_STEPS", (40,))
-    rows = two_classes()
+    rows = two_classes(patches)
     kept, counts = condense(rows, 6, "learned", np.random.default_rng(0))
     learned(rows, kept, counts, generator())
-    assert warmths == pytest.approx([0.08 * 4 ** -min(step / 30, 1) for step in range(40)])
+    assert warmths == pytest.approx([0.02 * warmth ** (1 - min(step / 30, 1)) for step in range(40)])
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.08])
