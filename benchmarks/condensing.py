@@ -174,9 +174,8 @@ def main() -> None:
             results, seconds = [], []
             for seed in range(arguments.seeds):
                 start = time.process_time()
-                options = {"budget": len(whole) // part, "rule": rule, "seed": seed}
-                options["learning_seconds"] = arguments.seconds
-                bank = fill(encoder, train, data.class_names, arguments.batch, **options)
+                options = {"budget": len(whole) // part, "rule": rule, "learning_seconds": arguments.seconds}
+                bank = fill(encoder, train, data.class_names, arguments.batch, seed=seed, **options)
                 seconds.append(time.process_time() - start)
                 results.append(class_iou(encoder, bank, test, arguments.k, arguments.context))
             cost = f"{statistics.median(seconds) / train.seconds:.2f}"
