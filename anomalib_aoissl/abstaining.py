@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-VOTES = {"mean_shares": 2, "smooth_shares": 1, "class_votes": 1}
-"""Names of the votes for each class in a graph, with the axis of the classes; the first that it has decides.
-
-Votes are ``[Q, C, L or 1]``, Q = batch * patches, and so are their smoothed shares; where a query has several patch
-grids, their shares have a mean, ``[Q, L, C]``.
-"""
+PROBABILITIES, VOTES = "class_probabilities", "class_votes"
+"""Names in a graph of a pixel head's class probabilities ``[B, C, H, W]``, and of the bank's votes ``[Q, C, L]``, Q =
+batch * patches; the first that it has decides."""
 
 WINNING_SHARE = "winning_share"
 """Name of the output that `add_winning_share` adds."""
@@ -48,29 +45,30 @@ class AbstentionFormat:
         """Return 1 - share * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
 
         Args:
-            share: ``[Q, L or 1]``, share of the vote that the winning class of each patch's pixels has.
+            share: ``[B, H, W]``, probability of each pixel's class, or ``[Q, L]``, its share of the vote in patches.
             novelty: ``[B, H, W]``, 1 - similarity to the nearest labelled patch.
         """
-        (rows, columns), (height, width) = self.grid_size, self.patch_size
-        pixels = np.broadcast_to(share, (len(share), height * width))
-        blocks = pixels.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
-        return 1.0 - blocks.reshape(-1, rows * height, columns * width) * np.maximum(1.0 - novelty, 0.0)
+        if share.ndim == 2:
+            (rows, columns), (height, width) = self.grid_size, self.patch_size
+            blocks = share.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
+            share = blocks.reshape(-1, rows * height, columns * width)
+        return 1.0 - share * np.maximum(1.0 - novelty, 0.0)
 
 
 def add_winning_share(model: Any) -> bool:
     """Add the share of the winning class as an output to an OpenVINO model, and tell whether its votes were found.
 
-    The exported graph keeps the votes as a named tensor inside, since anomalib's inferencer takes known outputs only.
+    The exported graph keeps them as a named tensor inside, since anomalib's inferencer takes known outputs only.
     """
     import openvino.opset13 as ops
 
     names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
-    found = [name for name in VOTES if name in names]
+    found = [name for name in (PROBABILITIES, VOTES) if name in names]
     if not found:
         return False
-    votes, axis = names[found[0]], ops.constant(np.array([VOTES[found[0]]], dtype=np.int64))
-    total = ops.maximum(ops.reduce_sum(votes, axis, keep_dims=False), ops.constant(np.float32(1e-9)))
-    share = ops.divide(ops.reduce_max(votes, axis, keep_dims=False), total)
+    shares, axis = names[found[0]], ops.constant(np.array([1], dtype=np.int64))
+    total = ops.maximum(ops.reduce_sum(shares, axis, keep_dims=False), ops.constant(np.float32(1e-9)))
+    share = ops.divide(ops.reduce_max(shares, axis, keep_dims=False), total)
     share.output(0).set_names({WINNING_SHARE})
     model.add_outputs([share.output(0)])
     return True

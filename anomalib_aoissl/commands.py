@@ -226,7 +226,7 @@ def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argpa
     pool = []
     for path in paths:
         try:
-            embeddings = model.model.extract(_input(model, path))[0]
+            embeddings = model.model.read(_input(model, path)).embeddings[0]
         except ValueError as error:  # one bad file must not end the run
             print(f"left out: {error}", file=sys.stderr)
             continue

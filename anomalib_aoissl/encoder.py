@@ -15,7 +15,7 @@ from torch import nn
 
 from .architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
 
-__all__ = ["DEFAULT_ENCODER", "PatchEncoder", "create_vit"]
+__all__ = ["DEFAULT_ENCODER", "PatchEncoder", "create_vit", "even_blocks"]
 
 _OWN_ARGUMENTS = ("img_size", "in_chans", "num_classes", "pretrained")
 
@@ -98,36 +98,19 @@ class PatchEncoder(nn.Module):
 
         The patches are in row-major order: P = rows * columns of `grid_size`.
         """
+        return torch.cat(self.tokens_of(images, self.block_indices), dim=-1)  # [B, P, D]
+
+    def tokens_of(self, images: torch.Tensor, blocks: Sequence[int]) -> list[torch.Tensor]:
+        """Return the patch tokens ``[B, P, D]`` of each of the blocks, by rising index, without prefix tokens."""
         features: list[torch.Tensor] = self.vit.forward_intermediates(
             images,
-            indices=self.block_indices,
+            indices=list(blocks),
             norm=self.normalize,
             stop_early=True,
             output_fmt="NLC",
             intermediates_only=True,
         )
-        return torch.cat(features, dim=-1)  # [B, P, D]
-
-    @property
-    def has_class_token(self) -> bool:
-        """Whether the encoder has a token for the whole image, first of its prefix tokens."""
-        return bool(getattr(self.vit, "has_class_token", False))
-
-    def class_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the class token ``[B, D]`` of normalised images ``[B, C, H, W]``, of the blocks that are read.
-
-        Only where `has_class_token`.
-        """
-        blocks: list[tuple[torch.Tensor, torch.Tensor]] = self.vit.forward_intermediates(
-            images,
-            indices=self.block_indices,
-            return_prefix_tokens=True,
-            norm=self.normalize,
-            stop_early=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
-        return torch.cat([prefix[:, 0] for _, prefix in blocks], dim=-1)  # [B, D]
+        return features
 
 
 def create_vit(
@@ -223,3 +206,12 @@ def _block_indices(blocks: int | Sequence[int], depth: int) -> list[int]:
         )
         raise ValueError(msg)
     return sorted(set(wanted))
+
+
+def even_blocks(depth: int, count: int) -> list[int]:
+    """Return ``count`` evenly spaced block indices, the last block among them; some twice where there are fewer.
+
+    >>> even_blocks(12, 4), even_blocks(6, 4), even_blocks(2, 4)
+    ([2, 5, 8, 11], [1, 2, 4, 5], [0, 0, 1, 1])
+    """
+    return [-(-depth * (index + 1) // count) - 1 for index in range(count)]

@@ -298,7 +298,7 @@ class SegmentationModuleMixin(_Base):
             self.hparams.update({**changed, "pretrained": False})
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
-                self.pre_processor.transform = self.build_pre_processor().transform
+                self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
             datamodule: Any = getattr(self._trainer, "datamodule", None)
             if datamodule is not None:
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now

@@ -1,15 +1,50 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The pre-processor: resize and normalise, the same in training and in the exported graph."""
+"""The pre-processor: resize, standardise the light and normalise, the same in training and in the exported graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import Compose, Normalize, Resize
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
+
+_DARK = 0.1
+"""Added to intensities before the logarithm: what is darker is noise more than light."""
+
+_SPREAD, _MIDDLE = 0.2, 0.5
+"""Standard deviation and mean of a standardised picture, in [0, 1]."""
+
+
+def standardize_light(images: torch.Tensor) -> torch.Tensor:
+    """Return images ``[B, C, H, W]`` in [0, 1] with the light taken out: log(x + 0.1), to mean 0.5 and deviation 0.2.
+
+    A gain becomes a shift of the logarithm and a gamma a factor, which the mean and the standard deviation over all
+    planes and pixels of each image take out. Values beyond 2.5 deviations are cut to [0, 1].
+    """
+    logarithms = (images.clamp(min=0.0) + _DARK).log()
+    mean = logarithms.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = (logarithms - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-3
+    return ((logarithms - mean) * (_SPREAD / deviation) + _MIDDLE).clamp(0.0, 1.0)
+
+
+class StandardizeLight(Transform):  # type: ignore[misc]
+    """`standardize_light` of images; masks stay as they are."""
+
+    _transformed_types: ClassVar[Any] = (torch.Tensor,)
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Return an image or a batch of them with the light taken out."""
+        del params
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        single = inpt.ndim == 3
+        images = standardize_light((inpt.unsqueeze(0) if single else inpt).as_subclass(torch.Tensor))
+        return tv_tensors.wrap(images[0] if single else images, like=inpt)
 
 
 class SegmentationPreProcessor(PreProcessor):
@@ -26,7 +61,27 @@ class SegmentationPreProcessor(PreProcessor):
     """
 
     def __init__(self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(Compose([Resize(list(image_size), antialias=True), Normalize(list(mean), list(std))]))
+        super().__init__()
+        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std)})
+
+    def _build(self, config: dict[str, Any]) -> None:
+        """Make the transform that a configuration describes."""
+        self.config = config
+        resize = Resize(list(config["image_size"]), antialias=True)
+        self.transform = Compose([resize, StandardizeLight(), Normalize(config["mean"], config["std"])])
+
+    def see(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them."""
+        normalized: torch.Tensor = self.transform.transforms[-1](standardize_light(images))
+        return normalized
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return the arguments, from which the transform is made again."""
+        return self.config
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Make the transform of a checkpoint."""
+        self._build(config)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Return images ``[B, C, H, W]`` in [0, 1] as normalised ``[B, C, height, width]``; traceable."""

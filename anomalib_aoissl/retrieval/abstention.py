@@ -27,19 +27,11 @@ def check_abstain(share: float | None) -> None:
         raise ValueError(msg)
 
 
-def winning_share(scores: torch.Tensor) -> torch.Tensor:
-    """Return the share of the vote that the winning class has, ``[...]`` in [0, 1], of scores ``[..., C]``.
-
-    Where no neighbour is labelled at a pixel, nothing was voted and the share is 0.
-    """
-    return scores.amax(dim=-1) / scores.sum(dim=-1).clamp(min=1e-9)
-
-
 def uncertainty_of(share: torch.Tensor, novelty: torch.Tensor) -> torch.Tensor:
     """Return 1 - share * similarity, in [0, 1]: large where the vote is split, or where nothing alike was labelled.
 
     Args:
-        share: Share of the vote that the winning class has, in [0, 1].
+        share: Probability of the class that the pixel was given, or its share of the vote, in [0, 1].
         novelty: 1 - cosine similarity to the nearest labelled patch, of the same shape; similarities below 0 are 0.
     """
     return 1.0 - share * (1.0 - novelty).clamp(min=0.0)

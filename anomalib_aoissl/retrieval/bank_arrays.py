@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class BankArrays:
         image_names: Names that the image ids index.
         encoder_hash: Of the encoder of the embeddings; empty where it is not known.
         extra: Whatever else a file says of its bank; kept as it is.
+        pixels: Labelled pixels of the same images, to which a pixel head is fitted; None where there is no head.
     """
 
     rows: Mapping[str, np.ndarray]
@@ -46,6 +48,7 @@ class BankArrays:
     image_names: tuple[str, ...] = ()
     encoder_hash: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    pixels: PixelSample | None = None
 
     def __len__(self) -> int:
         return len(self.rows["labels"])
@@ -119,10 +122,11 @@ def removed(bank: BankArrays, *, device: str | None = None, image: str | None = 
         ValueError: If neither is given, the bank has no such device or image, or no row would be left.
     """
     leaving = rows_to_remove(bank, device, image)
+    pixels = pixels_without(bank, device, image)
     if leaving.all():
         msg = "That would leave an empty bank, which gives no mask. Put other labelled images in first, or replace it."
         raise ValueError(msg)
-    return without_rows(bank, leaving)
+    return without_rows(bank, leaving, pixels)
 
 
 def rows_to_remove(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
@@ -137,8 +141,8 @@ def rows_to_remove(bank: BankArrays, device: str | None, image: str | None) -> n
     return _rows_of(bank, device, image)
 
 
-def without_rows(bank: BankArrays, leaving: np.ndarray, advice: str = "") -> BankArrays:
-    """Return the bank without the rows ``[N]`` that are true, and without the names that then have no row.
+def without_rows(bank: BankArrays, leaving: np.ndarray, pixels: PixelSample | None, advice: str = "") -> BankArrays:
+    """Return the bank without the rows ``[N]`` that are true, with these pixels, and without names that neither has.
 
     A class whose last row goes is warned of, with the advice after it.
     """
@@ -147,7 +151,12 @@ def without_rows(bank: BankArrays, leaving: np.ndarray, advice: str = "") -> Ban
     lost = [name for index, name in enumerate(bank.class_names) if index in before - after]
     if lost:
         logger.warning("The bank has no patch of %s any more, so no mask will show it.%s", lost, advice)
-    return with_used_names(replace(bank, rows=left))
+    return with_used_names(replace(bank, rows=left, pixels=pixels))
+
+
+def pixels_without(bank: BankArrays, device: str | None, image: str | None) -> PixelSample | None:
+    """Return the bank's pixels without those of a device or of an image, or of an image of a device."""
+    return bank.pixels if bank.pixels is None else bank.pixels.chosen(~_pixels_of(bank, bank.pixels, device, image))
 
 
 def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
@@ -160,7 +169,9 @@ def selected(bank: BankArrays, *, device: str | None = None, image: str | None =
     if not staying.any():
         msg = f"The bank has no row of the image {image!r} of the device {device!r}."
         raise ValueError(msg)
-    return with_used_names(replace(bank, rows={name: array[staying] for name, array in bank.rows.items()}))
+    rows = {name: array[staying] for name, array in bank.rows.items()}
+    pixels = bank.pixels if bank.pixels is None else bank.pixels.chosen(_pixels_of(bank, bank.pixels, device, image))
+    return with_used_names(replace(bank, rows=rows, pixels=pixels))
 
 
 def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
@@ -200,6 +211,10 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
     table[: len(other.class_names)] = [classes.index(name) for name in other.class_names]
     rows["labels"] = table[rows["labels"]]
+    pixels = bank.pixels
+    if other.pixels is not None:
+        new = other.pixels.renumbered(devices, images, table)
+        pixels = new if pixels is None else joined_pixels(pixels, new, len(bank.class_names), len(classes))
     return replace(
         bank,
         rows={name: np.concatenate([array, rows[name]]) for name, array in bank.rows.items()},
@@ -207,13 +222,14 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
         device_names=device_names,
         image_names=image_names,
         encoder_hash=bank.encoder_hash or other.encoder_hash,
+        pixels=pixels,
     )
 
 
 def emptied(bank: BankArrays) -> BankArrays:
     """Return the bank without rows; its classes and its encoder stay."""
     rows = {name: array[:0] for name, array in bank.rows.items()}
-    return replace(bank, rows=rows, device_names=(), image_names=())
+    return replace(bank, rows=rows, device_names=(), image_names=(), pixels=None)
 
 
 def described(bank: BankArrays) -> dict[str, Any]:
@@ -227,12 +243,15 @@ def described(bank: BankArrays) -> dict[str, Any]:
         kind: np.bincount(bank.rows[ids], minlength=len(names)).tolist()
         for kind, ids, names in (("device", "device_ids", bank.device_names), ("image", "image_ids", bank.image_names))
     }
+    of_pixels = 0.0 if bank.pixels is None else bank.pixels.megabytes
     stored = [array for name, array in bank.rows.items() if name != "counts" or bool((counts != 1).any())]
     return {
         "rows": len(bank),
         "patches": int(counts.sum()),
         "images": len(bank.image_names),
         "megabytes": sum(array.nbytes for array in stored) / 1e6,
+        "pixels": 0 if bank.pixels is None else len(bank.pixels),
+        "megabytes_of_pixels": of_pixels,
         "rows_of_device": dict(zip(bank.device_names, of["device"], strict=True)),
         "rows_of_image": dict(zip(bank.image_names, of["image"], strict=True)),
         "rows_of_class": {n: int((labels == i).any(axis=1).sum()) for i, n in enumerate(bank.class_names)},
@@ -291,13 +310,30 @@ def joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, 
 
 
 def with_used_names(bank: BankArrays) -> BankArrays:
-    """Return the bank with the names that have rows, and ids that index them."""
-    rows, names = dict(bank.rows), []
+    """Return the bank with the names that have rows or pixels, and ids that index them."""
+    rows, names, tables = dict(bank.rows), [], []
     for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
-        used, inverse = np.unique(rows[ids], return_inverse=True)
-        rows[ids] = inverse.reshape(-1).astype(np.int32)
+        every = rows[ids] if bank.pixels is None else np.concatenate([rows[ids], getattr(bank.pixels, ids)])
+        used = np.unique(every)
+        table = np.zeros(len(old), np.int32)
+        table[used] = np.arange(len(used))
+        rows[ids] = table[rows[ids]]
         names.append(tuple(old[index] for index in used.tolist()))
-    return replace(bank, rows=rows, device_names=names[0], image_names=names[1])
+        tables.append(table)
+    pixels = bank.pixels if bank.pixels is None else bank.pixels.renumbered(*tables)
+    return replace(bank, rows=rows, device_names=names[0], image_names=names[1], pixels=pixels)
+
+
+def _pixels_of(bank: BankArrays, pixels: PixelSample, device: str | None, image: str | None) -> np.ndarray:
+    """Return which pixels are of the device and of the image, where they are given."""
+    chosen = np.ones(len(pixels), dtype=bool)
+    for name, names, ids in (
+        (device, bank.device_names, pixels.device_ids),
+        (image, bank.image_names, pixels.image_ids),
+    ):
+        if name is not None:
+            chosen &= ids == names.index(name)
+    return chosen
 
 
 def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:

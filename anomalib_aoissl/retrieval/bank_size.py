@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from .condensing import RULES
 from .precision import PRECISIONS
 
 _NUMBERS_BYTES = 4 * 4
@@ -43,21 +42,15 @@ def rows_of_size(
     return None if rows is None else int(rows)
 
 
-def check_bank(
-    budget: int | None = None, rule: str = "balanced", precision: str = "fp32", learning_seconds: float = 0.0
-) -> None:
-    """Refuse what a bank cannot be made with.
+def check_bank(budget: int | None = None, precision: str = "fp32") -> None:
+    """Validate what a bank is made with.
 
     Raises:
-        ValueError: If the budget is below 1, the seconds below 0, or rule or precision have no such name.
+        ValueError: If the budget is below 1, or the precision has no such name.
     """
-    if not learning_seconds >= 0:
-        msg = f"learning_seconds={learning_seconds} must be at least 0, which leaves the patches as they are."
-        raise ValueError(msg)
     if budget is not None and budget < 1:
         msg = f"A bank of {budget} rows holds no patch; it must be at least 1."
         raise ValueError(msg)
-    for name, value, known in (("condensing", rule, RULES), ("bank_precision", precision, PRECISIONS)):
-        if value not in known:
-            msg = f"{name}={value!r} is not known. It must be one of {list(known)}."
-            raise ValueError(msg)
+    if precision not in PRECISIONS:
+        msg = f"bank_precision={precision!r} is not known. It must be one of {list(PRECISIONS)}."
+        raise ValueError(msg)

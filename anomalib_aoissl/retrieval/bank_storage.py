@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 
 from .bank_arrays import BankArrays, damage
 
@@ -22,6 +23,9 @@ VERSION = 1
 """Version of the file's form."""
 
 _NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
+
+_PIXELS, _BASIS = "pixels.", "pixels_basis"
+"""What the names of the pixels' arrays begin with, and where their basis is in the description."""
 
 
 class BankFileError(ValueError):
@@ -37,7 +41,7 @@ def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
     if encoder and filled_with and encoder != filled_with:
         msg = (
             f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Use "
-            "that encoder (weights, image size and blocks) with the same retrieval, position_directions and context, "
+            "that encoder (weights, image size and blocks) with the same retrieval and version of this package, "
             "or fill a bank from the images again."
         )
         raise BankFileError(msg)
@@ -59,12 +63,19 @@ def read_bank(path: str | Path) -> BankArrays:
     missing = [name for name in _NAMES if name not in description]
     extra = {key: value for key, value in description.items() if key not in _NAMES}
     classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
-    bank = BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra)
+    pixels = _pixels(rows, extra.pop(_BASIS, None))
+    bank = BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra, pixels)
     problem = f"{missing} missing" if missing else damage(bank)
     if problem:
         msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg)
     return bank
+
+
+def _pixels(rows: dict[str, np.ndarray], basis: str | None) -> PixelSample | None:
+    """Take the pixels' arrays out of a file's arrays; None where it has none."""
+    found = {name: rows.pop(f"{_PIXELS}{name}") for name in KINDS if f"{_PIXELS}{name}" in rows}
+    return sample_of(found, basis) if basis is not None and len(found) == len(KINDS) else None
 
 
 def write_bank(bank: BankArrays, path: str | Path) -> Path:
@@ -74,6 +85,9 @@ def write_bank(bank: BankArrays, path: str | Path) -> Path:
     names = {name: getattr(bank, name) for name in _NAMES}
     with whole_file(path) as temporary:
         rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
+        if bank.pixels is not None:
+            rows |= {f"{_PIXELS}{name}": np.ascontiguousarray(array) for name, array in bank.pixels.arrays.items()}
+            names[_BASIS] = bank.pixels.basis
         save_file(rows, temporary, metadata={METADATA_KEY: json.dumps({**bank.extra, "version": VERSION, **names})})
     return Path(path)
 

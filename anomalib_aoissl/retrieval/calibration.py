@@ -11,16 +11,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .abstention import uncertainty_of, winning_share
+from .abstention import uncertainty_of
+from .head_fitting import left_out, unseen_uncertainty
 from .memory_bank import MemoryBank
 from .searching import search
-from .smoothing import smooth_shares
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ _CHUNK = 1024  # bank rows that are asked at once
 
 
 def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
-    """Return a view of the model in whose bank no row is of these images; encoder and calibration are shared.
+    """Return a view of the model, without its head, in whose bank no row is of these images; the rest is shared.
 
     It is searched exactly: an index would have to be built for each view.
     """
@@ -42,27 +43,26 @@ def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalMod
     bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
     bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
     view = copy.copy(model)
-    view._modules = {**model._modules, "bank": bank}
+    view._modules = {**model._modules, "bank": bank, "head": None}
     view.search = search
     return view
 
 
 @torch.no_grad()
-def ask_of_others(model: RetrievalModel, embeddings: torch.Tensor, mask: torch.Tensor, name: str) -> None:
+def ask_of_others(model: RetrievalModel, image: torch.Tensor, mask: torch.Tensor, name: str) -> None:
     """Add a labelled image to the calibration, asked of the rows of all other images; nothing where there are none.
 
-    Its patches are those of the image, not the rows that they became: those have been condensed and have learned, and
-    are surer than a patch of a new image is.
+    Its patches are those of the image, not the entries that they became: those have been condensed.
 
     Args:
         model: Model with a finished bank.
-        embeddings: ``[S, P, D]``, as `RetrievalModel.embed` gives them of the one image.
+        image: ``[1, C, H, W]``, normalised.
         mask: ``[H, W]``, its classes; 255 does not count.
         name: Its name in the bank.
     """
     view = without_images(model, [name])
     if len(view.bank):
-        uncertainty = view.uncertainty(*view.answer_with_scores(embeddings))[0, 0]
+        uncertainty = view.uncertainty(*view.answer(image))[0, 0]
         model.abstention.add(uncertainty[mask != IGNORE_INDEX])
 
 
@@ -83,7 +83,7 @@ def calibrate_on_labelled_images(module: Any) -> None:
     for index, one in enumerate(DataLoader(share, batch_size=1, collate_fn=loader.collate_fn)):
         batch = trainer.strategy.batch_to_device(one, module.device)
         processor.on_validation_batch_start(trainer, module, batch, index)
-        ask_of_others(model, model.embed(batch.image), batch.gt_mask[0], (batch.image_path or [""])[0])
+        ask_of_others(model, batch.image, batch.gt_mask[0], (batch.image_path or [""])[0])
     sum_over_ranks(module)
 
 
@@ -98,10 +98,14 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
     """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
 
     The patches of each image are asked of the rows of all other images; a row that stands for n patches counts n
-    times. With fewer than two images there is no calibration any more.
+    times. With a pixel head it is the head's labelled pixels that count, each predicted by a network that was fitted to
+    other images. With fewer than two images there is no calibration any more.
     """
     bank = model.bank
     model.abstention.clear()
+    if model.has_fitted_head and bank.pixels is not None:
+        model.abstention.add(*unseen_uncertainty(bank.pixels, left_out(model, bank.pixels)))
+        return len(np.unique(bank.pixels.image_ids))
     counts, images = bank.row_counts(), bank.image_ids.unique().tolist()
     if len(images) < 2:
         return len(images)
@@ -111,11 +115,9 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
         for part in rows.split(_CHUNK):
             queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
             similarities, neighbours, weights = view.vote(queries)
-            votes = view.class_votes(weights, neighbours)  # [n, L, C] or [n, 1, C]
-            if view.smoothing:  # within the patch: what was beside it is not in the bank
-                votes = smooth_shares(votes.transpose(1, 2), (1, 1), view.patch_size, view.smoothing).transpose(1, 2)
-            share = winning_share(votes)  # [n, L] or [n, 1]
-            uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1]).expand(-1, bank.labels.shape[1])
+            votes = view.class_votes(weights, neighbours)  # [n, C, L]
+            share = votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9)
+            uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1])  # [n, L]
             counted = bank.labels[part] != IGNORE_INDEX
             model.abstention.add(uncertainty[counted], counts[part, None].expand_as(uncertainty)[counted])
     return len(images)

@@ -14,7 +14,7 @@ import torch
 from anomalib_aoissl.files import whole_file
 
 from .bank_storage import BankFileError, check_encoder
-from .editing import ROW_BUFFERS, BankContent
+from .editing import ROW_BUFFERS, BankContent, pixel_state, pixels_of_state
 
 CHECKPOINT_SUFFIX = ".ckpt"
 _PREFIX = "model.bank."
@@ -70,7 +70,8 @@ def content_of(checkpoint: dict[str, Any]) -> BankContent:
     counts = state.get(f"{_PREFIX}counts", torch.empty(0))
     counts = counts if len(counts) else torch.ones_like(rows[ROW_BUFFERS.index("device_ids")])
     classes, devices, images = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
-    return BankContent((*rows, counts), classes, devices, images, names.get("encoder_hash", ""))
+    hashed, pixels = names.get("encoder_hash", ""), pixels_of_state(names)
+    return BankContent((*rows, counts), classes, devices, images, hashed, pixels)
 
 
 def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, A
     rows["counts"] = content.rows[-1] if bool((content.rows[-1] != 1).any()) else content.rows[-1][:0]
     names = {key: list(getattr(content, key)) for key in ("class_names", "device_names", "image_names")}
     state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in rows.items()}}
-    state[_NAMES] = {**names, "encoder_hash": content.encoder_hash}
+    state[_NAMES] = {**names, "encoder_hash": content.encoder_hash, **pixel_state(content.pixels)}
     return {**checkpoint, "state_dict": state}
 
 

@@ -1,14 +1,13 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which rows of a memory bank to keep within a budget: rules by name, pure functions, the same for the same seed.
+"""Which rows of a memory bank to keep within a budget: pure functions, the same for the same seed.
 
 In numpy alone, so that an exported model on the line condenses as training does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -62,7 +61,7 @@ def classes_in(labels: np.ndarray) -> list[int]:
 
 
 def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:
-    """Return the bank with at most ``size`` rows, by the rule "balanced"; the same for the same bank, always.
+    """Return the bank with at most ``size`` rows, by `condense`; the same for the same bank, always.
 
     Args:
         bank: The bank; one that is small enough is returned as it is.
@@ -76,21 +75,25 @@ def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankA
         return bank
     labels, devices, counts = (bank.rows[name] for name in ("labels", "device_ids", "counts"))
     view = Rows(float_embeddings(bank.rows), labels, devices, counts, patch_size)
-    kept, counts = condense(view, size, "balanced", np.random.default_rng(0))
+    kept, counts = condense(view, size, np.random.default_rng(0))
     rows = {name: array[kept] for name, array in bank.rows.items()}
     return with_used_names(replace(bank, rows={**rows, "counts": counts}))
 
 
-def condense(rows: Rows, budget: int, rule: str, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def condense(rows: Rows, budget: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices ``[K]`` of the rows to keep, rising, and the patches ``[K]`` int32 that each stands for.
 
-    K is the budget, or less where rows are the same. No class and no device vanishes.
+    K is the budget, or less where rows are the same. No class and no device vanishes. One patch is kept of each group
+    of patches that look alike and are labelled alike: the patches are grouped by device and by the set of classes that
+    they show. The group with the largest error is then cut in two again and again: the squared distances to its centre,
+    of the embeddings and of the labels, each patch weighted by one over the square root of how frequent its classes
+    are. So a thousand patches of the same background are one row, and boundaries and rare classes, which decide, are
+    many.
 
     Args:
         rows: All rows.
         budget: Rows to keep at most; where there are no more than that, all are kept.
-        rule: One of `RULES`.
-        generator: Of everything random.
+        generator: Of the random projection that distances are compared in.
 
     Raises:
         ValueError: If the budget cannot hold a row of each class and each device.
@@ -104,7 +107,15 @@ def condense(rows: Rows, budget: int, rule: str, generator: np.random.Generator)
             f"{len(cover)} rows at least. Raise bank_size."
         )
         raise ValueError(msg)
-    return RULES[rule](rows, budget, cover, generator)
+    points, weights, groups = joint_points(rows, generator), balancing_weights(rows), _strata(rows)
+    if len(cover) == budget:
+        nearest = np.square(points[:, None] - points[cover]).sum(axis=2).argmin(axis=1)
+        return _in_order(cover, _counts_of(nearest, rows.counts, budget))
+    if int(groups.max()) + 1 > budget:
+        groups = np.zeros_like(groups)
+        groups[cover] = np.arange(1, len(cover) + 1)
+    groups = divide(points, weights, _numbered(groups), budget)
+    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, rows.counts))
 
 
 def covering_rows(rows: Rows) -> np.ndarray:
@@ -118,67 +129,6 @@ def covering_rows(rows: Rows) -> np.ndarray:
         if not (rows.devices[chosen] == device).any():
             chosen.append(int(np.flatnonzero(rows.devices == device)[0]))
     return np.array(sorted(chosen), dtype=np.int64)
-
-
-def balanced(
-    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return one patch of each of ``budget`` groups of patches that look alike and are labelled alike.
-
-    The patches are grouped by device and by the set of classes that they show. The group with the largest error is
-    then cut in two again and again: the squared distances to its centre, of the embeddings and of the labels, each
-    patch weighted by one over the square root of how frequent its classes are. So a thousand patches of the same
-    background are one row, and boundaries and rare classes, which decide, are many.
-    """
-    if len(cover) == budget:
-        return k_center(rows, budget, cover, generator)
-    groups = _strata(rows)
-    if int(groups.max()) + 1 > budget:
-        groups = np.zeros_like(groups)
-        groups[cover] = np.arange(1, len(cover) + 1)
-    points, weights = joint_points(rows, generator), balancing_weights(rows)
-    groups = divide(points, weights, _numbered(groups), budget)
-    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, rows.counts))
-
-
-def k_center(
-    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the greedy k-center rule [0]: always the row that is farthest from all that are kept.
-
-    Takes a pass over all rows for each that is kept. [0]: Gonzalez, 1985, 10.1016/0304-3975(85)90224-5.
-    """
-    points = _projected(rows.embeddings, generator)
-    kept = cover.tolist()
-    norms = np.square(points).sum(axis=1)
-    distance, nearest = np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.int64)
-    for position in range(budget):
-        if position == len(kept):
-            kept.append(int(distance.argmax()))
-        centre = kept[position]
-        new = np.maximum(norms + norms[centre] - 2 * (points @ points[centre]), 0.0)  # squared distances
-        nearest[new < distance] = position
-        np.minimum(distance, new, out=distance)
-    return _in_order(np.array(kept), _counts_of(nearest, rows.counts, budget))
-
-
-def random_rows(
-    rows: Rows, budget: int, cover: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows drawn with equal chances; each stands for itself alone."""
-    chances = generator.random(len(rows.labels))
-    chances[cover] = 2.0
-    kept = np.argsort(-chances, kind="stable")[:budget]
-    return _in_order(kept, np.ones(budget, np.int32))
-
-
-RULES: dict[str, Callable[[Rows, int, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
-    "learned": balanced,  # and then `learning.learned` moves the rows
-    "balanced": balanced,
-    "kcenter": k_center,
-    "random": random_rows,
-}
-"""The rules by name; each takes the rows, the budget, rows that must stay, and a generator."""
 
 
 def balancing_weights(rows: Rows) -> np.ndarray:

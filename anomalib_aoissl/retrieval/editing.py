@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .bank_arrays import REQUIRED, BankArrays, rows_to_remove, without_rows
+from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
+
+from .bank_arrays import REQUIRED, BankArrays, pixels_without, rows_to_remove, without_rows
 from .bank_arrays import described as described_arrays
 from .bank_arrays import merged as merged_arrays
 
@@ -29,6 +31,7 @@ class BankContent:
         device_names: Names that the device ids index.
         image_names: Names that the image ids index.
         encoder_hash: `encoder_hash` of the encoder of the embeddings; empty where it is not known.
+        pixels: Labelled pixels that the pixel head was fitted to; None without one.
     """
 
     rows: tuple[torch.Tensor, ...]
@@ -36,6 +39,7 @@ class BankContent:
     device_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
     encoder_hash: str = ""
+    pixels: PixelSample | None = None
 
 
 def joined_rows(rows: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
@@ -48,13 +52,14 @@ def arrays_of(content: BankContent) -> BankArrays:
     named = zip(REQUIRED, content.rows, strict=True)
     # A buffer without entries beside rows is one that this bank does not need.
     rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
-    return BankArrays(rows, content.class_names, content.device_names, content.image_names, content.encoder_hash)
+    names = content.class_names, content.device_names, content.image_names, content.encoder_hash
+    return BankArrays(rows, *names, pixels=content.pixels)
 
 
 def content_from(bank: BankArrays, device: torch.device | None = None) -> BankContent:
     """Return numpy arrays as a bank's content, copied, on the processor or another device."""
     rows = tuple(torch.from_numpy(bank.rows[name].copy()).to(device) for name in REQUIRED)
-    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash)
+    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash, bank.pixels)
 
 
 def without(content: BankContent, *, device: str | None = None, image: str | None = None) -> BankContent:
@@ -66,7 +71,8 @@ def without(content: BankContent, *, device: str | None = None, image: str | Non
         ValueError: If neither is given, or the bank has no such device or image.
     """
     bank = arrays_of(content)
-    left = without_rows(bank, rows_to_remove(bank, device, image), " undo() brings it back.")
+    leaving, pixels = rows_to_remove(bank, device, image), pixels_without(bank, device, image)
+    left = without_rows(bank, leaving, pixels, " undo() brings it back.")
     return content_from(left, content.rows[0].device)
 
 
@@ -82,3 +88,23 @@ def merged(content: BankContent, other: BankContent) -> BankContent:
 def described(content: BankContent) -> dict[str, Any]:
     """Return what `bank_arrays.described` says of a bank."""
     return described_arrays(arrays_of(content))
+
+
+PIXELS = "pixels."
+"""What names of the pixels' arrays begin with in a state dict."""
+
+_BASIS = f"{PIXELS}basis"
+
+
+def pixel_state(pixels: PixelSample | None) -> dict[str, Any]:
+    """Return labelled pixels as tensors by name, and their basis; nothing where there are none."""
+    if pixels is None:
+        return {}
+    return {_BASIS: pixels.basis, **{f"{PIXELS}{name}": torch.from_numpy(a) for name, a in pixels.arrays.items()}}
+
+
+def pixels_of_state(state: Mapping[str, Any]) -> PixelSample | None:
+    """Return the labelled pixels of `pixel_state` among other things; None where there are none."""
+    if _BASIS not in state:
+        return None
+    return sample_of({name: state[f"{PIXELS}{name}"].numpy() for name in KINDS}, state[_BASIS])

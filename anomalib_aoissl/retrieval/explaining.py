@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Why a pixel or a region is of its class: the labelled patches that voted for it, as data."""
+"""Why a pixel or a region is of its class: the labelled patches that vote for it, as data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import torch
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .patches import patch_labels
-from .shifts import patch_box, shift_offsets, shifted_images
-from .smoothing import smoothed
 from .torch_model import RetrievalModel
 
 IGNORED = ""
@@ -57,6 +55,8 @@ class Explanation:
         pixels: Pixels of the region.
         tally: Share of the votes for each class, 0 to 1, the largest first; `IGNORED` for none.
         predicted: Share of the region's pixels that each class has in the mask, the largest first.
+        differs: Share of the region's pixels where the mask has another class than the bank alone would give, since
+            the pixel head decided; 0 without a head.
         novelty: Mean over the region.
         uncertainty: Mean over the region.
         abstained: Share of the region's pixels for which the model does not know; None without a threshold.
@@ -67,6 +67,7 @@ class Explanation:
     pixels: int
     tally: dict[str, float]
     predicted: dict[str, float]
+    differs: float
     novelty: float
     uncertainty: float
     abstained: float | None
@@ -78,12 +79,9 @@ class Explanation:
 
 
 def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) -> list[Vote]:
-    """Return the votes for a pixel, the most similar patch first; the class with the largest weight is the pixel's.
+    """Return the bank's votes for a pixel, the most similar patch first.
 
-    With ``labels="average"`` the pixel has the class of its whole patch, and a vote's label is still the one at its
-    place. With ``query_shifts`` the votes are those of each grid that sees the pixel, all with the same say; with
-    ``smoothing`` the neighbouring pixels' votes are among them, with the filter's weights. A class that needs a share
-    of the vote (``class_thresholds``) and has less does not get the pixel.
+    Without a pixel head the class with the largest weight is the pixel's; with one, see `Explanation.differs`.
 
     Args:
         model: Model with a filled bank.
@@ -98,50 +96,9 @@ def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) 
     if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
         msg = f"pixel={pixel} lies outside of the image of {height}x{width} px; give (row, column) from (0, 0)."
         raise ValueError(msg)
-    region = torch.zeros(height, width)
-    region[pixel] = 1.0
-    say = smoothed(region[None, None], model.smoothing)[0, 0]  # of each pixel, in this one
-    offsets, (down, across) = shift_offsets(model.query_shifts, model.patch_size), model.patch_size
-    asked: dict[tuple[Any, int], dict[int, float]] = {}  # grid and patch: what each of its places has to say
-    for row, column in say.nonzero().tolist():
-        seeing = [offset for offset in offsets if row >= offset[0] and column >= offset[1]]
-        for offset in seeing:
-            y, x = row - offset[0], column - offset[1]
-            places = asked.setdefault((offset, y // down * model.grid_size[1] + x // across), {})
-            places[y % down * across + x % across] = float(say[row, column]) / len(seeing)
-    with torch.no_grad():
-        queries = {o: model.extract(shifted_images(image[None], [o]))[0] for o in {offset for offset, _ in asked}}
-    votes = [
-        vote
-        for (offset, patch), places in asked.items()
-        for vote in _votes_of_patch(model, queries[offset][patch], places)
-    ]
-    return sorted(votes, key=lambda vote: -vote.similarity)
-
-
-def _votes_of_patch(model: RetrievalModel, query: torch.Tensor, places: dict[int, float]) -> list[Vote]:
-    """Return the votes for places in a patch: one for each neighbour and label that it has at them.
-
-    Args:
-        model: Model with a filled bank.
-        query: ``[D]``, embedding of the patch.
-        places: How much each place has to say; the votes' weights sum up to the sum of these.
-    """
-    with torch.no_grad():
-        similarities, rows, weights = (t[0] for t in model.vote(query[None]))  # [k] each
-    sums: Counter[tuple[int, int]] = Counter()
-    for place, share in places.items():
-        labels, of_place = model.bank.labels[rows, place], weights
-        if weights.ndim == 2:  # [k, C]: a vote weighs as much as votes for its class do
-            known = labels.long().clamp(max=model.num_classes - 1)
-            of_place = weights.gather(1, known[:, None])[:, 0] * (labels != IGNORE_INDEX)
-        of_place = share * of_place / of_place.sum().clamp(min=1e-12)
-        for neighbour, (label, weight) in enumerate(zip(labels.tolist(), of_place.tolist(), strict=True)):
-            sums[neighbour, label] += weight
-    return [
-        _vote(model, int(rows[neighbour]), float(similarities[neighbour]), weight, _class_name(model, label))
-        for (neighbour, label), weight in sums.items()
-    ]
+    region = torch.zeros(height, width, dtype=torch.bool)
+    region[pixel] = True
+    return sorted(explain_region(model, image, region).votes, key=lambda vote: -vote.similarity)
 
 
 @torch.no_grad()
@@ -149,9 +106,7 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     """Return why the pixels of a region are of their classes.
 
     A patch's vote counts for each pixel of the region that it voted for: with n pixels, a neighbour whose weight is w
-    of all its query's neighbours gives w / n to the class that it has at the pixel's place. With ``smoothing`` the
-    pixels beside the region count too, by what they give to it. With ``query_shifts`` the votes are those of the grid
-    that is not shifted.
+    of all its query's neighbours gives w / n to the class that it has at the pixel's place.
 
     Args:
         model: Model with a filled bank.
@@ -169,32 +124,29 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
             f"{int(region.sum())} pixels."
         )
         raise ValueError(msg)
-    embeddings = model.embed(image[None])
-    answer, scores = model.answer_with_scores(embeddings)
+    answer, share = model.answer(image[None])
     batch: Any = answer  # its fields may be None in other models
-    say = smoothed(region[None, None].float(), model.smoothing)[0]  # [1, H, W], of each pixel in the region
-    places = patch_labels(say, model.patch_size)[0]  # [P, L]
+    embeddings = model.read(image[None]).embeddings
+    places = patch_labels(region[None].float(), model.patch_size)[0]  # [P, L]
     asked = (places > 0).any(dim=1)
     similarities, rows, weights = model.vote(embeddings[0][asked])  # [q, k] each
-    if weights.ndim == 2:
-        weights = weights.unsqueeze(-1).expand(-1, -1, model.num_classes)
-    weights = torch.cat([weights, weights.mean(dim=-1, keepdim=True)], dim=-1)  # [q, k, C + 1], the ignored last
     shares = _shares(model, rows, places[asked])  # [q, k, C + 1]; each neighbour's sum up to the patch's share
-    votes = shares * weights
-    shares = votes / votes.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12) * shares[:, :1].sum(dim=-1, keepdim=True)
+    shares = shares * (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(-1)
     used, index = rows.flatten().unique(return_inverse=True)
     of_row = torch.zeros(len(used), shares.shape[-1]).index_add_(0, index, shares.flatten(0, 1))  # [rows, C + 1]
     nearest = torch.full((len(used),), -1.0).scatter_reduce(0, index, similarities.flatten(), "amax")
     names = [*model.bank.class_names, IGNORED]
     order = of_row.sum(dim=1).argsort(descending=True, stable=True).tolist()
-    uncertainty = model.uncertainty(answer, scores)[0, 0][region]
+    uncertainty = model.uncertainty(answer, share)[0, 0][region]
     threshold = model.abstention.threshold
     predicted = torch.bincount(batch.pred_mask[0, 0][region].long(), minlength=len(names)) / int(region.sum())
+    voted = model.vote_probabilities(embeddings).argmax(dim=1)[0]  # [H, W]
     return Explanation(
         box=_box_around(region),
         pixels=int(region.sum()),
         tally=_shares_by_name(of_row.sum(dim=0), names),
         predicted=_shares_by_name(predicted, names),
+        differs=float((voted != batch.pred_mask[0, 0])[region].float().mean()),
         novelty=float(batch.anomaly_map[0, 0][region].mean()),
         uncertainty=float(uncertainty.mean()),
         abstained=None if threshold is None else float((uncertainty > threshold).float().mean()),
@@ -208,8 +160,8 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
 def _shares(model: RetrievalModel, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return the share of the region's pixels that lie in each query's patch and have each class in each neighbour.
 
-    ``[q, k, C + 1]``, the ignored last, of rows ``[q, k]`` and how much each place ``[q, L]`` has to say in the region;
-    for each neighbour they sum up to the patch's share of the region.
+    ``[q, k, C + 1]``, the ignored last, of entries ``[q, k]`` and the pixels ``[q, L]`` of the region, 1 or 0; for each
+    neighbour they sum up to the patch's share of the region.
     """
     labels, counted = model.bank.labels[rows], places.unsqueeze(1)
     classes = [*range(model.num_classes), IGNORE_INDEX]
@@ -222,7 +174,7 @@ def _vote(model: RetrievalModel, row: int, similarity: float, weight: float, lab
     return Vote(
         image=bank.image_names[int(bank.image_ids[row])],
         device=bank.device_names[int(bank.device_ids[row])],
-        box=patch_box(int(bank.positions[row]), model.encoder.image_size, model.patch_size),
+        box=_patch_box(model, int(bank.positions[row])),
         similarity=similarity,
         weight=weight,
         label=label,
@@ -231,9 +183,10 @@ def _vote(model: RetrievalModel, row: int, similarity: float, weight: float, lab
     )
 
 
-def _class_name(model: RetrievalModel, label: int) -> str:
-    """Return the name of a class index, empty where it is ignored."""
-    return IGNORED if label == IGNORE_INDEX else model.bank.class_names[label]
+def _patch_box(model: RetrievalModel, position: int) -> tuple[int, int, int, int]:
+    """Return the (top, left, height, width) in px of the patch at a position, in row-major order."""
+    row, column = divmod(position, model.grid_size[1])
+    return row * model.patch_size[0], column * model.patch_size[1], *model.patch_size
 
 
 def _box_around(region: torch.Tensor) -> tuple[int, int, int, int]:

@@ -65,7 +65,7 @@ def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor, seed: 
     Args:
         model: Model whose bank is compared with; it may be empty.
         name: Name of the image.
-        embeddings: ``[P, D]`` of unit length, all its patches, as `RetrievalModel.extract` gives them.
+        embeddings: ``[P, D]`` of unit length, all its patches, as `RetrievalModel.read` gives them.
         seed: Of the first patch that is chosen.
     """
     bank = model.bank.embeddings

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from anomalib.metrics import Evaluator
@@ -18,41 +17,36 @@ from torch import nn
 
 from anomalib_aoissl.abstaining import AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 
-from .aggregation import NEIGHBOURS, TEMPERATURE, check_class_names, plain_rules
+from .aggregation import NEIGHBOURS, TEMPERATURE
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .checkpoint_bank import load_content
-from .context import context_weight, embedding_size
-from .learning import SECONDS
+from .head_fitting import fit_to_training_images
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
-from .shifts import bank_grids
-from .smoothing import SMOOTHING
 from .torch_model import RetrievalModel
 from .units import unit_size
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BANK_SIZE = 10000
-"""Patches that a bank keeps where none is said. With the context of each, twice as many are no better, since learning
-has no time for them, and take twice as long to search."""
+"""Patches that a bank keeps where none is said."""
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
 
 
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
-    """Segmentation by retrieval: nothing is trained, a few labelled images fill a memory bank.
+    """Segmentation from a few labelled images: a memory bank and a pixel head, in seconds; the encoder stays as it is.
 
-    A frozen vision transformer turns each patch of the labelled images into an embedding. The mask of a new image is
-    the weighted vote of the k most similar patches, pixel by pixel; how dissimilar the nearest is, is the novelty.
-    AOI-SSL, 2026, arXiv 2605.12430.
+    A frozen vision transformer turns each patch of the labelled images into an embedding of the memory bank. A pixel
+    head, fitted to their pixels, tells the classes of a new image from its tokens and image filters; how dissimilar the
+    nearest patch of the bank is, is the novelty. Without the head, the mask is the weighted vote of the k most similar
+    patches, pixel by pixel: AOI-SSL, 2026, arXiv 2605.12430.
 
     Args:
         encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
@@ -64,48 +58,28 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: Planes of an image; 3 for colour and for one to three illuminations.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
         normalize: Apply the encoder's final layer norm to each block that is read.
-        k: Neighbours that vote for a patch.
+        head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
+            decides the classes; null for the vote of the memory bank alone.
+        k: Neighbours that vote for a patch, where the bank decides the classes, and that explain one.
         temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
-        aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature), "similarity" (the
-            cosine similarity) or "majority" (the same for all).
-        labels: What neighbours vote for: "complete" (each pixel its own label) or "average" (the whole patch its
-            classes' shares).
-        class_temperatures: Temperature by class name, of votes for that class, in place of ``temperature``: a class of
-            a higher one is heard from less similar patches. Attention only.
-        class_thresholds: Share of a pixel's vote by class name, 0 to 1, that the class needs to win there; below it
-            the next class wins that may, or else the background.
-        retrieval: What is compared: "patches", or whole images by the mean of their patches ("images") or by their
-            class token ("class_tokens"); the masks of the k nearest then vote pixel by pixel. Only for parts that lie
-            at the same place in every image. An image takes the bytes of its mask, and bank_size counts images.
-        bank_shifts: Patch grids of each labelled image that fill the bank: 1, 2 (also half a patch down and right) or
-            4 (also each alone). They share ``bank_size``; each takes a pass of the encoder while the bank is filled.
-            Null for 4 with up to 8 labelled images, 2 with up to 24, and 1 with more, where they give little.
-        query_shifts: Patch grids of a new image, 1, 2 or 4, whose votes are averaged: finer masks for as many times
-            the cost.
-        smoothing: Times that the votes of a pixel are averaged with those of its neighbours, weights 1-2-1 in both
-            directions: edges do not step where patches meet, and wrong single pixels go. 0 for never; not of
-            "average" labels.
-        position_directions: Directions along which the embeddings of images without content differ by place, which are
-            taken out of all embeddings; 0 for none.
-        context: Weight of the mean embedding of the 5x5 patches around each, which is compared beside its own, in twice
-            the numbers; 0 for the patch alone, null for 0.6, or 0 where whole images are compared.
+        aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature) or "similarity" (the
+            cosine similarity).
+        retrieval: What is compared: "patches", or whole images by the mean of their patches ("images"); the masks of
+            the k nearest then vote pixel by pixel. Only for parts that lie at the same place in every image, without a
+            head. An image takes the bytes of its mask, and bank_size counts images.
         search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
             "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
             searches exactly.
         bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
-        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch. A bank
-            that is learned keeps at most a third of its patches.
-        condensing: Which patches are kept: "balanced" (one of each group of patches that look and are labelled alike,
-            more at boundaries and of rare classes), "learned" (those of "balanced", whose embeddings and labels are
-            then changed by gradient descent so that the bank's vote gives the labelled patches their labels),
-            "kcenter" (those that are farthest from each other; slow in a large bank) or "random".
-        learning_seconds: Estimated CPU seconds that rows are learned for, by the rule "learned".
+            The head is fitted to the training images alone.
+        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch. One is
+            kept of each group of patches that look and are labelled alike, more at boundaries and of rare classes.
         bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
             quarter.
-        seed: Of what is random in condensing.
+        seed: Of what is random in condensing and in the head's fit.
         abstain: Share of the validation pixels for which the model may say that it does not know, such as 0.05; null
             for a class for every pixel. The threshold is set in validation or, without validation images, on the
-            labelled images, each asked of the rows of the others.
+            labelled images, each predicted by a model of the others.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
         evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
@@ -124,39 +98,23 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "in_channels": 3,
         "blocks": 1,
         "normalize": True,
+        "head": "pixel",
         "k": NEIGHBOURS,
         "temperature": TEMPERATURE,
         "aggregation": "attention",
-        "labels": "complete",
-        "class_temperatures": None,
-        "class_thresholds": None,
         "retrieval": "patches",
-        "bank_shifts": None,
-        "query_shifts": 1,
-        "smoothing": SMOOTHING,
-        "position_directions": 0,
-        "context": None,
         "search": "exact",
         "bank": None,
         "bank_size": DEFAULT_BANK_SIZE,
-        "condensing": "learned",
-        "learning_seconds": SECONDS,
         "bank_precision": "fp32",
         "seed": 0,
         "abstain": None,
     }
 
-    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (
-        *SegmentationModuleMixin.ENCODER_ARGUMENTS,
-        "retrieval",
-        "position_directions",
-        "context",
-    )
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (*SegmentationModuleMixin.ENCODER_ARGUMENTS, "retrieval", "head")
 
-    _grids: int | None = None
-    """Patch grids of each training image of this run, which are as many as pay for so many images."""
-
-    BEFORE: ClassVar[dict[str, Any]] = {"context": 0.0}
+    _unseen: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Uncertainty, and how often it counts, of labelled pixels by a head that was fitted to other images; in a fit."""
 
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
@@ -170,24 +128,15 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: int = 3,
         blocks: int | list[int] = 1,
         normalize: bool = True,
+        head: Literal["pixel"] | None = "pixel",
         k: int = NEIGHBOURS,
         temperature: float = TEMPERATURE,
-        aggregation: str = "attention",
-        labels: str = "complete",
-        class_temperatures: dict[str, float] | None = None,
-        class_thresholds: dict[str, float] | None = None,
-        retrieval: str = "patches",
-        bank_shifts: int | None = None,
-        query_shifts: int = 1,
-        smoothing: int = SMOOTHING,
-        position_directions: int = 0,
-        context: float | None = None,
-        search: str = "exact",
+        aggregation: Literal["attention", "similarity"] = "attention",
+        retrieval: Literal["patches", "images"] = "patches",
+        search: Literal["exact", "faiss-flat", "faiss-ivf"] = "exact",
         bank: Path | str | None = None,
         bank_size: int | str | None = DEFAULT_BANK_SIZE,
-        condensing: str = "learned",
-        learning_seconds: float = SECONDS,
-        bank_precision: str = "fp32",
+        bank_precision: Literal["fp32", "fp16", "int8"] = "fp32",
         seed: int = 0,
         abstain: float | None = None,
         pre_processor: nn.Module | bool = True,
@@ -198,7 +147,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
-        class_temperatures, class_thresholds = plain_rules(class_temperatures), plain_rules(class_thresholds)
+        if head not in {"pixel", None}:
+            msg = f"head={head!r} is not known. It must be 'pixel', or null for the vote of the memory bank alone."
+            raise ValueError(msg)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
@@ -211,50 +162,20 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
         h: Any = self.hparams
-        encoder, context = self.build_encoder(), context_weight(h.context, h.retrieval)
+        encoder = self.build_encoder()
+        unit = unit_size(encoder, h.retrieval)
+        budget = rows_of_size(h.bank_size, encoder.embed_dim, unit, h.bank_precision)
         self.model: RetrievalModel = RetrievalModel(
             encoder,
             k=h.k,
             temperature=h.temperature,
             aggregation=h.aggregation,
-            labels=h.labels,
-            class_temperatures=h.class_temperatures,
-            class_thresholds=h.class_thresholds,
             retrieval=h.retrieval,
-            bank_shifts=bank_grids(h.bank_shifts, h.retrieval),
-            query_shifts=h.query_shifts,
-            smoothing=h.smoothing,
-            position_directions=h.position_directions,
-            context=context,
             search=h.search,
-            bank=self._empty_bank(encoder, embedding_size(encoder, context)),
+            bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h.seed, precision=h.bank_precision),
+            head=h.head is not None,
             abstain=h.abstain,
         )
-
-    def _empty_bank(self, encoder: PatchEncoder, dims: int) -> MemoryBank:
-        """Return the bank that ``self.hparams`` describe, for embeddings of so many dimensions."""
-        h: Any = self.hparams
-        unit = unit_size(encoder, h.retrieval)
-        budget = rows_of_size(h.bank_size, dims, unit, h.bank_precision)
-        return MemoryBank(
-            dims,
-            unit,
-            budget=budget,
-            rule=h.condensing,
-            seed=h.seed,
-            learning_seconds=h.learning_seconds,
-            precision=h.bank_precision,
-        )
-
-    def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None:
-        """Take the names of the classes and the way files are read to all parts that need them.
-
-        Raises:
-            ValueError: If the model already knows other classes, or has rules for a class that is not among them.
-        """
-        names = ("class_temperatures", "class_thresholds")
-        check_class_names({name: getattr(self.model, name) for name in names}, class_names)
-        super().set_dataset(class_names, file_format)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -293,14 +214,12 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank = self.model.bank
         bank.clear()
         bank.class_names = list(self.class_names)
-        self.model.find_positions()
         bank.encoder_hash = encoder_hash(self.model.encoder, self.model.embedding_options)
         path: str | None = self.hparams["bank"]
         if path is not None:
             bank.merge(load_content(path, bank.encoder_hash))
-        loader: Any = self.trainer.train_dataloader
-        images = len(loader.dataset) + len(bank.image_names)
-        self._grids = bank_grids(self.hparams["bank_shifts"], self.model.retrieval, images)
+        if self.model.head is not None:
+            self.model.head.clear()
         self._is_fitted.fill_(False)
         self.model.abstention.clear()
 
@@ -309,7 +228,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         del args, kwargs
         size = len(batch.image)
         names = batch.image_path or [""] * size
-        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names, self._grids)
+        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
         anchor = self._parameters.get(_ANCHOR)
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
@@ -327,6 +246,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
                 "No labelled patch came into the memory bank: the training images have no mask, or only ignored pixels."
             )
             raise RuntimeError(msg)
+        if self.model.head is not None:
+            self._unseen = fit_to_training_images(self)
 
     # --- export ------------------------------------------------------------------------------------------------------
 
@@ -340,8 +261,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""
-        batch, scores = self.model.answer_with_scores(self.model.embed(images))
-        uncertainty = self.model.uncertainty(batch, scores)[:, 0]
+        batch, share = self.model.answer(images)
+        uncertainty = self.model.uncertainty(batch, share)[:, 0]
         threshold = self.model.abstention.threshold
         abstained = None if threshold is None else uncertainty > threshold
         return {**batch._asdict(), "uncertainty": uncertainty, "abstained": abstained}
@@ -374,8 +295,12 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         """Fit the bank where it is not, and calibrate on the labelled images where validation could not."""
         super().on_train_epoch_end()
         if self.hparams["abstain"] is not None and not self.model.abstention.calibrated:
-            calibrate_on_labelled_images(self)
+            if self._unseen is not None:
+                self.model.abstention.add(*self._unseen)
+            else:
+                calibrate_on_labelled_images(self)
             warn_of_no_calibration(self.model)
+        self._unseen = None
 
     def calibrate(self) -> None:
         """Set the threshold of abstention on the bank's rows, those of each image asked of those of the others.

@@ -14,12 +14,21 @@ from anomalib.models.components import DynamicBufferMixin
 from torch.nn import functional
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.sample import PixelSample
 
 from .bank_size import check_bank
 from .condensing import Rows, condense
-from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, without
+from .editing import (
+    ROW_BUFFERS,
+    BankContent,
+    described,
+    joined_rows,
+    merged,
+    pixel_state,
+    pixels_of_state,
+    without,
+)
 from .gathering import gathered
-from .learning import SECONDS, learned, learned_size
 from .patches import patch_labels, patches_to_image
 from .precision import PRECISIONS, converted, restored, stored
 
@@ -28,7 +37,7 @@ __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 
 HELD_BUDGETS, HELD_BATCHES = 4, 16
 """Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what
-learning never sees, costs accuracy, so that a few images should be condensed once, at the end, in a small bank too."""
+thereby lost, costs accuracy, so that a few images should be condensed once, at the end, in a small bank too."""
 
 
 class MemoryBank(DynamicBufferMixin):
@@ -40,6 +49,8 @@ class MemoryBank(DynamicBufferMixin):
     bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
     rows is loaded.
 
+    ``pixels`` are the labelled pixels that the pixel head was fitted to, None without one.
+
     With a budget the bank is condensed while it is filled, so that no more than `HELD_BUDGETS` times the budget and
     `HELD_BATCHES` times the added batch is ever held.
 
@@ -47,15 +58,12 @@ class MemoryBank(DynamicBufferMixin):
         embed_dim: D.
         patch_size: (height, width) of a patch, px.
         budget: Rows to keep at most; None for all.
-        rule: Which rows to keep, a name of `condensing.RULES`.
-        seed: Of what is random in the rule.
-        learning_seconds: Estimated seconds that rows are learned for, by the rule "learned"; with it the finished bank
-            has at most a third of its patches, see `learning.learned_size`.
+        seed: Of what is random in condensing.
         precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
             that of its integers, not 1.
 
     Raises:
-        ValueError: If the budget is below 1, or rule or precision have no such name.
+        ValueError: If the budget is below 1, or the precision has no such name.
     """
 
     def __init__(
@@ -64,15 +72,13 @@ class MemoryBank(DynamicBufferMixin):
         patch_size: tuple[int, int],
         *,
         budget: int | None = None,
-        rule: str = "balanced",
         seed: int = 0,
-        learning_seconds: float = SECONDS,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        check_bank(budget, rule, precision, learning_seconds)
+        check_bank(budget, precision)
         self.patch_size = patch_size
-        self.budget, self.rule, self.seed, self.learning_seconds = budget, rule, seed, learning_seconds
+        self.budget, self.seed = budget, seed
         self.register_buffer("embeddings", torch.empty(0, embed_dim, dtype=PRECISIONS[precision]))
         self.register_buffer("labels", torch.empty(0, patch_size[0] * patch_size[1], dtype=torch.uint8))
         self.register_buffer("device_ids", torch.empty(0, dtype=torch.int32))
@@ -89,6 +95,7 @@ class MemoryBank(DynamicBufferMixin):
         self.device_names: list[str] = []
         self.image_names: list[str] = []
         self.encoder_hash = ""
+        self.pixels: PixelSample | None = None
         self._previous: BankContent | None = None  # for undo
         self._before_adding: BankContent | None = None
         self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ROW_BUFFERS, and counts
@@ -103,7 +110,6 @@ class MemoryBank(DynamicBufferMixin):
         masks: torch.Tensor,
         devices: Sequence[str],
         images: Sequence[str],
-        grid: int = 0,
     ) -> None:
         """Put the patches of labelled images aside until `finish` makes them rows.
 
@@ -115,7 +121,6 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
-            grid: Number of the patch grid of `shifts.shift_offsets` that the images were cropped to.
         """
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
         self._before_adding = self._before_adding or self.content()
@@ -129,8 +134,7 @@ class MemoryBank(DynamicBufferMixin):
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
             unit = functional.normalize(embeddings[row][used].float(), dim=-1)
             if len(used):
-                positions = (used + grid * labels.shape[1]).to(torch.int32)
-                origin = ids, image_ids, positions, torch.ones_like(ids)  # the last are the counts
+                origin = ids, image_ids, used.to(torch.int32), torch.ones_like(ids)  # the last are the counts
                 self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
 
     @property
@@ -209,13 +213,14 @@ class MemoryBank(DynamicBufferMixin):
     def content(self) -> BankContent:
         """Return the rows and names as a value, which later edits do not change."""
         names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
-        return BankContent(self._rows(), *names, self.encoder_hash)
+        return BankContent(self._rows(), *names, self.encoder_hash, self.pixels)
 
     def take(self, content: BankContent) -> None:
         """Hold this content in place of the present one."""
         self._take_rows(content.rows)
         self.class_names, self.device_names = list(content.class_names), list(content.device_names)
         self.image_names, self.encoder_hash = list(content.image_names), content.encoder_hash
+        self.pixels = content.pixels
 
     def _rows(self) -> tuple[torch.Tensor, ...]:
         """Return the tensors of `ROW_BUFFERS`, and the counts, of ones where the bank is not condensed."""
@@ -232,15 +237,10 @@ class MemoryBank(DynamicBufferMixin):
         self.counts = rows[-1] if bool((rows[-1] != 1).any()) else rows[-1][:0]
 
     def _finished(self, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return the rows that the bank holds of these: all without a budget, else condensed to it, and learned."""
-        if self.budget is None:
-            return rows
-        if self.rule != "learned":
-            return self._condensed(rows, self.budget)
-        size = learned_size(rows[1], rows[5], self.embeddings.shape[1], self.budget, self.learning_seconds)
-        return self._condensed(rows, size, learn=True)
+        """Return the rows that the bank holds of these: all without a budget, else condensed to it."""
+        return rows if self.budget is None else self._condensed(rows, self.budget)
 
-    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int, learn: bool = False) -> tuple[torch.Tensor, ...]:
+    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
         """Return the rows that are kept within the budget, in the order of device, image and position."""
         if len(rows[0]) <= budget:
             return rows
@@ -251,12 +251,8 @@ class MemoryBank(DynamicBufferMixin):
         # On the CPU, where sums have a fixed order.
         embeddings, labels, devices, counts = (rows[index].cpu() for index in (0, 1, 2, 5))
         view = Rows(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
-        kept, stand_for = condense(view, budget, self.rule, np.random.default_rng(self.seed))
+        kept, stand_for = condense(view, budget, np.random.default_rng(self.seed))
         taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
-        if learn:
-            generator = torch.Generator().manual_seed(self.seed)
-            embeddings, taken[1] = learned(view, kept, stand_for, generator, self.learning_seconds)
-            taken[0] = stored(embeddings, rows[0].dtype)
         return tuple(tensor.to(rows[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
 
     def clear(self) -> None:
@@ -265,7 +261,7 @@ class MemoryBank(DynamicBufferMixin):
         self._pending.clear()
         for name in (*ROW_BUFFERS, "counts"):
             setattr(self, name, getattr(self, name)[:0])
-        self.device_names, self.image_names = [], []
+        self.device_names, self.image_names, self.pixels = [], [], None
         self._previous, self._before_adding = before if len(before.rows[0]) else None, None
 
     def describe(self) -> dict[str, Any]:
@@ -286,6 +282,7 @@ class MemoryBank(DynamicBufferMixin):
             "device_names": list(self.device_names),
             "image_names": list(self.image_names),
             "encoder_hash": self.encoder_hash,
+            **pixel_state(self.pixels),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -294,6 +291,7 @@ class MemoryBank(DynamicBufferMixin):
         self.device_names = list(state["device_names"])
         self.image_names = list(state["image_names"])
         self.encoder_hash = state.get("encoder_hash", "")
+        self.pixels = pixels_of_state(state)
         self._previous = None
 
 

@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+from anomalib_aoissl.pixel_head.training import PIXELS
+
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
 from .checkpoint_bank import load_content
 from .editing import BankContent, arrays_of
+from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
 from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
 from .openvino_file import read_model, save_model
-from .shifts import shift_offsets
+from .openvino_head import HeadContent
 
 if TYPE_CHECKING:
     from anomalib_aoissl.module import SegmentationModuleMixin as _Base
@@ -66,13 +69,22 @@ class BankEditingMixin(_Base):
             raise ValueError(msg)
         resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
         bank = self._bank()
+        names = list(names or [""] * len(images))
         seen = self.pre_processor(images) if self.pre_processor else images
-        self.model.fill(seen, resized, list(devices), list(names or [""] * len(images)))
+        self.model.fill(seen, resized, list(devices), names)
         bank.finish()
+        if self.model.head is not None:
+            fit_on(self, images, resized, list(devices), names)
 
-    def remove(self, *, device: str | None = None, image: str | None = None) -> int:
-        """Take the rows of a device or an image out of the bank and return how many, as `MemoryBank.remove`."""
-        return self._bank().remove(device=device, image=image)
+    def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
+        """Take the rows of a device or an image out of the bank and return how many, as `MemoryBank.remove`.
+
+        A pixel head is fitted again without their pixels, unless ``refit`` is false.
+        """
+        removed = self._bank().remove(device=device, image=image)
+        if refit:
+            self._refit()
+        return removed
 
     def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
         """Add the rows of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
@@ -82,14 +94,20 @@ class BankEditingMixin(_Base):
         """
         own = self._bank()
         own.merge(load_content(bank, own.encoder_hash) if isinstance(bank, str | Path) else bank)
+        self._refit()
 
     def undo(self) -> None:
-        """Bring back what the bank held before the last edit; only that one is kept.
+        """Bring back what the bank held before the last edit; only that one is kept. A pixel head is fitted again.
 
         Raises:
             RuntimeError: If there is nothing to bring back.
         """
         self._bank().undo()
+        self._refit()
+
+    def _refit(self) -> None:
+        """Fit the pixel head on to the labelled pixels that the bank has now."""
+        refit(self.model, len(self.class_names), self.hparams["seed"])
 
     def describe(self) -> dict[str, Any]:
         """Return rows, patches, megabytes and encoder of the bank, and its rows of each device, image and class."""
@@ -106,11 +124,25 @@ class BankEditingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
+        bank = arrays_of(self._bank().content())
+        return {**super().export_metadata(), "bank": pack_description(bank, self._settings(), self._head())}
+
+    def _settings(self) -> BankSettings:
+        """Return what an edit of the export must know beside the bank."""
         model = self.model
-        offsets = tuple(shift_offsets(model.bank_shifts, model.bank.patch_size))
         sizes = model.encoder.image_size, model.bank.patch_size
-        settings = BankSettings(model.k, *sizes, model.bank.budget, offsets, model.smoothing)
-        return {**super().export_metadata(), "bank": pack_description(arrays_of(self._bank().content()), settings)}
+        return BankSettings(model.k, *sizes, model.bank.budget, self.hparams["seed"])
+
+    def _head(self) -> HeadContent | None:
+        """Return the pixel head for an export; None where the bank decides the classes."""
+        model = self.model
+        if not model.has_fitted_head:
+            return None
+        head, pixels = model.head, model.bank.pixels
+        images = 1 if pixels is None else max(len(np.unique(pixels.image_ids)), 1)
+        each = PIXELS // images if pixels is None else len(pixels) // images
+        mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
+        return HeadContent(stages_of(model), mean, scale, each, head.basis())
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too
         """Write the model as ONNX, its bank in constants of stable names, and return the path."""
@@ -127,7 +159,7 @@ class BankEditingMixin(_Base):
         if str(getattr(compression, "value", compression)).lower() == "fp16":
             bank = _halved(bank)
         try:
-            save_model(with_bank(read_model(path), bank), path)
+            save_model(with_bank(read_model(path), bank, self._head()), path)
         except NotEditableError as error:
             logger.warning("%s: the bank of this export cannot be edited. %s", path, error)
         return path

@@ -3,9 +3,10 @@
 
 """The memory bank in an OpenVINO model: named constants and the search over them, read and put in without torch.
 
-The export marks the tensors at which the graph reads its bank (`TENSORS`). Between them the search and the look-ups are
-built anew for the rows at hand, so that a model takes any number of rows; all other nodes stay what the export made
-them. What the graph itself does not compute with (where rows came from) is in the runtime information.
+The export marks the tensors at which the graph reads its bank (`SEARCHED`). Between them the search and the look-ups
+are built anew for the rows at hand, so that a model takes any number of rows; all other nodes stay what the export made
+them. So are the networks of a pixel head. What the graph itself does not compute with is held by a node that adds
+nothing, or in the runtime information.
 """
 
 from __future__ import annotations
@@ -20,16 +21,23 @@ from typing import Any
 import numpy as np
 
 from .bank_arrays import ID_NAMES, BankArrays, damage
+from .openvino_head import PIXELS, HeadContent, build_head, content_of, pixels_of
+from .openvino_head import PREFIX as HEAD_PREFIX
+from .openvino_head import TENSORS as HEAD_TENSORS
 from .openvino_search import search
-from .openvino_smoothing import smooth_shares
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
 
-TENSORS = ("queries", "similarities", "neighbours", "vote_weights", "class_votes")
+SEARCHED = ("queries", "similarities")
 """Marked tensors that every editable model has; ``patch_embeddings`` is needed to learn images only."""
 
-_LOOKUPS = ("neighbour_labels", "neighbour_shares")  # a model votes for one of them
+VOTED = ("neighbours", "neighbour_labels", "vote_weights", "class_votes")
+"""Those of a model whose bank decides the classes."""
+
+_ANCHOR = "aoissl.anchor"
+"""Name of the node that holds constants which the graph does not compute with."""
+
 _PREFIX = "bank."
 
 
@@ -46,29 +54,27 @@ class BankSettings:
         image_size: (height, width) of the encoder's input, px.
         patch_size: (height, width) of a patch, px.
         budget: Rows that the bank was condensed to when the model was exported; None for any number.
-        offsets: (down, right) in px of each patch grid on which a labelled image fills the bank; the first is (0, 0).
-        smoothing: Times that the shares of the vote are smoothed.
+        seed: Of what is random.
     """
 
     k: int
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     budget: int | None
-    offsets: tuple[tuple[int, int], ...] = ((0, 0),)
-    smoothing: int = 0
+    seed: int = 0
 
 
-def pack_description(bank: BankArrays, settings: BankSettings) -> dict[str, Any]:
+def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent | None = None) -> dict[str, Any]:
     """Return what the graph does not hold of a bank, as plain data; ids are zlib and base64 of little-endian int32."""
     ids = {name: _packed(bank.rows[name]) for name in ID_NAMES}
     return {
-        "version": 1,
+        "version": 2,
         "k": settings.k,
         "image_size": list(settings.image_size),
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
-        "offsets": [list(offset) for offset in settings.offsets],
-        "smoothing": settings.smoothing,
+        "seed": settings.seed,
+        "head": None if head is None else head.describe(),
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
         "image_names": list(bank.image_names),
@@ -84,9 +90,14 @@ def settings_of(model: Any) -> BankSettings:
     """
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
-    offsets = tuple((down, right) for down, right in description.get("offsets", [(0, 0)]))
     sizes = (height, width), (patch_height, patch_width)
-    return BankSettings(description["k"], *sizes, description["budget"], offsets, description.get("smoothing", 0))
+    return BankSettings(description["k"], *sizes, description["budget"], description["seed"])
+
+
+def head_of(model: Any) -> HeadContent | None:
+    """Return the pixel head that the model holds; None where its bank decides the classes."""
+    description = _description(model)["head"]
+    return None if description is None else content_of(description, _constants(model, HEAD_PREFIX))
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -108,7 +119,10 @@ def bank_of(model: Any) -> BankArrays:
         raise NotEditableError(msg) from error
     rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
     devices, images = tuple(description["device_names"]), tuple(description["image_names"])
-    bank = BankArrays(rows, tuple(metadata["class_names"]), devices, images, description["encoder_hash"])
+    head = description["head"]
+    pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
+    names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
+    bank = BankArrays(rows, *names, pixels=pixels)
     problem = damage(bank)
     if problem:
         msg = f"The model's bank is damaged ({problem}). Restore a copy of the model, or export it again."
@@ -116,49 +130,51 @@ def bank_of(model: Any) -> BankArrays:
     return bank
 
 
-def with_bank(model: Any, bank: BankArrays) -> Any:
+def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> Any:
     """Return a copy of the model that searches this bank; the given one stays as it is.
 
     Args:
-        model: `openvino.Model` whose export marked `TENSORS`.
+        model: `openvino.Model` whose export marked `SEARCHED`.
         bank: The bank. Its classes are the model's, and may have new ones after them.
+        head: Its pixel head from now on, where it has one; None for the present one.
 
     Raises:
         NotEditableError: If the model's graph reads its bank in a way that cannot be built anew.
     """
-    settings = settings_of(model)
-    metadata = read_metadata(model)
+    settings, metadata = settings_of(model), read_metadata(model)
+    head = head_of(model) if head is None else head
     model = model.clone()
-    tensors = _marked(model)
-    new_classes = bank.class_names[len(metadata["class_names"]) :]
-    if new_classes and "mean_shares" in tensors:
-        raise NotEditableError(_no_new_classes(new_classes))
-    searched = tensors["neighbours"].get_node().get_friendly_name()
-    rows = {name: _constant(name, bank.rows[name]) for name in _graph_names(bank)}
-    similarities, neighbours = search(tensors["queries"], rows["embeddings"], settings.k)
-    _replace(tensors, "similarities", similarities)
-    _rename(tensors, "neighbours", neighbours)
-    _replace_lookups(tensors, rows, neighbours, len(bank.class_names))
-    _validate(model, new_classes)  # infers the new shapes, which the classes' votes are counted in
-    _add_classes(tensors, new_classes, len(bank.class_names), settings)
-    _validate(model, new_classes)
-    if searched in {node.get_friendly_name() for node in model.get_ordered_ops()}:
-        msg = "The model reads its bank in another way than by its neighbours' labels. Export it from its checkpoint."
-        raise NotEditableError(msg)
-    metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings))
+    _release(model)
+    tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
+    rows = {name: _constant(f"{_PREFIX}{name}", bank.rows[name]) for name in _graph_names(bank)}
+    if head is None:
+        _vote_among(tensors, rows, settings.k, len(bank.class_names))
+        held = []
+    else:
+        similarities, _ = search(tensors["queries"], rows["embeddings"], 1)
+        _replace(tensors, "similarities", similarities)
+        for name, tensor in build_head(tensors["fine_features"], tensors["coarse_features"], head).items():
+            _replace(tensors, name, tensor)
+        pixels = {} if bank.pixels is None else bank.pixels.arrays
+        held = [rows["labels"], rows["counts"], *(_constant(f"{PIXELS}{n}", array) for n, array in pixels.items())]
+        held += [_constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
+    _hold(model, held)
+    _validate(model)
+    metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
 
 
-def embedding_model(model: Any) -> Any:
-    """Return the part of the model from images to the embeddings ``[S * B, P, D]`` of their patches on S grids.
+def part_model(model: Any, names: Sequence[str]) -> Any:
+    """Return the part of the model from images to marked tensors or outputs.
 
     Raises:
         NotEditableError: If the export did not mark them.
     """
     import openvino
 
-    return openvino.Model([_marked(model, ("patch_embeddings",))["patch_embeddings"]], model.get_parameters())
+    tensors = _marked(model, tuple(names))
+    return openvino.Model([tensors[name] for name in names], model.get_parameters())
 
 
 def read_metadata(model: Any) -> dict[str, Any]:
@@ -171,50 +187,72 @@ def read_metadata(model: Any) -> dict[str, Any]:
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _replace_lookups(tensors: dict[str, Any], rows: Mapping[str, Any], neighbours: Any, classes: int) -> None:
-    """Have counts and labels, or classes' shares, of the neighbours looked up in the new rows."""
+def _vote_among(tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classes: int) -> None:
+    """Have the bank's vote searched and counted in new rows."""
     from openvino import opset13 as ops
 
-    values = {"neighbour_labels": rows["labels"], "neighbour_counts": rows["counts"]}
-    if "neighbour_shares" in tensors:
-        values["neighbour_shares"] = _shares(rows["labels"], classes)
-    for name in values.keys() & tensors.keys():
-        _replace(tensors, name, ops.gather(values[name], neighbours, np.int64(0)).output(0))
-
-
-def _shares(labels: Any, classes: int) -> Any:
-    """Return the share of each row's pixels that each class has, ``[N, C]``; folded when the model is compiled."""
-    from openvino import opset13 as ops
-
-    shown = [ops.convert(ops.equal(labels, np.uint8(index)), "f32") for index in range(classes)]
-    return ops.concat([ops.reduce_mean(one, np.array([1]), True) for one in shown], 1)
-
-
-def _add_classes(tensors: dict[str, Any], new_classes: Sequence[str], classes: int, settings: BankSettings) -> None:
-    """Put the votes for new classes after those that the graph counts, pixel by pixel, and smooth them with those."""
-    from openvino import opset13 as ops
-
-    votes = tensors["class_votes"]  # [Q, C, L], or [Q, C, 1] of averages, which has them already
-    known = votes.get_partial_shape()[1].get_length()
-    if classes > known and len(tensors["vote_weights"].get_partial_shape()) != 2:
-        raise NotEditableError(_no_new_classes(new_classes))
+    similarities, neighbours = search(tensors["queries"], rows["embeddings"], k)
+    _replace(tensors, "similarities", similarities)
+    _rename(tensors, "neighbours", neighbours)
+    for name, values in (("neighbour_labels", rows["labels"]), ("neighbour_counts", rows["counts"])):
+        if name in tensors:
+            _replace(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
+    known = tensors["class_votes"].get_partial_shape()[1].get_length()
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
     for index in range(known, classes):
         shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
         new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
-    if not new:
+    if new:
+        _replace(tensors, "class_votes", ops.concat([tensors["class_votes"], *new], 1).output(0))
+
+
+def _hold(model: Any, constants: Sequence[Any]) -> None:
+    """Keep constants in the model that nothing computes with: the score gets 0 times their sizes added."""
+    from openvino import opset13 as ops
+
+    if not constants:
         return
-    _replace(tensors, "class_votes", ops.concat([votes, *new], 1).output(0))
-    if "smooth_shares" in tensors:
-        sizes = settings.image_size, settings.patch_size
-        shares = smooth_shares(tensors["class_votes"], classes, *sizes, settings.smoothing)
-        _replace(tensors, "smooth_shares", shares)
+    sizes = [ops.convert(ops.reduce_sum(ops.shape_of(constant), np.int64(0)), "f32") for constant in constants]
+    total = sizes[0]
+    for size in sizes[1:]:
+        total = ops.add(total, size)
+    score = model.output("pred_score")
+    result, source = _result_of(score), score.get_node().input_value(0)
+    anchor = ops.add(source, ops.multiply(total, np.float32(0)))
+    anchor.set_friendly_name(_ANCHOR)
+    _move_names(source, anchor.output(0), {"pred_score"})
+    result.input(0).replace_source_output(anchor.output(0))
+
+
+def _release(model: Any) -> None:
+    """Undo `_hold`."""
+    score = model.output("pred_score")
+    anchor = score.get_node().input_value(0).get_node()
+    if anchor.get_friendly_name() == _ANCHOR:
+        source = anchor.input_value(0)
+        _result_of(score).input(0).replace_source_output(source)
+        _move_names(anchor.output(0), source, {"pred_score"})
+
+
+def _result_of(output: Any) -> Any:
+    """Return the node of a model's output."""
+    return output.get_node()
+
+
+def _move_names(old: Any, new: Any, names: set[str]) -> None:
+    """Give names of a tensor to another one."""
+    old.set_names(old.get_names() - names)
+    new.add_names(names)
 
 
 def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
-    """Have all that reads a marked tensor read another, which takes its name."""
-    old = tensors[name]
+    """Redirect the consumers of a marked tensor to another one, which takes its name."""
+    old = tensors.get(name)
+    if old is None:
+        new.add_names({name})
+        tensors[name] = new
+        return
     for reader in old.get_target_inputs():
         if reader.get_node().get_name() != new.get_node().get_name():
             reader.replace_source_output(new)
@@ -229,39 +267,26 @@ def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
     tensors[name] = new
 
 
-def _validate(model: Any, new_classes: Sequence[str]) -> None:
-    """Infer all shapes, and refuse a graph that does not fit together any more."""
+def _validate(model: Any) -> None:
+    """Infer all shapes, and raise where the graph does not fit together any more."""
     try:
         model.validate_nodes_and_infer_types()
     except RuntimeError as error:
-        if new_classes:
-            raise NotEditableError(_no_new_classes(new_classes)) from error
         msg = f"The model cannot take this bank ({error}). Export the model again from its checkpoint."
         raise NotEditableError(msg) from error
-
-
-def _no_new_classes(new_classes: Sequence[str]) -> str:
-    """Say why a model's classes are fixed."""
-    return (
-        f"The model cannot take the new classes {list(new_classes)}: it was exported with class_temperatures, "
-        "class_thresholds or query_shifts, which are built for its own classes. Export one that was trained on them."
-    )
 
 
 # --- names and numbers ----------------------------------------------------------------------------------------------
 
 
-def _marked(model: Any, required: tuple[str, ...] = TENSORS) -> dict[str, Any]:
-    """Return the marked tensors by name.
+def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
+    """Return all tensors that have a name, by name.
 
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    known = {*TENSORS, *_LOOKUPS, "patch_embeddings", "neighbour_counts", "mean_shares", "smooth_shares"}
-    found = {n: o for node in model.get_ordered_ops() for o in node.outputs() for n in o.get_names() if n in known}
+    found = {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
     missing = [name for name in required if name not in found]
-    if not missing and required is TENSORS and not any(name in found for name in _LOOKUPS):
-        missing = list(_LOOKUPS)
     if missing:
         msg = f"The model's graph has no tensor named {missing}. Export it again with this version of the package."
         raise NotEditableError(msg)
@@ -277,20 +302,26 @@ def _constant(name: str, array: np.ndarray) -> Any:
     """Return a constant of the array under its stable name."""
     from openvino import opset13 as ops
 
-    node = ops.constant(np.ascontiguousarray(array), name=f"{_PREFIX}{name}")
-    node.output(0).set_names({f"{_PREFIX}{name}"})
+    node = ops.constant(np.ascontiguousarray(array), name=name)
+    node.output(0).set_names({name})
     return node
 
 
-def _constants(model: Any) -> dict[str, np.ndarray]:
-    """Return the bank's constants by name, without the prefix."""
+def _constants(model: Any, prefix: str = _PREFIX) -> dict[str, np.ndarray]:
+    """Return the constants whose names begin with a prefix, without it."""
     nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"}
-    return {name.removeprefix(_PREFIX): node.data for name, node in nodes.items() if name.startswith(_PREFIX)}
+    return {name.removeprefix(prefix): node.data for name, node in nodes.items() if name.startswith(prefix)}
 
 
 def _description(model: Any) -> dict[str, Any]:
     """Return the bank's description in the model's runtime information."""
     description = read_metadata(model).get("bank")
+    if description and description.get("version") != 2:
+        msg = (
+            "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its bank, "
+            "train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."
+        )
+        raise NotEditableError(msg)
     if not description:
         msg = (
             "The model has no memory bank that can be edited: it is no AOISSLRetrieval, or was exported by an older "

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Edits of the memory bank of an exported model, and learning from labelled images, without torch."""
+"""Edits of an exported model, and learning from labelled images, without torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import numpy as np
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import read_mask
 
-from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, removed
+from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
 from .bank_storage import read_bank, write_bank
 from .condensing import condensed
-from .openvino_bank import bank_of, embedding_model, settings_of, with_bank
+from .openvino_bank import bank_of, head_of, part_model, settings_of, with_bank
 from .openvino_file import save_model
-from .openvino_grids import grids_of
+from .openvino_images import resize_labels, resize_planes
+from .openvino_refitting import labelled_pixels, learning_outputs, refitted_head
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class OpenVINOBankMixin:
     class_names: tuple[str, ...]
     _model: Any
     _compile: Callable[[Any], Any]
-    _embedder: Any = None
+    _learner: Any = None
 
     def _use(self, model: Any) -> None:
         """Compile the model and answer with it from now on."""
@@ -55,33 +56,41 @@ class OpenVINOBankMixin:
         """
         return described(bank_of(self._model))
 
-    def replace_bank(self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None) -> None:
+    def replace_bank(
+        self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
+    ) -> None:
         """Search the bank of a bank file in place of the present one; classes are mapped by name.
 
         Args:
             path: Bank file (``.safetensors``) of the same encoder.
             new_classes: Add classes that the model has not, after its own, in place of refusing them.
             bank_size: Rows to keep at most, by `condensing.condensed`; None for all.
+            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only novelty changes.
 
         Raises:
             ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or
                 ``bank_size`` is too small for its classes and devices.
         """
-        self._take(merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes), bank_size)
+        bank = merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes)
+        self._take(bank, bank_size, refit)
 
-    def extend_bank(self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None) -> None:
+    def extend_bank(
+        self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
+    ) -> None:
         """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
-        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size)
+        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size, refit)
 
-    def remove(self, *, device: str | None = None, image: str | None = None) -> int:
+    def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
         """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+
+        A pixel head is fitted again without their pixels, unless ``refit`` is false.
 
         Raises:
             ValueError: If neither is given, the bank has no such device or image, or no row would be left.
         """
         bank = bank_of(self._model)
         left = removed(bank, device=device, image=image)
-        self._take(left)
+        self._take(left, refit=refit)
         return len(bank) - len(left)
 
     def adapt(
@@ -93,8 +102,9 @@ class OpenVINOBankMixin:
         name: str | None = None,
         class_names: Sequence[str] | None = None,
         bank_size: int | None = None,
+        refit: bool = True,
     ) -> int:
-        """Learn one labelled image: put its patches into the bank; return how many those are.
+        """Learn one labelled image: put its patches into the bank, and fit the pixel head on; return how many those are.
 
         Args:
             image: File or array, as in `predict`.
@@ -104,6 +114,7 @@ class OpenVINOBankMixin:
             class_names: Names of the mask's indices where they are others than the model's. They are mapped by name,
                 and names that the model has not become new classes after its own.
             bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
+            refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
 
         Raises:
             ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
@@ -119,14 +130,18 @@ class OpenVINOBankMixin:
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
-        seen, labels = grids_of(planes, labels, settings)
-        if self._embedder is None:
-            self._embedder = self._compile(embedding_model(self._model))
-        (embeddings,) = self._embedder(seen).to_tuple()  # of each query grid, that without a shift first
-        embeddings = embeddings[: len(seen)].reshape(len(labels), -1)
-        new = labelled_image(embeddings, labels, device=device, image=name, class_names=names)
+        planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+        head = head_of(self._model)
+        if self._learner is None:
+            self._learner = self._compile(part_model(self._model, ["patch_embeddings"]))
+        (embeddings,) = self._learner(planes[np.newaxis]).to_tuple()
+        patches = patch_labels(labels, settings.patch_size)
+        new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
+        if head is not None and refit:
+            run = self._compile(part_model(self._model, learning_outputs(head)))
+            new = replace(new, pixels=labelled_pixels(run, planes, labels, head, settings.seed))
         new = replace(new, encoder_hash=bank.encoder_hash)
-        self._take(merged(bank, new, new_classes=class_names is not None), bank_size)
+        self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
 
     def save(self, path: str | Path) -> Path:
@@ -141,8 +156,8 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
-    def _take(self, bank: BankArrays, bank_size: int | None = None) -> None:
-        """Search this bank from now on, condensed where a size is given."""
+    def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
+        """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""
         settings, whole = settings_of(self._model), len(bank)
         if bank_size is not None:
             bank = condensed(bank, bank_size, settings.patch_size)
@@ -155,7 +170,11 @@ class OpenVINOBankMixin:
                 settings.budget,
                 settings.budget,
             )
-        self._use(with_bank(self._model, bank))
+        head = head_of(self._model)
+        if head is not None:
+            head = refitted_head(head, bank, settings.seed, refit)
+        self._use(with_bank(self._model, bank, head))
+        self._learner = None
         self.class_names = bank.class_names
 
 

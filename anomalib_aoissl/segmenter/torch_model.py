@@ -12,13 +12,13 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder import PatchEncoder, even_blocks
 from anomalib_aoissl.pretraining.tokens import embed, grid_of
 
 from .heads import HEADS, build_head
 from .upernet import STRIDES
 
-__all__ = ["SegmenterModel", "even_blocks", "percentile"]
+__all__ = ["SegmenterModel", "percentile"]
 
 _PERCENTILE = 0.99
 
@@ -141,15 +141,6 @@ class SegmenterModel(nn.Module):
             anomaly_map=uncertainty,
             pred_mask=best.indices.to(torch.uint8),
         )
-
-
-def even_blocks(depth: int, count: int) -> list[int]:
-    """Return ``count`` evenly spaced block indices, the last block among them; some twice where there are fewer.
-
-    >>> even_blocks(12, 4), even_blocks(6, 4), even_blocks(2, 4)
-    ([2, 5, 8, 11], [1, 2, 4, 5], [0, 0, 1, 1])
-    """
-    return [-(-depth * (index + 1) // count) - 1 for index in range(count)]
 
 
 def percentile(values: torch.Tensor, share: float) -> torch.Tensor:

@@ -1,36 +1,11 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A labelled image as the encoder of an exported model sees it, on each patch grid of the bank; needs no torch."""
+"""A labelled image at the size of an exported model, resized as its graph does it; needs no torch."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from anomalib_aoissl.data.indices import IGNORE_INDEX
-
-from .bank_arrays import patch_labels
-from .openvino_bank import BankSettings
-
-
-def grids_of(planes: np.ndarray, mask: np.ndarray, settings: BankSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the crops ``[S, C, h, w]`` of an image on S grids and the labels ``[S * P, L]`` of their patches.
-
-    The crops have the model's input size, at which its own resize changes nothing.
-
-    Args:
-        planes: ``[C, H, W]`` in [0, 1].
-        mask: ``[H, W]`` uint8 class indices.
-        settings: The model's; S offsets.
-    """
-    image, labels = resize_planes(planes, settings.image_size), resize_labels(mask, settings.image_size)
-    crops, patches = [], []
-    for down, right in settings.offsets:
-        beyond = (0, down), (0, right)
-        crops.append(np.pad(image[:, down:, right:], ((0, 0), *beyond), mode="reflect"))
-        seen = np.pad(labels[down:, right:], beyond, constant_values=IGNORE_INDEX)
-        patches.append(patch_labels(seen, settings.patch_size))
-    return np.stack(crops), np.concatenate(patches)
 
 
 def resize_planes(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

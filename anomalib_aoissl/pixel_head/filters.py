@@ -1,0 +1,89 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scale-space filters of an image: what a pixel and its surroundings of 1 to 60 px look like, without any learning."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from .points import STRIDE
+
+FINE_SIGMAS = (0.7, 1.0, 1.6)
+"""Widths of the filters at the image's resolution, px."""
+
+COARSE_SIGMAS = (3.5, 5.0, 10.0, 20.0)
+"""Widths of the filters at a quarter of the resolution, px of the image."""
+
+_WIDEST_TENSOR = 5.0  # px; the structure tensor of wider filters says what the Hessian says
+_EPS = 1e-12  # under a root, whose slope is infinite at 0
+
+
+def scale_space(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the filters' answers ``[B, Ff, H, W]``, and ``[B, Fc, ceil(H / 4), ceil(W / 4)]`` of the wide filters.
+
+    For each plane and width s: the Gaussian, s times its gradient's magnitude, s^2 times the eigenvalues of its Hessian
+    and, up to 5 px, s times the roots of those of the structure tensor [0]. The fine maps begin with the planes
+    themselves. At the border its pixels are repeated.
+
+    [0]: Lindeberg, Feature Detection with Automatic Scale Selection, 1998, 10.1023/A:1008045108935.
+
+    Args:
+        images: ``[B, C, H, W]``.
+    """
+    fine = [images, *(answer for sigma in FINE_SIGMAS for answer in _answers(images, sigma, sigma))]
+    small = _quartered(images)
+    coarse = [answer for sigma in COARSE_SIGMAS for answer in _answers(small, sigma / STRIDE, sigma)]
+    return torch.cat(fine, dim=1), torch.cat(coarse, dim=1)
+
+
+def filter_counts(planes: int) -> tuple[int, int]:
+    """Return how many maps `scale_space` gives of so many planes, fine and coarse."""
+    fine, coarse = (sum(6 if sigma <= _WIDEST_TENSOR else 4 for sigma in group) for group in (FINE_SIGMAS, COARSE_SIGMAS))
+    return planes * (1 + fine), planes * coarse
+
+
+def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return maps ``[B, C, H, W]`` after a Gaussian of width sigma, px, cut at three sigma."""
+    reach = max(1, round(3 * sigma))
+    places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=maps.device)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(maps.dtype).expand(maps.shape[1], 1, 1, -1)  # [C, 1, 1, 2 * reach + 1]
+    maps = functional.pad(maps, (reach, reach, 0, 0), mode="replicate")
+    maps = functional.conv2d(maps, kernel, groups=maps.shape[1])
+    maps = functional.pad(maps, (0, 0, reach, reach), mode="replicate")
+    return functional.conv2d(maps, kernel.transpose(2, 3), groups=maps.shape[1])
+
+
+def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tensor]:
+    """Return the answers of the filters of one width, px of the maps; ``scale`` is that width in px of the image."""
+    blurred = smooth(maps, width)
+    across, down = _derivatives(blurred)
+    (across2, both), (_, down2) = _derivatives(across), _derivatives(down)
+    gradient = (across * across + down * down + _EPS).sqrt() * width
+    answers = [blurred, gradient, *(value * width**2 for value in _eigenvalues(across2, both, down2))]
+    if scale <= _WIDEST_TENSOR:
+        products = smooth(torch.cat([across * across, across * down, down * down], dim=1), width).chunk(3, dim=1)
+        answers += [(value.clamp(min=0.0) + _EPS).sqrt() * width for value in _eigenvalues(*products)]
+    return answers
+
+
+def _derivatives(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the central differences across and down, each ``[B, C, H, W]``."""
+    padded = functional.pad(maps, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    return across, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
+def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the larger and the smaller eigenvalue of the matrices ((a, b), (b, c))."""
+    mean, spread = (a + c) / 2, ((a - c) ** 2 / 4 + b * b + _EPS).sqrt()
+    return mean + spread, mean - spread
+
+
+def _quartered(images: torch.Tensor) -> torch.Tensor:
+    """Return the means over blocks of 4x4 px; a last block that is not full is filled with the border's pixels."""
+    height, width = images.shape[-2:]
+    padded = functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    return functional.avg_pool2d(padded, STRIDE)

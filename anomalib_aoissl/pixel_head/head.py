@@ -1,0 +1,119 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The fitted pixel head as a torch module: maps of an image to class probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from anomalib.models.components import DynamicBufferMixin
+
+from anomalib_aoissl.marking import mark
+
+from .autocontext import context_maps
+from .features import FeatureMaps, feature_maps, token_maps
+from .fitting import Layers
+from .network import class_scores
+from .points import CONTEXT_SCALE
+
+_STAGES, _ARRAYS = ("first", "second"), 6
+_FEATURES = ("directions", "centre", "mean", "scale")
+
+
+class PixelHead(DynamicBufferMixin):
+    """One or two small networks over image filters and tokens; the second one sees what the first one said around.
+
+    Everything is a buffer of any size, empty until it is fitted: ``directions`` ``[D, E]`` and ``centre`` ``[D]`` project
+    tokens, ``mean`` and ``scale`` ``[F]`` standardise features, ``first_0`` to ``second_5`` are weights ``[in, out]`` and biases
+    ``[out]`` in turn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in (*_FEATURES, *(f"{stage}_{index}" for stage in _STAGES for index in range(_ARRAYS))):
+            self.register_buffer(name, torch.empty(0))
+        self.directions: torch.Tensor
+        self.centre: torch.Tensor
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a network."""
+        return len(self.get_buffer("first_0")) > 0
+
+    @property
+    def has_autocontext(self) -> bool:
+        """Whether there is a second network."""
+        return len(self.get_buffer("second_0")) > 0
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that are told apart; 0 where nothing is fitted."""
+        return len(self.get_buffer(f"first_{_ARRAYS - 1}"))
+
+    def layers(self, stage: str) -> Layers:
+        """Return the layers of a network, "first" or "second"; none where there is none."""
+        arrays = [self.get_buffer(f"{stage}_{index}") for index in range(_ARRAYS)]
+        return tuple(array.cpu().numpy() for array in arrays) if len(arrays[0]) else ()
+
+    def set_layers(self, stage: str, layers: Layers) -> None:
+        """Take the layers of a network; none for no network."""
+        for index in range(_ARRAYS):
+            array = torch.from_numpy(layers[index]) if layers else torch.empty(0)
+            setattr(self, f"{stage}_{index}", array.to(self.mean.device))
+
+    def clear(self) -> None:
+        """Forget what was fitted."""
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.new_empty(0))
+
+    def basis(self) -> str:
+        """Return a short text that tells heads apart whose features differ."""
+        digest = hashlib.sha256()
+        for name in _FEATURES:
+            digest.update(self.get_buffer(name).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def features(self, images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
+        """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]`` of the blocks that are read."""
+        maps = token_maps(tokens)
+        offset = -(self.centre @ self.directions)
+        projected = torch.nn.functional.conv2d(maps, self.directions.T[:, :, None, None], offset)
+        return feature_maps(images, projected)
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return class probabilities ``[B, C, H, W]``; arguments are those of `features`."""
+        features = self.features(images, tokens)
+        features = FeatureMaps(mark("fine_features", features.fine), mark("coarse_features", features.coarse))
+        probabilities = self.first(features)
+        if self.has_autocontext:
+            context = mark("context_maps", context_maps(mark("first_probabilities", probabilities)))
+            probabilities = self.second(features, probabilities, context)
+        return mark("class_probabilities", probabilities)
+
+    def first(self, features: FeatureMaps) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of the first network."""
+        layers = [self.get_buffer(f"first_{index}") for index in range(_ARRAYS)]
+        return class_scores(standardising(layers, self.mean, self.scale), features).softmax(dim=1)
+
+    def second(self, features: FeatureMaps, probabilities: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Return those of the second network, given those of the first, ``[B, C, H, W]``, and their `context_maps`."""
+        fine, coarse = torch.cat([features.fine, probabilities], dim=1), torch.cat([features.coarse, context], dim=1)
+        counts = features.fine.shape[1], probabilities.shape[1], context.shape[1]
+        mean, scale = between(self.mean, 0.0, *counts), between(self.scale, CONTEXT_SCALE, *counts)
+        layers = [self.get_buffer(f"second_{index}") for index in range(_ARRAYS)]
+        return class_scores(standardising(layers, mean, scale), FeatureMaps(fine, coarse)).softmax(dim=1)
+
+
+def between(values: torch.Tensor, value: float, fine: int, classes: int, context: int) -> torch.Tensor:
+    """Return values of features with those of autocontext, all the same, after the fine ones and at the end."""
+    return torch.cat([values[:fine], values.new_full((classes,), value), values[fine:], values.new_full((context,), value)])
+
+
+def standardising(layers: list[torch.Tensor], mean: torch.Tensor, scale: torch.Tensor) -> list[torch.Tensor]:
+    """Return layers whose first one standardises its inputs by a mean and a scale ``[in]``."""
+    weight = layers[0] / scale[:, None]
+    return [weight, layers[1] - mean @ weight, *layers[2:]]

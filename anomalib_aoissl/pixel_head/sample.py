@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The labelled pixels that the pixel head is fitted to: what a model keeps of its images, to be fitted again later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+LEVELS = 127
+"""Largest integer of a stored feature."""
+
+_RANGE = 6.0
+"""Standard deviations up to which features are stored; larger ones are cut."""
+
+STEP = _RANGE / LEVELS
+"""Standard deviations that one integer of a stored feature stands for."""
+
+KINDS = {
+    "values": "i1",
+    "labels": "u1",
+    "device_ids": "i4",
+    "image_ids": "i4",
+    "weights": "f4",
+    "novelty": "f4",
+    "context": "i1",
+}
+"""Arrays of a sample, and their types."""
+
+
+@dataclass(frozen=True)
+class PixelSample:
+    """Labelled pixels of the bank's images, N of them; F features of a pixel.
+
+    Attributes:
+        values: ``[N, F]`` int8, standardised features in units of `STEP`.
+        labels: ``[N]`` uint8, class indices.
+        device_ids: ``[N]`` int32, indices into the bank's names of devices.
+        image_ids: ``[N]`` int32, indices into the bank's names of images.
+        weights: ``[N]`` float32, pixels of its image and class that a drawn one stands for.
+        novelty: ``[N]`` float32, 1 - cosine similarity to the nearest entry of other images; NaN where there are none.
+        context: ``[N, E]`` int8, features of autocontext from a network that was not fitted to the image, as `values`;
+            E is 0 without autocontext.
+        basis: Says which head's features these are: how tokens were projected and features standardised.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    device_ids: np.ndarray
+    image_ids: np.ndarray
+    weights: np.ndarray
+    novelty: np.ndarray
+    context: np.ndarray
+    basis: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in KINDS}
+
+    @property
+    def megabytes(self) -> float:
+        """Size in memory, a million bytes each."""
+        return sum(array.nbytes for array in self.arrays.values()) / 1e6
+
+    def chosen(self, which: np.ndarray) -> PixelSample:
+        """Return the pixels that are true, or at indices."""
+        return replace(self, **{name: array[which] for name, array in self.arrays.items()})
+
+    def renumbered(self, devices: np.ndarray, images: np.ndarray, labels: np.ndarray | None = None) -> PixelSample:
+        """Return the sample with other ids of devices and images, and other labels, looked up in tables."""
+        ids = {"device_ids": devices[self.device_ids], "image_ids": images[self.image_ids]}
+        new = self.labels if labels is None else labels[self.labels]
+        return replace(self, labels=new, **{name: values.astype(np.int32) for name, values in ids.items()})
+
+    def joined(self, other: PixelSample) -> PixelSample:
+        """Return the sample with the pixels of another after its own."""
+        return replace(self, **{name: np.concatenate([array, other.arrays[name]]) for name, array in self.arrays.items()})
+
+
+def sample_of(arrays: Mapping[str, np.ndarray], basis: str) -> PixelSample:
+    """Return the sample of arrays by name, in the types that it has in memory."""
+    return PixelSample(**{name: np.asarray(arrays[name], kind) for name, kind in KINDS.items()}, basis=basis)
+
+
+def stored_values(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return features ``[N, F]`` standardised by a mean and a scale ``[F]``, as int8 in units of `STEP`."""
+    units = (values - mean) / (scale * np.float32(STEP))
+    return np.clip(np.rint(units), -LEVELS, LEVELS).astype(np.int8)
+
+
+def joined_pixels(ours: PixelSample, theirs: PixelSample, known: int, classes: int) -> PixelSample:
+    """Return our pixels and then theirs; probabilities of classes that a context does not know are 0.
+
+    Theirs are left out where they are features of another head, which is warned of.
+
+    Args:
+        ours: Pixels whose context is of ``known`` classes.
+        theirs: Pixels whose context is of any number of classes; where it is of another number, it is 0.
+        known: Classes of ours.
+        classes: Classes of the result.
+    """
+    ours = _with_context(ours, known, classes)
+    if ours.basis != theirs.basis:
+        logger.warning(
+            "The bank to take in was filled by another model, so that its %d labelled pixels cannot be used by this "
+            "pixel head. Masks stay as they were; adapt to the labelled images, or train on them, to change them.",
+            len(theirs),
+        )
+        return ours
+    if theirs.context.shape[1] != ours.context.shape[1]:
+        theirs = replace(theirs, context=np.zeros((len(theirs), ours.context.shape[1]), np.int8))
+    return ours.joined(theirs)
+
+
+def _with_context(sample: PixelSample, known: int, classes: int) -> PixelSample:
+    """Return a sample whose context is of more classes; the probabilities of new ones are 0."""
+    if not sample.context.shape[1] or known == classes:
+        return sample
+    blocks = sample.context.reshape(len(sample), -1, known)
+    grown = np.pad(blocks, ((0, 0), (0, 0), (0, classes - known)))
+    return replace(sample, context=grown.reshape(len(sample), -1))
+
+
+def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> float:
+    """Return the mean over the classes that occur of intersection over union, each pixel counted as its weight says."""
+    cells = np.bincount(labels.astype(np.int64) * classes + predicted, weights, minlength=classes * classes)
+    table = cells.reshape(classes, classes)
+    hits, unions = table.diagonal(), table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
+    return float((hits[unions > 0] / unions[unions > 0]).mean())

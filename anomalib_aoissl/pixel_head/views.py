@@ -1,0 +1,75 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Views of a labelled image from which pixels are drawn: turned, mirrored, and under other lights; without torch."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+
+_SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
+"""Quarter turns, and whether mirrored afterwards; the first are as different as can be."""
+
+_BLURRED, _NOISY, _NOISE = 0.4, 0.5, 0.04
+"""Chances of blur and of noise, and the largest standard deviation of the noise."""
+
+_VIEWS = ((1, 8), (8, 4), (16, 2))
+"""Labelled images up to which each is seen in so many views; of more, once."""
+
+
+def views_of(images: int) -> int:
+    """Return in how many views each of so many labelled images is seen."""
+    return next((views for most, views in _VIEWS if images <= most), 1)
+
+
+def view(
+    planes: np.ndarray, mask: np.ndarray, index: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a view of an image ``[C, H, W]`` in [0, 1] and its mask ``[H, W]``, of the same size; 0 is as they are.
+
+    Every second one is under a drawn light.
+    """
+    image, labels = symmetric_view(planes, mask, index)
+    return (drawn_light(image, random) if index % 2 else image), labels
+
+
+def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image ``[C, H, W]`` and its mask ``[H, W]`` turned and mirrored, at the same size; 0 is as they are.
+
+    A view that is turned by 90 degrees is cut to the size; what it does not cover shows it mirrored, and is ignored in
+    the mask (255).
+    """
+    turns, mirrored = _SYMMETRIES[index % len(_SYMMETRIES)]
+    turned = [np.rot90(part, turns, (-2, -1)) for part in (planes, mask[None])]
+    image, labels = (part[..., ::-1] if mirrored else part for part in turned)
+    padded, cut = _to_size(labels.shape[-2:], mask.shape)
+    image, labels = (part[..., cut[0], cut[1]] for part in (image, labels))
+    image = np.pad(image, ((0, 0), *padded), mode="symmetric")
+    labels = np.pad(labels, ((0, 0), *padded), constant_values=IGNORE_INDEX)
+    return np.ascontiguousarray(image), np.ascontiguousarray(labels[0])
+
+
+def _to_size(
+    have: tuple[int, ...], wanted: tuple[int, ...]
+) -> tuple[list[tuple[int, int]], list[slice]]:
+    """Return what to add at each side, and what to keep, so that an area in the middle has the (height, width) wanted."""
+    missing = [max(new - old, 0) for old, new in zip(have, wanted, strict=True)]
+    surplus = [max(old - new, 0) // 2 for old, new in zip(have, wanted, strict=True)]
+    pads = [(number // 2, number - number // 2) for number in missing]
+    return pads, [slice(first, first + new) for first, new in zip(surplus, wanted, strict=True)]
+
+
+def drawn_light(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return an image ``[C, H, W]`` in [0, 1] under another light: gamma, gain, colour cast, blur and noise are drawn."""
+    gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
+    cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
+    lit = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)
+    if random.random() < _BLURRED:
+        sigma = random.uniform(0.4, 1.4)
+        lit = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit])
+    if random.random() < _NOISY:
+        lit = lit + random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(0, _NOISE))
+    return np.clip(lit, 0, 1)

@@ -1,0 +1,188 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pixel head of a retrieval model: fitted to the training images, and again after an edit of the bank."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.filters import filter_counts
+from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
+from anomalib_aoissl.pixel_head.stages import Stages, left_out_probabilities, refitted
+from anomalib_aoissl.pixel_head.training import LabelledImage, View, fit_head, sample_more
+
+from .abstention import uncertainty_of
+from .searching import search
+from .torch_model import RetrievalModel
+
+logger = logging.getLogger(__name__)
+
+MOST_IMAGES = 64
+"""Labelled images at most that the head is fitted to, evenly taken; all of them fill the bank."""
+
+
+def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Fit the head of `AOISSLRetrieval` to its training images; return what `unseen_uncertainty` says of their pixels.
+
+    In several processes each fits the same head. Where there is nothing to fit to, the bank votes alone, with a
+    warning, and the result is None.
+    """
+    model: RetrievalModel = module.model
+    loader = module.trainer.train_dataloader
+    number = min(MOST_IMAGES, len(loader.dataset))
+    indices = [index * len(loader.dataset) // number for index in range(number)]
+    images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
+    shown = {index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX}
+    missing = [name for index, name in enumerate(module.class_names) if index not in shown]
+    if len(shown) < 2:
+        logger.warning(
+            "The labelled images show one class only, %s: there is nothing to tell apart, so no pixel head is fitted and "
+            "the memory bank votes alone. Label an image that shows another class too.",
+            [module.class_names[index] for index in sorted(shown)],
+        )
+        return None
+    if missing:
+        logger.warning("No labelled pixel shows %s: no mask will. Label an image that does.", missing)
+    logger.info("Fitting the pixel head to %d labelled images.", len(images))
+    sample, sure = fit(model, images, module.pre_processor, len(module.class_names), module.hparams["seed"])
+    return unseen_uncertainty(sample, sure)
+
+
+def fit(
+    model: RetrievalModel, images: list[LabelledImage], pre_processor: Any, classes: int, seed: int
+) -> tuple[PixelSample, np.ndarray]:
+    """Fit the model's head to labelled images, keep their pixels in its bank, and return what `fit_head` does.
+
+    Raises:
+        ValueError: If a feature of an image is not a finite number.
+    """
+    head: Any = model.head
+    check_finite(model, images, pre_processor)
+    sample, sure = fit_head(head, images, classes, **_readers(model, pre_processor), seed=seed)
+    model.bank.pixels = sample
+    return sample, sure
+
+
+def _readers(model: RetrievalModel, pre_processor: Any) -> dict[str, Any]:
+    """Return how a fit reads images, tokens and novelty."""
+    see, others = pre_processor.see, _Others(model)
+    return {"see": see, "read_tokens": lambda seen: model.read(seen).tokens, "novelty": others.novelty}
+
+
+def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
+    """Have the head of `AOISSLRetrieval` learn labelled images whose patches its bank has; the first ones make it.
+
+    Args:
+        module: The model.
+        images: ``[B, C, H, W]`` in [0, 1].
+        masks: ``[B, h, w]`` class indices of the model's size.
+        devices: Device of each image.
+        names: Name of each image.
+    """
+    model, bank = module.model, module.model.bank
+    resize = module.pre_processor.transform.transforms[0]
+    labelled = [
+        LabelledImage(image[None], mask, bank.device_names.index(device), bank.image_names.index(name))
+        for image, mask, device, name in zip(resize(images).clamp(0, 1), masks, devices, names, strict=True)
+        if name in bank.image_names
+    ]
+    classes, seed = len(module.class_names), module.hparams["seed"]
+    if model.has_fitted_head and bank.pixels is not None:
+        new = sample_more(model.head, labelled, **_readers(model, module.pre_processor), seed=seed)
+        bank.pixels = joined_pixels(bank.pixels, new, classes, classes)
+        refit(model, classes, seed)
+    elif _shown(labelled) > 1:
+        fit(model, labelled, module.pre_processor, classes, seed)
+
+
+def _shown(images: list[LabelledImage]) -> int:
+    """Return how many classes images show."""
+    return len({index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX})
+
+
+def check_finite(model: RetrievalModel, images: list[LabelledImage], pre_processor: Any) -> None:
+    """Validate that images and their tokens are finite numbers.
+
+    Raises:
+        ValueError: If one is not; it names the image.
+    """
+    for image in images:
+        if not bool(torch.isfinite(image.image).all()):
+            name = model.bank.image_names[image.name]
+            msg = f"{name}: the image holds NaN or infinite values. Write it again with finite ones, or leave it out."
+            raise ValueError(msg)
+
+
+def refit(model: RetrievalModel, classes: int, seed: int) -> None:
+    """Fit the model's networks on to the labelled pixels that its bank has now."""
+    head, pixels = model.head, model.bank.pixels
+    if head is None or not head.fitted or pixels is None or not len(pixels):
+        return
+    stages = refitted(stages_of(model), pixels, classes, seed)
+    head.set_layers("first", stages.first)
+    head.set_layers("second", stages.second)
+
+
+def stages_of(model: RetrievalModel) -> Stages:
+    """Return the networks of a model's fitted head as arrays."""
+    head: Any = model.head
+    fine = filter_counts(model.encoder.in_channels)[0]
+    return Stages(head.layers("first"), head.layers("second"), fine, head.directions.shape[1])
+
+
+def left_out(model: RetrievalModel, sample: PixelSample) -> np.ndarray:
+    """Return how sure ``[N]`` networks are of pixels of images that they were not fitted to."""
+    return left_out_probabilities(stages_of(model), sample).max(axis=1)
+
+
+def unseen_uncertainty(sample: PixelSample, sure: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the uncertainty ``[N]`` of pixels whose novelty is known, and how many pixels each stands for.
+
+    Args:
+        sample: Labelled pixels.
+        sure: ``[N]``, probability of the class that each was given by a network that was not fitted to its image.
+    """
+    known = np.isfinite(sample.novelty)
+    share, novelty, weights = (torch.from_numpy(values[known]) for values in (sure, sample.novelty, sample.weights))
+    return uncertainty_of(share.float(), novelty), weights.round().long()
+
+
+class _Others:
+    """Novelty of labelled images against the bank's entries of other images."""
+
+    def __init__(self, model: RetrievalModel) -> None:
+        self.model = model
+
+    def novelty(self, view: View) -> np.ndarray:
+        """Return the novelty ``[N]`` of a view's points; NaN where there is no other image, or it is no plain view."""
+        model, bank = self.model, self.model.bank
+        others = bank.image_ids != view.source.name
+        if not view.plain or not bool(others.any()):
+            return np.full(len(view.points), np.nan, np.float32)
+        queries = model.read(view.image).embeddings[0]
+        nearest = search(queries, bank.embeddings[others], 1)[0][:, 0].reshape(1, 1, *model.grid_size)
+        maps = functional.interpolate(1 - nearest, model.encoder.image_size, mode="bilinear", align_corners=False)
+        values: np.ndarray = maps[0, 0][view.points[:, 0], view.points[:, 1]].numpy()
+        return values
+
+
+def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
+    """Give the loader's images that have labelled pixels, at the model's size."""
+    bank = module.model.bank
+    resize = module.pre_processor.transform.transforms[0]
+    for batch in loader:
+        image, mask = resize(batch.image, batch.gt_mask)
+        name, device = (batch.image_path or [""])[0], (batch.device_name or [""])[0]
+        if name in bank.image_names:  # else every pixel is ignored
+            mask = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
+            ids = bank.device_names.index(device), bank.image_names.index(name)
+            yield LabelledImage(image.as_subclass(torch.Tensor).clamp(0, 1), mask, *ids)
