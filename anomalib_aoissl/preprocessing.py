@@ -90,6 +90,8 @@ class SegmentationPreProcessor(PreProcessor):
             if isinstance(transform, Resize):
                 height, width = transform.size
                 batch = antialiased_resize(batch, (int(height), int(width)))
+            elif isinstance(transform, StandardizeLight):
+                batch = standardize_light(batch)
             elif transform is not None:
                 batch = transform(batch)
         return batch

@@ -24,7 +24,6 @@ ENCODER = {
 
 def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **arguments: Any) -> AOISSLRetrieval:
     """Return a model that has learnt drawn images of the device "old"."""
-    arguments = {"bank_shifts": 1, **arguments}  # the grid that `adapt` takes
     model = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, **arguments).eval()
     model.set_dataset(class_names, FileFormat())
     pictures, masks = labelled(images, seed, len(class_names))
