@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-STEPS, BATCH, HIDDEN = 500, 1024, 64
+BATCH, HIDDEN = 1024, (128, 64)
 _RATE, _DECAY, _WARM_STEPS = 3e-3, 1e-2, 30
 _DROPOUT, _NOISE = 0.1, 0.05  # of standardised features
 _TOKENLESS = 0.3
@@ -19,6 +20,8 @@ _TOKENLESS = 0.3
 on what only the labelled images' tokens have."""
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
+
+_REPORTED = 50  # steps between reports
 
 Layers = tuple[np.ndarray, ...]
 """Weights ``[in, out]`` and bias ``[out]`` of each layer in turn, float32."""
@@ -31,12 +34,12 @@ class Schedule:
     Attributes:
         steps: Steps of gradient descent.
         seed: Of everything random.
-        progress: Is called with the part of the steps that are done, 0 to 1.
+        report: Is called now and then with the share of the steps that were done since; the shares sum up to 1.
     """
 
-    steps: int = STEPS
+    steps: int
     seed: int = 0
-    progress: Callable[[float], None] | None = None
+    report: Callable[[float], Any] = lambda _: None
 
 
 def fit_network(
@@ -47,11 +50,11 @@ def fit_network(
     scale: float = 1.0,
     tokens: slice = slice(0, 0),
     start: Layers | None = None,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule,
 ) -> Layers:
     """Return the layers of a network that tells the classes of pixels from their features.
 
-    Two hidden layers of 64 units, cross entropy, AdamW [0] at a rate that rises for 30 steps and then falls along a
+    Two hidden layers of 128 and 64 units, cross entropy, AdamW [0] at a rate that rises for 30 steps and then falls along a
     cosine; features are hidden at random and get noise. The same arguments give the same layers.
 
     [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, arXiv 1711.05101.
@@ -67,7 +70,7 @@ def fit_network(
     """
     random = np.random.default_rng(schedule.seed)
     features = values.shape[1]
-    layers = [layer.copy() for layer in start or random_layers((features, HIDDEN, HIDDEN, classes), random)]
+    layers = [layer.copy() for layer in start or random_layers((features, *HIDDEN, classes), random)]
     optimizer = _Adam(layers)
     noise = random.standard_normal(2 * BATCH * features, dtype=np.float32) * np.float32(_NOISE)
     for step in range(schedule.steps):
@@ -75,8 +78,8 @@ def fit_network(
         inputs = np.take(values, drawn, axis=0).astype(np.float32) * np.float32(scale)
         _disturb(inputs, noise, tokens, random)
         optimizer.step(slopes(layers, inputs, labels[drawn]), _rate(step, schedule.steps))
-        if schedule.progress is not None and step % 50 == 49:
-            schedule.progress((step + 1) / schedule.steps)
+        if step % _REPORTED == 0:
+            schedule.report(min(_REPORTED, schedule.steps - step) / schedule.steps)
     return tuple(layers)
 
 

@@ -27,17 +27,18 @@ class PixelHead(DynamicBufferMixin):
 
     Everything is a buffer of any size, empty until it is fitted: ``directions`` ``[D, E]`` and ``centre`` ``[D]`` project
     tokens, ``mean`` and ``scale`` ``[F]`` standardise features, ``first_0`` to ``second_5`` are weights ``[in, out]`` and biases
-    ``[out]`` in turn.
+    ``[out]`` in turn, and ``offsets`` ``[C]`` are added to the classes' scores at last.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*_FEATURES, *(f"{stage}_{index}" for stage in _STAGES for index in range(_ARRAYS))):
+        for name in (*_FEATURES, "offsets", *(f"{stage}_{index}" for stage in _STAGES for index in range(_ARRAYS))):
             self.register_buffer(name, torch.empty(0))
         self.directions: torch.Tensor
         self.centre: torch.Tensor
         self.mean: torch.Tensor
         self.scale: torch.Tensor
+        self.offsets: torch.Tensor
 
     @property
     def fitted(self) -> bool:
@@ -56,7 +57,7 @@ class PixelHead(DynamicBufferMixin):
 
     def layers(self, stage: str) -> Layers:
         """Return the layers of a network, "first" or "second"; none where there is none."""
-        arrays = [self.get_buffer(f"{stage}_{index}") for index in range(_ARRAYS)]
+        arrays = self._layers(stage)
         return tuple(array.cpu().numpy() for array in arrays) if len(arrays[0]) else ()
 
     def set_layers(self, stage: str, layers: Layers) -> None:
@@ -88,24 +89,32 @@ class PixelHead(DynamicBufferMixin):
         """Return class probabilities ``[B, C, H, W]``; arguments are those of `features`."""
         features = self.features(images, tokens)
         features = FeatureMaps(mark("fine_features", features.fine), mark("coarse_features", features.coarse))
-        probabilities = self.first(features)
         if self.has_autocontext:
-            context = mark("context_maps", context_maps(mark("first_probabilities", probabilities)))
-            probabilities = self.second(features, probabilities, context)
-        return mark("class_probabilities", probabilities)
+            first = mark("first_probabilities", self.first(features))
+            return mark("class_probabilities", self.second(features, first, mark("context_maps", context_maps(first))))
+        return mark("class_probabilities", self.first(features, self.offsets))
 
-    def first(self, features: FeatureMaps) -> torch.Tensor:
-        """Return the class probabilities ``[B, C, H, W]`` of the first network."""
-        layers = [self.get_buffer(f"first_{index}") for index in range(_ARRAYS)]
-        return class_scores(standardising(layers, self.mean, self.scale), features).softmax(dim=1)
+    def first(self, features: FeatureMaps, offsets: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of the first network, with offsets of the classes or without."""
+        layers = standardising(self._layers("first"), self.mean, self.scale)
+        return class_scores(_moved(layers, offsets), features).softmax(dim=1)
 
     def second(self, features: FeatureMaps, probabilities: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return those of the second network, given those of the first, ``[B, C, H, W]``, and their `context_maps`."""
         fine, coarse = torch.cat([features.fine, probabilities], dim=1), torch.cat([features.coarse, context], dim=1)
         counts = features.fine.shape[1], probabilities.shape[1], context.shape[1]
         mean, scale = between(self.mean, 0.0, *counts), between(self.scale, CONTEXT_SCALE, *counts)
-        layers = [self.get_buffer(f"second_{index}") for index in range(_ARRAYS)]
-        return class_scores(standardising(layers, mean, scale), FeatureMaps(fine, coarse)).softmax(dim=1)
+        layers = _moved(standardising(self._layers("second"), mean, scale), self.offsets)
+        return class_scores(layers, FeatureMaps(fine, coarse)).softmax(dim=1)
+
+    def _layers(self, stage: str) -> list[torch.Tensor]:
+        """Return the layers of a network."""
+        return [self.get_buffer(f"{stage}_{index}") for index in range(_ARRAYS)]
+
+
+def _moved(layers: list[torch.Tensor], offsets: torch.Tensor | None) -> list[torch.Tensor]:
+    """Return layers whose scores have offsets of the classes added."""
+    return layers if offsets is None else [*layers[:-1], layers[-1] + offsets]
 
 
 def between(values: torch.Tensor, value: float, fine: int, classes: int, context: int) -> torch.Tensor:

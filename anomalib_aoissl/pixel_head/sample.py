@@ -22,6 +22,11 @@ _RANGE = 6.0
 STEP = _RANGE / LEVELS
 """Standard deviations that one integer of a stored feature stands for."""
 
+FOLDS = 3
+"""Parts of the images for each of which a network is fitted to the others."""
+
+_OFFSETS = np.arange(-2, 2.01, 0.25, dtype=np.float32)
+
 KINDS = {
     "values": "i1",
     "labels": "u1",
@@ -29,6 +34,7 @@ KINDS = {
     "image_ids": "i4",
     "weights": "f4",
     "novelty": "f4",
+    "folds": "u1",
     "context": "i1",
 }
 """Arrays of a sample, and their types."""
@@ -45,6 +51,7 @@ class PixelSample:
         image_ids: ``[N]`` int32, indices into the bank's names of images.
         weights: ``[N]`` float32, pixels of its image and class that a drawn one stands for.
         novelty: ``[N]`` float32, 1 - cosine similarity to the nearest entry of other images; NaN where there are none.
+        folds: ``[N]`` uint8, the part of the images, or of a single image, that is left out of a fit together.
         context: ``[N, E]`` int8, features of autocontext from a network that was not fitted to the image, as `values`;
             E is 0 without autocontext.
         basis: Says which head's features these are: how tokens were projected and features standardised.
@@ -56,6 +63,7 @@ class PixelSample:
     image_ids: np.ndarray
     weights: np.ndarray
     novelty: np.ndarray
+    folds: np.ndarray
     context: np.ndarray
     basis: str = ""
 
@@ -137,3 +145,29 @@ def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, cla
     table = cells.reshape(classes, classes)
     hits, unions = table.diagonal(), table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
     return float((hits[unions > 0] / unions[unions > 0]).mean())
+
+
+def class_offsets(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return what to add to each class's score ``[C]`` so that the mean IoU of these pixels is largest.
+
+    Pixels are drawn with rare classes more often than they occur, so that a network finds them too often; how often is
+    best, for the mean IoU, these pixels say. Coordinate ascent over steps of 0.25 within 2, twice through the classes;
+    an offset that gives less than a hundredth of a point stays 0.
+
+    Args:
+        probabilities: ``[N, C]`` of networks that were not fitted to these pixels.
+        labels: ``[N]`` class indices.
+        weights: ``[N]``, pixels that each stands for.
+    """
+    classes = probabilities.shape[1]
+    scores = np.log(np.maximum(probabilities, 1e-9))
+    offsets = np.zeros(classes, np.float32)
+    best = mean_iou(labels, scores.argmax(axis=1), weights, classes)
+    for index in [*range(classes)] * 2:
+        for offset in _OFFSETS:
+            changed = offsets.copy()
+            changed[index] = offset
+            value = mean_iou(labels, (scores + changed).argmax(axis=1), weights, classes)
+            if value > best + 1e-4:
+                best, offsets = value, changed
+    return offsets

@@ -11,14 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from .fitting import HIDDEN, Layers, Schedule, fit_network, probabilities
+from .fitting import Layers, Schedule, fit_network, probabilities
 from .sample import STEP, PixelSample
 
-FOLDS = 3
-"""Parts of the images for each of which a network is fitted to the others."""
-
-REFIT_STEPS = 300
-"""Steps of a fit that goes on from the present networks."""
+STEPS, REFIT_STEPS = 1000, 300
+"""Steps of a fit, and of one that goes on from the present networks."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,14 @@ class Stages:
     Attributes:
         first: Layers of the network over fine and coarse features.
         second: Layers of the network that sees the first one's probabilities too; none without autocontext.
+        offsets: ``[C]``, added to the classes' scores at last, see `sample.class_offsets`.
         fine: Fine features.
         tokens: Features that are projected tokens, the last of the coarse ones.
     """
 
     first: Layers
     second: Layers
+    offsets: np.ndarray
     fine: int
     tokens: int
 
@@ -78,16 +77,9 @@ def second_probabilities(layers: Layers, fine: int, sample: PixelSample) -> np.n
     return probabilities(layers, inputs.astype(np.float32) * np.float32(STEP))
 
 
-def fold_of(sample: PixelSample) -> np.ndarray:
-    """Return the fold ``[N]`` of each pixel: the images, in the order of their ids, are dealt to three at most."""
-    images = np.unique(sample.image_ids)
-    return np.searchsorted(images, sample.image_ids) % FOLDS
-
-
 def each_unseen(sample: PixelSample, networks: Sequence[Callable[[PixelSample], np.ndarray]]) -> np.ndarray:
     """Return the class probabilities ``[N, C]`` of each pixel by the network of its fold, in the order of the folds."""
-    folds = fold_of(sample)
-    parts = np.unique(folds)
+    folds, parts = sample.folds, np.unique(sample.folds)
     results = [network(sample.chosen(folds == fold)) for fold, network in zip(parts, networks, strict=True)]
     result = np.empty((len(sample), results[0].shape[1]), np.float32)
     for fold, values in zip(parts, results, strict=True):
@@ -96,12 +88,12 @@ def each_unseen(sample: PixelSample, networks: Sequence[Callable[[PixelSample], 
 
 
 def left_out_probabilities(stages: Stages, sample: PixelSample, seed: int = 0) -> np.ndarray:
-    """Return the class probabilities ``[N, C]`` of each pixel by networks that are fitted to other images.
+    """Return the class probabilities ``[N, C]`` of each pixel by networks that are fitted to other folds.
 
-    Of one image alone, by the present ones.
+    Where there is one fold alone, by the present ones.
     """
-    folds = fold_of(sample)
-    parts, fresh, schedule = np.unique(folds), replace(stages, first=(), second=()), Schedule(seed=seed)
+    folds = sample.folds
+    parts, fresh, schedule = np.unique(folds), replace(stages, first=(), second=()), Schedule(STEPS, seed)
     others = [sample.chosen(folds != fold) for fold in parts] if len(parts) > 1 else []
     classes = stages.classes
     if stages.second:
@@ -111,7 +103,7 @@ def left_out_probabilities(stages: Stages, sample: PixelSample, seed: int = 0) -
     return each_unseen(sample, [partial(first_probabilities, layers) for layers in networks])
 
 
-def refitted(stages: Stages, sample: PixelSample, classes: int, seed: int = 0, steps: int = REFIT_STEPS) -> Stages:
+def refitted(stages: Stages, sample: PixelSample, classes: int, seed: int = 0) -> Stages:
     """Return the networks, fitted on to another sample; whether there is autocontext stays.
 
     Args:
@@ -119,10 +111,9 @@ def refitted(stages: Stages, sample: PixelSample, classes: int, seed: int = 0, s
         sample: Labelled pixels; with context where there is a second network.
         classes: Classes that are told apart from now on; new ones come after the present ones.
         seed: Of what is random.
-        steps: Steps for each network.
     """
     grown = with_classes(stages, classes)
-    schedule = Schedule(steps, seed)
+    schedule = Schedule(REFIT_STEPS, seed)
     first = fit_first(sample, classes, grown, schedule)
     second = fit_second(sample, classes, grown, schedule) if stages.second else ()
     return replace(grown, first=first, second=second)
@@ -134,18 +125,19 @@ def with_classes(stages: Stages, classes: int) -> Stages:
     if not new:
         return stages
     first, second = _with_outputs(stages.first, new), stages.second
+    offsets = np.concatenate([stages.offsets, np.zeros(new, np.float32)])
     if second:
         second = _with_outputs(second, new)
         known, weight = stages.classes, second[0]
         ends = [stages.fine + known, len(stages.first[0]) + known]
         fine, coarse, context = np.split(weight, ends)
-        none = np.zeros((new, HIDDEN), np.float32)
+        none = np.zeros((new, weight.shape[1]), np.float32)
         blurred = [part for block in np.split(context, len(context) // known) for part in (block, none)]
         second = (np.concatenate([fine, none, coarse, *blurred]), *second[1:])
-    return replace(stages, first=first, second=second)
+    return replace(stages, first=first, second=second, offsets=offsets)
 
 
 def _with_outputs(layers: Layers, new: int) -> Layers:
     """Return a network with so many outputs more."""
-    weight = np.concatenate([layers[-2], np.zeros((HIDDEN, new), np.float32)], axis=1)
+    weight = np.concatenate([layers[-2], np.zeros((len(layers[-2]), new), np.float32)], axis=1)
     return (*layers[:-2], weight, np.concatenate([layers[-1], np.full(new, -4.0, np.float32)]))

@@ -6,85 +6,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from .autocontext import context_maps
+from . import stages
 from .features import token_maps
 from .filters import filter_counts
 from .fitting import Layers, Schedule
 from .head import PixelHead
-from .points import context_values, draw_points, pixel_values
-from .sample import PixelSample, mean_iou, stored_values
-from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, fold_of, second_probabilities
-from .views import view as view_of
-from .views import views_of
+from .labelled import LabelledImage, Reader, View, labelled_views, sample_of_views, view_context, view_values
+from .sample import PixelSample, class_offsets, mean_iou
+from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, second_probabilities
 
 logger = logging.getLogger(__name__)
-
-PIXELS = 60_000
-"""Pixels that are drawn of all images together."""
 
 _DIRECTIONS = 128
 """Directions of the tokens that are kept: those in which the labelled images' tokens differ most."""
 
-Read = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A labelled image of a fit.
-
-    Attributes:
-        image: ``[1, C, H, W]`` in [0, 1], of the model's size.
-        mask: ``[H, W]`` class indices, 255 is ignored.
-        device: Index of its device in the bank.
-        name: Index of its name in the bank.
-    """
-
-    image: torch.Tensor
-    mask: torch.Tensor
-    device: int
-    name: int
-
-
-@dataclass(frozen=True)
-class View:
-    """A view of a labelled image, with the pixels that were drawn.
-
-    Attributes:
-        image: ``[1, C, H, W]``, as the model sees it.
-        tokens: ``[1, D, rows, columns]``.
-        points: ``[N, 2]`` (row, column).
-        labels: ``[N]`` class indices.
-        weights: ``[N]``, pixels that each stands for.
-        source: The labelled image.
-        plain: Whether it is the image as it is.
-    """
-
-    image: torch.Tensor
-    tokens: torch.Tensor
-    points: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    source: LabelledImage
-    plain: bool
-
 
 @torch.no_grad()
 def fit_head(
-    head: PixelHead,
-    images: list[LabelledImage],
-    classes: int,
-    *,
-    see: Read,
-    read_tokens: Read,
-    novelty: Callable[[View], np.ndarray],
-    seed: int = 0,
+    head: PixelHead, images: Sequence[LabelledImage], classes: int, reader: Reader
 ) -> tuple[PixelSample, np.ndarray]:
     """Fit the head to labelled images; return the pixels that it was fitted to, and how sure ``[N]`` it is of each.
 
@@ -94,78 +42,78 @@ def fit_head(
         head: The head; what it has is overwritten.
         images: The labelled images.
         classes: C.
-        see: Images in [0, 1] to those that the model sees.
-        read_tokens: Those to tokens ``[B, D, rows, columns]``.
-        novelty: A view to the novelty ``[N]`` of its points against other images, NaN where there are none.
-        seed: Of what is random.
+        reader: How the images are read, and the seed.
     """
-    views = list(labelled_views(images, see, read_tokens, seed))
+    views = list(labelled_views(images, reader))
     head.directions, head.centre = principal_directions([token_maps(view.tokens) for view in views])
-    values = [_values(head, view) for view in views]
-    mean, scale = _spread(np.concatenate(values), head.directions.shape[1])
-    head.mean, head.scale = torch.from_numpy(mean), torch.from_numpy(scale)
-    stored = stored_values(np.concatenate(values), mean, scale)
-    sample = _sample(views, stored, [novelty(view) for view in views], head.basis())
-    fine = filter_counts(views[0].image.shape[1])[0]
-    fit = _Fit(head, sample, classes, Stages((), (), fine, head.directions.shape[1]), Schedule(seed=seed))
-    return fit.run(views)
+    values = np.concatenate([view_values(head, view) for view in views])
+    head.mean, head.scale = _spread(values, head.directions.shape[1])
+    layout = Stages((), (), np.zeros(classes, np.float32), filter_counts(images[0].image.shape[1])[0], head.directions.shape[1])
+    with tqdm(desc="Fitting the pixel head", total=1.0, disable=None, leave=False, bar_format=_BAR) as bar:
+        return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(views)
 
 
 @torch.no_grad()
-def sample_more(
-    head: PixelHead,
-    images: list[LabelledImage],
-    *,
-    see: Read,
-    read_tokens: Read,
-    novelty: Callable[[View], np.ndarray],
-    seed: int = 0,
-) -> PixelSample:
-    """Return labelled pixels of images that a fitted head has not seen, with context where it has two networks.
-
-    Arguments are those of `fit_head`.
-    """
-    views = list(labelled_views(images, see, read_tokens, seed))
-    stored = [stored_values(_values(head, view), head.mean.numpy(), head.scale.numpy()) for view in views]
-    sample = _sample(views, np.concatenate(stored), [novelty(view) for view in views], head.basis())
+def sample_more(head: PixelHead, images: Sequence[LabelledImage], reader: Reader) -> PixelSample:
+    """Return labelled pixels of images that a fitted head has not seen, with context where it has two networks."""
+    views = list(labelled_views(images, reader))
+    sample = sample_of_views(head, views, np.concatenate([view_values(head, view) for view in views]), reader)
     if not head.has_autocontext:
         return sample
-    return replace(sample, context=np.concatenate([_context(head, view) for view in views]))
+    return replace(sample, context=np.concatenate([view_context(head, view) for view in views]))
 
 
-def _context(head: PixelHead, view: View) -> np.ndarray:
-    """Return the stored features of autocontext of a view's points, of the head's present first network."""
-    probabilities = head.first(head.features(view.image, view.tokens))
-    return context_values(probabilities[0].numpy(), context_maps(probabilities)[0].numpy(), view.points)
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
 class _Fit:
-    """The networks of a fit."""
+    """The networks of a fit.
+
+    Args:
+        head: The head, whose features are fixed.
+        sample: Pixels with these features.
+        classes: C.
+        layout: Stages without networks.
+        seed: Of what is random.
+        report: Is called with each part of the work that is done; they sum up to 1.
+    """
 
     def __init__(
-        self, head: PixelHead, sample: PixelSample, classes: int, layout: Stages, schedule: Schedule
+        self,
+        head: PixelHead,
+        sample: PixelSample,
+        classes: int,
+        layout: Stages,
+        seed: int,
+        report: Callable[[float], Any],
     ) -> None:
-        self.head, self.sample, self.classes, self.layout, self.schedule = head, sample, classes, layout, schedule
-        self.folds = fold_of(sample)
-        self.parts = np.unique(self.folds).tolist()
+        self.head, self.sample, self.classes, self.layout, self.report = head, sample, classes, layout, report
+        self.parts = np.unique(sample.folds).tolist()
+        fits = 2 * len(self.parts) + 2
+        self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / fits))
 
-    def run(self, views: list[View]) -> tuple[PixelSample, np.ndarray]:
+    def run(self, views: Sequence[View]) -> tuple[PixelSample, np.ndarray]:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
         first, second, unseen = self._networks(views)
+        offsets = np.zeros(self.classes, np.float32)
+        if len(self.parts) > 1:
+            offsets = class_offsets(unseen, self.sample.labels, self.sample.weights)
         self.head.set_layers("first", first)
         self.head.set_layers("second", second)
-        return self.sample, unseen.max(axis=1)
+        self.head.offsets = torch.from_numpy(offsets)
+        moved = unseen * np.exp(offsets)
+        return self.sample, (moved / moved.sum(axis=1, keepdims=True)).max(axis=1)
 
-    def _networks(self, views: list[View]) -> tuple[Layers, Layers, np.ndarray]:
+    def _networks(self, views: Sequence[View]) -> tuple[Layers, Layers, np.ndarray]:
         """Return both networks, none for one that does not pay, and the probabilities of pixels of left-out images."""
         fit = self.classes, self.layout, self.schedule
         first = fit_first(self.sample, *fit)
         if len(self.parts) < 2:
             return first, (), first_probabilities(first, self.sample)
-        others = [fit_first(self.sample.chosen(self.folds != fold), *fit) for fold in self.parts]
+        others = [fit_first(self._without(fold), *fit) for fold in self.parts]
         unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in others])
         self.sample = replace(self.sample, context=self._context(views, others))
-        others = [fit_second(self.sample.chosen(self.folds != fold), *fit) for fold in self.parts]
+        others = [fit_second(self._without(fold), *fit) for fold in self.parts]
         again = each_unseen(self.sample, [partial(second_probabilities, layers, self.layout.fine) for layers in others])
         before, after = (self._mean_iou(probabilities) for probabilities in (unseen, again))
         logger.info("Pixel head: mean IoU of left-out images %.3f, with autocontext %.3f.", before, after)
@@ -174,42 +122,30 @@ class _Fit:
             return first, (), unseen
         return first, fit_second(self.sample, *fit), again
 
+    def _without(self, fold: int) -> PixelSample:
+        """Return the sample without the pixels of a fold."""
+        return self.sample.chosen(self.sample.folds != fold)
+
     def _mean_iou(self, probabilities: np.ndarray) -> float:
         """Return the mean IoU of the pixels' likeliest classes."""
         return mean_iou(self.sample.labels, probabilities.argmax(axis=1), self.sample.weights, self.classes)
 
-    def _context(self, views: list[View], networks: list[Layers]) -> np.ndarray:
-        """Return the stored features of autocontext, of the networks that were not fitted to the views' images."""
-        parts, start = [], 0
+    def _context(self, views: Sequence[View], networks: Sequence[Layers]) -> np.ndarray:
+        """Return the stored features of autocontext, of the networks that were not fitted to the points' folds."""
+        parts = []
         for view in views:
-            network = networks[self.parts.index(int(self.folds[start]))]
-            start += len(view.points)
-            self.head.set_layers("first", network)
-            parts.append(_context(self.head, view))
+            values: dict[int, np.ndarray] = {}
+            for fold in np.unique(view.folds).tolist():
+                self.head.set_layers("first", networks[self.parts.index(fold)])
+                values[fold] = view_context(self.head, view)
+            whole = next(iter(values.values())).copy()
+            for fold, found in values.items():
+                whole[view.folds == fold] = found[view.folds == fold]
+            parts.append(whole)
         return np.concatenate(parts)
 
 
-def labelled_views(images: list[LabelledImage], see: Read, read_tokens: Read, seed: int) -> Iterator[View]:
-    """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light."""
-    number = views_of(len(images))
-    wanted = PIXELS // (number * len(images))
-    for order, source in enumerate(images):
-        for index in range(number):
-            random = np.random.default_rng([seed, order, index])
-            planes, labels = view_of(source.image[0].numpy(), source.mask.numpy(), index, random)
-            points, weights = draw_points(labels, wanted, random)
-            if len(points):
-                image, picked = see(torch.from_numpy(planes)[None]), labels[points[:, 0], points[:, 1]]
-                yield View(image, read_tokens(image), points, picked, weights, source, not index)
-
-
-def _values(head: PixelHead, view: View) -> np.ndarray:
-    """Return the features ``[N, F]`` of a view's points."""
-    features = head.features(view.image, view.tokens)
-    return pixel_values(features.fine[0].numpy(), features.coarse[0].numpy(), view.points)
-
-
-def principal_directions(maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def principal_directions(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the directions ``[D, E]`` in which standardised maps ``[1, D, h, w]`` differ most, and the maps' mean ``[D]``.
 
     What is projected keeps its spread: a direction in which tokens hardly differ stays small.
@@ -225,23 +161,8 @@ def principal_directions(maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.
     return (vectors[:, -_DIRECTIONS:].flip(1) / deviation[:, None]).contiguous(), mean
 
 
-def _spread(values: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def _spread(values: np.ndarray, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean and the scale ``[F]`` of features ``[N, F]``: deviations, one for all of the last, the tokens."""
     deviation = values.std(axis=0)
     deviation[-tokens:] = np.sqrt(np.square(deviation[-tokens:]).mean())
-    return values.mean(axis=0), deviation + np.float32(1e-3)
-
-
-def _sample(views: list[View], values: np.ndarray, novelty: list[np.ndarray], basis: str) -> PixelSample:
-    """Return the sample of the views' points, without context."""
-    counts = [len(view.points) for view in views]
-    return PixelSample(
-        values=values,
-        labels=np.concatenate([view.labels for view in views]).astype(np.uint8),
-        device_ids=np.repeat([view.source.device for view in views], counts).astype(np.int32),
-        image_ids=np.repeat([view.source.name for view in views], counts).astype(np.int32),
-        weights=np.concatenate([view.weights for view in views]),
-        novelty=np.concatenate(novelty).astype(np.float32),
-        context=np.empty((len(values), 0), np.int8),
-        basis=basis,
-    )
+    return torch.from_numpy(values.mean(axis=0)), torch.from_numpy(deviation + np.float32(1e-3))

@@ -27,6 +27,7 @@ _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON
     },
     "class_names": {"nargs": "+", "metavar": "NAME", "help": "Names of the mask's indices, background first."},
     "new_classes": {"action": "store_true", "help": "Add classes that only the others have; not to a checkpoint."},
+    "no_refit": {"action": "store_true", "help": "Leave the pixel head as it is, so that only novelty changes."},
     "in_place": {"action": "store_true", "help": "Write over the file itself."},
 }
 _BANK, _CHECKPOINT, _MODELS = ".safetensors", ".ckpt", (".xml", ".onnx")
@@ -91,22 +92,24 @@ def remove(
     path: Path,
     device: str | None = None,
     image: str | None = None,
+    no_refit: bool = False,
     output: Path | None = None,
     in_place: bool = False,
 ) -> str:
-    """Take the rows of a device or of an image out of a bank.
+    """Take the rows of a device or of an image out of a bank, and fit a pixel head again without their pixels.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         device: Name of the device.
         image: Name of the image; of this device's image where both are given.
+        no_refit: Leave the pixel head as it is, so that only novelty changes.
         output: File to write, of the same kind.
         in_place: Write over the file itself.
     """
     target = _target(path, output, in_place)
     before = bank_in(path)
     after = removed(before, device=device, image=image)
-    return _written(path, after, target, f"{len(before) - len(after):,} rows removed")
+    return _written(path, after, target, f"{len(before) - len(after):,} rows removed", refit=not no_refit)
 
 
 def condense(path: Path, bank_size: int, output: Path | None = None, in_place: bool = False) -> str:
@@ -121,7 +124,7 @@ def condense(path: Path, bank_size: int, output: Path | None = None, in_place: b
     target = _target(path, output, in_place)
     before = bank_in(path)
     after = _condensed(before, bank_size)
-    return _written(path, after, target, f"{len(before):,} rows condensed")
+    return _written(path, after, target, f"{len(before):,} rows condensed", refit=False)
 
 
 def merge(
@@ -253,20 +256,26 @@ def _target(path: Path, output: Path | None, in_place: bool) -> Path:
     return target
 
 
-def _written(path: Path, bank: BankArrays, target: Path, done: str) -> str:
-    """Write the file with another bank, and return what was done."""
+def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool = True) -> str:
+    """Write the file with another bank, and a pixel head that is fitted to its pixels; return what was done."""
     if path.suffix == _BANK:
         write_bank(bank, target)
     elif path.suffix == _CHECKPOINT:
-        from .checkpoint_bank import load_checkpoint, put_content, save_checkpoint
+        from .checkpoint_bank import load_checkpoint, put_content, refitted_checkpoint, save_checkpoint
         from .editing import content_from
 
-        save_checkpoint(put_content(load_checkpoint(path), content_from(bank)), target)
+        checkpoint = put_content(load_checkpoint(path), content_from(bank))
+        save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
-        from .openvino_bank import with_bank
+        from .openvino_bank import head_of, settings_of, with_bank
         from .openvino_file import read_model, save_model
+        from .openvino_refitting import refitted_head
 
-        save_model(with_bank(read_model(path), bank), target)
+        model = read_model(path)
+        head = head_of(model)
+        if head is not None:
+            head = refitted_head(head, bank, settings_of(model).seed, refit)
+        save_model(with_bank(model, bank, head), target)
     return f"{target}: {done}, {len(bank):,} in all"
 
 

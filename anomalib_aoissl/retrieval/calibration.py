@@ -104,8 +104,10 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
     bank = model.bank
     model.abstention.clear()
     if model.has_fitted_head and bank.pixels is not None:
-        model.abstention.add(*unseen_uncertainty(bank.pixels, left_out(model, bank.pixels)))
-        return len(np.unique(bank.pixels.image_ids))
+        number = len(np.unique(bank.pixels.image_ids))
+        if number > 1:
+            model.abstention.add(*unseen_uncertainty(bank.pixels, left_out(model, bank.pixels)))
+        return number
     counts, images = bank.row_counts(), bank.image_ids.unique().tolist()
     if len(images) < 2:
         return len(images)

@@ -12,13 +12,18 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.pixel_head.filters import filter_counts
 
+from .bank_arrays import BankArrays
 from .bank_storage import BankFileError, check_encoder
 from .editing import ROW_BUFFERS, BankContent, pixel_state, pixels_of_state
+from .openvino_head import content_of as content_of_head
+from .openvino_refitting import refitted_head
 
 CHECKPOINT_SUFFIX = ".ckpt"
 _PREFIX = "model.bank."
 _NAMES = f"{_PREFIX}_extra_state"
+_HEAD = "model.head."
 
 
 def load_content(path: str | Path, encoder: str = "") -> BankContent:
@@ -88,3 +93,17 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     """Write a checkpoint, whole or not at all."""
     with whole_file(path) as temporary:
         torch.save(checkpoint, temporary)
+
+
+def refitted_checkpoint(checkpoint: dict[str, Any], bank: BankArrays) -> dict[str, Any]:
+    """Return the checkpoint with its pixel head fitted on to the labelled pixels of a bank; as it is without a head."""
+    state, arguments = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+    arrays = {key.removeprefix(_HEAD): value.numpy() for key, value in state.items() if key.startswith(_HEAD)}
+    fitted = {name: array for name, array in arrays.items() if len(array)}
+    if "first_0" not in fitted:
+        return checkpoint
+    sizes = {"fine": filter_counts(arguments["in_channels"])[0], "tokens": arrays["directions"].shape[1]}
+    head = content_of_head({**sizes, "per_image": 0, "basis": ""}, fitted)
+    layers = refitted_head(head, bank, arguments["seed"]).arrays
+    new = {f"{_HEAD}{name}": torch.from_numpy(array) for name, array in layers.items()}
+    return {**checkpoint, "state_dict": {**state, **new}}

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.pixel_head.filters import filter_counts
+from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
 from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
 from anomalib_aoissl.pixel_head.stages import Stages, left_out_probabilities, refitted
-from anomalib_aoissl.pixel_head.training import LabelledImage, View, fit_head, sample_more
+from anomalib_aoissl.pixel_head.training import fit_head, sample_more
 
 from .abstention import uncertainty_of
 from .searching import search
@@ -67,15 +68,14 @@ def fit(
     """
     head: Any = model.head
     check_finite(model, images, pre_processor)
-    sample, sure = fit_head(head, images, classes, **_readers(model, pre_processor), seed=seed)
+    sample, sure = fit_head(head, images, classes, reader_of(model, pre_processor, seed))
     model.bank.pixels = sample
     return sample, sure
 
 
-def _readers(model: RetrievalModel, pre_processor: Any) -> dict[str, Any]:
-    """Return how a fit reads images, tokens and novelty."""
-    see, others = pre_processor.see, _Others(model)
-    return {"see": see, "read_tokens": lambda seen: model.read(seen).tokens, "novelty": others.novelty}
+def reader_of(model: RetrievalModel, pre_processor: Any, seed: int) -> Reader:
+    """Return how a fit of the model's head reads images."""
+    return Reader(pre_processor.see, lambda seen: model.read(seen).tokens, _Others(model).novelty, seed)
 
 
 def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
@@ -97,7 +97,7 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
     ]
     classes, seed = len(module.class_names), module.hparams["seed"]
     if model.has_fitted_head and bank.pixels is not None:
-        new = sample_more(model.head, labelled, **_readers(model, module.pre_processor), seed=seed)
+        new = sample_more(model.head, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new, classes, classes)
         refit(model, classes, seed)
     elif _shown(labelled) > 1:
@@ -130,13 +130,15 @@ def refit(model: RetrievalModel, classes: int, seed: int) -> None:
     stages = refitted(stages_of(model), pixels, classes, seed)
     head.set_layers("first", stages.first)
     head.set_layers("second", stages.second)
+    head.offsets = torch.from_numpy(stages.offsets)
 
 
 def stages_of(model: RetrievalModel) -> Stages:
     """Return the networks of a model's fitted head as arrays."""
     head: Any = model.head
     fine = filter_counts(model.encoder.in_channels)[0]
-    return Stages(head.layers("first"), head.layers("second"), fine, head.directions.shape[1])
+    networks, offsets = (head.layers("first"), head.layers("second")), head.offsets.cpu().numpy()
+    return Stages(*networks, offsets, fine, head.directions.shape[1])
 
 
 def left_out(model: RetrievalModel, sample: PixelSample) -> np.ndarray:

@@ -33,7 +33,7 @@ from .units import unit_size
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BANK_SIZE = 10000
+DEFAULT_BANK_SIZE = 4000
 """Patches that a bank keeps where none is said."""
 
 _ANCHOR = "distributed_anchor"

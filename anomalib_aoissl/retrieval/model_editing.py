@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-from anomalib_aoissl.pixel_head.training import PIXELS
+from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash

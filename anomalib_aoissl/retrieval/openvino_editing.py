@@ -15,6 +15,7 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import read_mask
+from anomalib_aoissl.pixel_head.sample import FOLDS
 
 from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
 from .bank_storage import read_bank, write_bank
@@ -138,8 +139,9 @@ class OpenVINOBankMixin:
         patches = patch_labels(labels, settings.patch_size)
         new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
         if head is not None and refit:
+            fold = len(bank.image_names) % FOLDS
             run = self._compile(part_model(self._model, learning_outputs(head)))
-            new = replace(new, pixels=labelled_pixels(run, planes, labels, head, settings.seed))
+            new = replace(new, pixels=labelled_pixels(run, planes, labels, head, settings.seed, fold))
         new = replace(new, encoder_hash=bank.encoder_hash)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)

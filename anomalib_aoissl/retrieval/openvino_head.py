@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anomalib_aoissl.pixel_head.fitting import Layers
 from anomalib_aoissl.pixel_head.points import CONTEXT_SCALE, RADII, STRIDE, blur
 from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 from anomalib_aoissl.pixel_head.stages import Stages
@@ -51,7 +52,7 @@ class HeadContent:
         """The arrays by name."""
         layers = {f"first_{i}": layer for i, layer in enumerate(self.stages.first)}
         layers |= {f"second_{i}": layer for i, layer in enumerate(self.stages.second)}
-        return {"mean": self.mean, "scale": self.scale, **layers}
+        return {"mean": self.mean, "scale": self.scale, "offsets": self.stages.offsets, **layers}
 
     def describe(self) -> dict[str, Any]:
         """Return the plain data that `content_of` needs beside the arrays."""
@@ -65,7 +66,7 @@ def content_of(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         tuple(np.array(arrays[f"{stage}_{i}"]) for i in range(_LAYERS) if f"{stage}_{i}" in arrays)
         for stage in ("first", "second")
     )
-    stages = Stages(first, second, description["fine"], description["tokens"])
+    stages = Stages(first, second, np.array(arrays["offsets"]), description["fine"], description["tokens"])
     mean, scale = np.array(arrays["mean"]), np.array(arrays["scale"])
     return HeadContent(stages, mean, scale, description["per_image"], description["basis"])
 
@@ -86,9 +87,10 @@ def build_head(fine: Any, coarse: Any, head: HeadContent) -> dict[str, Any]:
     from openvino import opset13 as ops
 
     stages = head.stages
-    probabilities = _network(fine, coarse, stages.first, stages.fine, head.mean, head.scale)
     if not stages.second:
-        return {"class_probabilities": probabilities}
+        first = _moved(stages.first, stages.offsets)
+        return {"class_probabilities": _network(fine, coarse, first, stages.fine, head.mean, head.scale)}
+    probabilities = _network(fine, coarse, stages.first, stages.fine, head.mean, head.scale)
     blurred = _context_maps(probabilities)
     classes, context = stages.classes, stages.classes * len(RADII)
     mean, scale = (
@@ -96,12 +98,12 @@ def build_head(fine: Any, coarse: Any, head: HeadContent) -> dict[str, Any]:
         for v, x in ((head.mean, 0.0), (head.scale, CONTEXT_SCALE))
     )
     fine, coarse = ops.concat([fine, probabilities], 1).output(0), ops.concat([coarse, blurred], 1).output(0)
-    second = _network(fine, coarse, stages.second, stages.fine + classes, mean, scale)
+    second = _network(fine, coarse, _moved(stages.second, stages.offsets), stages.fine + classes, mean, scale)
     return {"first_probabilities": probabilities, "context_maps": blurred, "class_probabilities": second}
 
 
 def _network(
-    fine: Any, coarse: Any, layers: tuple[np.ndarray, ...], split: int, mean: np.ndarray, scale: np.ndarray
+    fine: Any, coarse: Any, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray
 ) -> Any:
     """Return a network's class probabilities ``[B, C, H, W]``; its first layer standardises the features."""
     from openvino import opset13 as ops
@@ -112,6 +114,11 @@ def _network(
     for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
         maps = _linear(ops.relu(maps), weight, bias)
     return ops.softmax(maps, 1).output(0)
+
+
+def _moved(layers: Layers, offsets: np.ndarray) -> Layers:
+    """Return layers whose scores have offsets of the classes added."""
+    return (*layers[:-1], layers[-1] + offsets)
 
 
 def _linear(maps: Any, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:

@@ -34,7 +34,7 @@ def learning_outputs(head: HeadContent) -> list[str]:
 
 
 def labelled_pixels(
-    run: Callable[[np.ndarray], Any], planes: np.ndarray, mask: np.ndarray, head: HeadContent, seed: int
+    run: Callable[[np.ndarray], Any], planes: np.ndarray, mask: np.ndarray, head: HeadContent, seed: int, fold: int = 0
 ) -> PixelSample:
     """Return the labelled pixels of an image that a head is fitted to.
 
@@ -44,6 +44,7 @@ def labelled_pixels(
         mask: ``[H, W]`` uint8 class indices, 255 is ignored.
         head: The head.
         seed: Of what is random.
+        fold: The part of the images that it is left out of a fit with.
     """
     parts = []
     for index in range(VIEWS):
@@ -66,6 +67,7 @@ def labelled_pixels(
                 image_ids=ids,
                 weights=weights,
                 novelty=np.where(index == 0, novelty, np.nan).astype(np.float32),
+                folds=np.full(len(points), fold, np.uint8),
                 context=context,
                 basis=head.basis,
             )

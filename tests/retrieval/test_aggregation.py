@@ -13,9 +13,6 @@ from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.retrieval.aggregation import (
     AGGREGATIONS,
-    LABELS,
-    average_votes,
-    class_shares,
     repetitions,
     vote_weights,
 )
@@ -28,7 +25,6 @@ SIZE = (32, 48)
 
 def test_weights_by_hand() -> None:
     similarities = torch.tensor([[0.9, 0.6, -0.3]])
-    torch.testing.assert_close(vote_weights(similarities, "majority", 0.1), torch.ones(1, 3))
     torch.testing.assert_close(vote_weights(similarities, "similarity", 0.1), torch.tensor([[0.9, 0.6, 1e-6]]))
     raised = torch.tensor([[9.0, 6.0, -3.0]]).exp()
     torch.testing.assert_close(vote_weights(similarities, "attention", 0.1), raised / raised.sum())
@@ -37,27 +33,17 @@ def test_weights_by_hand() -> None:
 def test_repetitions_by_hand() -> None:
     counts = torch.tensor([[4, 9, 1, 16], [1, 1, 1, 1]])
     assert repetitions(counts, 6, "similarity").tolist() == [[2, 3, 1, 0], [1, 1, 1, 1]]
-    assert repetitions(counts, 3, "majority").tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
+    assert repetitions(counts, 3, "similarity").tolist() == [[2, 1, 0, 0], [1, 1, 1, 0]]
     assert repetitions(counts, 3, "attention").tolist() == [[2, 3, 1, 4], [1, 1, 1, 1]]
 
 
-def test_averages_by_hand_and_ignored_pixels_are_of_no_class() -> None:
-    labels = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255], [2, 2, 2, 2]], dtype=torch.uint8)
-    shares = class_shares(labels, 3)
-    assert shares.tolist() == [[0.75, 0.25, 0], [0, 0.5, 0], [0, 0, 1]]
-    weights = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1]])
-    # query 0: 0.375, 0.275, 0.2; query 1: 0.15, 0.4, 0.1
-    assert average_votes(weights, shares.expand(2, -1, -1)).argmax(dim=-1).tolist() == [0, 1]
-
-
-def make_model(tiny_encoder: dict, aggregation: str, labels: str, **bank: object) -> RetrievalModel:
+def make_model(tiny_encoder: dict, aggregation: str, **bank: object) -> RetrievalModel:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     model = RetrievalModel(
         encoder,
         k=7,
         temperature=0.05,
         aggregation=aggregation,
-        labels=labels,
         bank=MemoryBank(encoder.embed_dim, encoder.patch_size, **bank),
     )
     masks = torch.randint(0, 3, (4, 4, 6)).repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -74,7 +60,7 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> np.ndarray:
     """Return the class map, one patch, one neighbour and one pixel after the other."""
     bank, result = model.bank, np.zeros(SIZE, dtype=np.uint8)
     counts = bank.counts.tolist() or [1] * len(bank)
-    for index, query in enumerate(model.extract(image[None])[0]):
+    for index, query in enumerate(model.read(image[None]).embeddings[0]):
         similarities = (bank.embeddings.float() @ query).tolist()
         votes, left = np.zeros((64, 3)), float(model.k)
         for row in sorted(range(len(bank)), key=lambda i: -similarities[i])[: model.k]:
@@ -84,50 +70,46 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> np.ndarray:
             else:  # until k votes are cast
                 cast = min(cast, left)
                 left -= cast
-                cast *= max(similarities[row], 0) if model.aggregation == "similarity" else 1
+                cast *= max(similarities[row], 0)
             for pixel, label in enumerate(bank.labels[row].tolist()):
                 if label != 255:
-                    votes[pixel if model.labels == "complete" else slice(None), label] += cast
+                    votes[pixel, label] += cast
         y, x = divmod(index, 6)
         result[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = votes.argmax(1).reshape(8, 8)
     return result
 
 
-@pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("budget", [None, 40])
-def test_class_maps_equal_brute_force(tiny_encoder: dict, aggregation: str, labels: str, budget: int | None) -> None:
-    model = make_model(tiny_encoder, aggregation, labels, budget=budget)
+def test_class_maps_equal_brute_force(tiny_encoder: dict, aggregation: str, budget: int | None) -> None:
+    model = make_model(tiny_encoder, aggregation, budget=budget)
     assert len(model.bank.counts) == (budget or 0)
     image = torch.rand(3, *SIZE)
     mask = model(image[None]).pred_mask[0, 0].numpy()
     assert len(np.unique(mask)) == 3
-    # equal votes may go either way: of single pixels, or of one of the 24 patches where a patch votes as a whole
-    assert (mask != brute_force(model, image)).mean() <= (0.01 if labels == "complete" else 1 / 24)
+    assert (mask != brute_force(model, image)).mean() <= 0.01  # equal votes may go either way
 
 
 def test_names_that_are_refused(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     with pytest.raises(ValueError, match=r"aggregation='mean' is not known. It must be one of \['attention'"):
         RetrievalModel(encoder, aggregation="mean")
-    with pytest.raises(ValueError, match="labels='soft' is not known"):
-        RetrievalModel(encoder, labels="soft")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"aggregation": "majority", "labels": "average"},
+        {},
         {"aggregation": "similarity", "bank_precision": "fp16", "bank_size": 60},
     ],
 )
 def test_the_exported_graph_gives_the_same_masks(tiny_encoder: dict, tmp_path: Path, arguments: dict) -> None:
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, k=7, **arguments).eval()
+    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, head=None, k=7, **arguments).eval()
     masks = torch.randint(0, 3, (4, *SIZE)).to(torch.uint8)
     model.model.fill(torch.rand(4, 3, *SIZE), masks, ["a"] * 4, [f"image{i}" for i in range(4)])
     model.set_dataset(["background", "wire", "ball"], model.file_format)
     model.fit()
-    assert len(model.model.bank) == arguments.get("bank_size", 4 * 96)  # on four grids
+    assert len(model.model.bank) == arguments.get("bank_size", 4 * 24)
     path = model.to_onnx(tmp_path)
     compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):

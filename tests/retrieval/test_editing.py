@@ -179,6 +179,8 @@ def test_describe_counts_by_hand() -> None:
         "patches": 18,
         "images": 3,
         "megabytes": pytest.approx(18 * (16 * 4 + 16 + 3 * 4) / 1e6),
+        "pixels": 0,
+        "megabytes_of_pixels": 0,
         "rows_of_device": {"device0": 6, "device1": 12},
         "rows_of_image": {"image0": 6, "image1": 6, "image3": 6},
         "rows_of_class": {"background": shown[0], "wire": shown[1], "ball": 1},

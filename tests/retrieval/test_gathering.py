@@ -52,7 +52,7 @@ FIT = """
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "context": 0, "abstain": 0.1, "visualizer": False}  # the last bits are compared
+    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False}  # the last bits are compared
     model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
     split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": float(sys.argv[4])}
     data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
@@ -65,7 +65,7 @@ FIT = """
 CASES = [
     ("whole", {}, [[5, 0, 3], [4, 2, 1, 5]]),  # image 5 fills up both shares
     ("alone", {}, [[3, 1, 2, 0, 5, 4], []]),
-    ("condensed", {"budget": 40, "rule": "learned"}, [[5, 0, 3], [4, 2, 1]]),
+    ("condensed", {"budget": 40}, [[5, 0, 3], [4, 2, 1]]),
 ]
 
 
@@ -162,7 +162,7 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
 def test_two_processes_calibrate_on_the_labelled_images_as_one(drawn_folder: Path, tmp_path: Path) -> None:
     run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0)  # four images to train on
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "context": 0, "abstain": 0.1, "visualizer": False}
+    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False}
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)

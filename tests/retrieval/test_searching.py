@@ -110,7 +110,7 @@ def test_the_work_of_a_search_does_not_grow_with_the_images_of_the_bank(tiny_enc
         assert len(bank.image_names) == images
         model = RetrievalModel(encoder, k=5, bank=bank)
         with Recorded() as recorded:
-            model.answer(torch.ones(1, 6, 32))
+            model.ask(torch.ones(1, 6, 32))
         calls.append(recorded.calls)
     assert len(calls[0]) > 10
     assert calls[0] == calls[1]

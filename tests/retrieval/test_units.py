@@ -16,11 +16,11 @@ from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 SIZE = (32, 48)
 
 
-@pytest.fixture(params=["images", "class_tokens"])
-def model(request: pytest.FixtureRequest, tiny_encoder: dict) -> RetrievalModel:
+@pytest.fixture
+def model(tiny_encoder: dict) -> RetrievalModel:
     """Return a model that compares whole images."""
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    model = RetrievalModel(encoder, k=3, temperature=0.05, retrieval=request.param)
+    model = RetrievalModel(encoder, k=3, temperature=0.05, retrieval="images")
     model.bank.class_names = ["background", "wire", "ball"]
     return model
 
@@ -39,8 +39,7 @@ def embeddings(model: RetrievalModel, images: torch.Tensor) -> np.ndarray:
     vit = model.encoder.vit
     with torch.no_grad():
         tokens = vit.forward_features(images)
-    found = tokens[:, 0] if model.retrieval == "class_tokens" else tokens[:, 1:].mean(dim=1)
-    return torch.nn.functional.normalize(found, dim=-1).numpy()
+    return torch.nn.functional.normalize(tokens[:, 1:].mean(dim=1), dim=-1).numpy()
 
 
 def test_masks_of_the_nearest_images_vote_pixel_by_pixel(model: RetrievalModel) -> None:
@@ -72,17 +71,10 @@ def test_what_does_not_go_with_whole_images(tiny_encoder: dict) -> None:
     def make(**arguments: object) -> AOISSLRetrieval:
         return AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, **arguments)
 
-    with pytest.raises(
-        ValueError, match=r"retrieval='boxes' is not known. It must be one of \['patches', 'images', 'class_tokens'\]"
-    ):
+    with pytest.raises(ValueError, match=r"retrieval='boxes' is not known. It must be one of \['patches', 'images'\]"):
         make(retrieval="boxes")
-    options = {"labels": "average", "bank_shifts": 2, "query_shifts": 4, "position_directions": 1, "context": 0.5}
-    for argument, value in options.items():
-        with pytest.raises(ValueError, match=rf"{argument}={value!r} is about patches, but retrieval='images'"):
-            make(retrieval="images", **{argument: value})
-    with pytest.raises(ValueError, match=r"The bank's rows are of \(8, 8\) px .* compares \(32, 48\) px"):
-        RetrievalModel(make().model.encoder, retrieval="images", bank=MemoryBank(32, (8, 8)))
-    pooled = {**tiny_encoder, "model_args": {**tiny_encoder["model_args"], "class_token": False, "global_pool": "avg"}}
-    with pytest.raises(ValueError, match="the encoder has no class token"):
-        AOISSLRetrieval(encoder=pooled, pretrained=False, image_size=SIZE, retrieval="class_tokens")
-    assert make(retrieval="images", bank_size="1MB").model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))
+    with pytest.raises(ValueError, match="retrieval='images' lets whole images vote, without the pixel head"):
+        make(retrieval="images", head="pixel")
+    with pytest.raises(ValueError, match=r"The bank's entries are of \(8, 8\) px .* compares \(32, 48\) px"):
+        RetrievalModel(make(head=None).model.encoder, retrieval="images", bank=MemoryBank(32, (8, 8)))
+    assert make(retrieval="images", head=None, bank_size="1MB").model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))

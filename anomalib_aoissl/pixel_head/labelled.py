@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Labelled images as views with drawn pixels: what a fit of the pixel head reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .autocontext import context_maps
+from .head import PixelHead
+from .points import context_values, draw_points, pixel_values
+from .sample import FOLDS, PixelSample, stored_values
+from .views import symmetric_view, view, views_of
+
+PIXELS = 60_000
+"""Pixels that are drawn of all images together."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A labelled image of a fit.
+
+    Attributes:
+        image: ``[1, C, H, W]`` in [0, 1], of the model's size.
+        mask: ``[H, W]`` class indices, 255 is ignored.
+        device: Index of its device in the bank.
+        name: Index of its name in the bank.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    device: int
+    name: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of a labelled image, with the pixels that were drawn.
+
+    Attributes:
+        image: ``[1, C, H, W]``, as the model sees it.
+        tokens: ``[1, D, rows, columns]``.
+        points: ``[N, 2]`` (row, column).
+        labels: ``[N]`` class indices.
+        weights: ``[N]``, pixels that each stands for.
+        folds: ``[N]``, see `PixelSample`.
+        source: The labelled image.
+        plain: Whether it is the image as it is.
+    """
+
+    image: torch.Tensor
+    tokens: torch.Tensor
+    points: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    folds: np.ndarray
+    source: LabelledImage
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a fit reads images.
+
+    Attributes:
+        see: Images ``[B, C, H, W]`` in [0, 1] to those that the model sees.
+        tokens: Those to tokens ``[B, D, rows, columns]``.
+        novelty: A view to the novelty ``[N]`` of its points against other images; NaN where there are none.
+        seed: Of what is random.
+    """
+
+    see: Callable[[torch.Tensor], torch.Tensor]
+    tokens: Callable[[torch.Tensor], torch.Tensor]
+    novelty: Callable[[View], np.ndarray]
+    seed: int = 0
+
+
+def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[View]:
+    """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light."""
+    number = views_of(len(images))
+    wanted = PIXELS // (number * len(images))
+    for order, source in enumerate(images):
+        for index in range(number):
+            random = np.random.default_rng([reader.seed, order, index])
+            planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random)
+            points, weights = draw_points(labels, wanted, random)
+            if not len(points):
+                continue
+            folds = symmetric_view(planes, fold_map(order, len(images), labels.shape), index)[1]
+            image, place = reader.see(torch.from_numpy(planes)[None]), (points[:, 0], points[:, 1])
+            picked = labels[place], weights, folds[place]
+            yield View(image, reader.tokens(image), points, *picked, source, not index)
+
+
+def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:
+    """Return the fold ``[H, W]`` of each pixel of an image: images are dealt to three; of a single one each half is one.
+
+    Args:
+        order: Number of the image.
+        images: How many there are.
+        size: (height, width), px.
+    """
+    if images > 1:
+        return np.full(size, order % FOLDS, np.uint8)
+    rows, columns = np.indices(size)
+    return ((2 * columns >= size[1]) if size[1] >= size[0] else (2 * rows >= size[0])).astype(np.uint8)
+
+
+def view_values(head: PixelHead, view: View) -> np.ndarray:
+    """Return the features ``[N, F]`` of a view's points."""
+    features = head.features(view.image, view.tokens)
+    return pixel_values(features.fine[0].numpy(), features.coarse[0].numpy(), view.points)
+
+
+def view_context(head: PixelHead, view: View) -> np.ndarray:
+    """Return the stored features of autocontext of a view's points, of the head's present first network."""
+    probabilities = head.first(head.features(view.image, view.tokens))
+    return context_values(probabilities[0].numpy(), context_maps(probabilities)[0].numpy(), view.points)
+
+
+def sample_of_views(head: PixelHead, views: Sequence[View], values: np.ndarray, reader: Reader) -> PixelSample:
+    """Return the sample of the views' points, without context, of their features ``[N, F]``."""
+    counts = [len(view.points) for view in views]
+    return PixelSample(
+        values=stored_values(values, head.mean.numpy(), head.scale.numpy()),
+        labels=np.concatenate([view.labels for view in views]).astype(np.uint8),
+        device_ids=np.repeat([view.source.device for view in views], counts).astype(np.int32),
+        image_ids=np.repeat([view.source.name for view in views], counts).astype(np.int32),
+        weights=np.concatenate([view.weights for view in views]).astype(np.float32),
+        novelty=np.concatenate([reader.novelty(view) for view in views]).astype(np.float32),
+        folds=np.concatenate([view.folds for view in views]).astype(np.uint8),
+        context=np.empty((len(values), 0), np.int8),
+        basis=head.basis(),
+    )

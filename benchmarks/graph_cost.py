@@ -1,0 +1,89 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the whole exported graph costs beside its encoder alone, in OpenVINO: a ratio with its spread.
+
+Usage: python benchmarks/graph_cost.py [--size 512 512] [--images 5] [--rounds 15]
+
+Both are compiled with the settings of the inferencer and run in turn, batch 1, on the same picture. The labelled
+images are drawn; what a graph costs does not depend on what it has learnt, only on classes and entries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.drawing import write_images
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.reading import read_illuminations, read_mask
+from anomalib_aoissl.retrieval.openvino_bank import part_model
+from anomalib_aoissl.retrieval.openvino_file import core, read_model
+
+CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def main() -> None:
+    """Print the milliseconds of both, and their ratio."""
+    arguments = _parser().parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        model, picture = _trained(Path(folder), arguments)
+        graph = read_model(model.to_openvino(folder))
+        encoder = read_model(model.to_openvino(Path(folder) / "again"))
+        runs: list[Any] = [
+            core().compile_model(graph, "CPU", CONFIG),
+            core().compile_model(part_model(encoder, ["patch_embeddings"]), "CPU", CONFIG),
+        ]
+        times: list[list[float]] = [[], []]
+        for turn in range(arguments.rounds + 2):
+            for run, taken in zip(runs, times, strict=True):
+                started = time.perf_counter()
+                run(picture)
+                if turn > 1:
+                    taken.append(1e3 * (time.perf_counter() - started))
+    whole, alone = (statistics.median(taken) for taken in times)
+    ratios = sorted(a / b for a, b in zip(*times, strict=True))
+    print(f"{arguments.size[0]}x{arguments.size[1]} px, {len(model.model.bank):,} entries, autocontext: "
+          f"{model.model.has_fitted_head and model.model.head.has_autocontext}")
+    print(f"whole graph {whole:.0f} ms, encoder alone {alone:.0f} ms")
+    print(f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def _trained(folder: Path, arguments: argparse.Namespace) -> tuple[Any, np.ndarray]:
+    """Return a model with default settings that has learnt drawn images, and a picture for it."""
+    root = write_images(folder / "drawn", devices=["soic8_gold"], units=arguments.images, seed=0, workers=0)
+    files = sorted((root / "images").rglob("*_ch0.png"))
+    pictures = [read_illuminations([file, file.with_name(file.name.replace("_ch0", "_ch1"))]) for file in files]
+    masks = [read_mask(next((root / "masks").rglob(f"{file.stem[:-4]}.png"))) for file in files]
+    model: Any = AOISSLRetrieval(image_size=tuple(arguments.size), abstain=None).eval()
+    names = ["background", "wire", "ball", "wedge", "epoxy"]
+    model.set_dataset(names, FileFormat())
+    images = torch.from_numpy(np.stack(pictures))
+    labels = torch.from_numpy(np.stack(masks))
+    model.add(images, labels, ["drawn"] * len(files), [str(file) for file in files])
+    return model, images[:1].numpy()
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Cost of the whole graph beside its encoder.")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="height and width, px")
+    parser.add_argument("--images", type=int, default=5, help="labelled images")
+    parser.add_argument("--rounds", type=int, default=15)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
