@@ -68,11 +68,12 @@ class SegmentationPreProcessor(PreProcessor):
         """Make the transform that a configuration describes."""
         self.config = config
         resize = Resize(list(config["image_size"]), antialias=True)
-        self.transform = Compose([resize, StandardizeLight(), Normalize(config["mean"], config["std"])])
+        self.normalize = Normalize(config["mean"], config["std"])
+        self.transform = Compose([resize, StandardizeLight(), self.normalize])
 
     def see(self, images: torch.Tensor) -> torch.Tensor:
         """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them."""
-        normalized: torch.Tensor = self.transform.transforms[-1](standardize_light(images))
+        normalized: torch.Tensor = self.normalize(standardize_light(images))
         return normalized
 
     def checkpoint_config(self) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def main() -> None:
                     taken.append(1e3 * (time.perf_counter() - started))
     whole, alone = (statistics.median(taken) for taken in times)
     ratios = sorted(a / b for a, b in zip(*times, strict=True))
-    print(f"{arguments.size[0]}x{arguments.size[1]} px, {len(model.model.bank):,} entries, autocontext: "
-          f"{model.model.has_fitted_head and model.model.head.has_autocontext}")
+    print(
+        f"{arguments.size[0]}x{arguments.size[1]} px, {len(model.model.bank):,} entries, autocontext: "
+        f"{model.model.has_fitted_head and model.model.head.has_autocontext}"
+    )
     print(f"whole graph {whole:.0f} ms, encoder alone {alone:.0f} ms")
     print(f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
 

@@ -6,9 +6,8 @@
 The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
 of 100 labelled images, the same bank with all rows of one image, and condensed to a tenth. Embeddings and labels of the
 bank are random: speed does not depend on them. Building is of a bank of four images (--filled), whole and condensed to
-a tenth by two rules, against the encoder's passes over them. Patches are compared alone, as the reference compares
-them; --context 0.6, the model's own default, adds the patches around each. All parts are timed in turns in one process;
-each line is a median with the smallest and the largest.
+a tenth, against the encoder's passes over them. All parts are timed in turns in one process; each line is a median with
+the smallest and the largest.
 
     python benchmarks/retrieval.py
 """
@@ -29,14 +28,12 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.export import export_onnx
-from anomalib_aoissl.retrieval.context import embedding_size
 from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_description, with_bank
 from anomalib_aoissl.retrieval.openvino_file import core, read_model
 from anomalib_aoissl.retrieval.precision import stored
 from anomalib_aoissl.retrieval.searching import search
-from anomalib_aoissl.retrieval.smoothing import SMOOTHING
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
@@ -46,12 +43,10 @@ ENCODER = {
 CLASSES = ("background", "a", "b", "c", "d")
 
 
-def make_model(
-    encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, context: float, images: int = 1
-) -> RetrievalModel:
+def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, images: int = 1) -> RetrievalModel:
     """Return a model with random rows of so many images, each of which stands for ``count`` patches."""
     generator = torch.Generator().manual_seed(0)
-    dims = embedding_size(encoder, context)
+    dims = encoder.embed_dim
     embeddings = functional.normalize(torch.randn(rows, dims, generator=generator), dim=-1)
     labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
     ids = torch.zeros(rows, dtype=torch.int32)
@@ -59,14 +54,14 @@ def make_model(
     image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, smoothing=SMOOTHING, context=context, bank=bank).eval()
+    return RetrievalModel(encoder, k=k, bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
     bank = arrays_of(model.bank.content())
     sizes = model.encoder.image_size, model.bank.patch_size
-    settings = BankSettings(model.k, *sizes, None, smoothing=model.smoothing)
+    settings = BankSettings(model.k, *sizes, None)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
     path = Path(folder) / "model.onnx"
     export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})
@@ -101,7 +96,7 @@ def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 
 def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Return search, labels and the whole of a model as steps."""
-    queries = model.extract(image)[0]
+    queries = model.read(image).embeddings[0]
     similarities, neighbours = search(queries, model.bank.embeddings, model.k)
     weights = similarities.softmax(dim=-1)
     return {
@@ -111,16 +106,14 @@ def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[s
     }
 
 
-def building_steps(encoder: PatchEncoder, precision: str, number: int, context: float) -> dict[str, Callable[[], Any]]:
+def building_steps(encoder: PatchEncoder, precision: str, number: int) -> dict[str, Callable[[], Any]]:
     """Return the passes over that many images, and the same with a bank that they fill, whole or a tenth, as steps."""
     images, masks = torch.rand(number, 3, 512, 512), torch.randint(0, len(CLASSES), (number, 64, 64)).to(torch.uint8)
     masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)
 
-    def build(rule: str | None) -> None:
-        options = {} if rule is None else {"budget": 1024 * number // 10, "rule": rule}
-        dims = embedding_size(encoder, context)
-        bank = MemoryBank(dims, encoder.patch_size, precision=precision, **options)
-        model = RetrievalModel(encoder, bank=bank, context=context)
+    def build(budget: int | None) -> None:
+        bank = MemoryBank(encoder.embed_dim, encoder.patch_size, precision=precision, budget=budget)
+        model = RetrievalModel(encoder, bank=bank)
         bank.class_names = list(CLASSES)
         for index in range(number):
             model.fill(images[index : index + 1], masks[index : index + 1], ["device"], [f"image{index}"])
@@ -131,8 +124,8 @@ def building_steps(encoder: PatchEncoder, precision: str, number: int, context: 
             for index in range(number):
                 encoder(images[index : index + 1])
 
-    rules = {"whole": None, "balanced": "balanced", "learned": "learned"}
-    steps = {f"building, {name}": lambda rule=rule: build(rule) for name, rule in rules.items()}
+    sizes = {"whole": None, "a tenth": 1024 * number // 10}
+    steps = {f"building, {name}": lambda size=size: build(size) for name, size in sizes.items()}
     return {"building, encoder": passes, **steps}
 
 
@@ -142,7 +135,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--filled", type=int, default=4, help="labelled images of the banks whose filling is timed")
     parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
-    parser.add_argument("--context", type=float, default=0.0, help="weight of the patches around each")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")
@@ -150,7 +142,7 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = PatchEncoder(ENCODER, image_size=(512, 512), pretrained=False).eval()
     image = torch.rand(1, 3, 512, 512)
-    rows, precision, how = 1024 * arguments.images, arguments.precision, (arguments.k, arguments.context)
+    rows, precision, how = 1024 * arguments.images, arguments.precision, (arguments.k,)
     models = {
         f"bank of {arguments.images} images": make_model(encoder, rows, 1, precision, *how, arguments.images),
         "condensed to a tenth": make_model(encoder, rows // 10, 10, precision, *how),
@@ -161,7 +153,7 @@ def main() -> None:
         steps.update(torch_steps(f"torch, {name}", model, image))
     one = make_model(encoder, rows, 1, precision, *how)
     steps.update(torch_steps("torch, the same rows of one image", one, image))
-    steps.update(building_steps(encoder, precision, arguments.filled, arguments.context))
+    steps.update(building_steps(encoder, precision, arguments.filled))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:
             models = {"encoder": make_model(encoder, 1, 1, "fp32", arguments.k, 0.0), **models}

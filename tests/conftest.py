@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import textwrap
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
@@ -159,6 +159,19 @@ def tiny_encoder() -> dict[str, object]:
         "architecture": "vit_tiny_patch16_224",
         "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
     }
+
+
+@pytest.fixture(scope="session")
+def short_fits() -> Iterator[None]:
+    """Fit the pixel head in few steps to few pixels: what it can is not what most tests are about."""
+    from anomalib_aoissl.pixel_head import labelled, stages
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(stages, "STEPS", 40)
+    patch.setattr(stages, "REFIT_STEPS", 20)
+    patch.setattr(labelled, "PIXELS", 3000)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,13 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.commands import _model_region, dispatch
 
+pytestmark = pytest.mark.usefixtures("short_fits")
+
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, tiny_encoder: dict) -> Any:
+def run(short_fits: None, tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, tiny_encoder: dict) -> Any:
     """Return a checkpoint with a bank of one image of each of two devices, and the images."""
     folder = tmp_path_factory.mktemp("run")
     images = shutil.copytree(drawn_folder, folder / "data") / "images"

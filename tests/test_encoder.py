@@ -10,7 +10,7 @@ import timm
 import torch
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder import PatchEncoder, even_blocks
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -56,6 +56,22 @@ def test_blocks_and_norm_are_chosen() -> None:
     one = PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False, blocks=[0]).eval()
     one.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(one(images), encoder.vit.norm(first)[:, 1:])
+
+
+def test_tokens_of_blocks_that_are_not_read() -> None:
+    encoder = PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False).eval()
+    images = torch.rand(2, 3, 32, 48)
+    first, second = encoder.tokens_of(images, [0, 1])
+    block = encoder.vit.blocks[0](encoder.vit._pos_embed(encoder.vit.patch_embed(images)))
+    torch.testing.assert_close(first, encoder.vit.norm(block)[:, 1:])
+    torch.testing.assert_close(second, encoder(images))
+
+
+def test_even_blocks_end_with_the_last() -> None:
+    assert even_blocks(4, 4) == [0, 1, 2, 3]
+    assert even_blocks(24, 4) == [5, 11, 17, 23]
+    assert even_blocks(1, 4) == [0, 0, 0, 0]
+    assert even_blocks(12, 2) == [5, 11]
 
 
 @pytest.mark.parametrize("blocks", [0, 3, [2], [-3], []])

@@ -1,14 +1,16 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The exported resize equals torchvision's antialiased one, and the pre-processor survives a checkpoint."""
+"""The exported resize equals torchvision's antialiased one, light does not matter, and checkpoints keep the constants."""
 
+import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import Normalize
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aoissl.preprocessing import SegmentationPreProcessor, antialiased_resize
+from anomalib_aoissl.preprocessing import SegmentationPreProcessor, StandardizeLight, antialiased_resize, standardize_light
 
 
 @pytest.mark.parametrize("source", [(480, 640), (37, 91), (64, 64), (20, 30), (300, 20)])
@@ -22,14 +24,46 @@ def test_resize_equals_torchvisions(source: tuple[int, int], target: tuple[int, 
 def test_forward_equals_the_training_transform() -> None:
     pre_processor = SegmentationPreProcessor((32, 48), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     images = torch.rand(1, 3, 70, 50)
-    expected = Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])(resize(images, [32, 48], antialias=True))
+    resized = resize(images, [32, 48], antialias=True)
+    expected = Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])(standardize_light(resized))
     torch.testing.assert_close(pre_processor(images), expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(pre_processor.transform(images), expected)
+    torch.testing.assert_close(pre_processor.see(resized), expected)
+
+
+def test_standardised_light_equals_numpy_image_by_image() -> None:
+    images = torch.rand(3, 2, 20, 30) ** 3
+    result = standardize_light(images)
+    for image, standardised in zip(images.double().numpy(), result.numpy(), strict=True):
+        logarithms = np.log(image + 0.1)
+        expected = (logarithms - logarithms.mean()) / (logarithms.std() + 1e-3) * 0.2 + 0.5
+        np.testing.assert_allclose(standardised, expected.clip(0, 1), atol=1e-5)
+        assert standardised.mean() == pytest.approx(0.5, abs=0.02)
+    assert (standardize_light(torch.zeros(1, 3, 4, 4)) - 0.5).abs().max() < 1e-4
+
+
+def test_gain_and_gamma_of_bright_images_hardly_matter() -> None:
+    images = 0.6 + 0.4 * torch.rand(2, 3, 20, 30)
+    expected = standardize_light(images)
+    for changed in (0.7 * images, images**1.5):
+        difference = (standardize_light(changed) - expected).abs().mean()
+        assert difference < 0.02
+        assert difference < 0.1 * (changed - images).abs().mean() / images.std() * 0.2
+
+
+def test_masks_keep_their_classes() -> None:
+    mask = tv_tensors.Mask(torch.randint(0, 256, (5, 7), dtype=torch.uint8))
+    image = tv_tensors.Image(torch.rand(3, 5, 7))
+    new, same = StandardizeLight()(image, mask)
+    assert torch.equal(same, mask)
+    assert isinstance(new, tv_tensors.Image)
+    torch.testing.assert_close(new.as_subclass(torch.Tensor), standardize_light(image.as_subclass(torch.Tensor)[None])[0])
 
 
 def test_checkpoint_configuration_restores_size_and_constants() -> None:
     saved = SegmentationPreProcessor((32, 48), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     loaded = SegmentationPreProcessor((64, 64), (0.5,) * 3, (0.5,) * 3)
+    assert saved.checkpoint_config() == {"image_size": [32, 48], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     loaded.load_checkpoint_config(saved.checkpoint_config())
     images = torch.rand(1, 3, 70, 50)
     torch.testing.assert_close(loaded(images), saved(images))

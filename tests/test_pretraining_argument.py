@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.pretraining import MAEPretraining
 
+pytestmark = pytest.mark.usefixtures("short_fits")
+
 SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "num_workers": 0, "progress_bar": False}
 
 

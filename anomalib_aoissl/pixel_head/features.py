@@ -19,7 +19,7 @@ WINDOWS = (5, 13)
 
 
 class FeatureMaps(NamedTuple):
-    """Maps that together say what each pixel of an image looks like; between a coarse map's pixels they are bilinear."""
+    """Maps that together say what each pixel of an image looks like; coarse ones are bilinear in between."""
 
     fine: torch.Tensor  # [B, Ff, H, W]
     coarse: torch.Tensor  # [B, Fc, ceil(H / 4), ceil(W / 4)]
@@ -32,7 +32,7 @@ def feature_maps(images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
 
 
 def token_maps(tokens: torch.Tensor) -> torch.Tensor:
-    """Return tokens ``[B, D, rows, columns]`` with their means over 5x5 and 13x13 tokens, ``[B, 3 * D, rows, columns]``.
+    """Return tokens ``[B, D, rows, columns]`` and their means over 5x5 and 13x13, ``[B, 3 * D, rows, columns]``.
 
     At the border the mean is over the tokens that there are.
     """
@@ -51,7 +51,7 @@ def enlarged(coarse: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _at_coarse(tokens: torch.Tensor, image: torch.Size, coarse: torch.Size) -> torch.Tensor:
-    """Return maps of tokens that cover an image at the pixels of its coarse maps, bilinear; sides are (height, width)."""
+    """Return maps of tokens that cover an image at the pixels of its coarse maps, bilinear."""
     down, across = (
         torch.from_numpy(_linear_weights(tokens.shape[axis], image[axis], coarse[axis])).to(tokens) for axis in (-2, -1)
     )
@@ -59,6 +59,6 @@ def _at_coarse(tokens: torch.Tensor, image: torch.Size, coarse: torch.Size) -> t
 
 
 def _linear_weights(cells: int, length: int, places: int) -> np.ndarray:
-    """Return the weights ``[places, cells]`` of cells that share a length of px at each fourth px, between their centres."""
+    """Return the weights ``[places, cells]`` at each fourth px of cells that share a length of px."""
     centres = np.clip((np.arange(places) + 0.5) * STRIDE * cells / length - 0.5, 0, cells - 1)
     return np.maximum(1 - np.abs(centres[:, None] - np.arange(cells)), 0).astype(np.float32)

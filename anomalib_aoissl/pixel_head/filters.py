@@ -40,7 +40,9 @@ def scale_space(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def filter_counts(planes: int) -> tuple[int, int]:
     """Return how many maps `scale_space` gives of so many planes, fine and coarse."""
-    fine, coarse = (sum(6 if sigma <= _WIDEST_TENSOR else 4 for sigma in group) for group in (FINE_SIGMAS, COARSE_SIGMAS))
+    fine, coarse = (
+        sum(6 if sigma <= _WIDEST_TENSOR else 4 for sigma in group) for group in (FINE_SIGMAS, COARSE_SIGMAS)
+    )
     return planes * (1 + fine), planes * coarse
 
 

@@ -25,9 +25,9 @@ _FEATURES = ("directions", "centre", "mean", "scale")
 class PixelHead(DynamicBufferMixin):
     """One or two small networks over image filters and tokens; the second one sees what the first one said around.
 
-    Everything is a buffer of any size, empty until it is fitted: ``directions`` ``[D, E]`` and ``centre`` ``[D]`` project
-    tokens, ``mean`` and ``scale`` ``[F]`` standardise features, ``first_0`` to ``second_5`` are weights ``[in, out]`` and biases
-    ``[out]`` in turn, and ``offsets`` ``[C]`` are added to the classes' scores at last.
+    Everything is a buffer of any size, empty until it is fitted: ``directions`` ``[D, E]`` and ``centre`` ``[D]``
+    project tokens, ``mean`` and ``scale`` ``[F]`` standardise features, ``first_0`` to ``second_5`` are weights ``[in,
+    out]`` and biases ``[out]`` in turn, and ``offsets`` ``[C]`` are added to the classes' scores at last.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class PixelHead(DynamicBufferMixin):
         return digest.hexdigest()[:16]
 
     def features(self, images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
-        """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]`` of the blocks that are read."""
+        """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]``."""
         maps = token_maps(tokens)
         offset = -(self.centre @ self.directions)
         projected = torch.nn.functional.conv2d(maps, self.directions.T[:, :, None, None], offset)
@@ -95,7 +95,7 @@ class PixelHead(DynamicBufferMixin):
         return mark("class_probabilities", self.first(features, self.offsets))
 
     def first(self, features: FeatureMaps, offsets: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the class probabilities ``[B, C, H, W]`` of the first network, with offsets of the classes or without."""
+        """Return the class probabilities ``[B, C, H, W]`` of the first network, offsets of the classes added."""
         layers = standardising(self._layers("first"), self.mean, self.scale)
         return class_scores(_moved(layers, offsets), features).softmax(dim=1)
 
@@ -119,7 +119,9 @@ def _moved(layers: list[torch.Tensor], offsets: torch.Tensor | None) -> list[tor
 
 def between(values: torch.Tensor, value: float, fine: int, classes: int, context: int) -> torch.Tensor:
     """Return values of features with those of autocontext, all the same, after the fine ones and at the end."""
-    return torch.cat([values[:fine], values.new_full((classes,), value), values[fine:], values.new_full((context,), value)])
+    return torch.cat(
+        [values[:fine], values.new_full((classes,), value), values[fine:], values.new_full((context,), value)]
+    )
 
 
 def standardising(layers: list[torch.Tensor], mean: torch.Tensor, scale: torch.Tensor) -> list[torch.Tensor]:

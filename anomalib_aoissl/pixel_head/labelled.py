@@ -98,7 +98,7 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:
-    """Return the fold ``[H, W]`` of each pixel of an image: images are dealt to three; of a single one each half is one.
+    """Return the fold ``[H, W]`` of each pixel of an image: images are dealt to three, a single one is cut in halves.
 
     Args:
         order: Number of the image.

@@ -82,7 +82,7 @@ class PixelSample:
 
     def chosen(self, which: np.ndarray) -> PixelSample:
         """Return the pixels that are true, or at indices."""
-        return replace(self, **{name: array[which] for name, array in self.arrays.items()})
+        return PixelSample(**{name: array[which] for name, array in self.arrays.items()}, basis=self.basis)
 
     def renumbered(self, devices: np.ndarray, images: np.ndarray, labels: np.ndarray | None = None) -> PixelSample:
         """Return the sample with other ids of devices and images, and other labels, looked up in tables."""
@@ -92,7 +92,9 @@ class PixelSample:
 
     def joined(self, other: PixelSample) -> PixelSample:
         """Return the sample with the pixels of another after its own."""
-        return replace(self, **{name: np.concatenate([array, other.arrays[name]]) for name, array in self.arrays.items()})
+        theirs = other.arrays
+        both = {name: np.concatenate([array, theirs[name]]) for name, array in self.arrays.items()}
+        return PixelSample(**both, basis=self.basis)
 
 
 def sample_of(arrays: Mapping[str, np.ndarray], basis: str) -> PixelSample:

@@ -47,13 +47,11 @@ def fit_first(sample: PixelSample, classes: int, layout: Stages, schedule: Sched
     features = sample.values.shape[1]
     tokens = slice(features - layout.tokens, features)
     start = layout.first or None
-    return fit_network(
-        sample.values, sample.labels, classes, scale=STEP, tokens=tokens, start=start, schedule=schedule
-    )
+    return fit_network(sample.values, sample.labels, classes, scale=STEP, tokens=tokens, start=start, schedule=schedule)
 
 
 def fit_second(sample: PixelSample, classes: int, layout: Stages, schedule: Schedule) -> Layers:
-    """Return the second network, fitted to a sample with context; it goes on from that of the layout if there is one."""
+    """Return the second network, fitted to a sample with context; it goes on from that of the layout."""
     features = classes + sample.values.shape[1]
     tokens = slice(features - layout.tokens, features)
     inputs, start = second_inputs(sample, classes, layout.fine), layout.second or None
@@ -61,7 +59,7 @@ def fit_second(sample: PixelSample, classes: int, layout: Stages, schedule: Sche
 
 
 def second_inputs(sample: PixelSample, classes: int, fine: int) -> np.ndarray:
-    """Return the second network's stored inputs: fine features, probabilities, coarse features, blurred probabilities."""
+    """Return the second network's inputs: fine features, probabilities, coarse features, blurred probabilities."""
     values, context = sample.values, sample.context
     return np.concatenate([values[:, :fine], context[:, :classes], values[:, fine:], context[:, classes:]], axis=1)
 
@@ -120,7 +118,7 @@ def refitted(stages: Stages, sample: PixelSample, classes: int, seed: int = 0) -
 
 
 def with_classes(stages: Stages, classes: int) -> Stages:
-    """Return the networks with outputs for more classes, which are unlikely, and with inputs for their probabilities."""
+    """Return the networks with outputs for more classes, which are unlikely, and inputs for their probabilities."""
     new = classes - stages.classes
     if not new:
         return stages

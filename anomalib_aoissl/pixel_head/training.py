@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 _DIRECTIONS = 128
 """Directions of the tokens that are kept: those in which the labelled images' tokens differ most."""
 
+_FOLD_SHARE = 0.5
+"""Steps of a network that only predicts what was left out, as a share of those of one that is kept."""
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+
 
 @torch.no_grad()
 def fit_head(
@@ -48,9 +53,13 @@ def fit_head(
     head.directions, head.centre = principal_directions([token_maps(view.tokens) for view in views])
     values = np.concatenate([view_values(head, view) for view in views])
     head.mean, head.scale = _spread(values, head.directions.shape[1])
-    layout = Stages((), (), np.zeros(classes, np.float32), filter_counts(images[0].image.shape[1])[0], head.directions.shape[1])
+    layout = Stages(
+        (), (), np.zeros(classes, np.float32), filter_counts(images[0].image.shape[1])[0], head.directions.shape[1]
+    )
     with tqdm(desc="Fitting the pixel head", total=1.0, disable=None, leave=False, bar_format=_BAR) as bar:
-        return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(views)
+        return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(
+            views
+        )
 
 
 @torch.no_grad()
@@ -61,9 +70,6 @@ def sample_more(head: PixelHead, images: Sequence[LabelledImage], reader: Reader
     if not head.has_autocontext:
         return sample
     return replace(sample, context=np.concatenate([view_context(head, view) for view in views]))
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
 class _Fit:
@@ -89,8 +95,10 @@ class _Fit:
     ) -> None:
         self.head, self.sample, self.classes, self.layout, self.report = head, sample, classes, layout, report
         self.parts = np.unique(sample.folds).tolist()
-        fits = 2 * len(self.parts) + 2
-        self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / fits))
+        work = (2 + 2 * len(self.parts) * _FOLD_SHARE) if len(self.parts) > 1 else 1
+        self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / work))
+        steps = int(stages.STEPS * _FOLD_SHARE)
+        self.of_fold = Schedule(steps, seed, lambda share: report(share * _FOLD_SHARE / work))
 
     def run(self, views: Sequence[View]) -> tuple[PixelSample, np.ndarray]:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
@@ -106,14 +114,14 @@ class _Fit:
 
     def _networks(self, views: Sequence[View]) -> tuple[Layers, Layers, np.ndarray]:
         """Return both networks, none for one that does not pay, and the probabilities of pixels of left-out images."""
-        fit = self.classes, self.layout, self.schedule
+        fit, of_fold = ((self.classes, self.layout, schedule) for schedule in (self.schedule, self.of_fold))
         first = fit_first(self.sample, *fit)
         if len(self.parts) < 2:
             return first, (), first_probabilities(first, self.sample)
-        others = [fit_first(self._without(fold), *fit) for fold in self.parts]
+        others = [fit_first(self._without(fold), *of_fold) for fold in self.parts]
         unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in others])
         self.sample = replace(self.sample, context=self._context(views, others))
-        others = [fit_second(self._without(fold), *fit) for fold in self.parts]
+        others = [fit_second(self._without(fold), *of_fold) for fold in self.parts]
         again = each_unseen(self.sample, [partial(second_probabilities, layers, self.layout.fine) for layers in others])
         before, after = (self._mean_iou(probabilities) for probabilities in (unseen, again))
         logger.info("Pixel head: mean IoU of left-out images %.3f, with autocontext %.3f.", before, after)
@@ -146,7 +154,7 @@ class _Fit:
 
 
 def principal_directions(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the directions ``[D, E]`` in which standardised maps ``[1, D, h, w]`` differ most, and the maps' mean ``[D]``.
+    """Return the directions ``[D, E]`` in which standardised maps ``[1, D, h, w]`` differ most, and their mean.
 
     What is projected keeps its spread: a direction in which tokens hardly differ stays small.
     """

@@ -52,10 +52,8 @@ def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np
     return np.ascontiguousarray(image), np.ascontiguousarray(labels[0])
 
 
-def _to_size(
-    have: tuple[int, ...], wanted: tuple[int, ...]
-) -> tuple[list[tuple[int, int]], list[slice]]:
-    """Return what to add at each side, and what to keep, so that an area in the middle has the (height, width) wanted."""
+def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple[int, int]], list[slice]]:
+    """Return what to add at each side, and what to keep, so that the middle has the (height, width) wanted."""
     missing = [max(new - old, 0) for old, new in zip(have, wanted, strict=True)]
     surplus = [max(old - new, 0) // 2 for old, new in zip(have, wanted, strict=True)]
     pads = [(number // 2, number - number // 2) for number in missing]
@@ -63,7 +61,7 @@ def _to_size(
 
 
 def drawn_light(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] under another light: gamma, gain, colour cast, blur and noise are drawn."""
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, colour cast, blur and noise."""
     gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
     cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
     lit = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)

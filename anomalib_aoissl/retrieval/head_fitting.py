@@ -46,8 +46,8 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
     missing = [name for index, name in enumerate(module.class_names) if index not in shown]
     if len(shown) < 2:
         logger.warning(
-            "The labelled images show one class only, %s: there is nothing to tell apart, so no pixel head is fitted and "
-            "the memory bank votes alone. Label an image that shows another class too.",
+            "The labelled images show one class only, %s: there is nothing to tell apart. No pixel head is fitted, "
+            "and the memory bank votes alone. Label an image that shows another class too.",
             [module.class_names[index] for index in sorted(shown)],
         )
         return None
@@ -67,7 +67,7 @@ def fit(
         ValueError: If a feature of an image is not a finite number.
     """
     head: Any = model.head
-    check_finite(model, images, pre_processor)
+    check_finite(model, images)
     sample, sure = fit_head(head, images, classes, reader_of(model, pre_processor, seed))
     model.bank.pixels = sample
     return sample, sure
@@ -109,8 +109,8 @@ def _shown(images: list[LabelledImage]) -> int:
     return len({index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX})
 
 
-def check_finite(model: RetrievalModel, images: list[LabelledImage], pre_processor: Any) -> None:
-    """Validate that images and their tokens are finite numbers.
+def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:
+    """Validate that images are finite numbers.
 
     Raises:
         ValueError: If one is not; it names the image.

@@ -318,8 +318,8 @@ def _description(model: Any) -> dict[str, Any]:
     description = read_metadata(model).get("bank")
     if description and description.get("version") != 2:
         msg = (
-            "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its bank, "
-            "train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."
+            "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its "
+            "bank, train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."
         )
         raise NotEditableError(msg)
     if not description:

@@ -105,7 +105,7 @@ class OpenVINOBankMixin:
         bank_size: int | None = None,
         refit: bool = True,
     ) -> int:
-        """Learn one labelled image: put its patches into the bank, and fit the pixel head on; return how many those are.
+        """Learn one labelled image, by the bank and the pixel head; return how many patches the bank takes in.
 
         Args:
             image: File or array, as in `predict`.

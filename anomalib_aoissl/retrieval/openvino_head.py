@@ -102,9 +102,7 @@ def build_head(fine: Any, coarse: Any, head: HeadContent) -> dict[str, Any]:
     return {"first_probabilities": probabilities, "context_maps": blurred, "class_probabilities": second}
 
 
-def _network(
-    fine: Any, coarse: Any, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray
-) -> Any:
+def _network(fine: Any, coarse: Any, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray) -> Any:
     """Return a network's class probabilities ``[B, C, H, W]``; its first layer standardises the features."""
     from openvino import opset13 as ops
 
@@ -152,7 +150,10 @@ def _context_maps(probabilities: Any) -> Any:
     down, across = (
         [ops.constant(blur(-(-side // STRIDE), radius / STRIDE)) for radius in RADII] for side in (height, width)
     )
-    products = [ops.matmul(rows, ops.matmul(small, columns, False, True), False, False) for rows, columns in zip(down, across, strict=True)]
+    products = [
+        ops.matmul(rows, ops.matmul(small, columns, False, True), False, False)
+        for rows, columns in zip(down, across, strict=True)
+    ]
     return ops.concat(products, 1).output(0)
 
 

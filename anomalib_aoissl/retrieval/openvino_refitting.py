@@ -88,8 +88,8 @@ def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = 
     shown = 0 if pixels is None else len(np.unique(pixels.labels))
     if refit and (pixels is None or shown < 2):
         logger.warning(
-            "The pixel head is not fitted again, since the bank has labelled pixels of %d class(es), where 2 are needed: "
-            "masks stay as they were, only novelty changes. Train on labelled images, and export.",
+            "The pixel head is not fitted again: the bank has labelled pixels of %d class(es), 2 are needed. "
+            "Masks stay as they were, only novelty changes. Train on labelled images, and export.",
             shown,
         )
     if not refit or pixels is None or shown < 2:

@@ -129,7 +129,7 @@ class RetrievalModel(nn.Module):
         return self
 
     def read(self, images: torch.Tensor) -> Reading:
-        """Return embeddings and tokens of normalised images ``[B, C, H, W]``; P is 1 where whole images are compared."""
+        """Return embeddings and tokens of normalised images ``[B, C, H, W]``; P is 1 for whole images."""
         with torch.no_grad():
             blocks = sorted({*self.encoder.block_indices, *self.head_blocks})
             tokens = dict(zip(blocks, self.encoder.tokens_of(images, blocks), strict=True))  # [B, P, D] each
@@ -220,7 +220,7 @@ class RetrievalModel(nn.Module):
         return patches_to_image(every, grid, patch).unsqueeze(1)
 
     def neighbours(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the similarities ``[Q, k]``, the largest first, and the entries of the neighbours of queries ``[Q, D]``.
+        """Return the similarities ``[Q, k]``, the largest first, and the entries of neighbours of ``[Q, D]``.
 
         Raises:
             RuntimeError: If the bank is empty.

@@ -1,9 +1,8 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A small model, its export, and the inferencer of it, for the tests that edit exported banks."""
+"""Small models, their exports, and the inferencers of them, for the tests that edit exported banks."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,20 @@ from editable_models import make_model
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
-from anomalib_aoissl.pixel_head import labelled, stages
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _short_fits() -> Iterator[None]:
-    """Fit the pixel head in few steps to few pixels: what it can is not what these tests are about."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(stages, "STEPS", 40)
-    patch.setattr(stages, "REFIT_STEPS", 20)
-    patch.setattr(labelled, "PIXELS", 3000)
-    yield
-    patch.undo()
+def _short_fits(short_fits: None) -> None:
+    """Fit pixel heads quickly in all tests of this folder."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model() -> AOISSLRetrieval:
-    return make_model(3, seed=1, bank_size=70)
+    """Return a model whose bank decides the classes; not to be changed."""
+    return make_model(3, seed=1, bank_size=70, head=None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.to_openvino(tmp_path_factory.mktemp("export"))
 
@@ -38,3 +31,19 @@ def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
     return SegmentationOpenVINOInferencer(xml)
+
+
+@pytest.fixture(scope="session")
+def head_model() -> AOISSLRetrieval:
+    """Return a model with a pixel head; not to be changed."""
+    return make_model(3, seed=1, bank_size=70)
+
+
+@pytest.fixture(scope="session")
+def head_xml(head_model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return head_model.to_openvino(tmp_path_factory.mktemp("export_with_head"))
+
+
+@pytest.fixture
+def head_inferencer(head_xml: Path) -> SegmentationOpenVINOInferencer:
+    return SegmentationOpenVINOInferencer(head_xml)

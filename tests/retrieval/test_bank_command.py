@@ -89,20 +89,28 @@ def test_banks_are_condensed_alone_and_when_they_are_merged(
     assert "A bank of 1 rows cannot hold" in capsys.readouterr().err
 
 
-def test_checkpoints_are_edited_and_load_again(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_checkpoint_without_an_image_is_the_model_without_it(
+    tiny_encoder: dict, tmp_path: Path, refit: bool
+) -> None:
     source = saved(make_model(tiny_encoder, ["a", "b"]), tmp_path / "model.ckpt")
-    assert main(["remove", str(source), "--image", "a.png", "--output", str(tmp_path / "less.ckpt")]) == 0
+    flags = [] if refit else ["--no_refit"]
+    assert main(["remove", str(source), "--image", "a.png", *flags, "--output", str(tmp_path / "less.ckpt")]) == 0
     model = AOISSLRetrieval.load_from_checkpoint(tmp_path / "less.ckpt", weights_only=True).eval()
     assert model.describe()["rows_of_device"] == {"b": 24}
     expected = make_model(tiny_encoder, ["a", "b"])
-    assert expected.remove(image="a.png", refit=False) == 24  # the command leaves the head as it is
     pictures = torch.rand(1, 3, *SIZE)
+    before = expected(pictures)
+    assert expected.remove(image="a.png", refit=refit) == 24
     assert torch.equal(model(pictures).pred_mask, expected(pictures).pred_mask)
+    assert torch.equal(before.pred_mask, expected(pictures).pred_mask) == (not refit)
     torch.testing.assert_close(model(pictures).anomaly_map, expected(pictures).anomaly_map)
     for name, array in expected.model.bank.pixels.arrays.items():
         assert np.array_equal(getattr(model.model.bank.pixels, name), array, equal_nan=name == "novelty"), name
     assert len(load_content(source).rows[0]) == 48
 
+
+def test_checkpoints_are_merged_and_condensed(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
     small = saved(make_model(tiny_encoder, ["long name"], bank_size=30), tmp_path / "small.ckpt")
     assert main(["merge", str(small), str(bank), "--output", str(tmp_path / "merged.ckpt")]) == 0
     content = load_content(tmp_path / "merged.ckpt")
@@ -112,7 +120,7 @@ def test_checkpoints_are_edited_and_load_again(tiny_encoder: dict, tmp_path: Pat
 
 
 def test_a_model_edits_its_bank(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
-    model = make_model(tiny_encoder, ["a"])
+    model = make_model(tiny_encoder, ["a"], bank_size=None)
     model.merge(bank)
     assert model.describe()["rows"] == 72
     model.undo()

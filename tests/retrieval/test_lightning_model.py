@@ -17,7 +17,6 @@ from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.reading import read_illuminations, read_mask
-from anomalib_aoissl.retrieval import shifts
 
 SIZE = (64, 96)
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -53,28 +52,9 @@ def test_training_fills_the_bank_with_the_training_images(run: Run) -> None:
     assert set(bank.device_names) == {"sot23_copper", "soic8_gold"}
     assert bank.class_names == list(run.data.class_names)
     assert bank.describe()["images"] == 4
-    assert (bank.positions // 96).unique().tolist() == [0, 1, 2, 3]  # of so few images four grids of 8 x 12 patches
-
-
-def test_more_images_have_fewer_grids_also_those_of_the_bank_file(
-    run: Run, drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = len(run.model.model.bank)
-    for few, some, arguments, grids in (
-        (3, 4, {}, [0, 1]),
-        (3, 3, {}, [0]),
-        (4, 7, {"bank": run.checkpoint}, [0]),
-        (3, 3, {"bank_shifts": 2}, [0, 1]),
-    ):
-        monkeypatch.setattr(shifts, "FEW_IMAGES", few)
-        monkeypatch.setattr(shifts, "SOME_IMAGES", some)
-        model = make_model(tiny_encoder, **arguments)
-        model.model.encoder.load_state_dict(run.model.model.encoder.state_dict())
-        Engine(default_root_dir=tmp_path, logger=False, **QUIET).fit(model, datamodule=make_data(drawn_folder))
-        bank = model.model.bank
-        added = bank.positions[known if "bank" in arguments else 0 :]
-        assert (added // 96).unique().tolist() == grids
-        assert model.model.bank_shifts == arguments.get("bank_shifts", 4)  # of one image that is added later
+    assert bank.positions.unique().tolist() == list(range(96))  # 8 x 12 patches
+    assert run.model.model.has_fitted_head
+    assert sorted(np.unique(bank.pixels.image_ids).tolist()) == [0, 1, 2, 3]
 
 
 def test_logged_metrics_are_those_of_the_written_masks(run: Run) -> None:
@@ -200,8 +180,7 @@ def test_configuration_objects_become_plain_data(tiny_encoder: dict) -> None:
 
 def test_four_channel_images_train_and_export_shapes(tiny_encoder: dict) -> None:
     model = make_model(tiny_encoder, in_channels=4).eval()
-    masks = torch.randint(0, 3, (1, *SIZE)).to(torch.uint8)
-    model.model.fill(torch.rand(1, 4, *SIZE), masks, ["a"], ["x"])
     model.set_dataset(["background", "wire", "ball"], model.file_format)
-    model.fit()
+    model.add(torch.rand(1, 4, *SIZE), torch.randint(0, 3, (1, *SIZE)).to(torch.uint8), ["a"], ["x"])
+    assert model.model.has_fitted_head
     assert model(torch.rand(2, 4, 33, 44)).pred_mask.shape == (2, 1, *SIZE)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from editable_models import CLASSES, ENCODER, SIZE, array_of, bank_file, check_equal, labelled, make_model
+from editable_models import CLASSES, ENCODER, SIZE, bank_file, labelled
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.errors import DatasetError
@@ -22,25 +22,8 @@ from anomalib_aoissl.retrieval.openvino_file import core
 openvino = pytest.importorskip("openvino")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"class_thresholds": {"wire": 0.4}}, {"class_temperatures": {"wire": 0.03}}, {"query_shifts": 2}],
-)
-def test_a_model_with_rules_for_its_classes_takes_no_new_one(arguments: dict[str, Any], tmp_path: Path) -> None:
-    model = make_model(1, seed=1, **arguments)
-    inferencer = SegmentationOpenVINOInferencer(model.to_openvino(tmp_path))
-    names, image, mask = [*CLASSES, "crack"], np.zeros((40, 70, 3), np.uint8), np.full((40, 70), 3, np.uint8)
-    with pytest.raises(NotEditableError, match=r"cannot take the new classes \['crack'\]: it was exported with class_"):
-        inferencer.adapt(image, mask, device="new", class_names=names)
-    assert inferencer.class_names == tuple(CLASSES)
-    pictures, masks = labelled(1, seed=3)
-    inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
-    model.add(pictures, masks, ["new"], ["first"])
-    check_equal(inferencer, model)  # images of its own classes it learns
-
-
 def test_a_bank_of_another_encoder_is_refused(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
-    other = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE)
+    other = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, head=None)
     torch.nn.init.normal_(other.model.encoder.vit.patch_embed.proj.weight)
     other.set_dataset(CLASSES, FileFormat())
     other.add(*labelled(1, seed=1), ["old"])
@@ -96,11 +79,24 @@ def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
         SegmentationOpenVINOInferencer(path)
 
 
-def test_a_graph_without_marks_is_refused(xml: Path) -> None:
-    graph = core().read_model(xml)
+@pytest.mark.parametrize(("exported", "name"), [("xml", "similarities"), ("head_xml", "fine_features")])
+def test_a_graph_without_marks_is_refused(exported: str, name: str, request: pytest.FixtureRequest) -> None:
+    graph = core().read_model(request.getfixturevalue(exported))
     bank = bank_of(graph)
     for node in graph.get_ops():
         for output in node.outputs():
-            output.set_names(output.get_names() - {"similarities"})
-    with pytest.raises(NotEditableError, match=r"no tensor named \['similarities'\]"):
+            output.set_names(output.get_names() - {name})
+    with pytest.raises(NotEditableError, match=rf"no tensor named \['{name}'\]"):
         with_bank(graph, bank)
+
+
+def test_models_of_the_first_version_predict_and_are_not_edited(xml: Path, tmp_path: Path) -> None:
+    graph = core().read_model(xml)
+    metadata = json.loads(graph.get_rt_info(["framework", "aoissl"]).astype(str))
+    del metadata["bank"]["version"]
+    graph.set_rt_info(json.dumps(metadata), ["framework", "aoissl"])
+    openvino.serialize(graph, tmp_path / "old.xml", tmp_path / "old.bin")
+    inferencer = SegmentationOpenVINOInferencer(tmp_path / "old.xml")
+    assert inferencer.predict(np.zeros((40, 70, 3), np.uint8)).class_map.shape == (40, 70)
+    with pytest.raises(NotEditableError, match=r"exported by version 0\.1\.0.* train again"):
+        inferencer.remove(image="1-0")

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.segmenter.heads import HEADS
-from anomalib_aoissl.segmenter.torch_model import SegmenterModel, even_blocks, percentile
+from anomalib_aoissl.segmenter.torch_model import SegmenterModel, percentile
 from anomalib_aoissl.segmenter.upernet import FeaturePyramid, PyramidPooling, pooling_weights
 
 
@@ -98,12 +98,6 @@ def test_features_are_those_of_the_blocks() -> None:
     wanted = model.encoder.vit.forward_intermediates(images, indices=[0, 1, 2, 3], norm=True, intermediates_only=True)
     for ours, theirs in zip(maps, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-def test_blocks_are_evenly_spaced_up_to_the_last() -> None:
-    assert even_blocks(4, 4) == [0, 1, 2, 3]
-    assert even_blocks(24, 4) == [5, 11, 17, 23]
-    assert even_blocks(1, 4) == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 101, 4097])

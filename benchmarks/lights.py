@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A fitted model under other lights: mean IoU of the pixel head and of the bank's vote alone, on any set.
+
+Usage: python benchmarks/lights.py SET SHOTS SEED --root DATA [--log lights.jsonl]
+
+SET is name:train_device:test_device:HxW of a SegmentationFolder under --root, or wirebond:DEVICE (drawn; its other lots
+are further lights). The model learns from the plain pictures; the test pictures are shown plain and under each light.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine import Engine
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, WireBond
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.filters import smooth
+
+_CAST = torch.tensor([1.15, 1.0, 0.85])[:, None, None]
+
+Light = Callable[[torch.Tensor], torch.Tensor]
+LIGHTS: dict[str, Light] = {
+    "plain": lambda images: images,
+    "gain 0.6": lambda images: 0.6 * images,
+    "gain 1.5": lambda images: 1.5 * images,
+    "gamma 0.7": lambda images: images**0.7,
+    "gamma 1.4": lambda images: images**1.4,
+    "cast 15 %": lambda images: images * _CAST,
+    "blur 1 px": lambda images: smooth(images, 1.0),
+    "noise 3 %": lambda images: images + 0.03 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)),
+}
+"""Images ``[B, C, H, W]`` in [0, 1] to those under another light, before they are cut to [0, 1]."""
+
+
+def main() -> None:
+    """Fit, test under each light, and print a line of JSON."""
+    arguments = _parser().parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    data, size = _data(arguments, 0)
+    model = AOISSLRetrieval(image_size=size, visualizer=False, seed=arguments.seed)
+    options: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    engine = Engine(**options, logger=False, limit_val_batches=0, default_root_dir=arguments.output)
+    started = time.process_time()
+    engine.fit(model, datamodule=data)
+    row: dict[str, Any] = {"set": arguments.set, "shots": arguments.shots, "seed": arguments.seed}
+    row["seconds"] = round(time.process_time() - started, 1)
+    pictures = list(_pictures(data, size, arguments.queries))
+    for head in (True, False):
+        network = model.model.head
+        model.model.head = network if head else None
+        chosen = LIGHTS if head or arguments.votes else {"plain": LIGHTS["plain"]}
+        row["head" if head else "vote"] = {
+            name: round(_mean_iou(model, pictures, light), 4) for name, light in chosen.items()
+        }
+        for lot in range(1, 1 + arguments.lots):
+            others = list(_pictures(_data(arguments, lot)[0], size, arguments.queries))
+            row["head" if head else "vote"][f"lot {lot}"] = round(_mean_iou(model, others, LIGHTS["plain"]), 4)
+        model.model.head = network
+    print(json.dumps(row), flush=True)
+    if arguments.log:
+        with arguments.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+@torch.no_grad()
+def _mean_iou(model: Any, pictures: list[tuple[torch.Tensor, torch.Tensor]], light: Light) -> float:
+    """Return the mean IoU, pixels pooled, under a light."""
+    metric = MulticlassJaccardIndex(len(model.class_names), ignore_index=IGNORE_INDEX, average="none")
+    model.eval()
+    for image, mask in pictures:
+        metric.update(model.model(model.pre_processor.see(light(image).clamp(0, 1))).pred_mask[:, 0].long(), mask)
+    seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
+    return float(metric.compute()[seen].mean())
+
+
+def _pictures(data: Any, size: tuple[int, int], limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Give test images ``[1, C, H, W]`` in [0, 1] and masks ``[1, H, W]`` at the model's size."""
+    step = max(len(data.test_data) // limit, 1)
+    for index in range(0, min(len(data.test_data), step * limit), step):
+        item = data.test_data[index]
+        image = torch.as_tensor(item.image)[None].as_subclass(torch.Tensor)
+        mask = torch.as_tensor(item.gt_mask)[None, None].as_subclass(torch.Tensor).float()
+        image = functional.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        yield image.clamp(0, 1), functional.interpolate(mask, size, mode="nearest-exact")[0].long()
+
+
+def _data(arguments: argparse.Namespace, lot: int) -> tuple[Any, tuple[int, int]]:
+    """Return the datamodule and the model's (height, width)."""
+    name, *parts = arguments.set.split(":")
+    common = {"seed": arguments.seed, "val_ratio": 0.0, "num_workers": 0, "shots": arguments.shots}
+    data: Any
+    if name == "wirebond":
+        size = (512, 512)
+        data = WireBond(arguments.drawn, devices=parts, lot=lot, images_per_device=28, test_ratio=0.25, **common)
+    else:
+        height, width = (int(side) for side in parts[2].split("x"))
+        size, devices = (height, width), {"train_devices": [parts[0]], "test_devices": [parts[1]]}
+        data = SegmentationFolder(arguments.root / name, **{k: v for k, v in devices.items() if v != [""]}, **common)
+    data.prepare_data()
+    data.setup(TrainerFn.FITTING)
+    return data, size
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Mean IoU under other lights.")
+    parser.add_argument("set")
+    parser.add_argument("shots", type=int)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--drawn", type=Path, default=Path("datasets/WireBond"), help="where WireBond is drawn")
+    parser.add_argument("--votes", action="store_true", help="the vote alone under each light too")
+    parser.add_argument("--lots", type=int, default=0, help="other lots of WireBond, from 1 on")
+    parser.add_argument("--queries", type=int, default=1000, help="test images, at most")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("results/lights"))
+    parser.add_argument("--log", type=Path, default=None)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
