@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The exported resize equals torchvision's antialiased one, light does not matter, and checkpoints keep the constants."""
+"""The exported resize equals torchvision's antialiased one, light does not matter, and checkpoints keep the sizes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,12 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Normalize
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aoissl.preprocessing import SegmentationPreProcessor, StandardizeLight, antialiased_resize, standardize_light
+from anomalib_aoissl.preprocessing import (
+    SegmentationPreProcessor,
+    StandardizeLight,
+    antialiased_resize,
+    standardize_light,
+)
 
 
 @pytest.mark.parametrize("source", [(480, 640), (37, 91), (64, 64), (20, 30), (300, 20)])
@@ -57,7 +62,9 @@ def test_masks_keep_their_classes() -> None:
     new, same = StandardizeLight()(image, mask)
     assert torch.equal(same, mask)
     assert isinstance(new, tv_tensors.Image)
-    torch.testing.assert_close(new.as_subclass(torch.Tensor), standardize_light(image.as_subclass(torch.Tensor)[None])[0])
+    torch.testing.assert_close(
+        new.as_subclass(torch.Tensor), standardize_light(image.as_subclass(torch.Tensor)[None])[0]
+    )
 
 
 def test_checkpoint_configuration_restores_size_and_constants() -> None:

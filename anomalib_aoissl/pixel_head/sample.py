@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,11 +84,18 @@ class PixelSample:
         """Return the pixels that are true, or at indices."""
         return PixelSample(**{name: array[which] for name, array in self.arrays.items()}, basis=self.basis)
 
-    def renumbered(self, devices: np.ndarray, images: np.ndarray, labels: np.ndarray | None = None) -> PixelSample:
-        """Return the sample with other ids of devices and images, and other labels, looked up in tables."""
-        ids = {"device_ids": devices[self.device_ids], "image_ids": images[self.image_ids]}
-        new = self.labels if labels is None else labels[self.labels]
-        return replace(self, labels=new, **{name: values.astype(np.int32) for name, values in ids.items()})
+    def renumbered(self, devices: np.ndarray, images: np.ndarray) -> PixelSample:
+        """Return the sample with other ids of devices and images, looked up in tables."""
+        device_ids, image_ids = devices[self.device_ids], images[self.image_ids]
+        return replace(self, device_ids=device_ids.astype(np.int32), image_ids=image_ids.astype(np.int32))
+
+    def relabelled(self, classes: Sequence[int], number: int) -> PixelSample:
+        """Return the sample with the index ``classes[i]`` for class i, of so many classes; its context with it."""
+        table = np.array(classes, np.uint8)
+        parts = self.context.shape[1] // len(table)
+        context = np.zeros((len(self), parts, number), np.int8)
+        context[:, :, table] = self.context.reshape(len(self), parts, len(table))
+        return replace(self, labels=table[self.labels], context=context.reshape(len(self), parts * number))
 
     def joined(self, other: PixelSample) -> PixelSample:
         """Return the sample with the pixels of another after its own."""
@@ -108,18 +115,11 @@ def stored_values(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np
     return np.clip(np.rint(units), -LEVELS, LEVELS).astype(np.int8)
 
 
-def joined_pixels(ours: PixelSample, theirs: PixelSample, known: int, classes: int) -> PixelSample:
-    """Return our pixels and then theirs; probabilities of classes that a context does not know are 0.
+def joined_pixels(ours: PixelSample, theirs: PixelSample) -> PixelSample:
+    """Return our pixels and then theirs, whose context is 0 where it has other columns.
 
     Theirs are left out where they are features of another head, which is warned of.
-
-    Args:
-        ours: Pixels whose context is of ``known`` classes.
-        theirs: Pixels whose context is of any number of classes; where it is of another number, it is 0.
-        known: Classes of ours.
-        classes: Classes of the result.
     """
-    ours = _with_context(ours, known, classes)
     if ours.basis != theirs.basis:
         logger.warning(
             "The bank to take in was filled by another model, so that its %d labelled pixels cannot be used by this "
@@ -130,15 +130,6 @@ def joined_pixels(ours: PixelSample, theirs: PixelSample, known: int, classes: i
     if theirs.context.shape[1] != ours.context.shape[1]:
         theirs = replace(theirs, context=np.zeros((len(theirs), ours.context.shape[1]), np.int8))
     return ours.joined(theirs)
-
-
-def _with_context(sample: PixelSample, known: int, classes: int) -> PixelSample:
-    """Return a sample whose context is of more classes; the probabilities of new ones are 0."""
-    if not sample.context.shape[1] or known == classes:
-        return sample
-    blocks = sample.context.reshape(len(sample), -1, known)
-    grown = np.pad(blocks, ((0, 0), (0, 0), (0, classes - known)))
-    return replace(sample, context=grown.reshape(len(sample), -1))
 
 
 def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> float:

@@ -85,6 +85,12 @@ def each_unseen(sample: PixelSample, networks: Sequence[Callable[[PixelSample], 
     return result
 
 
+def offset(probabilities: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return class probabilities ``[N, C]`` with offsets ``[C]`` added to the scores that they are the softmax of."""
+    moved = probabilities * np.exp(offsets)
+    return moved / moved.sum(axis=1, keepdims=True)
+
+
 def left_out_probabilities(stages: Stages, sample: PixelSample, seed: int = 0) -> np.ndarray:
     """Return the class probabilities ``[N, C]`` of each pixel by networks that are fitted to other folds.
 
@@ -96,9 +102,11 @@ def left_out_probabilities(stages: Stages, sample: PixelSample, seed: int = 0) -
     classes = stages.classes
     if stages.second:
         networks = [fit_second(other, classes, fresh, schedule) for other in others] or [stages.second]
-        return each_unseen(sample, [partial(second_probabilities, layers, stages.fine) for layers in networks])
-    networks = [fit_first(other, classes, fresh, schedule) for other in others] or [stages.first]
-    return each_unseen(sample, [partial(first_probabilities, layers) for layers in networks])
+        unseen = each_unseen(sample, [partial(second_probabilities, layers, stages.fine) for layers in networks])
+    else:
+        networks = [fit_first(other, classes, fresh, schedule) for other in others] or [stages.first]
+        unseen = each_unseen(sample, [partial(first_probabilities, layers) for layers in networks])
+    return offset(unseen, stages.offsets)
 
 
 def refitted(stages: Stages, sample: PixelSample, classes: int, seed: int = 0) -> Stages:

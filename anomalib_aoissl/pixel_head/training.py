@@ -22,7 +22,7 @@ from .fitting import Layers, Schedule
 from .head import PixelHead
 from .labelled import LabelledImage, Reader, View, labelled_views, sample_of_views, view_context, view_values
 from .sample import PixelSample, class_offsets, mean_iou
-from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, second_probabilities
+from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, offset, second_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,7 @@ class _Fit:
         self.head.set_layers("first", first)
         self.head.set_layers("second", second)
         self.head.offsets = torch.from_numpy(offsets)
-        moved = unseen * np.exp(offsets)
-        return self.sample, (moved / moved.sum(axis=1, keepdims=True)).max(axis=1)
+        return self.sample, offset(unseen, offsets).max(axis=1)
 
     def _networks(self, views: Sequence[View]) -> tuple[Layers, Layers, np.ndarray]:
         """Return both networks, none for one that does not pay, and the probabilities of pixels of left-out images."""

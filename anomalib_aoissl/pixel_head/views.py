@@ -13,8 +13,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
 """Quarter turns, and whether mirrored afterwards; the first are as different as can be."""
 
-_BLURRED, _NOISY, _NOISE = 0.4, 0.5, 0.04
-"""Chances of blur and of noise, and the largest standard deviation of the noise."""
+_BLUR, _NOISE = (0.5, 1.5), 0.04
+"""Range of the blur's width, px, and the largest standard deviation of the noise."""
 
 _VIEWS = ((1, 8), (8, 4), (16, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
@@ -30,10 +30,10 @@ def view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a view of an image ``[C, H, W]`` in [0, 1] and its mask ``[H, W]``, of the same size; 0 is as they are.
 
-    Every second one is under a drawn light.
+    Every second one is under a drawn light, and these are blurred and noisy in turn.
     """
     image, labels = symmetric_view(planes, mask, index)
-    return (drawn_light(image, random) if index % 2 else image), labels
+    return (drawn_light(image, random, blurred=index % 4 == 1) if index % 2 else image), labels
 
 
 def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,14 +60,13 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
     return pads, [slice(first, first + new) for first, new in zip(surplus, wanted, strict=True)]
 
 
-def drawn_light(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, colour cast, blur and noise."""
+def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, colour cast, and blur or noise."""
     gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
     cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
     lit = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)
-    if random.random() < _BLURRED:
-        sigma = random.uniform(0.4, 1.4)
-        lit = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit])
-    if random.random() < _NOISY:
-        lit = lit + random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(0, _NOISE))
+    if blurred:
+        sigma = random.uniform(*_BLUR)
+        return np.clip(np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit]), 0, 1)
+    lit += random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(0, _NOISE))
     return np.clip(lit, 0, 1)

@@ -211,10 +211,7 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
     table[: len(other.class_names)] = [classes.index(name) for name in other.class_names]
     rows["labels"] = table[rows["labels"]]
-    pixels = bank.pixels
-    if other.pixels is not None:
-        new = other.pixels.renumbered(devices, images, table)
-        pixels = new if pixels is None else joined_pixels(pixels, new, len(bank.class_names), len(classes))
+    pixels = _joined_pixels(bank, other, classes, (devices, images))
     return replace(
         bank,
         rows={name: np.concatenate([array, rows[name]]) for name, array in bank.rows.items()},
@@ -226,10 +223,27 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     )
 
 
+def _joined_pixels(
+    bank: BankArrays, other: BankArrays, classes: Sequence[str], tables: tuple[np.ndarray, np.ndarray]
+) -> PixelSample | None:
+    """Return the labelled pixels of both banks, of these classes; tables renumber the other's devices and images."""
+    parts = []
+    for part in (bank, other):
+        indices = [classes.index(name) for name in part.class_names]
+        known = part.pixels is not None and len(indices) > 0
+        parts.append(part.pixels.relabelled(indices, len(classes)) if known and part.pixels is not None else None)
+    ours, theirs = parts
+    if theirs is None:
+        return ours
+    theirs = theirs.renumbered(*tables)
+    return theirs if ours is None else joined_pixels(ours, theirs)
+
+
 def emptied(bank: BankArrays) -> BankArrays:
-    """Return the bank without rows; its classes and its encoder stay."""
+    """Return the bank without rows; its classes and its encoder stay, and which head's pixels it takes."""
     rows = {name: array[:0] for name, array in bank.rows.items()}
-    return replace(bank, rows=rows, device_names=(), image_names=(), pixels=None)
+    pixels = bank.pixels if bank.pixels is None else bank.pixels.chosen(np.arange(0))
+    return replace(bank, rows=rows, device_names=(), image_names=(), pixels=pixels)
 
 
 def described(bank: BankArrays) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
     classes, seed = len(module.class_names), module.hparams["seed"]
     if model.has_fitted_head and bank.pixels is not None:
         new = sample_more(model.head, labelled, reader_of(model, module.pre_processor, seed))
-        bank.pixels = joined_pixels(bank.pixels, new, classes, classes)
+        bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
     elif _shown(labelled) > 1:
         fit(model, labelled, module.pre_processor, classes, seed)

@@ -148,7 +148,7 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
     rows = {name: _constant(f"{_PREFIX}{name}", bank.rows[name]) for name in _graph_names(bank)}
     if head is None:
-        _vote_among(tensors, rows, settings.k, len(bank.class_names))
+        _vote_among(model, tensors, rows, settings.k, len(bank.class_names))
         held = []
     else:
         similarities, _ = search(tensors["queries"], rows["embeddings"], 1)
@@ -187,7 +187,7 @@ def read_metadata(model: Any) -> dict[str, Any]:
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _vote_among(tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classes: int) -> None:
+def _vote_among(model: Any, tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classes: int) -> None:
     """Have the bank's vote searched and counted in new rows."""
     from openvino import opset13 as ops
 
@@ -197,6 +197,7 @@ def _vote_among(tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classe
     for name, values in (("neighbour_labels", rows["labels"]), ("neighbour_counts", rows["counts"])):
         if name in tensors:
             _replace(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
+    _validate(model)  # the votes' shapes follow from the rows, which may be fewer than k
     known = tensors["class_votes"].get_partial_shape()[1].get_length()
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []

@@ -8,10 +8,10 @@ import pytest
 import torch
 from pixel_oracles import dense, random_network
 
+from anomalib_aoissl.pixel_head import fitting
 from anomalib_aoissl.pixel_head.fitting import (
     Schedule,
     _Adam,
-    _disturb,
     _rate,
     fit_network,
     probabilities,
@@ -96,10 +96,18 @@ def test_random_layers_are_spread_by_their_inputs_and_the_last_is_small() -> Non
     assert not any(layer.any() for layer in layers[1::2])
 
 
-def test_features_are_hidden_and_get_noise() -> None:
-    random = np.random.default_rng(0)
-    inputs, noise = np.ones((2000, 6), np.float32), random.normal(0, 0.05, 40_000).astype(np.float32)
-    _disturb(inputs, noise, slice(3, 6), random)
+def test_features_are_hidden_and_get_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def watched(layers: list[np.ndarray], inputs: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+        seen.append(inputs.copy())
+        return slopes(layers, inputs, labels)
+
+    monkeypatch.setattr(fitting, "slopes", watched)
+    labels = np.arange(50, dtype=np.uint8) % 2
+    fit_network(np.ones((50, 6), np.float32), labels, 2, tokens=slice(3, 6), schedule=Schedule(3))
+    assert not np.array_equal(seen[0], seen[1])
+    inputs = np.concatenate(seen)
     others, tokens = inputs[:, :3], inputs[:, 3:]
     assert (others == 0).mean() == pytest.approx(0.1, abs=0.02)
     assert others[others != 0].mean() == pytest.approx(1 / 0.9, abs=0.01)

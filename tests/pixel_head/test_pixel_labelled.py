@@ -71,7 +71,7 @@ def test_images_are_dealt_to_three_folds() -> None:
 def test_the_halves_of_a_single_image_are_its_folds_in_each_view(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "drawn_light", lambda planes, _: planes)
+    monkeypatch.setattr(views, "drawn_light", lambda planes, _, **__: planes)
     rows, columns = np.indices(size)
     along = columns if size[1] >= size[0] else rows
     second = torch.from_numpy((2 * along >= max(size)).astype(np.float32))  # bright, wherever a view has it

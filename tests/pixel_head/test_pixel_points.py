@@ -50,6 +50,14 @@ def test_shares_go_with_the_root_of_the_frequency() -> None:
     assert counts.tolist() == [int(1000 * 44.4972 / 48.9693), int(1000 * 4.4721 / 48.9693)]
 
 
+def test_a_class_of_one_pixel_is_drawn_even_among_few() -> None:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[7, 9] = 3
+    points, weights = draw_points(mask, 5, np.random.default_rng(0))
+    assert mask[points[:, 0], points[:, 1]].tolist().count(3) == 1
+    assert weights[-1] == 1
+
+
 def test_same_seed_draws_the_same_pixels_and_another_seed_others() -> None:
     mask = mask_of(32, 48)
     (first, _), (again, _), (other, _) = (draw_points(mask, 200, np.random.default_rng(seed)) for seed in (3, 3, 4))

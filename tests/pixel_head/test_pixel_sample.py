@@ -62,56 +62,50 @@ def test_chosen_pixels_keep_all_that_belongs_to_them() -> None:
     assert sample.chosen(which).basis == sample.basis
 
 
-def test_renumbered_ids_and_labels_are_looked_up() -> None:
+def test_renumbered_ids_are_looked_up() -> None:
     sample = sample_with(np.zeros((3, 1)), np.array([0, 1, 2]), np.array([2, 0, 1]))
-    new = sample.renumbered(np.array([4]), np.array([10, 11, 12]), np.array([2, 0, 1], np.uint8))
-    assert new.labels.tolist() == [2, 0, 1]
+    new = sample.renumbered(np.array([4]), np.array([10, 11, 12]))
+    assert new.labels.tolist() == [0, 1, 2]
     assert new.image_ids.tolist() == [12, 10, 11]
     assert new.device_ids.tolist() == [4, 4, 4]
     assert new.image_ids.dtype == new.device_ids.dtype == np.int32
-    assert sample.renumbered(np.array([4]), np.array([10, 11, 12])).labels.tolist() == [0, 1, 2]
+
+
+def test_relabelled_pixels_keep_each_probability_with_its_class() -> None:
+    # Two classes: probabilities, and those blurred at one radius; they become the classes 3 and 1 of four.
+    sample = sample_with(np.zeros((2, 1)), np.array([0, 1]), np.zeros(2), context=4)
+    new = sample.relabelled([3, 1], 4)
+    assert new.labels.tolist() == [3, 1]
+    for found, old in zip(new.context, sample.context, strict=True):
+        assert found.tolist() == [0, old[1], 0, old[0], 0, old[3], 0, old[2]]
+    assert new.context.dtype == np.int8
+    empty = sample.chosen(np.arange(0)).relabelled([3, 1], 4)
+    assert empty.context.shape == (0, 8)
 
 
 def test_joined_pixels_follow_ours() -> None:
     ours, theirs = toy_sample(4, 2, context=12), toy_sample(3, 2, context=12, seed=1)
-    joined = joined_pixels(ours, theirs, 2, 2)
+    joined = joined_pixels(ours, theirs)
     for name in KINDS:
         expected = [*ours.arrays[name], *theirs.arrays[name]]
         assert np.array_equal(joined.arrays[name], expected, equal_nan=name == "novelty")
 
 
-def test_new_classes_get_probabilities_of_0_in_our_context() -> None:
-    # Two classes: probabilities, and those blurred at one radius; becomes four classes.
-    ours = sample_with(np.zeros((2, 1)), np.zeros(2), np.zeros(2), context=4)
-    theirs = sample_with(np.zeros((1, 1)), np.array([3]), np.ones(1), context=4)
-    joined = joined_pixels(ours, theirs, 2, 4)
-    for found, old in zip(joined.context, ours.context, strict=False):
-        assert found.tolist() == [old[0], old[1], 0, 0, old[2], old[3], 0, 0]
-    assert joined.context.dtype == np.int8
-    assert joined.context[2].tolist() == [0] * 8  # theirs is of other classes
-    assert joined.labels.tolist() == [0, 0, 3]
-
-
-def test_context_of_theirs_is_dropped_where_ours_has_none() -> None:
-    joined = joined_pixels(toy_sample(4, 2), toy_sample(3, 2, context=12), 2, 3)
-    assert joined.context.shape == (7, 0)
+def test_context_of_other_columns_is_0() -> None:
+    assert joined_pixels(toy_sample(4, 2), toy_sample(3, 2, context=12)).context.shape == (7, 0)
+    joined = joined_pixels(toy_sample(4, 2, context=12), toy_sample(3, 2))
+    assert joined.context.shape == (7, 12)
+    assert not joined.context[4:].any()
 
 
 def test_pixels_of_another_head_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     ours = toy_sample(4, 2, context=12)
     theirs = sample_of(toy_sample(3, 2, context=12).arrays, "another")
     with caplog.at_level(logging.WARNING):
-        joined = joined_pixels(ours, theirs, 2, 2)
+        joined = joined_pixels(ours, theirs)
     assert "3 labelled pixels" in caplog.text
     for name, array in ours.arrays.items():
         assert np.array_equal(joined.arrays[name], array, equal_nan=name == "novelty")
-
-
-def test_our_context_grows_even_where_theirs_is_left_out() -> None:
-    theirs = sample_of(toy_sample(3, 3, context=18).arrays, "another")
-    joined = joined_pixels(toy_sample(4, 2, context=12), theirs, 2, 3)
-    assert joined.context.shape == (4, 18)
-    assert not joined.context.reshape(4, 6, 3)[:, :, 2].any()
 
 
 def test_mean_iou_is_that_of_a_table_by_hand() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pixel_oracles import dense, random_network, sample_with, toy_sample
 
 from anomalib_aoissl.pixel_head import stages
@@ -93,12 +94,12 @@ def test_left_out_images_are_told_by_networks_that_did_not_see_them(autocontext:
 def test_one_image_alone_is_told_by_the_present_networks() -> None:
     sample = toy_sample(50, 2, images=1, context=12)
     layout = networks(2, second=False)
-    expected = dense(layout.first, sample.values * (6 / 127)).softmax(dim=1)
-    assert np.allclose(left_out_probabilities(layout, sample), expected, atol=1e-5)
+    expected = dense(layout.first, sample.values * (6 / 127)) + torch.from_numpy(layout.offsets)
+    assert np.allclose(left_out_probabilities(layout, sample), expected.softmax(dim=1), atol=1e-5)
     layout = networks(2, second=True)
     inputs = second_inputs(sample, 2, FINE) * (6 / 127)
-    expected = dense(layout.second, inputs).softmax(dim=1)
-    assert np.allclose(left_out_probabilities(layout, sample), expected, atol=1e-5)
+    expected = dense(layout.second, inputs) + torch.from_numpy(layout.offsets)
+    assert np.allclose(left_out_probabilities(layout, sample), expected.softmax(dim=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("autocontext", [False, True])

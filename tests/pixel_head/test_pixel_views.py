@@ -98,7 +98,7 @@ def test_light_stays_in_range_and_keeps_shape_and_type(planes: int) -> None:
     image[:, :4], image[:, 4:8] = 0, 1
     before = image.copy()
     for seed in range(30):
-        lit = drawn_light(image, np.random.default_rng(seed))
+        lit = drawn_light(image, np.random.default_rng(seed), blurred=seed % 2 == 1)
         assert lit.shape == image.shape
         assert lit.dtype == np.float32
         assert 0 <= lit.min() <= lit.max() <= 1
@@ -108,14 +108,16 @@ def test_light_stays_in_range_and_keeps_shape_and_type(planes: int) -> None:
 
 def test_light_is_that_of_its_seed() -> None:
     image, _ = image_of((18, 30))
-    lights = [drawn_light(image, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    lights = [drawn_light(image, np.random.default_rng(seed), blurred=seed % 2 == 1) for seed in (1, 1, 2)]
     assert np.array_equal(lights[0], lights[1])
     assert not np.allclose(lights[0], lights[2], atol=0.01)
 
 
 def test_lights_are_darker_and_brighter_and_of_another_colour() -> None:
     image = np.full((3, 8, 8), 0.4, np.float32)
-    means = np.array([drawn_light(image, np.random.default_rng(seed)).mean(axis=(1, 2)) for seed in range(60)])
+    means = np.array(
+        [drawn_light(image, np.random.default_rng(seed), blurred=seed % 2 == 1).mean(axis=(1, 2)) for seed in range(60)]
+    )
     assert means.mean(axis=1).min() < 0.25
     assert means.mean(axis=1).max() > 0.6
     assert (np.ptp(means, axis=1) / means.mean(axis=1)).max() > 0.2
@@ -124,7 +126,7 @@ def test_lights_are_darker_and_brighter_and_of_another_colour() -> None:
 def test_light_leaves_brighter_pixels_brighter() -> None:
     image = np.tile(np.linspace(0.1, 0.5, 9, dtype=np.float32)[None, :, None], (1, 1, 40))
     for seed in range(20):
-        rows = drawn_light(image, np.random.default_rng(seed)).mean(axis=(0, 2))
+        rows = drawn_light(image, np.random.default_rng(seed), blurred=seed % 2 == 1).mean(axis=(0, 2))
         assert np.corrcoef(rows, image[0, :, 0])[0, 1] > 0.8
 
 

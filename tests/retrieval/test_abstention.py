@@ -285,9 +285,7 @@ def test_one_labelled_image_calibrates_nothing(
 
 
 @pytest.mark.parametrize("head", ["pixel", None])
-def test_an_edited_bank_is_calibrated_on_its_rows(
-    run: Any, caplog: pytest.LogCaptureFixture, head: str | None
-) -> None:
+def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCaptureFixture, head: str | None) -> None:
     model = AOISSLRetrieval.load_from_checkpoint(run.ckpt).eval()
     if head is None:
         model.model.head.clear()

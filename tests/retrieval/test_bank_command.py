@@ -90,9 +90,7 @@ def test_banks_are_condensed_alone_and_when_they_are_merged(
 
 
 @pytest.mark.parametrize("refit", [True, False])
-def test_a_checkpoint_without_an_image_is_the_model_without_it(
-    tiny_encoder: dict, tmp_path: Path, refit: bool
-) -> None:
+def test_a_checkpoint_without_an_image_is_the_model_without_it(tiny_encoder: dict, tmp_path: Path, refit: bool) -> None:
     source = saved(make_model(tiny_encoder, ["a", "b"]), tmp_path / "model.ckpt")
     flags = [] if refit else ["--no_refit"]
     assert main(["remove", str(source), "--image", "a.png", *flags, "--output", str(tmp_path / "less.ckpt")]) == 0

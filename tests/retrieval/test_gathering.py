@@ -43,16 +43,22 @@ FIT = """
     from anomalib.engine import Engine
     from lightning.pytorch import Callback
     from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+    from anomalib_aoissl.pixel_head import labelled, stages
+
+    stages.STEPS, labelled.PIXELS = 40, 3000
 
     class Keep(Callback):
         def on_train_end(self, trainer, pl_module):
             torch.save(pl_module.model.bank.state_dict(), f"{sys.argv[2]}/rank_{trainer.global_rank}.pt")
+            head = pl_module.model.head
+            if head is not None:
+                torch.save(head.state_dict(), f"{sys.argv[2]}/head_{trainer.global_rank}.pt")
             torch.save(pl_module.model.abstention.pixels, f"{sys.argv[2]}/pixels_{trainer.global_rank}.pt")
 
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False}  # the last bits are compared
+    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False, "head": sys.argv[5] or None}
     model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
     split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": float(sys.argv[4])}
     data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
@@ -140,7 +146,7 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     for devices in (2, 1):
         folder = tmp_path / f"devices_{devices}"
         folder.mkdir()
-        run(FIT, folder, drawn_folder, folder, devices, 0.25)  # three images to train on
+        run(FIT, folder, drawn_folder, folder, devices, 0.25, "pixel")  # three images to train on
         banks += [torch.load(path) for path in sorted(folder.glob("rank_*.pt"))]
         pixels += [torch.load(path) for path in sorted(folder.glob("pixels_*.pt"))]
     first, second, alone = banks
@@ -153,6 +159,9 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     assert int(pixels[2].sum()) == 64 * 96  # one validation image, which each of two processes sees
     assert torch.equal(pixels[0], pixels[1])
     assert torch.equal(pixels[0], 2 * pixels[2])
+    heads = [torch.load(tmp_path / "devices_2" / f"head_{rank}.pt") for rank in (0, 1)]
+    assert len(heads[0]["first_0"])
+    assert all(torch.equal(tensor, heads[1][name]) for name, tensor in heads[0].items())
     (checkpoint,) = (tmp_path / "devices_2").rglob("model.ckpt")
     model, data = AOISSLRetrieval(pretrained=False, visualizer=False), SegmentationFolder(drawn_folder, num_workers=0)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
@@ -160,9 +169,9 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
 
 
 def test_two_processes_calibrate_on_the_labelled_images_as_one(drawn_folder: Path, tmp_path: Path) -> None:
-    run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0)  # four images to train on
+    run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0, "")  # four images to train on
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False}
+    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False, "head": None}
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)

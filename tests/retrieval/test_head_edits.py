@@ -14,6 +14,7 @@ from editable_models import CLASSES, array_of, bank_file, check_equal, labelled,
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.pixel_head import stages
 from anomalib_aoissl.pixel_head.sample import PixelSample
 from anomalib_aoissl.retrieval.editing import arrays_of
 from anomalib_aoissl.retrieval.openvino_bank import bank_of, head_of, with_bank
@@ -91,9 +92,7 @@ def test_a_bank_of_another_model_changes_novelty_alone(
     assert same(trained.model.bank.pixels, before)
 
 
-def test_labelled_pixels_are_in_bank_files_and_in_what_describes_them(
-    trained: AOISSLRetrieval, tmp_path: Path
-) -> None:
+def test_labelled_pixels_are_in_bank_files_and_in_what_describes_them(trained: AOISSLRetrieval, tmp_path: Path) -> None:
     path, pixels = bank_file(trained, tmp_path), trained.model.bank.pixels
     facts = trained.describe()
     assert facts["pixels"] == len(pixels) > 0
@@ -151,9 +150,7 @@ def test_with_and_without_autocontext(
     with_context = head_inferencer._compiled(pictures.numpy())["pred_mask"]
     assert (with_context == trained(pictures).pred_mask.numpy()).mean() >= 0.999
     trained.model.head.set_layers("second", ())
-    head_inferencer._use(
-        with_bank(head_inferencer._model, arrays_of(trained.model.bank.content()), trained._head())
-    )
+    head_inferencer._use(with_bank(head_inferencer._model, arrays_of(trained.model.bank.content()), trained._head()))
     assert not head_of(head_inferencer._model).stages.second
     check_equal(head_inferencer, trained)
     assert (head_inferencer._compiled(pictures.numpy())["pred_mask"] != with_context).any()
@@ -180,7 +177,7 @@ def test_a_mask_that_torch_would_not_give_is_learnt(
     pictures, masks = labelled(1, seed=3)
     masks = torch.where(masks == 255, masks, 2 - masks)  # the opposite of what was learnt
     before, pixels = accuracy(head_inferencer, pictures[0], masks[0]), bank_of(head_inferencer._model).pixels
-    added = head_inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first", bank_size=90)
+    added = head_inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first")
     assert added == 24
     learnt = bank_of(head_inferencer._model)
     new = learnt.pixels.image_ids == learnt.image_names.index("first")
@@ -188,7 +185,7 @@ def test_a_mask_that_torch_would_not_give_is_learnt(
     assert set(learnt.pixels.labels[new]) == {0, 1, 2}
     assert {learnt.device_names[index] for index in learnt.pixels.device_ids[new]} == {"new"}
     assert accuracy(head_inferencer, pictures[0], masks[0]) > before + 0.05
-    assert head_inferencer.predict(array_of(pictures[0])).score < 0.1
+    assert head_inferencer.predict(array_of(pictures[0])).score < 1e-5
 
     again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
     for ours, theirs in zip(answers(again), answers(head_inferencer), strict=True):
@@ -214,8 +211,9 @@ def test_adapting_without_a_fit_changes_novelty_alone(head_inferencer: Segmentat
 
 
 def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
-    head_inferencer: SegmentationOpenVINOInferencer, tmp_path: Path
+    head_inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stages, "REFIT_STEPS", 150)  # as few as show what is learnt
     pictures, masks = labelled(1, seed=3)
     masks[:, 20:] = 3
     table = np.full(256, 255, np.uint8)
@@ -225,7 +223,8 @@ def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     before = answers(head_inferencer)[0]
     head_inferencer.adapt(array_of(pictures[0]), mask, device="new", name="known", class_names=shuffled, refit=False)
     assert head_inferencer.class_names == (*CLASSES, "crack")
-    np.testing.assert_array_equal(answers(head_inferencer)[0], before)
+    # the unlikely class takes a little of each pixel, which the second network sees
+    assert (answers(head_inferencer)[0] == before).mean() > 0.99
     head_inferencer.adapt(array_of(pictures[0]), mask, device="new", name="first", class_names=shuffled)
     assert (head_inferencer.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.5
     again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
@@ -261,9 +260,11 @@ def test_bank_files_bring_pixels_of_the_same_head_only(
     np.testing.assert_array_equal(answers(head_inferencer)[0], before[0])
     assert same(bank_of(head_inferencer._model).pixels, pixels)
     caplog.clear()
-    head_inferencer.replace_bank(bank_file(make_model(1, seed=7, head=None), tmp_path))
-    assert "not fitted again" in caplog.text
-    assert bank_of(head_inferencer._model).pixels is None
-    np.testing.assert_array_equal(answers(head_inferencer)[0], before[0])
+    for head in (None, "pixel"):
+        head_inferencer.replace_bank(bank_file(make_model(1, seed=7, head=head), tmp_path))
+        assert "not fitted again" in caplog.text
+        np.testing.assert_array_equal(answers(head_inferencer)[0], before[0])
+        again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
+        np.testing.assert_array_equal(answers(again)[0], before[0])
     head_inferencer.replace_bank(bank_file(head_model, tmp_path))
     assert same(bank_of(head_inferencer._model).pixels, pixels)
