@@ -16,7 +16,7 @@ _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, Fals
 _BLUR, _NOISE = (0.5, 1.5), 0.04
 """Range of the blur's width, px, and the largest standard deviation of the noise."""
 
-_VIEWS = ((1, 8), (8, 4), (16, 2))
+_VIEWS = ((1, 8), (5, 6), (8, 4), (16, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
 
