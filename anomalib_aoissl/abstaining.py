@@ -14,6 +14,9 @@ PROBABILITIES, VOTES = "class_probabilities", "class_votes"
 """Names in a graph of a pixel head's class probabilities ``[B, C, H, W]``, and of the bank's votes ``[Q, C, L]``, Q =
 batch * patches; the first that it has decides."""
 
+_BEFORE = {"smooth_shares", "mean_shares"}
+"""Names in graphs of version 0.1.0, whose thresholds belong to votes that were averaged over pixels or grids."""
+
 WINNING_SHARE = "winning_share"
 """Name of the output that `add_winning_share` adds."""
 
@@ -64,7 +67,7 @@ def add_winning_share(model: Any) -> bool:
 
     names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
     found = [name for name in (PROBABILITIES, VOTES) if name in names]
-    if not found:
+    if not found or names.keys() & _BEFORE:
         return False
     shares, axis = names[found[0]], ops.constant(np.array([1], dtype=np.int64))
     total = ops.maximum(ops.reduce_sum(shares, axis, keep_dims=False), ops.constant(np.float32(1e-9)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from .retrieval.openvino_file import core, read_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         if self._abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
             if not add_winning_share(asked):
+                if self.threshold is not None:
+                    logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 self._abstention, self.threshold = None, None
         self._compiled, self._model = self._compile(asked), model
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -54,24 +55,20 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     data, size = _data(arguments, 0)
-    model = AOISSLRetrieval(image_size=size, visualizer=False, seed=arguments.seed)
-    options: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    engine = Engine(**options, logger=False, limit_val_batches=0, default_root_dir=arguments.output)
-    started = time.process_time()
-    engine.fit(model, datamodule=data)
     row: dict[str, Any] = {"set": arguments.set, "shots": arguments.shots, "seed": arguments.seed}
+    started = time.process_time()
+    model = fitted(data, size, arguments.seed)
     row["seconds"] = round(time.process_time() - started, 1)
-    pictures = list(_pictures(data, size, arguments.queries))
+    shown = list(pictures(data.test_data, size, arguments.queries))
     for head in (True, False):
         network = model.model.head
         model.model.head = network if head else None
         chosen = LIGHTS if head or arguments.votes else {"plain": LIGHTS["plain"]}
-        row["head" if head else "vote"] = {
-            name: round(_mean_iou(model, pictures, light), 4) for name, light in chosen.items()
-        }
+        found = {name: round(mean_iou(model, shown, light), 4) for name, light in chosen.items()}
         for lot in range(1, 1 + arguments.lots):
-            others = list(_pictures(_data(arguments, lot)[0], size, arguments.queries))
-            row["head" if head else "vote"][f"lot {lot}"] = round(_mean_iou(model, others, LIGHTS["plain"]), 4)
+            others = list(pictures(_data(arguments, lot)[0].test_data, size, arguments.queries))
+            found[f"lot {lot}"] = round(mean_iou(model, others, LIGHTS["plain"]), 4)
+        row["head" if head else "vote"] = found
         model.model.head = network
     print(json.dumps(row), flush=True)
     if arguments.log:
@@ -79,22 +76,30 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def fitted(data: Any, size: tuple[int, int], seed: int) -> Any:
+    """Return `AOISSLRetrieval` with its defaults, fitted to a datamodule that is set up."""
+    model = AOISSLRetrieval(image_size=size, visualizer=False, seed=seed)
+    options: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    with tempfile.TemporaryDirectory() as folder:
+        Engine(**options, logger=False, limit_val_batches=0, default_root_dir=folder).fit(model, datamodule=data)
+    return model.eval()
+
+
 @torch.no_grad()
-def _mean_iou(model: Any, pictures: list[tuple[torch.Tensor, torch.Tensor]], light: Light) -> float:
+def mean_iou(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: Light) -> float:
     """Return the mean IoU, pixels pooled, under a light."""
     metric = MulticlassJaccardIndex(len(model.class_names), ignore_index=IGNORE_INDEX, average="none")
-    model.eval()
-    for image, mask in pictures:
+    for image, mask in shown:
         metric.update(model.model(model.pre_processor.see(light(image).clamp(0, 1))).pred_mask[:, 0].long(), mask)
     seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
     return float(metric.compute()[seen].mean())
 
 
-def _pictures(data: Any, size: tuple[int, int], limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def pictures(dataset: Any, size: tuple[int, int], limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Give test images ``[1, C, H, W]`` in [0, 1] and masks ``[1, H, W]`` at the model's size."""
-    step = max(len(data.test_data) // limit, 1)
-    for index in range(0, min(len(data.test_data), step * limit), step):
-        item = data.test_data[index]
+    step = max(len(dataset) // limit, 1)
+    for index in range(0, min(len(dataset), step * limit), step):
+        item = dataset[index]
         image = torch.as_tensor(item.image)[None].as_subclass(torch.Tensor)
         mask = torch.as_tensor(item.gt_mask)[None, None].as_subclass(torch.Tensor).float()
         image = functional.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
@@ -104,18 +109,31 @@ def _pictures(data: Any, size: tuple[int, int], limit: int) -> Iterator[tuple[to
 def _data(arguments: argparse.Namespace, lot: int) -> tuple[Any, tuple[int, int]]:
     """Return the datamodule and the model's (height, width)."""
     name, *parts = arguments.set.split(":")
-    common = {"seed": arguments.seed, "val_ratio": 0.0, "num_workers": 0, "shots": arguments.shots}
-    data: Any
-    if name == "wirebond":
-        size = (512, 512)
-        data = WireBond(arguments.drawn, devices=parts, lot=lot, images_per_device=28, test_ratio=0.25, **common)
-    else:
-        height, width = (int(side) for side in parts[2].split("x"))
-        size, devices = (height, width), {"train_devices": [parts[0]], "test_devices": [parts[1]]}
-        data = SegmentationFolder(arguments.root / name, **{k: v for k, v in devices.items() if v != [""]}, **common)
+    if name != "wirebond":
+        return folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
+    numbers = {"lot": lot, "images_per_device": 28, "test_ratio": 0.25}
+    data = WireBond(arguments.drawn, devices=parts, **numbers, **_common(arguments.shots, arguments.seed))
+    return _ready(data), (512, 512)
+
+
+def folder_data(name: str, root: Path, shots: int, seed: int) -> tuple[Any, tuple[int, int]]:
+    """Return the datamodule of a set name:train_device:test_device:HxW, and the model's (height, width)."""
+    name, train, test, size = name.split(":")
+    devices = {key: [value] for key, value in (("train_devices", train), ("test_devices", test)) if value}
+    height, width = (int(side) for side in size.split("x"))
+    return _ready(SegmentationFolder(root / name, **devices, **_common(shots, seed))), (height, width)
+
+
+def _common(shots: int, seed: int) -> dict[str, Any]:
+    """Return the arguments of every datamodule."""
+    return {"seed": seed, "val_ratio": 0.0, "num_workers": 0, "shots": shots}
+
+
+def _ready(data: Any) -> Any:
+    """Return the datamodule, set up."""
     data.prepare_data()
     data.setup(TrainerFn.FITTING)
-    return data, size
+    return data
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lots", type=int, default=0, help="other lots of WireBond, from 1 on")
     parser.add_argument("--queries", type=int, default=1000, help="test images, at most")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("results/lights"))
     parser.add_argument("--log", type=Path, default=None)
     return parser
 

@@ -104,7 +104,9 @@ def test_onnx_carries_the_class_names(model: AOISSLRetrieval, tmp_path: Path) ->
 
 def test_half_precision_weights_change_few_pixels(model: AOISSLRetrieval, tmp_path: Path, xml: Path) -> None:
     half = model.to_openvino(tmp_path, compression_type=CompressionType.FP16)
-    assert half.with_suffix(".bin").stat().st_size < 0.7 * xml.with_suffix(".bin").stat().st_size
+    sizes = [path.with_suffix(".bin").stat().st_size for path in (xml, half)]
+    weights = [*model.model.encoder.parameters(), model.model.bank.embeddings]
+    assert sizes[0] - sizes[1] > 0.45 * sum(tensor.nbytes for tensor in weights)  # the labelled pixels are bytes
     images = drawn_pictures(3)  # what the bank holds, so that no two neighbours are nearly equally good
     result = compiled(half)(images.numpy())
     assert (result["pred_mask"] == model(images).pred_mask.numpy()).mean() > 0.99

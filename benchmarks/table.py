@@ -1,0 +1,101 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""JSON lines of benchmarks as a page of docs/results: mean and deviation over the seeds, commit and machine.
+
+Usage: python benchmarks/table.py docs/results/few_labels.md "Few labels" --lines few_labels.jsonl lights.jsonl
+       --notes notes.md
+
+A line has ``set``, ``shots`` and ``seed``; what else it has in numbers is averaged over the seeds. Lines of few-label runs
+have ``method``, ``mean_iou``, ``seconds`` and ``per_class``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomalib_aoissl.files import whole_file
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description="JSON lines as a page of results.")
+    parser.add_argument("page", type=Path)
+    parser.add_argument("title")
+    parser.add_argument("--lines", type=Path, nargs="+", required=True)
+    parser.add_argument("--notes", type=Path, default=None, help="text that stands above the tables")
+    arguments = parser.parse_args()
+    parts = [f"# {arguments.title}", _made()]
+    if arguments.notes:
+        parts.append(arguments.notes.read_text(encoding="utf-8").strip())
+    for path in arguments.lines:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        parts += _tables(rows)
+    with whole_file(arguments.page) as temporary:
+        Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _made() -> str:
+    """Say with what the numbers were made."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
+    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
+    return (
+        f"Commit {commit.stdout.strip()}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU; torch "
+        f"{torch.__version__}. Mean and standard deviation over the seeds; mean IoU pools the pixels of the test images."
+    )
+
+
+def _tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a table for each set."""
+    sets: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        flat = _flat(row)
+        sets[row["set"]][row["shots"], row.get("method", ""), row.get("budget", "")].append(flat)
+    tables = []
+    for name, groups in sets.items():
+        keys = list(dict.fromkeys(key for group in groups.values() for row in group for key in row))
+        lines = [f"**{name}**", "", f"| labelled | method | seeds | {' | '.join(keys)} |"]
+        lines.append("| --- " * (3 + len(keys)) + "|")
+        for (shots, method, budget), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1])):
+            cells = [_cell([row[key] for row in group if key in row]) for key in keys]
+            what = f"{method} ({budget:.0f} s)" if method == "unet" else method
+            lines.append(f"| {shots} | {what} | {len(group)} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return tables
+
+
+def _flat(row: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a line by name, those of mappings and lists too."""
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if key in {"set", "shots", "seed", "method", "budget", "test", "train"}:
+            continue
+        if isinstance(value, dict):
+            found |= {f"{key}: {name}" if key != "per_class" else name: number for name, number in value.items()}
+        elif isinstance(value, int | float):
+            found[key.replace("_", " ")] = value
+    return found
+
+
+def _cell(values: list[float]) -> str:
+    """Return the mean, and the deviation of several values."""
+    if not values:
+        return ""
+    digits = 3 if abs(values[0]) <= 1 else 0
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()
