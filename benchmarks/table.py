@@ -1,19 +1,19 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""JSON lines of benchmarks as a page of docs/results: mean and deviation over the seeds, commit and machine.
+"""JSON lines of benchmarks as a page of docs/results.
 
 Usage: python benchmarks/table.py docs/results/few_labels.md "Few labels" --lines few_labels.jsonl lights.jsonl
        --notes notes.md
 
-A line has ``set``, ``shots`` and ``seed``; what else it has in numbers is averaged over the seeds. Lines of few-label runs
-have ``method``, ``mean_iou``, ``seconds`` and ``per_class``.
+A line has ``set``, ``shots`` and ``seed``; what else it has in numbers is averaged over the seeds. Lines of few-label
+runs have ``method``, ``mean_iou``, ``seconds`` and ``per_class``.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -49,10 +49,10 @@ def main() -> None:
 def _made() -> str:
     """Say with what the numbers were made."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
-    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
+    today = dt.datetime.now(tz=dt.timezone.utc).date()
     return (
         f"Commit {commit.stdout.strip()}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU; torch "
-        f"{torch.__version__}. Mean and standard deviation over the seeds; mean IoU pools the pixels of the test images."
+        f"{torch.__version__}. Mean and standard deviation over the seeds; mean IoU pools the test images' pixels."
     )
 
 
