@@ -168,7 +168,7 @@ def short_fits() -> Iterator[None]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(stages, "STEPS", 40)
-    patch.setattr(stages, "REFIT_STEPS", 20)
+    patch.setattr(stages, "REFIT_STEPS", 60)
     patch.setattr(labelled, "PIXELS", 3000)
     yield
     patch.undo()

@@ -92,10 +92,7 @@ class PixelSample:
     def relabelled(self, classes: Sequence[int], number: int) -> PixelSample:
         """Return the sample with the index ``classes[i]`` for class i, of so many classes; its context with it."""
         table = np.array(classes, np.uint8)
-        parts = self.context.shape[1] // len(table)
-        context = np.zeros((len(self), parts, number), np.int8)
-        context[:, :, table] = self.context.reshape(len(self), parts, len(table))
-        return replace(self, labels=table[self.labels], context=context.reshape(len(self), parts * number))
+        return replace(self, labels=table[self.labels], context=spread_context(self.context, classes, number))
 
     def joined(self, other: PixelSample) -> PixelSample:
         """Return the sample with the pixels of another after its own."""
@@ -113,6 +110,14 @@ def stored_values(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np
     """Return features ``[N, F]`` standardised by a mean and a scale ``[F]``, as int8 in units of `STEP`."""
     units = (values - mean) / (scale * np.float32(STEP))
     return np.clip(np.rint(units), -LEVELS, LEVELS).astype(np.int8)
+
+
+def spread_context(context: np.ndarray, classes: Sequence[int], number: int) -> np.ndarray:
+    """Return a context whose class i becomes ``classes[i]`` of so many; the probabilities of the others are 0."""
+    parts = context.shape[1] // len(classes)
+    spread = np.zeros((len(context), parts, number), np.int8)
+    spread[:, :, np.array(classes)] = context.reshape(len(context), parts, len(classes))
+    return spread.reshape(len(context), parts * number)
 
 
 def joined_pixels(ours: PixelSample, theirs: PixelSample) -> PixelSample:

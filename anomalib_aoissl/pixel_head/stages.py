@@ -18,6 +18,10 @@ STEPS, REFIT_STEPS = 1000, 300
 """Steps of a fit, and of one that goes on from the present networks."""
 
 
+_UNLIKELY = -4.0
+"""Score of a class that a network has not been fitted to: little probability, and slope enough to learn from there."""
+
+
 @dataclass(frozen=True)
 class Stages:
     """The networks of a head.
@@ -144,6 +148,6 @@ def with_classes(stages: Stages, classes: int) -> Stages:
 
 
 def _with_outputs(layers: Layers, new: int) -> Layers:
-    """Return a network with so many outputs more."""
+    """Return a network with so many unlikely outputs more."""
     weight = np.concatenate([layers[-2], np.zeros((len(layers[-2]), new), np.float32)], axis=1)
-    return (*layers[:-2], weight, np.concatenate([layers[-1], np.full(new, -4.0, np.float32)]))
+    return (*layers[:-2], weight, np.concatenate([layers[-1], np.full(new, _UNLIKELY, np.float32)]))

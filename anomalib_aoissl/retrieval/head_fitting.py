@@ -125,7 +125,13 @@ def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:
 def refit(model: RetrievalModel, classes: int, seed: int) -> None:
     """Fit the model's networks on to the labelled pixels that its bank has now."""
     head, pixels = model.head, model.bank.pixels
-    if head is None or not head.fitted or pixels is None or not len(pixels):
+    if head is None or not head.fitted or pixels is None:
+        return
+    shown = len(np.unique(pixels.labels))
+    if shown < 2:
+        logger.warning(
+            "The pixel head is not fitted again: the bank has labelled pixels of %d class(es), 2 are needed.", shown
+        )
         return
     stages = refitted(stages_of(model), pixels, classes, seed)
     head.set_layers("first", stages.first)

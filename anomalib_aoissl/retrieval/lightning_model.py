@@ -86,8 +86,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         visualizer: True for pictures and class-index masks of tested and predicted images.
 
     Raises:
-        ValueError: If the encoder cannot be made, the image size does not fit it, or an argument is out of its range;
-            when the data's classes are known, if class_temperatures or class_thresholds name others.
+        ValueError: If the encoder cannot be made, the image size does not fit it, or an argument is out of its range.
         ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 

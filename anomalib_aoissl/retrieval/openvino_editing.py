@@ -132,6 +132,7 @@ class OpenVINOBankMixin:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
         planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+        names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
         if self._learner is None:
             self._learner = self._compile(part_model(self._model, ["patch_embeddings"]))
@@ -141,7 +142,8 @@ class OpenVINOBankMixin:
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
             run = self._compile(part_model(self._model, learning_outputs(head)))
-            new = replace(new, pixels=labelled_pixels(run, planes, labels, head, settings.seed, fold))
+            pixels = labelled_pixels(run, planes, labels, head, len(names), settings.seed, fold)
+            new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
@@ -178,6 +180,14 @@ class OpenVINOBankMixin:
         self._use(with_bank(self._model, bank, head))
         self._learner = None
         self.class_names = bank.class_names
+
+
+def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the known classes with new names after them, and labels that index these in place of the names."""
+    classes = tuple(dict.fromkeys([*known, *names]))
+    table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
+    table[: len(names)] = [classes.index(name) for name in names]
+    return classes, table[labels]
 
 
 def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str]) -> np.ndarray:

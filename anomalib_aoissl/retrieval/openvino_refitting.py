@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.pixel_head.points import context_values, draw_points, pixel_values
-from anomalib_aoissl.pixel_head.sample import PixelSample, stored_values
+from anomalib_aoissl.pixel_head.sample import PixelSample, spread_context, stored_values
 from anomalib_aoissl.pixel_head.stages import refitted, with_classes
 from anomalib_aoissl.pixel_head.views import view
 
@@ -34,7 +34,13 @@ def learning_outputs(head: HeadContent) -> list[str]:
 
 
 def labelled_pixels(
-    run: Callable[[np.ndarray], Any], planes: np.ndarray, mask: np.ndarray, head: HeadContent, seed: int, fold: int = 0
+    run: Callable[[np.ndarray], Any],
+    planes: np.ndarray,
+    mask: np.ndarray,
+    head: HeadContent,
+    classes: int,
+    seed: int,
+    fold: int,
 ) -> PixelSample:
     """Return the labelled pixels of an image that a head is fitted to.
 
@@ -43,6 +49,7 @@ def labelled_pixels(
         planes: The image ``[C, H, W]`` in [0, 1] of the model's size.
         mask: ``[H, W]`` uint8 class indices, 255 is ignored.
         head: The head.
+        classes: Classes of the mask, the head's first.
         seed: Of what is random.
         fold: The part of the images that it is left out of a fit with.
     """
@@ -56,7 +63,8 @@ def labelled_pixels(
         values = pixel_values(read["fine_features"], read["coarse_features"], points)
         context = np.empty((len(points), 0), np.int8)
         if head.stages.second:
-            context = context_values(read["first_probabilities"], read["context_maps"], points)
+            known = context_values(read["first_probabilities"], read["context_maps"], points)
+            context = spread_context(known, range(head.stages.classes), classes)
         novelty = read["anomaly_map"][0][points[:, 0], points[:, 1]]
         ids = np.zeros(len(points), np.int32)
         parts.append(
@@ -81,7 +89,7 @@ def labelled_pixels(
 def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = True) -> HeadContent:
     """Return the head, fitted on to the labelled pixels of a bank, whose classes may be more than the head's.
 
-    Without ``refit`` new classes stay unlikely, and nothing else changes. So it is with fewer than two classes, which
+    Without ``refit`` new classes are unlikely, and masks stay as they were but for single pixels. So it is with fewer than two classes, which
     is warned of.
     """
     classes, pixels = len(bank.class_names), bank.pixels

@@ -30,7 +30,7 @@ def test_the_model_sees_what_see_gives() -> None:
         assert (view.tokens == 0.6).all()
 
 
-@pytest.mark.parametrize(("number", "each"), [(1, 8), (3, 4), (9, 2), (17, 1)])
+@pytest.mark.parametrize(("number", "each"), [(1, 8), (3, 6), (7, 4), (9, 2), (17, 1)])
 def test_images_are_seen_in_as_many_views_as_they_are_few(number: int, each: int) -> None:
     images = labelled(number, (12, 16))
     found = list(labelled_views(images, PLAIN))
