@@ -89,8 +89,8 @@ def labelled_pixels(
 def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = True) -> HeadContent:
     """Return the head, fitted on to the labelled pixels of a bank, whose classes may be more than the head's.
 
-    Without ``refit`` new classes are unlikely, and masks stay as they were but for single pixels. So it is with fewer than two classes, which
-    is warned of.
+    Without ``refit`` new classes are unlikely, and masks stay as they were but for single pixels. So it is with fewer
+    than two classes, which is warned of.
     """
     classes, pixels = len(bank.class_names), bank.pixels
     shown = 0 if pixels is None else len(np.unique(pixels.labels))
