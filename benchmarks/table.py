@@ -34,9 +34,10 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("title")
     parser.add_argument("--lines", type=Path, nargs="+", required=True)
+    parser.add_argument("--commit", default="HEAD", help="that was measured")
     parser.add_argument("--notes", type=Path, default=None, help="text that stands above the tables")
     arguments = parser.parse_args()
-    parts = [f"# {arguments.title}", _made()]
+    parts = [f"# {arguments.title}", _made(arguments.commit)]
     if arguments.notes:
         parts.append(arguments.notes.read_text(encoding="utf-8").strip())
     for path in arguments.lines:
@@ -46,12 +47,13 @@ def main() -> None:
         Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _made() -> str:
+def _made(commit: str) -> str:
     """Say with what the numbers were made."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
+    git = ["git", "rev-parse", "--short", commit]
+    short = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     today = dt.datetime.now(tz=dt.timezone.utc).date()
     return (
-        f"Commit {commit.stdout.strip()}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU; torch "
+        f"Commit {short}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU; torch "
         f"{torch.__version__}. Mean and standard deviation over the seeds; mean IoU pools the test images' pixels."
     )
 
@@ -59,7 +61,10 @@ def _made() -> str:
 def _tables(rows: list[dict[str, Any]]) -> list[str]:
     """Return a table for each set."""
     sets: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    names = {row["set"]: list(row["per_class"]) for row in rows if isinstance(row.get("per_class"), dict)}
     for row in rows:
+        if isinstance(row.get("per_class"), list):
+            row["per_class"] = dict(zip(names.get(row["set"], []), row["per_class"], strict=False))
         flat = _flat(row)
         sets[row["set"]][row["shots"], row.get("method", ""), row.get("budget", "")].append(flat)
     tables = []
