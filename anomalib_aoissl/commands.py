@@ -108,6 +108,10 @@ def _write_explanation(model: AOISSLRetrieval, region: Any, options: argparse.Na
             temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
     for name, share in explanation.tally.items():
         print(f"{share:6.1%} of the votes: {name or 'ignored'}")
+    for name, share in explanation.predicted.items():
+        print(f"{share:6.1%} of the mask: {name}")
+    if explanation.differs:
+        print(f"{explanation.differs:6.1%} of the region: the pixel head decided otherwise than the vote")
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
     print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
 
