@@ -50,7 +50,7 @@ class View:
         weights: ``[N]``, pixels that each stands for.
         folds: ``[N]``, see `PixelSample`.
         source: The labelled image.
-        plain: Whether it is the image as it is.
+        plain: Whether it is under the image's own light.
     """
 
     image: torch.Tensor
@@ -82,10 +82,10 @@ class Reader:
 
 def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[View]:
     """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light."""
-    number = views_of(len(images))
-    wanted = PIXELS // (number * len(images))
     for order, source in enumerate(images):
-        for index in range(number):
+        numbers = views_of(order, len(images))
+        wanted = PIXELS // (len(numbers) * len(images))
+        for index in numbers:
             random = np.random.default_rng([reader.seed, order, index])
             planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random)
             points, weights = draw_points(labels, wanted, random)
@@ -94,7 +94,7 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
             folds = symmetric_view(planes, fold_map(order, len(images), labels.shape), index)[1]
             image, place = reader.see(torch.from_numpy(planes)[None]), (points[:, 0], points[:, 1])
             picked = labels[place], weights, folds[place]
-            yield View(image, reader.tokens(image), points, *picked, source, not index)
+            yield View(image, reader.tokens(image), points, *picked, source, index % 2 == 0)
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:

@@ -16,13 +16,18 @@ _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, Fals
 _BLUR, _NOISE = (0.5, 1.5), 0.04
 """Range of the blur's width, px, and the largest standard deviation of the noise."""
 
-_VIEWS = ((1, 8), (5, 6), (8, 4), (16, 2))
+_VIEWS = ((1, 8), (5, 6), (8, 4), (24, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
 
-def views_of(images: int) -> int:
-    """Return in how many views each of so many labelled images is seen."""
-    return next((views for most, views in _VIEWS if images <= most), 1)
+def views_of(order: int, images: int) -> list[int]:
+    """Return the numbers of the views in which an image, by its number, is seen among so many labelled ones.
+
+    Where there are one or two of each, the next image has others, so that all turns and lights occur.
+    """
+    number = next((views for most, views in _VIEWS if images <= most), 1)
+    first = order * number if number <= 2 else 0
+    return [(first + index) % len(_SYMMETRIES) for index in range(number)]
 
 
 def view(
