@@ -213,7 +213,7 @@ def test_adapting_without_a_fit_changes_novelty_alone(head_inferencer: Segmentat
 def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     head_inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "REFIT_STEPS", 150)  # as few as show what is learnt
+    monkeypatch.setattr(stages, "REFIT_STEPS", 400)  # as few as show what is learnt
     pictures, masks = labelled(1, seed=3)
     masks[:, 20:] = 3
     table = np.full(256, 255, np.uint8)

@@ -59,13 +59,3 @@ def test_the_nearest_rows_are_those_of_a_full_sort(dtype: type, rows: int) -> No
 def test_a_query_of_zeros_is_as_far_from_all() -> None:
     similarities, _ = found(np.zeros((2, 48), np.float32), quantised(drawn(100, seed=3)), 4)
     assert (similarities == 0).all()
-
-
-def test_integers_need_more_candidates_than_neighbours() -> None:
-    """Break it: without candidates beyond k, the rounding of the queries loses neighbours."""
-    queries, embeddings = drawn(150, seed=1), quantised(drawn(2000, seed=2))
-    right = found(queries, embeddings, 30)[1]
-    with patch.object(openvino_search, "candidates_for", lambda k: k):
-        wrong = found(queries, embeddings, 30)[1]
-    shared = sum(len(set(a) & set(b)) for a, b in zip(right.tolist(), wrong.tolist(), strict=True))
-    assert shared < right.size
