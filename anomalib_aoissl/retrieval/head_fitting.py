@@ -42,7 +42,7 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
     number = min(MOST_IMAGES, len(loader.dataset))
     indices = [index * len(loader.dataset) // number for index in range(number)]
     images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
-    shown = {index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX}
+    shown = _shown(images)
     missing = [name for index, name in enumerate(module.class_names) if index not in shown]
     if len(shown) < 2:
         logger.warning(
@@ -100,13 +100,13 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
         new = sample_more(model.head, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
-    elif _shown(labelled) > 1:
+    elif len(_shown(labelled)) > 1:
         fit(model, labelled, module.pre_processor, classes, seed)
 
 
-def _shown(images: list[LabelledImage]) -> int:
-    """Return how many classes images show."""
-    return len({index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX})
+def _shown(images: list[LabelledImage]) -> set[int]:
+    """Return the indices of the classes that images show."""
+    return {index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX}
 
 
 def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:

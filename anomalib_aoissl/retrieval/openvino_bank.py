@@ -219,7 +219,7 @@ def _hold(model: Any, constants: Sequence[Any]) -> None:
     for size in sizes[1:]:
         total = ops.add(total, size)
     score = model.output("pred_score")
-    result, source = _result_of(score), score.get_node().input_value(0)
+    result, source = score.get_node(), score.get_node().input_value(0)
     anchor = ops.add(source, ops.multiply(total, np.float32(0)))
     anchor.set_friendly_name(_ANCHOR)
     _move_names(source, anchor.output(0), {"pred_score"})
@@ -232,13 +232,8 @@ def _release(model: Any) -> None:
     anchor = score.get_node().input_value(0).get_node()
     if anchor.get_friendly_name() == _ANCHOR:
         source = anchor.input_value(0)
-        _result_of(score).input(0).replace_source_output(source)
+        score.get_node().input(0).replace_source_output(source)
         _move_names(anchor.output(0), source, {"pred_score"})
-
-
-def _result_of(output: Any) -> Any:
-    """Return the node of a model's output."""
-    return output.get_node()
 
 
 def _move_names(old: Any, new: Any, names: set[str]) -> None:
@@ -262,9 +257,7 @@ def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
 
 def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
     """Give a marked tensor's name to another one."""
-    old = tensors[name]
-    old.set_names(old.get_names() - {name})
-    new.add_names({name})
+    _move_names(tensors[name], new, {name})
     tensors[name] = new
 
 

@@ -38,7 +38,7 @@ class OpenVINOBankMixin:
     class_names: tuple[str, ...]
     _model: Any
     _compile: Callable[[Any], Any]
-    _learner: Any = None
+    _embedder: Any = None
 
     def _use(self, model: Any) -> None:
         """Compile the model and answer with it from now on."""
@@ -134,9 +134,9 @@ class OpenVINOBankMixin:
         planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
-        if self._learner is None:
-            self._learner = self._compile(part_model(self._model, ["patch_embeddings"]))
-        (embeddings,) = self._learner(planes[np.newaxis]).to_tuple()
+        if self._embedder is None:
+            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
+        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
         patches = patch_labels(labels, settings.patch_size)
         new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
         if head is not None and refit:
@@ -178,7 +178,6 @@ class OpenVINOBankMixin:
         if head is not None:
             head = refitted_head(head, bank, settings.seed, refit)
         self._use(with_bank(self._model, bank, head))
-        self._learner = None
         self.class_names = bank.class_names
 
 
