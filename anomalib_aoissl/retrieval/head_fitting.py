@@ -75,7 +75,8 @@ def fit(
 
 def reader_of(model: RetrievalModel, pre_processor: Any, seed: int) -> Reader:
     """Return how a fit of the model's head reads images."""
-    return Reader(pre_processor.see, lambda seen: model.read(seen).tokens, _Others(model).novelty, seed)
+    readings = _Readings(model)
+    return Reader(pre_processor.see, readings.tokens, readings.novelty, seed)
 
 
 def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
@@ -164,19 +165,25 @@ def unseen_uncertainty(sample: PixelSample, sure: np.ndarray) -> tuple[torch.Ten
     return uncertainty_of(share.float(), novelty), weights.round().long()
 
 
-class _Others:
-    """Novelty of labelled images against the bank's entries of other images."""
+class _Readings:
+    """Views as the encoder reads them, once: tokens for the head, embeddings for their novelty."""
 
     def __init__(self, model: RetrievalModel) -> None:
         self.model = model
+        self.embeddings: dict[int, torch.Tensor] = {}  # [P, D], by the identity of the image that was read
+
+    def tokens(self, seen: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of an image ``[1, C, H, W]``, which must live until its novelty is asked for."""
+        reading = self.model.read(seen)
+        self.embeddings[id(seen)] = reading.embeddings[0]
+        return reading.tokens
 
     def novelty(self, view: View) -> np.ndarray:
-        """Return the novelty ``[N]`` of a view's points; NaN where there is no other image, or it is no plain view."""
-        model, bank = self.model, self.model.bank
+        """Return the novelty ``[N]`` of a view's points; NaN where there is no other image, or under another light."""
+        model, bank, queries = self.model, self.model.bank, self.embeddings.pop(id(view.image))
         others = bank.image_ids != view.source.name
         if not view.plain or not bool(others.any()):
             return np.full(len(view.points), np.nan, np.float32)
-        queries = model.read(view.image).embeddings[0]
         nearest = search(queries, bank.embeddings[others], 1)[0][:, 0].reshape(1, 1, *model.grid_size)
         maps = functional.interpolate(1 - nearest, model.encoder.image_size, mode="bilinear", align_corners=False)
         values: np.ndarray = maps[0, 0][view.points[:, 0], view.points[:, 1]].numpy()
