@@ -66,6 +66,11 @@ class PixelHead(DynamicBufferMixin):
             array = torch.from_numpy(layers[index]) if layers else torch.empty(0)
             setattr(self, f"{stage}_{index}", array.to(self.mean.device))
 
+    def set_networks(self, first: Layers, second: Layers) -> None:
+        """Take the layers of both networks; none for no second one."""
+        self.set_layers("first", first)
+        self.set_layers("second", second)
+
     def clear(self) -> None:
         """Forget what was fitted."""
         for name, buffer in list(self.named_buffers()):
@@ -80,14 +85,19 @@ class PixelHead(DynamicBufferMixin):
 
     def features(self, images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
         """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]``."""
-        maps = token_maps(tokens)
+        return feature_maps(images, self.projected(tokens))
+
+    def projected(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return tokens ``[B, D, rows, columns]`` and their means in few directions, ``[B, E, rows, columns]``."""
         offset = -(self.centre @ self.directions)
-        projected = torch.nn.functional.conv2d(maps, self.directions.T[:, :, None, None], offset)
-        return feature_maps(images, projected)
+        return torch.nn.functional.conv2d(token_maps(tokens), self.directions.T[:, :, None, None], offset)
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return class probabilities ``[B, C, H, W]``; arguments are those of `features`."""
-        features = self.features(images, tokens)
+        return self.of_features(self.features(images, tokens))
+
+    def of_features(self, features: FeatureMaps) -> torch.Tensor:
+        """Return class probabilities ``[B, C, H, W]`` of `features`."""
         features = FeatureMaps(mark("fine_features", features.fine), mark("coarse_features", features.coarse))
         if self.has_autocontext:
             first = mark("first_probabilities", self.first(features))

@@ -45,22 +45,32 @@ class View:
     Attributes:
         image: ``[1, C, H, W]``, as the model sees it.
         tokens: ``[1, D, rows, columns]``.
+        mask: ``[H, W]`` class indices, 255 is ignored.
+        parts: ``[H, W]``, the fold of each pixel, see `PixelSample`.
         points: ``[N, 2]`` (row, column).
-        labels: ``[N]`` class indices.
         weights: ``[N]``, pixels that each stands for.
-        folds: ``[N]``, see `PixelSample`.
         source: The labelled image.
         plain: Whether it is under the image's own light.
     """
 
     image: torch.Tensor
     tokens: torch.Tensor
+    mask: np.ndarray
+    parts: np.ndarray
     points: np.ndarray
-    labels: np.ndarray
     weights: np.ndarray
-    folds: np.ndarray
     source: LabelledImage
     plain: bool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices ``[N]`` of the points."""
+        return self.mask[self.points[:, 0], self.points[:, 1]]
+
+    @property
+    def folds(self) -> np.ndarray:
+        """Folds ``[N]`` of the points."""
+        return self.parts[self.points[:, 0], self.points[:, 1]]
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,9 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
             points, weights = draw_points(labels, wanted, random)
             if not len(points):
                 continue
-            folds = symmetric_view(planes, fold_map(order, len(images), labels.shape), index)[1]
-            image, place = reader.see(torch.from_numpy(planes)[None]), (points[:, 0], points[:, 1])
-            picked = labels[place], weights, folds[place]
-            yield View(image, reader.tokens(image), points, *picked, source, index % 2 == 0)
+            parts = symmetric_view(planes, fold_map(order, len(images), labels.shape), index)[1]
+            image = reader.see(torch.from_numpy(planes)[None])
+            yield View(image, reader.tokens(image), labels, parts, points, weights, source, index % 2 == 0)
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,13 +35,30 @@ _FOLD_SHARE = 0.5
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
-@torch.no_grad()
-def fit_head(
-    head: PixelHead, images: Sequence[LabelledImage], classes: int, reader: Reader
-) -> tuple[PixelSample, np.ndarray]:
-    """Fit the head to labelled images; return the pixels that it was fitted to, and how sure ``[N]`` it is of each.
+Networks = tuple[Layers, Layers]
+"""The layers of both networks of a head; none for a second one that does not pay."""
 
-    How sure it is, the largest class probability, is that of a network that was fitted to other images.
+
+@dataclass(frozen=True)
+class HeadFit:
+    """What a fit leaves beside the head.
+
+    Attributes:
+        sample: The pixels that the head was fitted to.
+        sure: ``[N]``, the largest class probability that networks fitted to other images give to each pixel.
+        views: The views that the pixels were drawn from.
+        others: For each fold the networks that were fitted to the other folds; empty where there is one fold alone.
+    """
+
+    sample: PixelSample
+    sure: np.ndarray
+    views: Sequence[View]
+    others: Mapping[int, Networks]
+
+
+@torch.no_grad()
+def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, reader: Reader) -> HeadFit:
+    """Fit the head to labelled images.
 
     Args:
         head: The head; what it has is overwritten.
@@ -60,6 +77,23 @@ def fit_head(
         return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(
             views
         )
+
+
+@torch.no_grad()
+def left_out_probabilities(head: PixelHead, fit: HeadFit, view: View) -> torch.Tensor:
+    """Return class probabilities ``[1, C, H, W]`` of a view by networks that were not fitted to what it shows.
+
+    Where there is one fold alone, by the head itself.
+    """
+    own, features = (head.layers("first"), head.layers("second")), head.features(view.image, view.tokens)
+    result = head.of_features(features)
+    for fold, networks in fit.others.items():
+        here = torch.from_numpy(view.parts == fold)
+        if here.any():
+            head.set_networks(*networks)
+            result = torch.where(here, head.of_features(features), result)
+    head.set_networks(*own)
+    return result
 
 
 @torch.no_grad()
@@ -100,34 +134,35 @@ class _Fit:
         steps = int(stages.STEPS * _FOLD_SHARE)
         self.of_fold = Schedule(steps, seed, lambda share: report(share * _FOLD_SHARE / work))
 
-    def run(self, views: Sequence[View]) -> tuple[PixelSample, np.ndarray]:
+    def run(self, views: Sequence[View]) -> HeadFit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
-        first, second, unseen = self._networks(views)
+        networks, others, unseen = self._networks(views)
         offsets = np.zeros(self.classes, np.float32)
         if len(self.parts) > 1:
             offsets = class_offsets(unseen, self.sample.labels, self.sample.weights)
-        self.head.set_layers("first", first)
-        self.head.set_layers("second", second)
+        self.head.set_networks(*networks)
         self.head.offsets = torch.from_numpy(offsets)
-        return self.sample, offset(unseen, offsets).max(axis=1)
+        return HeadFit(self.sample, offset(unseen, offsets).max(axis=1), views, others)
 
-    def _networks(self, views: Sequence[View]) -> tuple[Layers, Layers, np.ndarray]:
-        """Return both networks, none for one that does not pay, and the probabilities of pixels of left-out images."""
+    def _networks(self, views: Sequence[View]) -> tuple[Networks, dict[int, Networks], np.ndarray]:
+        """Return both networks, those of the folds, and the probabilities of pixels of left-out images."""
         fit, of_fold = ((self.classes, self.layout, schedule) for schedule in (self.schedule, self.of_fold))
         first = fit_first(self.sample, *fit)
         if len(self.parts) < 2:
-            return first, (), first_probabilities(first, self.sample)
-        others = [fit_first(self._without(fold), *of_fold) for fold in self.parts]
-        unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in others])
-        self.sample = replace(self.sample, context=self._context(views, others))
-        others = [fit_second(self._without(fold), *of_fold) for fold in self.parts]
-        again = each_unseen(self.sample, [partial(second_probabilities, layers, self.layout.fine) for layers in others])
+            return (first, ()), {}, first_probabilities(first, self.sample)
+        firsts = [fit_first(self._without(fold), *of_fold) for fold in self.parts]
+        unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in firsts])
+        self.sample = replace(self.sample, context=self._context(views, firsts))
+        seconds = [fit_second(self._without(fold), *of_fold) for fold in self.parts]
+        networks = [partial(second_probabilities, layers, self.layout.fine) for layers in seconds]
+        again = each_unseen(self.sample, networks)
         before, after = (self._mean_iou(probabilities) for probabilities in (unseen, again))
         logger.info("Pixel head: mean IoU of left-out images %.3f, with autocontext %.3f.", before, after)
         if after <= before:
             self.sample = replace(self.sample, context=self.sample.context[:, :0])
-            return first, (), unseen
-        return first, fit_second(self.sample, *fit), again
+            return (first, ()), {fold: (layers, ()) for fold, layers in zip(self.parts, firsts, strict=True)}, unseen
+        others = dict(zip(self.parts, zip(firsts, seconds, strict=True), strict=True))
+        return (first, fit_second(self.sample, *fit)), others, again
 
     def _without(self, fold: int) -> PixelSample:
         """Return the sample without the pixels of a fold."""

@@ -61,16 +61,18 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
 def fit(
     model: RetrievalModel, images: list[LabelledImage], pre_processor: Any, classes: int, seed: int
 ) -> tuple[PixelSample, np.ndarray]:
-    """Fit the model's head to labelled images, keep their pixels in its bank, and return what `fit_head` does.
+    """Fit the model's head to labelled images, keep their pixels in its bank; return them and how sure ``[N]`` it is.
+
+    How sure it is of a pixel is the largest class probability by networks that were fitted to other images.
 
     Raises:
         ValueError: If a feature of an image is not a finite number.
     """
     head: Any = model.head
     check_finite(model, images)
-    sample, sure = fit_head(head, images, classes, reader_of(model, pre_processor, seed))
-    model.bank.pixels = sample
-    return sample, sure
+    done = fit_head(head, images, classes, reader_of(model, pre_processor, seed))
+    model.bank.pixels = done.sample
+    return done.sample, done.sure
 
 
 def reader_of(model: RetrievalModel, pre_processor: Any, seed: int) -> Reader:
@@ -135,8 +137,7 @@ def refit(model: RetrievalModel, classes: int, seed: int) -> None:
         )
         return
     stages = refitted(stages_of(model), pixels, classes, seed)
-    head.set_layers("first", stages.first)
-    head.set_layers("second", stages.second)
+    head.set_networks(stages.first, stages.second)
     head.offsets = torch.from_numpy(stages.offsets)
 
 

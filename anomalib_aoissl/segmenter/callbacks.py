@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Callbacks of a run: the probe it starts from, when it validates, which weights are kept, averaged weights."""
+"""Callbacks of a run: the pixel head that it starts from, when it validates, which weights are kept."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from anomalib.callbacks.checkpoint import ModelCheckpoint
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
-from .heads import linear_part
-from .probe import fit_probe, plain_samples
+from .losses import root_weights
 from .schedule import progress
+from .starting import start_from_head
 
 __all__ = [
     "MONITOR",
-    "AveragedWeights",
     "BestCheckpoint",
+    "HeadStart",
     "LastCheckpoint",
-    "LinearProbe",
     "SpacedValidation",
     "check_monitors",
     "early_stopping",
@@ -37,8 +35,6 @@ __all__ = [
 
 MONITOR = "val_mean_iou"
 """Metric that picks the checkpoint and stops a run."""
-
-_VIEWS = 40  # of the labelled images in all, above which each has fewer; one of each at least
 
 logger = logging.getLogger(__name__)
 
@@ -94,88 +90,27 @@ class LastCheckpoint(ModelCheckpoint):
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
-class AveragedWeights(WeightAveraging):
-    """An exponential average of the weights over the steps, which validation, checkpoint and test use.
+class HeadStart(Callback):
+    """Fits the pixel head to the training images before the first step, and gives the model its examples.
 
-    The average forgets faster at first, so that a short run does not end near its random start [0].
-
-    [0]: Polyak and Juditsky, 1992; the warm-up (1 + n) / (10 + n) as in timm's ``ModelEmaV3``.
-
-    Args:
-        decay: Share of the average that stays in each step, in (0, 1).
+    Its time counts towards the trainer's budget. Each process fits the same head.
     """
-
-    def __init__(self, decay: float) -> None:
-        if not 0 < decay < 1:
-            msg = f"ema_decay={decay} must lie between 0 and 1; 0.99 averages over the last hundred steps."
-            raise ValueError(msg)
-
-        def average(averaged: torch.Tensor, current: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
-            count = int(steps)
-            return torch.lerp(current, averaged, min(decay, (1 + count) / (10 + count)))
-
-        super().__init__(use_buffers=False, avg_fn=average)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the model once it has its head: callbacks are set up before the model."""
-        if stage == "fit":
-            pl_module.setup(stage)
-        super().setup(trainer, pl_module, stage)
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Copy the model anew, since the checkpoint may have built another one, and take over the average."""
-        if self._average_model is not None:
-            super().setup(trainer, pl_module, "fit")
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-
-class LinearProbe(Callback):
-    """Fits the head's linear part to the frozen features of the training images, where it has no weights yet.
-
-    Each process reads its part of the images; their sums are joined, so that all have the same weights.
-
-    Args:
-        views: Views of each image, see `shifted_views`; fewer where there are many images.
-    """
-
-    def __init__(self, views: int) -> None:
-        self.views = views
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit before the first step: the time counts, and weights of a checkpoint stay."""
+        """Fit the head."""
         module: Any = pl_module
-        linear = linear_part(module.model.head)
-        if linear is None or bool(linear.classify.weight.any()):
-            return
         dataset: Any = trainer.train_dataloader.dataset  # type: ignore[union-attr]
-        indices = range(trainer.global_rank, len(dataset), trainer.world_size)
-        transform = getattr(module.pre_processor, "transform", None)
-        views = min(self.views, max(_VIEWS // len(dataset), 1))
-        logger.info("Fitting the linear probe to %d labelled images, %d views of each.", len(dataset), views)
-        training = module.model.training
         module.model.eval()
-
-        def extract(images: torch.Tensor) -> list[torch.Tensor]:
-            with trainer.precision_plugin.forward_context():  # the sums that follow need full precision
-                features: list[torch.Tensor] = module.model.extract(images)
-            return features
-
-        fit_probe(
-            linear,
-            extract,
-            plain_samples(dataset, indices, transform, module.device),
-            views=views,
-            class_weights=module.loss.weights,
-            reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
-        )
-        module.model.train(training)
+        module.examples, counts = start_from_head(module, dataset)
+        module.class_weights = root_weights(counts).to(module.device)
+        module.model.train()
 
 
 class SpacedValidation(Callback):
     """Validates so many times in a run, evenly spaced over its budget and at its end, and after the very first step.
 
-    With a warm-up that step is taken at a hundredth of the learning rate: what is validated then is the linear probe,
-    which `BestCheckpoint` keeps where training from it makes nothing better.
+    That step is taken at a hundredth of the learning rate: what is validated then is the pixel head, which
+    `BestCheckpoint` keeps where training makes nothing better.
 
     Lightning validates after each epoch, which few labels make a step or two long; a run would then validate for most
     of its time. Where the trainer's own arguments say how often to validate, they hold.
@@ -234,12 +169,8 @@ def early_stopping(patience: int) -> EarlyStopping:
 
 
 def training_callbacks(trainer: Trainer, arguments: Any) -> list[Callback]:
-    """Return the callbacks that the model's arguments ask for: validation, probe, averaging, stopping, checkpoint."""
-    callbacks: list[Callback] = [SpacedValidation(arguments.validations)]
-    if arguments.probe:
-        callbacks.append(LinearProbe(arguments.probe))
-    if arguments.ema_decay is not None:
-        callbacks.append(AveragedWeights(arguments.ema_decay))
+    """Return the callbacks that the model's arguments ask for: validation, pixel head, stopping, checkpoint."""
+    callbacks: list[Callback] = [SpacedValidation(arguments.validations), HeadStart()]
     if arguments.early_stopping is not None:
         callbacks.append(early_stopping(arguments.early_stopping))
     checkpoint = own_checkpoint(trainer, arguments.select)

@@ -1,12 +1,10 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`AOISSLSegmenter`: the pretrained encoder with a decoder, fine-tuned on labels under a fixed budget."""
+"""`AOISSLSegmenter`: the pixel head, and a decoder that goes on learning from the labelled images under a budget."""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,28 +19,26 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
-from .adaptation import add_low_rank, check_ranges, freeze, merged_model, parameter_groups
-from .augmentation import inspection_augmentation
 from .callbacks import check_monitors, training_callbacks
-from .class_weights import class_weights, count_pixels
-from .cropping import crop_of, cut_crops
-from .losses import SegmentationLoss
+from .examples import Examples
+from .losses import segmentation_loss
 from .schedule import learning_rate_factor, progress
 from .torch_model import SegmenterModel
 
-logger = logging.getLogger(__name__)
-
 _CLIP = 1.0  # largest norm of the gradient, where the trainer's arguments name none
+_WARMUP = 0.05  # share of the budget in which the learning rate rises
+_WEIGHT_DECAY = 0.01
 
 
 class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
-    """Segmentation by a vision transformer with a decoder, trained on labelled images.
+    """Segmentation by the pixel head and a decoder, trained on labelled images for as long as the budget allows.
 
-    The features of four evenly spaced blocks become a pyramid, and UPerNet turns it into class scores. The learning
-    rate falls to 0 where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. AOI-SSL, 2026,
-    arXiv 2605.12430.
+    First the pixel head of `AOISSLRetrieval` is fitted. Then a small U-Net learns from the image, the encoder's tokens
+    and what the head says of images that it was not fitted to. The answer is the product of both. The learning rate
+    falls to 0 where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. The encoder stays as
+    pretraining left it: AOI-SSL, 2026, arXiv 2605.12430.
 
-    ``anomaly_map`` is the uncertainty of a pixel, 1 - the largest softmax probability, and ``pred_score`` its 99th
+    ``anomaly_map`` is the uncertainty of a pixel, 1 - the largest class probability, and ``pred_score`` its 99th
     percentile: how close the choice between the known classes was, not how far an image is from the training images.
 
     Args:
@@ -53,32 +49,13 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three illuminations.
-        normalize: Apply the encoder's final layer norm to each block that is read.
-        head: "upernet", or with fewer weights for fewer labels "conv" or "linear".
-        head_channels: Channels of the head.
-        probe: Views of each labelled image, shifted by parts of a patch, from which a linear head is fitted to the
-            frozen features before training, which starts from it; fewer of many images; 0 starts at random.
-        loss: "cross_entropy", "dice", "jaccard", "lovasz", or several joined by "+".
-        class_weights: Of the classes in their order; "balanced" in inverse proportion to their pixels, "root" to the
-            root of them.
-        learning_rate: Peak of the learning rate, at the decoder.
-        encoder_rate: Share of the learning rate that the encoder's last block and the linear head have.
-        layer_decay: Share of the learning rate that each block has of the next one's.
-        weight_decay: Of AdamW; norms, biases, tokens and position embeddings have none.
-        warmup: Share of the budget in which the learning rate rises, in [0, 1).
-        freeze: Number of first blocks that keep their weights, or "all" for the whole encoder.
-        lora_rank: Rank of adapters that learn in place of the encoder's weights; 0 for none.
-        ema_decay: Share of the averaged weights that stays in each step; none for no averaging.
-        crop_size: Side, or (height, width), px, of the part of each training image that a step sees, with as many rare
-            classes as possible; multiples of the patch size; null for whole images, as the model sees them in use.
-        crops: Crops of a step, cut from the batch's images in turn; never fewer than these.
-        augment: What is done to training images where the data has no augmentation of its own: "mild" (shifts, flips,
-            right angles), "strong" (also scale, rotations, light, blur, noise; for long training) or "none".
+        learning_rate: Peak of the decoder's learning rate.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
         select: Weights that are kept: "best" validation mean IoU, or "last", which needs no validation images.
         budget: Steps, or time as DD:HH:MM:SS, for callers that hand the trainer no arguments, such as anomalib's
             benchmark; it replaces those of the trainer.
+        seed: Of what is random in the head's fit and in the decoder's examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
         evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
@@ -88,43 +65,25 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         ValueError: If the encoder cannot be made, the image size does not fit it, or a number is out of its range.
     """
 
-    ENCODER_ARGUMENTS = (
-        "encoder",
-        "image_size",
-        "in_channels",
-        "normalize",
-        "head",
-        "head_channels",
-        "probe",
-        "lora_rank",
-    )
+    ENCODER_ARGUMENTS = ("encoder", "image_size", "in_channels")
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "encoder": DEFAULT_ENCODER,
         "pretraining": None,
         "image_size": (512, 512),
         "in_channels": 3,
-        "normalize": True,
-        "head": "upernet",
-        "head_channels": 96,
-        "probe": 8,
-        "loss": "cross_entropy+dice",
-        "class_weights": "root",
-        "learning_rate": 3e-4,
-        "encoder_rate": 0.1,
-        "layer_decay": 0.75,
-        "weight_decay": 0.05,
-        "warmup": 0.1,
-        "freeze": 0,
-        "lora_rank": 0,
-        "ema_decay": None,
-        "crop_size": None,
-        "crops": 8,
-        "augment": "mild",
+        "learning_rate": 2e-3,
         "validations": 20,
         "early_stopping": None,
         "select": "best",
         "budget": None,
+        "seed": 0,
     }
+
+    examples: Examples | None = None
+    """Of the labelled images; in a fit."""
+
+    class_weights: torch.Tensor | None = None
+    """Of the classes in the loss, ``[C]``; in a fit."""
 
     def __init__(
         self,
@@ -133,27 +92,12 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
-        normalize: bool = True,
-        head: Literal["upernet", "conv", "linear"] = "upernet",
-        head_channels: int = 96,
-        probe: int = 8,
-        loss: str = "cross_entropy+dice",
-        class_weights: list[float] | Literal["balanced", "root"] | None = "root",
-        learning_rate: float = 3e-4,
-        encoder_rate: float = 0.1,
-        layer_decay: float = 0.75,
-        weight_decay: float = 0.05,
-        warmup: float = 0.1,
-        freeze: int | Literal["all"] = 0,
-        lora_rank: int = 0,
-        ema_decay: float | None = None,
-        crop_size: tuple[int, int] | int | None = None,
-        crops: int = 8,
-        augment: Literal["mild", "strong", "none"] = "mild",
+        learning_rate: float = 2e-3,
         validations: int = 20,
         early_stopping: int | None = None,
         select: Literal["best", "last"] = "best",
         budget: int | str | None = None,
+        seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -162,30 +106,29 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining = plain_pretraining(pretraining)
-        crop_size = crop_size if crop_size is None or isinstance(crop_size, int) else plain_size(crop_size)
-        if class_weights is not None and not isinstance(class_weights, str):
-            class_weights = [float(weight) for weight in class_weights]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        rates = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, "layer_decay": layer_decay}
-        check_ranges(**rates, weight_decay=weight_decay, warmup=warmup, probe=probe)
-        inspection_augmentation((1, 1), augment)  # refuses other names at once
-        self.loss: SegmentationLoss = SegmentationLoss(loss)
+        if not learning_rate > 0:
+            msg = f"learning_rate={learning_rate} must be greater than 0; 0.002 is the default."
+            raise ValueError(msg)
         self.build_parts(pre_processor)
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def build_model(self) -> None:
-        """Make the encoder; its head is made when the classes are known."""
+    def build_encoder(self) -> PatchEncoder:
+        """Return the encoder that ``self.hparams`` describe."""
         h: Any = self.hparams
-        self.model: SegmenterModel = SegmenterModel(
-            self.build_encoder(), head=h.head, head_channels=h.head_channels, probe=h.probe > 0
+        return PatchEncoder(
+            h.encoder, image_size=tuple(h.image_size), in_channels=h.in_channels, pretrained=h.pretrained
         )
-        self.crop = crop_of(self.encoder, h.crop_size)
+
+    def build_model(self) -> None:
+        """Make the encoder and the empty head; the decoder is made when the classes are known."""
+        self.model: SegmenterModel = SegmenterModel(self.build_encoder())
 
     @classmethod
     def configure_visualizer(cls) -> SegmentationVisualizer:
@@ -217,30 +160,26 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     # --- before training ---------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Make what depends on the classes, before the optimiser exists and after pretraining."""
+        """Make the decoder, before the optimiser exists and after pretraining."""
         super().setup(stage)
         if stage == "fit":
             self._adopt_dataset(self._train_loader())
-            self._complete()
-            self._prepare_training()
+            self.model.make_decoder(len(self.class_names))
+
+    def teardown(self, stage: str) -> None:
+        """Forget the training images."""
+        del stage
+        self.examples, self.class_weights = None, None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the model that the checkpoint was saved from, head and adapters among it.
+        """Build the model that the checkpoint was saved from, the decoder among it.
 
         Raises:
             ValueError: If the data has other classes, or an argument that the weights depend on was set otherwise.
         """
         super().on_load_checkpoint(checkpoint)
         if self.class_names:
-            self._complete()
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            self._prepare_training()  # model and data were set up anew where the checkpoint has other arguments
-
-    def _complete(self) -> None:
-        """Make the head for the classes, and the adapters."""
-        h: Any = self.hparams
-        self.model.make_head(len(self.class_names))
-        add_low_rank(self.encoder.vit, h.lora_rank)
+            self.model.make_decoder(len(self.class_names))
 
     def _train_loader(self) -> Any:
         """Return a loader of the training images, before the trainer has made its own."""
@@ -249,28 +188,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             return trainer.datamodule.train_dataloader()
         given = trainer.fit_loop._data_source.instance  # nothing public knows it so early
         return self.train_dataloader() if given is self or given is None else given
-
-    def _prepare_training(self) -> None:
-        """Freeze what keeps its weights, and augment the training images where their datamodule does not."""
-        h: Any = self.hparams
-        trainer: Any = self.trainer
-        freeze(self.encoder.vit, h.freeze)
-        if not h.normalize:
-            self.encoder.vit.norm.requires_grad_(False)  # not used, and a distributed run waits for each gradient
-        datamodule = trainer.datamodule or self._demonstration
-        augmentation = inspection_augmentation(self.input_size, h.augment)
-        if augmentation is not None and datamodule is not None and datamodule.train_augmentations is None:
-            datamodule.train_data.augmentations = augmentation
-
-    def on_fit_start(self) -> None:
-        """Make the loss with its class weights, and warn of classes that no training mask shows."""
-        h: Any = self.hparams
-        names = self.class_names
-        counts = count_pixels(self._train_loader().dataset, len(names))
-        empty = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
-        if empty:
-            logger.warning("No training mask has a pixel of %s: the model will not learn to find it.", empty)
-        self.loss = SegmentationLoss(h.loss, class_weights(h.class_weights, counts, names))
 
     def on_train_start(self) -> None:
         """Check that there is something to pick the checkpoint by.
@@ -284,20 +201,12 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with layer-wise learning rates, and warm-up and cosine over the budget, step by step."""
-        h: Any = self.hparams
-        head: Any = self.model.head
-        groups = parameter_groups(
-            self.encoder.vit,
-            head,
-            learning_rate=h.learning_rate,
-            encoder_rate=h.encoder_rate,
-            layer_decay=h.layer_decay,
-            weight_decay=h.weight_decay,
-        )
-        optimizer = torch.optim.AdamW(groups)
+        """Return AdamW over the decoder, with warm-up and half a cosine over the budget, step by step."""
+        decoder: Any = self.model.decoder
+        rate: float = self.hparams["learning_rate"]
+        optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: learning_rate_factor(progress(self.trainer), h.warmup)
+            optimizer, lambda _: learning_rate_factor(progress(self.trainer), _WARMUP)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -311,36 +220,26 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         limit = _CLIP if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
 
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the loss of a batch.
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        """Return the decoder's loss of drawn views of the batch's images; None where none of them is labelled.
 
         Raises:
             FloatingPointError: If the loss is not a finite number.
         """
         del args, kwargs
-        h: Any = self.hparams
-        images, masks, offsets = batch.image, batch.gt_mask.as_subclass(torch.Tensor), None
-        if self.crop is not None:
-            images, masks, offsets = cut_crops(images, masks, self.crop, self.encoder.patch_size, h.crops)
-        loss = self.loss(self.model.scores(images, offsets), masks)
+        examples, decoder = self.examples, self.model.decoder
+        assert examples is not None and decoder is not None  # noqa: S101, PT018 - made before the first step
+        step = examples.draw(batch.image_path)
+        if step is None:
+            return None
+        images, probabilities, tokens, masks = (part.to(self.device) for part in step)
+        loss = segmentation_loss(decoder(images, probabilities, tokens), masks, self.class_weights)
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
                 f"at these files and their masks; if they are in order, lower --model.learning_rate "
-                f"({h.learning_rate}) or train in --trainer.precision 32."
+                f"({self.hparams['learning_rate']}) or train in --trainer.precision 32."
             )
             raise FloatingPointError(msg)
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch.image))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
-
-    # --- export ------------------------------------------------------------------------------------------------------
-
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Write the model with its adapters merged as anomalib's ``.pt`` file, and return its path."""
-        with merged_model(self):
-            return super().to_torch(export_root, model_file_name)
-
-    def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]
-        """Write the model with its adapters merged as ONNX, and return the path; OpenVINO goes this way too."""
-        with merged_model(self):
-            return super().to_onnx(export_root, *args, **kwargs)

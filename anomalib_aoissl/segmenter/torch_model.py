@@ -1,146 +1,126 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The segmenter as tensors: extract features of four blocks, score the classes, and say how sure they are."""
+"""The segmenter as tensors: extract tokens, ask pixel head and decoder, and say how sure they are together."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional
 
 from anomalib_aoissl.encoder import PatchEncoder, even_blocks
-from anomalib_aoissl.pretraining.tokens import embed, grid_of
+from anomalib_aoissl.pixel_head.head import PixelHead
 
-from .heads import HEADS, build_head
-from .upernet import STRIDES
+from .decoder import Decoder
 
-__all__ = ["SegmenterModel", "percentile"]
+_HEAD_BLOCKS = 2
+"""Evenly spaced blocks of the encoder whose tokens head and decoder read."""
 
 _PERCENTILE = 0.99
+_LEAST = 0.02
+"""Probability that is shared by all classes before its logarithm is taken: what one of both rules out may still be."""
 
 
 class SegmenterModel(nn.Module):
-    """Encoder and head: normalised images to class indices and how uncertain each is.
+    """Frozen encoder, pixel head and decoder: normalised images to class indices and how uncertain each is.
 
-    The head is made by `make_head` when the number of classes is known.
+    The class probabilities are the product of the head's and the decoder's, normalised [0]. An untrained decoder finds
+    all classes equally likely, so that the answer is the head's.
+
+    [0]: Hinton, Training Products of Experts by Minimizing Contrastive Divergence, 2002, 10.1162/089976602760128018.
 
     Args:
-        encoder: The encoder; from here on it gives the features of four evenly spaced blocks.
-        head: "upernet", "conv" or "linear".
-        head_channels: Channels of the head.
-        probe: Sum the head with a linear one, to which a probe can be fitted.
-
-    Raises:
-        ValueError: If there is no such head.
+        encoder: The encoder; it is frozen.
     """
 
-    def __init__(
-        self, encoder: PatchEncoder, *, head: str = "upernet", head_channels: int = 96, probe: bool = True
-    ) -> None:
+    def __init__(self, encoder: PatchEncoder) -> None:
         super().__init__()
-        if head not in HEADS:
-            msg = f"head={head!r} is unknown; the heads are {list(HEADS)}."
-            raise ValueError(msg)
-        self.levels = even_blocks(len(encoder.vit.blocks), len(STRIDES))
-        encoder.block_indices = sorted(set(self.levels))
-        self.encoder = encoder
-        self.head_name, self.head_channels, self.probe = head, head_channels, probe
-        self.head: nn.Module | None = None
+        self.encoder = encoder.requires_grad_(False)
+        self.encoder.eval()
+        self.blocks = sorted(set(even_blocks(len(encoder.vit.blocks), _HEAD_BLOCKS)))
+        self.head = PixelHead()
+        self.decoder: Decoder | None = None
         self.num_classes = 0
 
-    def make_head(self, num_classes: int) -> None:
-        """Make the head for so many classes; nothing changes where it is there.
+    def make_decoder(self, num_classes: int) -> None:
+        """Make the decoder for so many classes; nothing changes where it is there.
 
         Raises:
-            ValueError: If it is there for another number of classes, or a head has no channels.
+            ValueError: If it is there for another number of classes.
         """
-        if self.head is not None and num_classes == self.num_classes:
+        if self.decoder is not None and num_classes == self.num_classes:
             return
-        if self.head is not None:
+        if self.decoder is not None:
             msg = (
-                f"The head knows {self.num_classes} classes, {num_classes} are asked for. Train a model anew for them."
+                f"The model knows {self.num_classes} classes, the data has {num_classes}. Train a model anew for them."
             )
             raise ValueError(msg)
         self.num_classes = num_classes
-        head = build_head(
-            self.head_name,
-            embed_dim=int(self.encoder.vit.embed_dim),
-            blocks=len(self.levels),
-            patch_size=self.encoder.patch_size,
-            grid_size=self.encoder.grid_size,
-            num_classes=num_classes,
-            channels=self.head_channels,
-            probe=self.probe,
-        )
-        self.head = head.to(next(self.encoder.parameters()).device)
+        width = 3 * int(self.encoder.vit.embed_dim) * len(self.blocks)  # tokens and their means over two windows
+        decoder = Decoder(self.encoder.in_channels, num_classes, width)
+        self.decoder = decoder.to(next(self.encoder.parameters()).device)
 
-    def extract(self, images: torch.Tensor, offsets: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Return four feature maps ``[B, D, rows, columns]``, first block first, of images ``[B, C, H, W]``.
+    def train(self, mode: bool = True) -> SegmenterModel:
+        """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
 
-        Args:
-            images: Normalised images of the encoder's input size; crops of any size with offsets.
-            offsets: (row, column) ``[B, 2]`` of the patch at which each crop begins in its image.
-        """
-        if offsets is None:
-            grid, tokens = self.encoder.grid_size, self.encoder(images)  # [B, P, blocks * D]
-        else:
-            grid, tokens = grid_of(self.encoder.vit, images), self._crop_tokens(images, offsets)
-        maps = tokens.transpose(1, 2).unflatten(2, grid)  # [B, blocks * D, rows, columns]
-        indices = self.encoder.block_indices
-        read = dict(zip(indices, maps.chunk(len(indices), dim=1), strict=True))
-        return [read[index].contiguous() for index in self.levels]
+    def extract(self, images: torch.Tensor) -> torch.Tensor:
+        """Return tokens ``[B, D, rows, columns]`` of normalised images ``[B, P, H, W]`` of the encoder's input size."""
+        with torch.no_grad():
+            maps = torch.cat(self.encoder.tokens_of(images, self.blocks), dim=-1).transpose(1, 2)
+            return maps.unflatten(2, self.encoder.grid_size)
 
-    def _crop_tokens(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        """Return what the encoder gives for whole images, ``[B, P, blocks * D]``, for crops of them."""
-        vit = self.encoder.vit
-        tokens, read = embed(vit, images, offsets=offsets), []
-        for index, block in enumerate(vit.blocks[: self.encoder.block_indices[-1] + 1]):
-            tokens = block(tokens)
-            if index in self.encoder.block_indices:
-                read.append(vit.norm(tokens) if self.encoder.normalize else tokens)
-        return torch.cat([level[:, vit.num_prefix_tokens :] for level in read], dim=-1)
+    def standardized(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return tokens ``[B, D, rows, columns]`` in the head's directions and unit, ``[B, E, rows, columns]``."""
+        directions = self.head.directions.shape[1]
+        mean, scale = (values[-directions:, None, None] for values in (self.head.mean, self.head.scale))
+        return (self.head.projected(tokens) - mean) / scale
 
-    def scores(self, images: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
-        """Return class scores before the softmax ``[B, classes, H, W]`` of normalised images ``[B, C, H, W]``.
-
-        Args:
-            images: Normalised images of the encoder's input size; crops of any size with offsets.
-            offsets: As of `extract`.
+    def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logarithms of the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
 
         Raises:
-            RuntimeError: If there is no head yet.
+            RuntimeError: If nothing was trained yet.
         """
-        if self.head is None:
-            msg = "The segmenter has no head yet: train it on labelled images first, or load a checkpoint (ckpt_path)."
+        if self.decoder is None or not self.head.fitted:
+            msg = "The segmenter is not trained: train it on labelled images first, or load a checkpoint (ckpt_path)."
             raise RuntimeError(msg)
-        coarse = self.head(self.extract(images, offsets))
-        size = self.encoder.image_size if offsets is None else (images.shape[-2], images.shape[-1])
-        return functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        tokens = self.extract(images)
+        probabilities: Any = softened(self.head(images, tokens))
+        scores = self.decoder(images, probabilities, self.standardized(tokens))
+        return (scores.float().log_softmax(dim=1) + probabilities.log()).log_softmax(dim=1)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.
 
-        The uncertainty is 1 - the largest softmax probability, in [0, 1 - 1 / classes]; the image's is its 99th
+        The uncertainty is 1 - the largest class probability, in [0, 1 - 1 / classes]; the image's is its 99th
         percentile. It says how close the choice between the known classes was, not how far the image is from the
         training images: a network may be sure of what it has never seen.
 
         Args:
-            images: Normalised images ``[B, C, H, W]`` of the encoder's input size.
+            images: Normalised images ``[B, P, H, W]`` of the encoder's input size.
 
         Raises:
-            RuntimeError: If there is no head yet.
+            RuntimeError: If nothing was trained yet.
         """
-        best = self.scores(images).float().softmax(dim=1).max(dim=1, keepdim=True)  # [B, 1, H, W]
+        best = self.log_probabilities(images).exp().max(dim=1, keepdim=True)  # [B, 1, H, W]
         uncertainty = 1.0 - best.values
         return InferenceBatch(
             pred_score=percentile(uncertainty.flatten(1), _PERCENTILE),
             anomaly_map=uncertainty,
             pred_mask=best.indices.to(torch.uint8),
         )
+
+
+def softened(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return class probabilities ``[B, C, H, W]`` of which none is 0."""
+    return probabilities * (1 - _LEAST) + _LEAST / probabilities.shape[1]
 
 
 def percentile(values: torch.Tensor, share: float) -> torch.Tensor:

@@ -51,8 +51,8 @@ def fitted(
     images: list[LabelledImage], read: Callable[[torch.Tensor], torch.Tensor] = noise_tokens, seed: int = 0
 ) -> tuple[PixelHead, PixelSample, np.ndarray]:
     head = PixelHead()
-    sample, sure = fit_head(head, images, 2, reader(read, seed))
-    return head, sample, sure
+    fit = fit_head(head, images, 2, reader(read, seed))
+    return head, fit.sample, fit.sure
 
 
 def accuracy(head: PixelHead, image: LabelledImage, read: Callable[[torch.Tensor], torch.Tensor]) -> float:
@@ -209,7 +209,8 @@ def test_novelty_that_is_not_there_stays_nan() -> None:
         return np.full(len(view.points), 0.25 if view.source is images[0] else np.nan)
 
     head = PixelHead()
-    sample, sure = fit_head(head, images, 2, replace(reader(), novelty=only_of_the_first))
+    fit = fit_head(head, images, 2, replace(reader(), novelty=only_of_the_first))
+    sample, sure = fit.sample, fit.sure
     first = sample.image_ids == 10
     assert (sample.novelty[first] == 0.25).all()
     assert np.isnan(sample.novelty[~first]).all()

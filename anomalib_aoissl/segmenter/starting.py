@@ -1,0 +1,134 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The start of training: the pixel head is fitted to the labelled images, and its left-out answers become examples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
+from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_probabilities
+
+from .examples import Example, Examples
+from .torch_model import SegmenterModel, softened
+
+logger = logging.getLogger(__name__)
+
+MOST_IMAGES = 64
+"""Labelled images at most that the head is fitted to, evenly taken; the decoder learns from all of them."""
+
+
+def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
+    """Fit the head of `AOISSLSegmenter` to a dataset; return the decoder's examples and the pixels ``[C]`` of classes.
+
+    Raises:
+        ValueError: If the labelled images show fewer than two classes, or hold values that are not finite.
+    """
+    model, names = module.model, list(module.class_names)
+    number = min(MOST_IMAGES, len(dataset))
+    fitted_to = [index * len(dataset) // number for index in range(number)]
+    images = {index: image for index in fitted_to if (image := labelled_image(module, dataset, index)) is not None}
+    counts = _pixels(images, len(names))
+    _check_classes(counts, names)
+    logger.info("Fitting the pixel head to %d labelled images.", len(images))
+    reader = Reader(module.pre_processor.see, model.extract, _no_novelty, module.hparams["seed"])
+    model.head.clear()
+    fit = fit_head(model.head, list(images.values()), len(names), reader)
+    makers: dict[str, list[Callable[[], Example]]] = {}
+    for view in fit.views:
+        makers.setdefault(_name(dataset, view.source.name), []).append(partial(example_of, model, fit, view))
+    for index in set(range(len(dataset))) - set(fitted_to):
+        makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index)]
+    return Examples(makers, module.hparams["seed"]), counts
+
+
+def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | None:
+    """Return an image of a dataset at the model's size, without augmentation; None where no pixel is labelled.
+
+    Raises:
+        ValueError: If a value of the image is not finite; it names the image.
+    """
+    augmentation, dataset.augmentations = getattr(dataset, "augmentations", None), None
+    try:
+        item = dataset[index]
+    finally:
+        dataset.augmentations = augmentation
+    if item.gt_mask is None:
+        return None
+    if not bool(torch.isfinite(item.image).all()):
+        msg = f"{_name(dataset, index)}: the image holds NaN or infinite values. Write it again, or leave it out."
+        raise ValueError(msg)
+    resize = module.pre_processor.transform.transforms[0]
+    image, mask = resize(tv_tensors.Image(item.image[None]), tv_tensors.Mask(item.gt_mask[None]))
+    labels = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
+    if not bool((labels != IGNORE_INDEX).any()):
+        return None
+    return LabelledImage(image.as_subclass(torch.Tensor).clamp(0, 1), labels, 0, index)
+
+
+@torch.no_grad()
+def example_of(model: SegmenterModel, fit: HeadFit, view: View) -> Example:
+    """Return the example that a view of a fit makes."""
+    probabilities = softened(left_out_probabilities(model.head, fit, view))
+    tokens = model.standardized(view.tokens)
+    assert model.decoder is not None  # noqa: S101 - for the type checker; made before the head is fitted
+    mask = torch.from_numpy(np.ascontiguousarray(view.mask)).to(torch.uint8)
+    return Example(view.image[0], probabilities[0], tokens[0, : model.decoder.tokens], mask)
+
+
+@torch.no_grad()
+def _unfitted_example(module: Any, dataset: Any, index: int) -> Example:
+    """Return the example of an image that the head was not fitted to; all of it is ignored where it has no labels."""
+    model, labelled = module.model, labelled_image(module, dataset, index)
+    if labelled is None:
+        empty = torch.zeros(1, module.hparams["in_channels"], *module.input_size)
+        labelled = LabelledImage(empty, torch.full(module.input_size, IGNORE_INDEX, dtype=torch.uint8), 0, index)
+    image = module.pre_processor.see(labelled.image)
+    tokens = model.extract(image)
+    known = model.standardized(tokens)[0, : model.decoder.tokens]
+    return Example(image[0], softened(model.head(image, tokens))[0], known, labelled.mask)
+
+
+def _pixels(images: dict[int, LabelledImage], classes: int) -> torch.Tensor:
+    """Return the labelled pixels ``[C]`` of each class."""
+    counts = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
+    for image in images.values():
+        counts += torch.bincount(image.mask.flatten().long(), minlength=IGNORE_INDEX + 1)
+    return counts[:classes]
+
+
+def _check_classes(counts: torch.Tensor, names: list[str]) -> None:
+    """Validate that there are classes to tell apart, and warn of those that no image shows.
+
+    Raises:
+        ValueError: If the labelled images show fewer than two.
+    """
+    shown = [name for name, count in zip(names, counts.tolist(), strict=True) if count]
+    if len(shown) < 2:
+        msg = (
+            f"The labelled images show {shown or 'no class'}; there is nothing to tell apart. Label an image that "
+            f"shows another one of the classes {names}."
+        )
+        raise ValueError(msg)
+    missing = [name for name in names if name not in shown]
+    if missing:
+        logger.warning("No training mask has a pixel of %s: the model will not learn to find it.", missing)
+
+
+def _no_novelty(view: View) -> np.ndarray:
+    """Return NaN ``[N]`` for a view's points: there is no bank."""
+    return np.full(len(view.points), np.nan, np.float32)
+
+
+def _name(dataset: Any, index: int) -> str:
+    """Return the path of an item, which names it in a batch."""
+    return str(dataset.samples.image_path.iloc[index])
