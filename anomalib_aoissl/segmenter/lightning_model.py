@@ -253,7 +253,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         return loss
 
     def _compare(self, decoder: torch.Tensor, head: torch.Tensor, masks: torch.Tensor) -> None:
-        """Weigh the decoder by its probabilities ``[B, C, H, W]`` in the last steps, and the head's on left-out images."""
+        """Weigh the decoder by its and the head's probabilities ``[B, C, H, W]`` in the last steps."""
         if not bool((masks != IGNORE_INDEX).any()):
             return
         losses = torch.stack([dice_loss(decoder.float(), masks), dice_loss(head.float(), masks)])
