@@ -19,6 +19,7 @@ from anomalib_aoissl.abstaining import AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.removed_arguments import takes_removed
 
 from .aggregation import NEIGHBOURS, TEMPERATURE
 from .bank_file import encoder_hash
@@ -118,6 +119,18 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
 
+    @takes_removed(
+        "labels",
+        "class_temperatures",
+        "class_thresholds",
+        "bank_shifts",
+        "query_shifts",
+        "smoothing",
+        "position_directions",
+        "context",
+        "condensing",
+        "learning_seconds",
+    )
     def __init__(
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
