@@ -89,7 +89,7 @@ def _finish(finder: HostFinder, name: str, completed: bool) -> None:
         finder.awaited.discard(name)
         finder.executed.add(name)
     finders: list[Any] = sys.meta_path
-    if finder.awaited.isdisjoint(finder.hosts) and finder in finders:
+    if finder.awaited.isdisjoint({*finder.hosts, _COMMAND_LINE}) and finder in finders:
         finders.remove(finder)
     if not finder.executing and finder.executed:
         _register(finder)

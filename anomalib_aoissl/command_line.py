@@ -9,6 +9,7 @@ Other classes pass through as they are. The start-up hook attaches this once ``a
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import inspect
 import re
@@ -18,7 +19,10 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
+
 from .removed_arguments import removal_message, removed_from
+from .written_arguments import command_line_wrote
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -44,12 +48,18 @@ def attach(cli: Any) -> None:
     def instantiate_classes(self: Any) -> None:
         self.parser.add_instantiator(_instance, object, subclasses=True)
         instantiate(self)
+        _remember(self)
 
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
+        model = getattr(self, "model", None)
+        written = getattr(model, "written_arguments", frozenset())
         try:
-            run(self)
+            with command_line_wrote({name: model.hparams[name] for name in written if name in model.hparams}):
+                run(self)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _fail(f"the disk is full: {error.filename or self.engine.trainer.default_root_dir}")
             if not _is_ours(type(error)):
                 raise
             _fail(str(error))
@@ -68,6 +78,19 @@ def _fail(message: str) -> NoReturn:
     """Print one line and end the program as argparse does."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     raise SystemExit(2)
+
+
+def _remember(cli: Any) -> None:
+    """Tell a model of ours which of its arguments are written, on the command line or in a configuration file.
+
+    The configuration holds defaults as well, so the arguments are parsed once more on to one without the model's.
+    """
+    if not hasattr(getattr(cli, "model", None), "written_arguments"):
+        return
+    others = cli.config.clone()
+    del others[cli.subcommand]["model"]
+    written = cli.parser.parse_args(cli.parser.args, namespace=others, defaults=False)[cli.subcommand]["model"]
+    cli.model.written_arguments = frozenset(vars(written.get("init_args", Namespace())))
 
 
 def _instance(cls: type, /, *args: Any, **kwargs: Any) -> Any:

@@ -21,7 +21,6 @@ from .heads import linear_part
 __all__ = [
     "LowRankLinear",
     "add_low_rank",
-    "check_ranges",
     "freeze",
     "merged",
     "merged_model",
@@ -151,24 +150,3 @@ def parameter_groups(
         {"params": group["params"], "weight_decay": group["weight_decay"], "lr": rate}
         for group, rate in zip(layers, rates, strict=True)
     ]
-
-
-def check_ranges(
-    *, learning_rate: float, encoder_rate: float, layer_decay: float, weight_decay: float, warmup: float, probe: int
-) -> None:
-    """Refuse numbers with which nothing would be learnt.
-
-    Raises:
-        ValueError: If a number is out of its range.
-    """
-    allowed = {
-        f"learning_rate={learning_rate} must be greater than 0": learning_rate > 0,
-        f"encoder_rate={encoder_rate} must lie in (0, 1], a share of the learning rate": 0 < encoder_rate <= 1,
-        f"layer_decay={layer_decay} must lie in (0, 1]; 1 gives all layers the same rate": 0 < layer_decay <= 1,
-        f"weight_decay={weight_decay} must not be negative": weight_decay >= 0,
-        f"probe={probe} must not be negative; 0 starts at random": probe >= 0,
-        f"warmup={warmup} must lie in [0, 1), a share of the budget": 0 <= warmup < 1,
-    }
-    for message, holds in allowed.items():
-        if not holds:
-            raise ValueError(f"{message}.")  # noqa: EM102

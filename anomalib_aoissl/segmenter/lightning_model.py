@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from anomalib.metrics import Evaluator
@@ -17,11 +17,14 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
+from anomalib_aoissl.written_arguments import remembers_written
 
-from .adaptation import add_low_rank, check_ranges, freeze, merged_model, parameter_groups
+from .adaptation import add_low_rank, freeze, merged_model, parameter_groups
+from .argument_rules import RULES
 from .augmentation import inspection_augmentation
 from .callbacks import check_monitors, training_callbacks
 from .class_weights import class_weights, count_pixels
@@ -98,34 +101,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "probe",
         "lora_rank",
     )
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "encoder": DEFAULT_ENCODER,
-        "pretraining": None,
-        "image_size": (512, 512),
-        "in_channels": 3,
-        "normalize": True,
-        "head": "upernet",
-        "head_channels": 96,
-        "probe": 8,
-        "loss": "cross_entropy+dice",
-        "class_weights": "root",
-        "learning_rate": 3e-4,
-        "encoder_rate": 0.1,
-        "layer_decay": 0.75,
-        "weight_decay": 0.05,
-        "warmup": 0.1,
-        "freeze": 0,
-        "lora_rank": 0,
-        "ema_decay": None,
-        "crop_size": None,
-        "crops": 8,
-        "augment": "mild",
-        "validations": 20,
-        "early_stopping": None,
-        "select": "best",
-        "budget": None,
-    }
 
+    @remembers_written
     def __init__(
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
@@ -159,6 +136,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining = plain_pretraining(pretraining)
@@ -171,8 +149,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        rates = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, "layer_decay": layer_decay}
-        check_ranges(**rates, weight_decay=weight_decay, warmup=warmup, probe=probe)
         inspection_augmentation((1, 1), augment)  # refuses other names at once
         self.loss: SegmentationLoss = SegmentationLoss(loss)
         self.build_parts(pre_processor)
