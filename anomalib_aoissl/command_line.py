@@ -52,10 +52,10 @@ def attach(cli: Any) -> None:
 
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
-        model = getattr(self, "model", None)
-        written = getattr(model, "written_arguments", frozenset())
+        model: Any = getattr(self, "model", None)
+        names: frozenset[str] = getattr(model, "written_arguments", frozenset())
         try:
-            with command_line_wrote({name: model.hparams[name] for name in written if name in model.hparams}):
+            with command_line_wrote({name: model.hparams[name] for name in names if name in model.hparams}):
                 run(self)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -150,10 +150,10 @@ def _unknown(cls: type, name: str) -> str:
 
 def _allowed(cls: type, name: str) -> str:
     """Return in words which types or values an argument takes."""
-    parameters = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for base in reversed(cls.__mro__):  # callbacks take the arguments of their base too
         if "__init__" in vars(base):
-            parameters.update(inspect.signature(base.__init__).parameters)
+            parameters.update(inspect.signature(vars(base)["__init__"]).parameters)
     annotation = str(parameters[name].annotation) if name in parameters else "of another type"
     annotation = re.sub(r"Literal\[([^\]]*)\]", r"one of \1", annotation)
     for kind, words in _WORDS.items():

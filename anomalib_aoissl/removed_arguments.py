@@ -37,7 +37,7 @@ def takes_removed(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def removed_from(cls: type) -> tuple[str, ...]:
     """Return the names of the arguments that a class took once."""
-    return getattr(cls.__init__, _NAMES, ())
+    return getattr(inspect.getattr_static(cls, "__init__"), _NAMES, ())
 
 
 def removal_message(owner: str, names: Iterable[str]) -> str:

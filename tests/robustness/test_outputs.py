@@ -152,15 +152,19 @@ def test_save_to_is_validated_before_pretraining(tmp_path: Path, tiny_encoder: d
     file("mine/u1.png")(tmp_path)
     callback = MAEPretraining(save_to=tmp_path / "mine", cache_dir=tmp_path / "cache")
     encoder = PatchEncoder(tiny_encoder, image_size=(64, 96), pretrained=False)
-    with pytest.raises(ValueError, match="it holds u1.png"):
+    with pytest.raises(ValueError, match=r"it holds u1\.png"):
         callback.pretrain(encoder, [])
-    with pytest.raises(ValueError, match="it holds u1.png"):
+    with pytest.raises(ValueError, match=r"it holds u1\.png"):
         save_encoder(encoder, tmp_path / "mine", {})
     check_replaceable(tmp_path / "cache")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["u1.png"]
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
+
+
+A, B, C = "a.safetensors", "b.safetensors", "c.safetensors"
+REMOVE = ("remove", A, "--device=a")
 
 
 def bank() -> BankArrays:
@@ -181,8 +185,8 @@ def command(*arguments: str, exists: tuple[str, ...] = ()) -> Callable[[Path], o
     """Return an act that runs ``bank`` on two bank files, and gives exit code and whether the files are unchanged."""
 
     def act(folder: Path) -> object:
-        write_bank(bank(), folder / "a.safetensors")
-        write_bank(bank(), folder / "b.safetensors")
+        write_bank(bank(), folder / A)
+        write_bank(bank(), folder / B)
         file(*exists)(folder)
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         named = [str(folder / part) if part.endswith((".safetensors", ".ckpt")) else part for part in arguments]
@@ -195,47 +199,15 @@ def command(*arguments: str, exists: tuple[str, ...] = ()) -> Callable[[Path], o
 @pytest.mark.parametrize(
     "row",
     table(
-        Row(
-            "remove to a new file",
-            command("remove", "a.safetensors", "--device=a", "--output", "c.safetensors"),
-            value=(0, True),
-        ),
-        Row(
-            "remove to its input",
-            command("remove", "a.safetensors", "--device=a", "--output", "a.safetensors", "--overwrite"),
-            value=(1, True),
-        ),
-        Row("remove in place", command("remove", "a.safetensors", "--device=a", "--in_place"), value=(0, False)),
-        Row(
-            "remove to an existing file",
-            command("remove", "a.safetensors", "--device=a", "--output", "c.safetensors", exists=("c.safetensors",)),
-            value=(1, True),
-        ),
-        Row(
-            "remove to an existing file that may go",
-            command(
-                "remove",
-                "a.safetensors",
-                "--device=a",
-                "--output",
-                "c.safetensors",
-                "--overwrite",
-                exists=("c.safetensors",),
-            ),
-            value=(0, False),
-        ),
-        Row(
-            "merge to the other input",
-            command("merge", "a.safetensors", "b.safetensors", "--output", "b.safetensors", "--overwrite"),
-            value=(1, True),
-        ),
-        Row(
-            "condense to its input",
-            command("condense", "a.safetensors", "2", "--output", "a.safetensors"),
-            value=(1, True),
-        ),
-        Row("export to its input", command("export", "a.safetensors", "a.safetensors"), value=(1, True)),
-        Row("export to an existing file", command("export", "a.safetensors", "b.safetensors"), value=(1, True)),
+        Row("remove to a new file", command(*REMOVE, "--output", C), value=(0, True)),
+        Row("remove to its input", command(*REMOVE, "--output", A, "--overwrite"), value=(1, True)),
+        Row("remove in place", command(*REMOVE, "--in_place"), value=(0, False)),
+        Row("remove to an existing file", command(*REMOVE, "--output", C, exists=(C,)), value=(1, True)),
+        Row("remove over a file", command(*REMOVE, "--output", C, "--overwrite", exists=(C,)), value=(0, False)),
+        Row("merge to the other input", command("merge", A, B, "--output", B, "--overwrite"), value=(1, True)),
+        Row("condense to its input", command("condense", A, "2", "--output", A), value=(1, True)),
+        Row("export to its input", command("export", A, A), value=(1, True)),
+        Row("export to an existing file", command("export", A, B), value=(1, True)),
     ),
 )
 def test_the_bank_command_keeps_files(row: Row, tmp_path: Path) -> None:
