@@ -60,7 +60,7 @@ def attach(cli: Any) -> None:
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 _fail(f"the disk is full: {error.filename or self.engine.trainer.default_root_dir}")
-            if not _is_ours(type(error)):
+            if not (_is_ours(type(error)) or _is_raised_by_us(error)):
                 raise
             _fail(str(error))
 
@@ -72,6 +72,15 @@ def attach(cli: Any) -> None:
 def _is_ours(cls: type) -> bool:
     """Return whether a class is of this package."""
     return cls.__module__.partition(".")[0] == PACKAGE
+
+
+def _is_raised_by_us(error: Exception) -> bool:
+    """Return whether an error says what is wrong with a value, and this package raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, ValueError) and module.partition(".")[0] == PACKAGE
 
 
 def _fail(message: str) -> NoReturn:

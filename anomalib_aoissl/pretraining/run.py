@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
+from anomalib_aoissl.arguments import ArgumentError
 from anomalib_aoissl.encoder import PatchEncoder, create_vit
 from anomalib_aoissl.full_disk import names_full_disk
 
@@ -73,6 +74,7 @@ class Run:
             scale = settings.position_scale
             whiten_patch_embedding(vit, pictures, noise_floor=settings.start_noise_floor, position_scale=scale)
         self.objective = settings.build_objective(vit)
+        self._check_crops()
         self.objective.prepare(pictures)
         self.watcher = Watcher(
             encoder,
@@ -85,6 +87,18 @@ class Run:
             picture_folder=self.partial / "pictures",
             seed=settings.seed,
         )
+
+    def _check_crops(self) -> None:
+        """Validate that the encoder's patches fill the crops.
+
+        Raises:
+            ArgumentError: If a side of a crop is no multiple of the patch's.
+        """
+        rows, columns = self.encoder.patch_size
+        for name, kind in self.objective.crop_kinds().items():
+            if kind.size[0] % rows or kind.size[1] % columns:
+                msg = f"{name}_size={kind.size} must be multiples of the encoder's patch, {rows}x{columns} px."
+                raise ArgumentError(msg)
 
     def train(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> str:
         """Train or resume, write the artefact, put the best weights into the encoder, and return one paragraph.

@@ -13,10 +13,12 @@ import pytest
 from jsonargparse import ArgumentError as ParserError
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
+from PIL import Image
 from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
 from anomalib_aoissl.command_line import one_line
+from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
 
 ENCODER = {
@@ -125,6 +127,7 @@ PRETRAINING = (
     bad(MAEPretraining, r"mask_ratio=1\.2 must lie in \[0, 1\]", mask_ratio=1.2),
     bad(MAEPretraining, r"zoom=\(2\.0, 1\.0\) must be greater than 0 both, the smaller first", zoom=(2.0, 1.0)),
     bad(MAEPretraining, r"decoder_dims=0 must be greater than 0", decoder_dims=0),
+    bad(MAEPretraining, r"decoder_dims=30 must be a multiple of 4 and of decoder_heads=4", decoder_dims=30),
     bad(DINOPretraining, r"local_crops=-1 must not be negative", local_crops=-1),
     bad(DINOPretraining, r"teacher_temperature=0 must be greater than 0", teacher_temperature=0),
     bad(DINOPretraining, r"momentum=1\.5 must lie in \[0, 1\]", momentum=1.5),
@@ -153,6 +156,14 @@ DRAWING = (
 @pytest.mark.parametrize("row", table(*RETRIEVAL, *SEGMENTER, *PRETRAINING, *DRAWING))
 def test_an_impossible_argument_is_named(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
+
+
+def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 96, 3), dtype=np.uint8)).save(tmp_path / "u.png")
+    callback = MAEPretraining(crop_size=36, cache_dir=tmp_path / "cache")
+    encoder = PatchEncoder(ENCODER, image_size=(64, 96), pretrained=False)
+    with pytest.raises(ValueError, match=r"crop_size=\(36, 36\) must be multiples of the encoder's patch, 8x8 px"):
+        callback.pretrain(encoder, [(tmp_path / "u.png",)])
 
 
 def hparam(name: str, **arguments: Any) -> Callable[[Path], Any]:
