@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import CheckpointIO
 
-from .arguments import ArgumentError
-from .checkpoints import CheckpointError, check_content, read_checkpoint
+from .arguments import ArgumentError, Rule, validate
+from .checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
 from .data.file_format import FileFormat
-from .full_disk import is_full_disk
+from .full_disk import names_full_disk
 from .preprocessing import SegmentationPreProcessor
 from .written_arguments import written_on_the_command_line
 
@@ -36,6 +36,8 @@ class CheckpointMixin(_Base):
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
     ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
+    RULES: ClassVar[Mapping[str, Rule]] = {}
+    """What the model's arguments may be."""
     HAS_BANK: ClassVar[bool] = False
     """Whether the model's checkpoints hold a memory bank, by which those of the two models are told apart."""
 
@@ -44,6 +46,12 @@ class CheckpointMixin(_Base):
     """Names of the arguments that the user wrote: these win over a checkpoint's, all others come from it."""
     class_names: tuple[str, ...]
     file_format: FileFormat
+
+    if TYPE_CHECKING:  # what a model brings along
+
+        def build_model(self) -> None: ...  # noqa: D102
+        def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
+        def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
@@ -66,7 +74,7 @@ class CheckpointMixin(_Base):
             cls.check_checkpoint(read_checkpoint(checkpoint_path), str(checkpoint_path))
         written = {**written_on_the_command_line(), **kwargs}
         try:
-            model = super().load_from_checkpoint(checkpoint_path, *args, **written)
+            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **written)
         except ValueError as error:
             if str(checkpoint_path) in str(error):
                 raise
@@ -76,14 +84,11 @@ class CheckpointMixin(_Base):
         return model
 
     def setup(self, stage: str) -> None:
-        """Validate the checkpoint that the run starts from, before anything is made of it.
-
-        Raises:
-            CheckpointError: If the file is missing or damaged.
-        """
+        """Have checkpoints of the run read and written with errors that name them."""
         super().setup(stage)
-        if self.trainer.ckpt_path:
-            read_checkpoint(self.trainer.ckpt_path)
+        strategy: Any = self.trainer.strategy
+        if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):
+            strategy.checkpoint_io = NamingCheckpointIO(strategy.checkpoint_io)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model that the checkpoint was saved from, but for the arguments that the user wrote.
@@ -113,6 +118,12 @@ class CheckpointMixin(_Base):
             msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
             raise CheckpointError(msg)
         check_content(checkpoint, source)
+        arguments = checkpoint.get("hyper_parameters", {})
+        try:
+            validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)
+        except ArgumentError as error:
+            msg = f"{source}: was saved with impossible arguments: {error}"
+            raise CheckpointError(msg) from error
 
     def _adopt_arguments(self, saved: Mapping[str, Any]) -> None:
         """Take the checkpoint's arguments where the user wrote none; rebuild where one differs.
@@ -141,14 +152,45 @@ class CheckpointMixin(_Base):
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
 
 
-class NamesFullDisk(Callback):
-    """Has the error of a full disk name the folder of the run, which Lightning leaves out."""
+class NamingCheckpointIO(CheckpointIO):
+    """Reads and writes checkpoints as another does, and names the file where that does not work.
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the folder."""
-        del pl_module
-        if isinstance(exception, OSError) and is_full_disk(exception) and exception.filename is None:
-            exception.filename = trainer.default_root_dir
+    Args:
+        inner: Reads and writes.
+    """
+
+    def __init__(self, inner: CheckpointIO) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        with names_full_disk(path):
+            self.inner.save_checkpoint(checkpoint, path, storage_options)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the content of a checkpoint.
+
+        Raises:
+            CheckpointError: If the file is missing or damaged.
+        """
+        check_file(path)
+        try:
+            return self.inner.load_checkpoint(path, *args, **kwargs)
+        except Exception as error:
+            raise unreadable(path, error) from error
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        self.inner.remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """End what the other has begun."""
+        self.inner.teardown()
 
 
 def _holds_bank(state: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["CheckpointError", "check_content", "check_file", "read_checkpoint"]
+__all__ = ["CheckpointError", "check_content", "check_file", "read_checkpoint", "unreadable"]
 
 _ADVICE = "Restore a copy, or train again."
 
@@ -63,12 +63,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        msg = f"{path}: cannot be read as a checkpoint ({str(error).strip().partition('. ')[0]}). {_ADVICE}"
-        raise CheckpointError(msg) from error
+        raise unreadable(path, error) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         msg = f"{path}: cannot be read as a checkpoint (it holds no state_dict of a model). {_ADVICE}"
         raise CheckpointError(msg)
     return content
+
+
+def unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    """Return the error of a checkpoint that torch cannot read."""
+    cause = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__
+    return CheckpointError(f"{path}: cannot be read as a checkpoint ({cause}). {_ADVICE}")
 
 
 def check_content(content: Mapping[str, Any], source: str) -> None:

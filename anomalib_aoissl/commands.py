@@ -79,7 +79,7 @@ def explain(options: argparse.Namespace) -> None:
     check_outputs(outputs, (options.ckpt_path, options.image, options.mask), overwrite=options.overwrite)
     region = _region(options, image_size(options.image))
     model = load_retrieval(options.ckpt_path)
-    read = (*model.file_format.files(options.image), *model.model.bank.image_names)
+    read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
     check_outputs(outputs, read, overwrite=options.overwrite)
     _write_explanation(model, region, options)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .arguments import SIZE, ArgumentError
-from .checkpoint_mixin import CheckpointMixin, NamesFullDisk, plain_data
+from .checkpoint_mixin import CheckpointMixin, plain_data
 from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
@@ -103,7 +102,6 @@ class SegmentationModuleMixin(CheckpointMixin, _Base):
         """Return the model's components that are callbacks, pretraining first."""
         components = super().configure_callbacks()
         parts = [components] if isinstance(components, Callback) else list(components)
-        parts = [*parts, NamesFullDisk()]
         return parts if self._pretraining is None else [self._pretraining, *parts]
 
     @staticmethod
@@ -305,7 +303,7 @@ def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
         ValueError: If it is neither, or not positive.
     """
     SIZE.check("image_size", image_size)
-    sizes = (image_size, image_size) if isinstance(image_size, Integral) else tuple(image_size)
+    sizes = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     return int(sizes[0]), int(sizes[1])
 
 

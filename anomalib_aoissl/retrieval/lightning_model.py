@@ -95,6 +95,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
+    RULES = RULES
     HAS_BANK: ClassVar[bool] = True
 
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (*SegmentationModuleMixin.ENCODER_ARGUMENTS, "retrieval", "head")

@@ -102,6 +102,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "lora_rank",
     )
 
+    RULES = RULES
+
     @remembers_written
     def __init__(
         self,

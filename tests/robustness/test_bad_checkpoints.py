@@ -4,6 +4,7 @@
 """Checkpoints that are damaged, foreign or impossible, and arguments against those of a checkpoint."""
 
 import copy
+import errno
 import logging
 import math
 import pickle
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from anomalib.engine import Engine
+from lightning.fabric.plugins import TorchCheckpointIO
 from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
@@ -184,14 +186,31 @@ def test_the_bank_of_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_pat
     row.check(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["0 bytes", "a flipped bit", "another model", "labels beyond the classes", "no file"])
+@pytest.mark.parametrize(
+    "what",
+    ["0 bytes", "a flipped bit", "another model", "labels beyond the classes", "arguments out of range", "no file"],
+)
 def test_anomalib_refuses_a_bad_checkpoint_with_its_name(what: str, tmp_path: Path, drawn_folder: Path) -> None:
     write = next(row[1] for row in BAD if row[0] == what)
     write(tmp_path / "model.ckpt")
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    with pytest.raises((ValueError, FileNotFoundError), match=r"model\.ckpt"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"model\.ckpt"):  # Lightning names a missing file
         engine.test(AOISSLRetrieval(pretrained=False), datamodule=data, ckpt_path=tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("model", [AOISSLRetrieval, AOISSLSegmenter])
+def test_a_full_disk_names_the_checkpoint_that_training_writes(
+    model: type, tiny_encoder: dict, drawn_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_checkpoint(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save_checkpoint)
+    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": (64, 96), "visualizer": False}
+    data = SegmentationFolder(drawn_folder, num_workers=0, val_ratio=0.25)
+    with pytest.raises(OSError, match=r"The disk is full\. .*\.ckpt"):
+        Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(model(**arguments), datamodule=data)
 
 
 # --- what the user wrote ---------------------------------------------------------------------------------------------
