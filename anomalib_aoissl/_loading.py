@@ -14,6 +14,8 @@ from typing import Any
 
 from anomalib_aoissl._autoload import HostFinder, complain
 
+_COMMAND_LINE = "anomalib.cli"
+
 
 def find_wrapped(
     finder: HostFinder, fullname: str, path: Sequence[str] | None, target: ModuleType | None
@@ -87,7 +89,7 @@ def _finish(finder: HostFinder, name: str, completed: bool) -> None:
         finder.awaited.discard(name)
         finder.executed.add(name)
     finders: list[Any] = sys.meta_path
-    if finder.awaited.isdisjoint(finder.hosts) and finder in finders:
+    if finder.awaited.isdisjoint({*finder.hosts, _COMMAND_LINE}) and finder in finders:
         finders.remove(finder)
     if not finder.executing and finder.executed:
         _register(finder)
@@ -98,6 +100,10 @@ def _register(finder: HostFinder) -> None:
         from anomalib_aoissl import _registry
 
         _registry.register(sorted(finder.hosts & finder.executed))
+        if _COMMAND_LINE in finder.executed and finder.hosts <= finder.executed:
+            from anomalib_aoissl import command_line
+
+            command_line.attach(sys.modules[_COMMAND_LINE].AnomalibCLI)
     except Exception as error:  # noqa: BLE001 - no fault may break the import of the host
         complain(error)
 

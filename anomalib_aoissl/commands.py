@@ -63,6 +63,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--mask", type=Path, help="PNG of the image's size, the region where it is not 0")
     parser.add_argument("--output", type=Path, required=True, help="picture to write, such as explain.png")
     parser.add_argument("--data", type=Path, help="JSON file to write with every vote")
+    _overwrite_argument(parser)
     parser.add_argument("--votes", type=int, default=DEFAULT_TILES, help="labelled patches to show (%(default)s)")
 
 
@@ -72,9 +73,15 @@ def explain(options: argparse.Namespace) -> None:
         msg = f"--votes {options.votes}: at least 1 patch can be shown."
         raise CommandError(msg)
     from anomalib_aoissl.data.reading import image_size
+    from anomalib_aoissl.outputs import check_outputs
 
+    outputs = {"--output": options.output, "--data": options.data}
+    check_outputs(outputs, (options.ckpt_path, options.image, options.mask), overwrite=options.overwrite)
     region = _region(options, image_size(options.image))
-    _write_explanation(load_retrieval(options.ckpt_path), region, options)
+    model = load_retrieval(options.ckpt_path)
+    read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
+    check_outputs(outputs, read, overwrite=options.overwrite)
+    _write_explanation(model, region, options)
 
 
 def _write_explanation(model: AOISSLRetrieval, region: Any, options: argparse.Namespace) -> None:
@@ -184,6 +191,7 @@ def _label_next_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", type=Path, required=True, help="folder of unlabelled images, sub-folders too")
     parser.add_argument("--count", type=int, default=10, help="images to choose (%(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write; the pictures go beside it as PNG")
+    _overwrite_argument(parser)
 
 
 def label_next(options: argparse.Namespace) -> None:
@@ -198,9 +206,14 @@ def label_next(options: argparse.Namespace) -> None:
         msg = "--image_size and --illuminations belong to --encoder: a checkpoint brings its own."
         raise CommandError(msg)
     from anomalib_aoissl.data.listing import list_records
+    from anomalib_aoissl.outputs import check_outputs
 
+    outputs = {"--output": options.output, "--output's picture": options.output.with_suffix(".png")}
+    check_outputs(outputs, [options.ckpt_path], overwrite=options.overwrite)
     model = load_retrieval(options.ckpt_path) if options.ckpt_path is not None else _unlabelled_model(options)
     records = list_records(options.pool, None, illuminations=model.file_format.illuminations)
+    read = [path for record in records for path in record.image_paths]
+    check_outputs(outputs, [*read, *model.model.bank.image_names], overwrite=options.overwrite)
     labelled = {Path(name).resolve() for name in model.model.bank.image_names}
     paths = [record.image_paths[0] for record in records]
     fresh = [path for path in paths if path.resolve() not in labelled]
@@ -277,6 +290,10 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
 # --- both ------------------------------------------------------------------------------------------------------------
 
 
+def _overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; never an input")
+
+
 def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
     """Return the image as the model takes it, ``[1, C, height, width]``."""
     import torch
@@ -290,24 +307,10 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
     """Return the model of a checkpoint, in evaluation mode.
 
     Raises:
-        CommandError: If the file is missing, no checkpoint, or of another model.
+        CheckpointError: If the file is missing, no checkpoint, or of another model.
     """
-    import torch
-
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
-    if not path.is_file():
-        msg = f"{path}: the checkpoint does not exist. Training writes one: weights/lightning/model.ckpt of its folder."
-        raise CommandError(msg)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        ours = any(key.startswith("model.bank.") for key in content["state_dict"])
-    except Exception as error:
-        msg = f"{path}: cannot be read as a checkpoint ({error})."
-        raise CommandError(msg) from error
-    if not ours:
-        msg = f"{path}: is no checkpoint of AOISSLRetrieval, whose memory bank is needed here."
-        raise CommandError(msg)
     model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
     return cast("AOISSLRetrieval", model.eval())
 

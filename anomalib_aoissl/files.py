@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .full_disk import names_full_disk
+
+_KEPT = 40  # characters of a file's name that the temporary file's name begins with
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -20,11 +24,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    prefix = f".{path.stem[:_KEPT]}."  # a name of full length leaves no room for what is added
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with names_full_disk(path):
+            yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
         temporary.replace(path)
     finally:

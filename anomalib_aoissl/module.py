@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib import LearningType
@@ -21,6 +21,8 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .arguments import SIZE, ArgumentError
+from .checkpoint_mixin import CheckpointMixin, plain_data
 from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
@@ -37,22 +39,12 @@ else:
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_KEY = "anomalib_aoissl"
-"""Key of the class names and the file format in a checkpoint."""
 
-
-class SegmentationModuleMixin(_Base):
+class SegmentationModuleMixin(CheckpointMixin, _Base):
     """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
     """
-
-    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
-    DEFAULTS: ClassVar[dict[str, Any]] = {}
-    ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
-    """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
-    BEFORE: ClassVar[dict[str, Any]] = {}
-    """What checkpoints that do not know an argument were made with."""
 
     model: Any
     class_names: tuple[str, ...] = ()
@@ -173,6 +165,23 @@ class SegmentationModuleMixin(_Base):
             )
             raise TypeError(msg)
         self.set_dataset(names, getattr(dataset, "file_format", FileFormat()))
+        if len(dataset):  # type: ignore[arg-type]
+            item = dataset[0]  # type: ignore[index]
+            self._check_planes(item.image, item.image_path)
+
+    def _check_planes(self, image: torch.Tensor, path: Any) -> None:
+        """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
+
+        Raises:
+            ArgumentError: If it has others.
+        """
+        planes, wanted = image.shape[-3], self.hparams["in_channels"]
+        if planes != wanted:
+            msg = (
+                f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
+                "and for one to three lights) and train again, or give images of the model's lights."
+            )
+            raise ArgumentError(msg)
 
     def on_train_start(self) -> None:
         """Take the class names of the training data."""
@@ -212,6 +221,7 @@ class SegmentationModuleMixin(_Base):
         if batch.image_path is None:
             return SegmentationBatch(image=batch.image)
         images = torch.stack([torch.from_numpy(self.file_format.read(path)) for path in batch.image_path])
+        self._check_planes(images, batch.image_path[0])
         images = images.to(self.device)
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=self.pre_processor(images) if self.pre_processor else images, image_path=first)
@@ -257,52 +267,6 @@ class SegmentationModuleMixin(_Base):
         """Return the demonstration set's test images; called where no data is given."""
         return self._demonstration_data().test_dataloader()
 
-    # --- checkpoint --------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the model needs to be built again: the encoder's description, class names, file format."""
-        super().on_save_checkpoint(checkpoint)
-        parameters = checkpoint.setdefault("hyper_parameters", {})
-        parameters.update(self.ONCE, encoder=self.model.encoder.describe())
-        checkpoint[CHECKPOINT_KEY] = {
-            "class_names": list(self.class_names),
-            "file_format": self.file_format.to_dict(),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the model that the checkpoint was saved from, whatever the arguments' defaults say.
-
-        Raises:
-            ValueError: If an argument that the weights depend on was set to another value than the checkpoint's.
-        """
-        self._adopt_arguments({**self.BEFORE, **checkpoint.get("hyper_parameters", {})})
-        saved = checkpoint.get(CHECKPOINT_KEY, {})
-        if saved.get("class_names"):
-            self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
-        super().on_load_checkpoint(checkpoint)
-
-    def _adopt_arguments(self, saved: Mapping[str, Any]) -> None:
-        """Take the checkpoint's arguments where ours are the defaults; rebuild where the encoder differs."""
-        own = {**self.hparams, "encoder": self.model.encoder.describe()}
-        changed = {key: value for key, value in saved.items() if key in own and _plain(own[key]) != _plain(value)}
-        changed = {key: value for key, value in changed.items() if key not in self.ONCE}
-        for key in [key for key in changed if _plain(self.hparams[key]) != _plain(self.DEFAULTS.get(key))]:
-            if key in self.ENCODER_ARGUMENTS:
-                msg = (
-                    f"The checkpoint was saved with {key}={changed[key]}, but --model.{key} says {self.hparams[key]}. "
-                    f"Leave out --model.{key}: the checkpoint brings it along."
-                )
-                raise ValueError(msg)
-            del changed[key]  # set on purpose, and the weights do not depend on it
-        if changed:
-            self.hparams.update({**changed, "pretrained": False})
-            self.build_model()
-            if isinstance(self.pre_processor, SegmentationPreProcessor):
-                self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
-            datamodule: Any = getattr(self._trainer, "datamodule", None)
-            if datamodule is not None:
-                datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
-
     # --- export ------------------------------------------------------------------------------------------------------
 
     def export_metadata(self) -> dict[str, Any]:
@@ -338,27 +302,16 @@ def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: If it is neither, or not positive.
     """
-    sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sizes) != 2 or any(int(size) <= 0 for size in sizes):
-        msg = f"image_size={image_size} must be one size or (height, width), in px and greater than 0."
-        raise ValueError(msg)
+    SIZE.check("image_size", image_size)
+    sizes = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     return int(sizes[0]), int(sizes[1])
 
 
 def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
     """Return the encoder's name or description as plain data that a checkpoint may hold."""
-    return encoder if isinstance(encoder, str) else _plain(encoder)
+    return encoder if isinstance(encoder, str) else plain_data(encoder)
 
 
 def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
     """Return the objective's name or description as plain data that a checkpoint may hold."""
-    return _plain(pretraining)
-
-
-def _plain(value: Any) -> Any:
-    """Return configuration objects and tuples as dictionaries and lists, to compare and to save."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
+    return plain_data(pretraining)

@@ -59,7 +59,7 @@ def test_a_mask_and_a_box_of_the_same_pixels_agree(run: Any, tmp_path: Path) -> 
     found = []
     for region in (["--box", "20,10,50,30"], ["--mask", str(tmp_path / "m.png")]):
         arguments = ["--ckpt_path", run.ckpt, "--image", str(image), *region, "--data", str(tmp_path / "e.json")]
-        assert dispatch(["explain", *arguments, "--output", str(tmp_path / "e.png")]) == 0
+        assert dispatch(["explain", *arguments, "--output", str(tmp_path / "e.png"), "--overwrite"]) == 0
         found.append(json.loads((tmp_path / "e.json").read_text()))
     assert found[0] == found[1]
     assert found[0]["pixels"] == 600
@@ -113,10 +113,31 @@ def test_label_next_leaves_out_what_is_labelled_and_what_cannot_be_read(run: Any
     with Image.open(tmp_path / "next.png") as sheet:
         assert sheet.width > 3 * 320
     inside = ["--ckpt_path", run.ckpt, "--pool", str(run.images), "--output", str(tmp_path / "next.csv")]
-    assert dispatch(["label-next", *inside]) == 0
+    assert dispatch(["label-next", *inside]) == 2
+    assert "next.csv: exists already" in capsys.readouterr().err
+    assert dispatch(["label-next", *inside, "--overwrite"]) == 0
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))
     assert len(rows) == 8 - 2
     assert not {Path(row["image"]) for row in rows} & set(run.labelled)
+
+
+def test_outputs_never_replace_inputs(run: Any, tmp_path: Path, capsys: Any) -> None:
+    pool = shutil.copytree(run.images, tmp_path / "pool")
+    before = {path: path.read_bytes() for path in pool.iterdir()}
+    picture = sorted(before)[0]
+    label_next = ["label-next", "--ckpt_path", run.ckpt, "--pool", str(pool), "--output"]
+    explain = ["explain", "--ckpt_path", run.ckpt, "--image", str(picture), "--at", "1,1", "--overwrite", "--output"]
+    for arguments in (
+        [*label_next, str(picture.with_suffix(".csv")), "--overwrite"],
+        [*explain, str(picture)],
+        [*explain, str(tmp_path / "e.png"), "--data", str(picture)],
+        [*explain, str(sorted(before)[1])],  # its other light
+        [*explain, run.ckpt],
+    ):
+        assert dispatch(arguments) == 2
+        assert "is a file that the command reads" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in pool.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pool"]
 
 
 def test_label_next_begins_with_an_encoder_alone(run: Any, tmp_path: Path) -> None:

@@ -11,12 +11,37 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
+from anomalib_aoissl.arguments import Rule, names, null_or, number, validate, whole
+
 from .checking import check_splits
 from .datamodule import SegmentationDataModuleMixin
 from .description import DatasetDescription, read_description
 from .drawing import DEVICES, GENERATOR_VERSION, write_images
+from .drawing.rendering import DRAWING_RULES
 from .listing import list_records
 from .splitting import Splits, check_devices, select_devices, take_shots
+
+_SHARE, _NAMES = number("[0, 1)"), null_or(names())
+
+RULES: dict[str, Rule] = {
+    "devices": _NAMES,
+    "train_devices": _NAMES,
+    "val_devices": _NAMES,
+    "test_devices": _NAMES,
+    "shots": null_or(whole("[1, inf)")),
+    "foreground": _NAMES,
+    "images_per_device": whole("[1, inf)"),
+    "val_ratio": _SHARE,
+    "test_ratio": _SHARE,
+    "image_size": DRAWING_RULES["size"],
+    "difficulty": DRAWING_RULES["difficulty"],
+    "lot": DRAWING_RULES["lot"],
+    "seed": DRAWING_RULES["seed"],
+    "train_batch_size": whole("[1, inf)"),
+    "eval_batch_size": whole("[1, inf)"),
+    "num_workers": whole("[0, inf)"),
+}
+"""What the arguments of `WireBond` may be."""
 
 
 class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
@@ -51,7 +76,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
 
     Raises:
         DatasetError: At setup, if a device does not exist or stands on two sides, or a ratio leaves a split empty.
-        ValueError: At setup, if an argument of the drawing is out of its range.
+        ArgumentError: If an argument is out of its range.
     """
 
     def __init__(
@@ -78,6 +103,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         test_augmentations: Transform | None = None,
         augmentations: Transform | None = None,
     ) -> None:
+        validate(RULES, locals())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -104,7 +130,6 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
 
         Raises:
             DatasetError: If a device does not exist.
-            ValueError: If an argument of the drawing is out of its range.
         """
         check_devices(self.devices or (), sorted(DEVICES), "devices")
         write_images(

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anomalib_aoissl.arguments import ArgumentError
+
 if TYPE_CHECKING:
     from .callback import PretrainingCallback
     from .dino import DINOPretraining as DINOPretraining
@@ -45,6 +47,9 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     module, _, attribute = _OBJECTIVES[name].partition(":")
     try:
         callback: PretrainingCallback = getattr(import_module(module, __name__), attribute)(**arguments)
+    except ArgumentError as error:
+        msg = f"pretraining: {error}"
+        raise ArgumentError(msg) from error
     except TypeError as error:
         msg = f"pretraining={spec!r}: {error}. The arguments are those of {attribute}."
         raise ValueError(msg) from error

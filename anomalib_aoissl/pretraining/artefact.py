@@ -1,16 +1,21 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What pretraining leaves on disk: a timm ``local-dir`` folder with a record beside the weights."""
+"""What pretraining leaves on disk: a timm ``local-dir`` folder with a record beside the weights.
+
+A folder is written whole or not at all, and takes the place of an artefact or of an empty folder only.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +24,29 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from timm.models import save_for_hf as _save_for_hf
 
+from anomalib_aoissl.arguments import ArgumentError
 from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.full_disk import names_full_disk
 
-__all__ = ["RECORD_NAME", "WEIGHTS_NAME", "cache_folder", "cache_key", "copy_folder", "load_weights", "save_encoder"]
+__all__ = [
+    "RECORD_NAME",
+    "WEIGHTS_NAME",
+    "cache_folder",
+    "cache_key",
+    "check_replaceable",
+    "copy_folder",
+    "load_weights",
+    "save_encoder",
+]
 
 RECORD_NAME = "pretraining.json"
 WEIGHTS_NAME = "model.safetensors"
 CACHE_VARIABLE = "ANOMALIB_AOISSL_CACHE"
+
+_REQUIRED = {"config.json", WEIGHTS_NAME, RECORD_NAME}
+_PICTURES = "pictures"
+
+_LONGEST_NAME = 255  # bytes, on every common file system
 
 _FORMAT = 1  # raise it when the same arguments give another result
 
@@ -71,38 +92,84 @@ def cache_key(encoder: PatchEncoder, objective: str, arguments: Mapping[str, Any
     return f"{objective}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 
 
+def check_replaceable(folder: str | Path, name: str = "save_to") -> None:
+    """Validate that nothing of the user's is lost where an artefact is written to a folder.
+
+    Args:
+        folder: The folder; it may be missing.
+        name: Argument that names it.
+
+    Raises:
+        ArgumentError: If it is a file, or a folder that holds anything but an artefact.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if len(os.fsencode(folder.name)) > _LONGEST_NAME:
+        msg = f"{name}={str(folder)!r}: the name has more than {_LONGEST_NAME} bytes. Give a shorter one."
+        raise ArgumentError(msg)
+    if not folder.exists():
+        return
+    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {"(a file)"}
+    foreign = sorted(found - _REQUIRED - {_PICTURES}) or sorted(_foreign_pictures(folder / _PICTURES))
+    if found and (foreign or not found >= _REQUIRED):
+        shown = ", ".join((foreign or sorted(found))[:3])
+        msg = (
+            f"{name}={str(folder)!r} must be a new or empty folder, or one that pretraining wrote; it holds {shown}, "
+            "which would be deleted. Choose another folder."
+        )
+        raise ArgumentError(msg)
+
+
+def _foreign_pictures(folder: Path) -> list[str]:
+    """Return what a folder of an artefact's pictures holds beside those that pretraining draws."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return [entry.name for entry in entries if not re.fullmatch(r"step_\d+\.png", entry.name)]
+
+
 def save_encoder(encoder: PatchEncoder, folder: Path, record: Mapping[str, Any]) -> Path:
     """Write the encoder and its record to a folder that timm loads as ``local-dir:folder``; whole or not at all.
 
-    The files are written to a temporary neighbour, which then takes the folder's name. An older folder of that name
-    is replaced.
+    An older artefact of that name is replaced.
+
+    Raises:
+        ArgumentError: If the folder holds anything else.
     """
-    folder = Path(folder).expanduser().absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with _whole_folder(folder, "folder") as temporary:
         _write(encoder, temporary)
         (temporary / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp and safetensors make them private
-        (temporary / WEIGHTS_NAME).chmod(0o644)
-        _take_name(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it private
+    return Path(folder).expanduser().absolute()
 
 
 def copy_folder(source: Path, target: Path) -> Path:
-    """Copy a finished folder to another place, whole or not at all."""
-    target = Path(target).expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    """Copy a finished folder to another place, whole or not at all.
+
+    Raises:
+        ArgumentError: If the place holds anything but an artefact.
+    """
+    with _whole_folder(target, "save_to") as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
-        temporary.chmod(0o755)
-        _take_name(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+    return Path(target).expanduser().absolute()
+
+
+@contextmanager
+def _whole_folder(folder: str | Path, name: str) -> Iterator[Path]:
+    """Give a temporary neighbour of a folder, which takes the folder's name when the block ends well."""
+    check_replaceable(folder, name)
+    folder = Path(folder).expanduser().absolute()
+    with names_full_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_hidden(folder), dir=folder.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            _take_name(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _hidden(folder: Path) -> str:
+    """Return what the name of a temporary neighbour begins with; a name of full length leaves no room for more."""
+    return f".{folder.name[:40]}."
 
 
 def load_weights(vit: VisionTransformer, folder: Path) -> dict[str, Any]:
@@ -113,7 +180,11 @@ def load_weights(vit: VisionTransformer, folder: Path) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-        vit.load_state_dict(load_file(str(folder / WEIGHTS_NAME)))
+        weights = load_file(str(folder / WEIGHTS_NAME))
+        damaged = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+        if damaged or not isinstance(record["summary"], str):
+            raise ValueError(f"numbers in {damaged} are not finite" if damaged else "no summary")  # noqa: TRY301
+        vit.load_state_dict(weights)
     except Exception as error:
         msg = f"{folder}: the pretrained encoder cannot be read ({error}). Delete the folder; the run then trains anew."
         raise ValueError(msg) from error
@@ -144,7 +215,7 @@ def _write(encoder: PatchEncoder, folder: Path) -> None:
 def _take_name(temporary: Path, folder: Path) -> None:
     """Give the temporary folder its name; an older folder steps aside first and is deleted after."""
     if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        old = Path(tempfile.mkdtemp(prefix=_hidden(folder), dir=folder.parent))
         folder.replace(old / "old")
         temporary.replace(folder)
         shutil.rmtree(old, ignore_errors=True)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -18,9 +18,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
 
+from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.encoder import PatchEncoder
 
-from .artefact import cache_folder, cache_key, copy_folder, load_weights
+from .argument_rules import RULES, Start
+from .artefact import cache_folder, cache_key, check_replaceable, copy_folder, load_weights
 from .augmentation import Light
 from .images import ImageFiles, fingerprint, pretraining_images
 from .labelled import probe_images
@@ -30,12 +32,6 @@ from .training import Optimisation
 from .watching import Labelled
 
 __all__ = ["PretrainingCallback", "Start"]
-
-Start = Literal["auto", "given", "whitened"]
-
-_POSITIVE = (
-    "max_epochs", "batch_size", "accumulate", "crops_per_image", "learning_rate", "probe_every", "collapse_checks",
-)  # fmt: skip
 
 _TRAINED_RATE = 1e-4
 
@@ -78,7 +74,8 @@ class PretrainingCallback(Callback):
         probe_images: Labelled images of the probe on either side, bank and queries; 0 for no probe.
         collapse_rank: Effective rank of the patch embeddings under which an encoder counts as collapsed.
         collapse_checks: Measures in a row under that rank that stop the run.
-        save_to: Folder to copy the artefact to, for ``local-dir:``; an older one is replaced.
+        save_to: Folder to copy the artefact to, for ``local-dir:``: a new or empty one, or that of an older artefact,
+            which is replaced.
         cache_dir: Where results are kept; default: ANOMALIB_AOISSL_CACHE, else the user's cache folder.
         progress_bar: Show a progress bar.
 
@@ -123,6 +120,7 @@ class PretrainingCallback(Callback):
         progress_bar: bool = True,
     ) -> None:
         super().__init__()
+        validate(RULES, locals())
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.batch_size, self.accumulate, self.crops_per_image = batch_size, accumulate, crops_per_image
         self.start, self.start_noise_floor = start, start_noise_floor
@@ -138,7 +136,6 @@ class PretrainingCallback(Callback):
         self._done: LightningModule | None = None
         self.summary = ""
         """One paragraph about the last run; empty before it."""
-        self._check_arguments()
 
     @abstractmethod
     def build_objective(self, vit: VisionTransformer) -> Objective:
@@ -159,17 +156,6 @@ class PretrainingCallback(Callback):
         start = ("start", "start_noise_floor", "position_scale", "even_norm")
         plain = {name: getattr(self, name) for name in (*numbers, *start, *others, *optimiser)}
         return {**plain, **vars(self.light), **self.objective_arguments}
-
-    def _check_arguments(self) -> None:
-        """Refuse arguments outside their range."""
-        if self.start not in get_args(Start):
-            msg = f"start={self.start!r} must be one of {list(get_args(Start))}."
-            raise ValueError(msg)
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                msg = f"{name}={value} must be greater than 0."
-                raise ValueError(msg)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Pretrain the encoder before the fit.
@@ -222,7 +208,12 @@ class PretrainingCallback(Callback):
             bit_depth: Bits that the camera uses of a 16-bit file.
             trainer: Trainer whose devices, precision and strategy are used.
             trainer_arguments: Arguments of Lightning's Trainer, where there is no ``trainer``.
+
+        Raises:
+            ArgumentError: If ``save_to`` holds anything but an older result.
         """
+        if self.save_to is not None:
+            check_replaceable(self.save_to)
         arguments = {**self.arguments, **_circumstances(trainer)}
         key = cache_key(encoder, self.objective_name, arguments, fingerprint(images))
         folder = cache_folder(self.cache_dir) / key

@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 import torch
 from timm.models import VisionTransformer
 
+from anomalib_aoissl.arguments import validate
+
+from .argument_rules import DINO_RULES
 from .augmentation import CropKind
 from .callback import PretrainingCallback
 from .distillation import Center, move_average, prototype_entropy, view_loss
@@ -238,6 +241,7 @@ class DINOPretraining(PretrainingCallback):
         betas: tuple[float, float] = (0.9, 0.999),
         **common: Any,
     ) -> None:
+        validate(DINO_RULES, locals())
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, betas=betas, **common)
         self.objective_arguments = {
             "global_size": size_pair(global_size),

@@ -12,6 +12,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
+from anomalib_aoissl.arguments import validate
+
+from .argument_rules import IBOT_RULES
 from .dino import DINOPretraining, SelfDistillation, global_token
 from .distillation import Center, masked_patch_loss, prototype_entropy
 from .heads import PrototypeHead
@@ -142,6 +145,7 @@ class IBOTPretraining(DINOPretraining):
         patch_weight: float = 1.0,
         **dino: Any,
     ) -> None:
+        validate(IBOT_RULES, locals())
         super().__init__(**dino)
         self.objective_arguments |= {
             "mask_ratio": (mask_ratio[0], mask_ratio[1]),

@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from timm.models import VisionTransformer
 
+from anomalib_aoissl.arguments import ArgumentError, validate
+
+from .argument_rules import MAE_RULES
 from .augmentation import CropKind
 from .callback import PretrainingCallback
 from .heads import PixelDecoder
@@ -171,6 +174,10 @@ class MAEPretraining(PretrainingCallback):
         betas: tuple[float, float] = (0.9, 0.95),
         **common: Any,
     ) -> None:
+        validate(MAE_RULES, locals())
+        if decoder_dims % 4 or decoder_dims % decoder_heads:
+            msg = f"decoder_dims={decoder_dims} must be a multiple of 4 and of decoder_heads={decoder_heads}."
+            raise ArgumentError(msg)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, betas=betas, **common)
         self.objective_arguments = {
             "crop_size": (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size),

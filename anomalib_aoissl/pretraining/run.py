@@ -18,13 +18,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
+from anomalib_aoissl.arguments import ArgumentError
 from anomalib_aoissl.encoder import PatchEncoder, create_vit
+from anomalib_aoissl.full_disk import names_full_disk
 
 from .artefact import save_encoder
 from .augmentation import Crops
 from .calibration import whiten_patch_embedding
 from .images import CropDataset, ImageFiles, read_resized
 from .nesting import nested_arguments
+from .resuming import LAST, KeepsPrevious, newest_whole
 from .training import PretrainingModule, crop_loader
 from .watching import Labelled, Watcher
 
@@ -71,6 +74,7 @@ class Run:
             scale = settings.position_scale
             whiten_patch_embedding(vit, pictures, noise_floor=settings.start_noise_floor, position_scale=scale)
         self.objective = settings.build_objective(vit)
+        self._check_crops()
         self.objective.prepare(pictures)
         self.watcher = Watcher(
             encoder,
@@ -84,6 +88,18 @@ class Run:
             seed=settings.seed,
         )
 
+    def _check_crops(self) -> None:
+        """Validate that the encoder's patches fill the crops.
+
+        Raises:
+            ArgumentError: If a side of a crop is no multiple of the patch's.
+        """
+        rows, columns = self.encoder.patch_size
+        for name, kind in self.objective.crop_kinds().items():
+            if kind.size[0] % rows or kind.size[1] % columns:
+                msg = f"{name}_size={kind.size} must be multiples of the encoder's patch, {rows}x{columns} px."
+                raise ArgumentError(msg)
+
     def train(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> str:
         """Train or resume, write the artefact, put the best weights into the encoder, and return one paragraph.
 
@@ -94,11 +110,9 @@ class Run:
         trainer = self._trainer(outer, arguments)
         module = self._module()
         loader = self._loader(trainer)
-        checkpoint = self.partial / "last.ckpt"
-        resume = str(checkpoint) if checkpoint.is_file() else None
-        if resume:
-            logger.info("Pretraining resumes from %s.", resume)
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        resume = newest_whole(self.partial, module)
+        with names_full_disk(self.partial):
+            trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
         if trainer.state.status != TrainerStatus.FINISHED:
             msg = f"Pretraining was interrupted at step {trainer.global_step}. The same command resumes it."
             raise RuntimeError(msg)
@@ -163,7 +177,7 @@ class Run:
         s = self.settings
         checkpoint = ModelCheckpoint(
             self.partial,
-            "last",
+            Path(LAST).stem,
             every_n_epochs=s.probe_every,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
@@ -173,7 +187,7 @@ class Run:
             "max_steps": s.max_steps,
             "accumulate_grad_batches": s.accumulate,
             "gradient_clip_val": s.gradient_clip or None,
-            "callbacks": [self.watcher, checkpoint],
+            "callbacks": [self.watcher, KeepsPrevious(self.partial), checkpoint],
             "enable_progress_bar": s.progress_bar,
             "enable_model_summary": False,
             "use_distributed_sampler": False,

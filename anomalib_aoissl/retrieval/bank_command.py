@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anomalib_aoissl.outputs import check_outputs
+
 from .bank_arrays import BankArrays, described, merged, removed, selected
 from .bank_storage import BankFileError, read_bank, write_bank
 from .condensing import condensed
@@ -28,6 +30,7 @@ _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON
     "class_names": {"nargs": "+", "metavar": "NAME", "help": "Names of the mask's indices, background first."},
     "new_classes": {"action": "store_true", "help": "Add classes that only the others have; not to a checkpoint."},
     "no_refit": {"action": "store_true", "help": "Leave the pixel head as it is, so that only novelty changes."},
+    "overwrite": {"action": "store_true", "help": "Replace the output where it exists; never a file that is read."},
     "in_place": {"action": "store_true", "help": "Write over the file itself."},
 }
 _BANK, _CHECKPOINT, _MODELS = ".safetensors", ".ckpt", (".xml", ".onnx")
@@ -95,6 +98,7 @@ def remove(
     no_refit: bool = False,
     output: Path | None = None,
     in_place: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Take the rows of a device or of an image out of a bank, and fit a pixel head again without their pixels.
 
@@ -105,14 +109,17 @@ def remove(
         no_refit: Leave the pixel head as it is, so that only novelty changes.
         output: File to write, of the same kind.
         in_place: Write over the file itself.
+        overwrite: Replace the output where it exists; never a file that is read.
     """
-    target = _target(path, output, in_place)
+    target = _target(path, output, in_place, overwrite)
     before = bank_in(path)
     after = removed(before, device=device, image=image)
     return _written(path, after, target, f"{len(before) - len(after):,} rows removed", refit=not no_refit)
 
 
-def condense(path: Path, bank_size: int, output: Path | None = None, in_place: bool = False) -> str:
+def condense(
+    path: Path, bank_size: int, output: Path | None = None, in_place: bool = False, overwrite: bool = False
+) -> str:
     """Keep a number of rows of a bank, each of which stands for rows that look and are labelled alike.
 
     Args:
@@ -120,8 +127,9 @@ def condense(path: Path, bank_size: int, output: Path | None = None, in_place: b
         bank_size: Rows that the bank then has at most.
         output: File to write, of the same kind.
         in_place: Write over the file itself.
+        overwrite: Replace the output where it exists; never a file that is read.
     """
-    target = _target(path, output, in_place)
+    target = _target(path, output, in_place, overwrite)
     before = bank_in(path)
     after = _condensed(before, bank_size)
     return _written(path, after, target, f"{len(before):,} rows condensed", refit=False)
@@ -134,6 +142,7 @@ def merge(
     bank_size: int | None = None,
     output: Path | None = None,
     in_place: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Add the rows of other banks to a bank; classes are mapped by name.
 
@@ -147,8 +156,9 @@ def merge(
         bank_size: Rows that the bank then has at most.
         output: File to write, of the kind of the first.
         in_place: Write over the first file.
+        overwrite: Replace the output where it exists; never a file that is read.
     """
-    target = _target(path, output, in_place)
+    target = _target(path, output, in_place, overwrite, banks)
     before = after = bank_in(path)
     others = [bank_in(other) for other in banks]
     if path.suffix == _CHECKPOINT:
@@ -171,6 +181,7 @@ def adapt(
     bank_size: int | None = None,
     output: Path | None = None,
     in_place: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Teach an exported model one labelled image.
 
@@ -185,19 +196,22 @@ def adapt(
         bank_size: Rows that the bank then has at most; all are kept where none is given.
         output: Exported model to write (.xml).
         in_place: Write over the model itself.
+        overwrite: Replace the output where it exists; never a file that is read.
     """
     from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
 
     if path.suffix not in _MODELS:
         msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Extend others by training: --model.bank."
         raise ValueError(msg)
-    target = _target(path, output, in_place)
+    target = _target(path, output, in_place, overwrite, [image, mask])
     inferencer = SegmentationOpenVINOInferencer(path)
     added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names, bank_size=bank_size)
     return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
 
 
-def export(path: Path, output: Path, device: str | None = None, image: str | None = None) -> str:
+def export(
+    path: Path, output: Path, device: str | None = None, image: str | None = None, overwrite: bool = False
+) -> str:
     """Write a bank, or the rows of one device or image, as a bank file.
 
     Args:
@@ -205,10 +219,12 @@ def export(path: Path, output: Path, device: str | None = None, image: str | Non
         output: Bank file to write (.safetensors).
         device: Only the rows of this device.
         image: Only the rows of this image.
+        overwrite: Replace the output where it exists; never a file that is read.
     """
     if output.suffix != _BANK:
         msg = f"{output}: a bank file's name ends with {_BANK}."
         raise ValueError(msg)
+    check_outputs({"--output": output}, _files(path), overwrite=overwrite)
     bank = selected(bank_in(path), device=device, image=image)
     return f"{write_bank(bank, output)}: {_rows_of(bank)}"
 
@@ -243,8 +259,21 @@ def bank_in(path: Path) -> BankArrays:
     raise BankFileError(msg)
 
 
-def _target(path: Path, output: Path | None, in_place: bool) -> Path:
-    """Return the file to write; asked before the work."""
+def _target(
+    path: Path, output: Path | None, in_place: bool, overwrite: bool = False, others: Sequence[Path] = ()
+) -> Path:
+    """Return the file to write; asked before the work.
+
+    Args:
+        path: The file that is edited.
+        output: The file to write, or None for the file itself.
+        in_place: Whether the file itself is written.
+        overwrite: Whether another file may be replaced.
+        others: Further files that are read.
+
+    Raises:
+        ValueError: If not one of output and in_place is given, or the output must not be written.
+    """
     if (output is None) == (not in_place):
         msg = "Say where the result goes: --output <file>, or --in_place to write over the file; one of them."
         raise ValueError(msg)
@@ -253,7 +282,15 @@ def _target(path: Path, output: Path | None, in_place: bool) -> Path:
     if target.suffix != wanted:
         msg = f"{target}: the result of {path.name} is written as {wanted}."
         raise ValueError(msg)
+    read = [file for other in others for file in _files(other)]
+    given = {"--output" if file == target else "--output's weights": file for file in _files(target)}
+    check_outputs(given, read if in_place else [*_files(path), *read], overwrite=overwrite or in_place)
     return target
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a bank, a checkpoint, or a model, whose weights lie beside it."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool = True) -> str:

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from anomalib_aoissl.checkpoints import CheckpointError, check_content, read_checkpoint
 from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
-from .bank_arrays import BankArrays
+from .bank_arrays import BankArrays, damage
 from .bank_storage import BankFileError, check_encoder
-from .editing import ROW_BUFFERS, BankContent, pixel_state, pixels_of_state
+from .editing import ROW_BUFFERS, BankContent, arrays_of, pixel_state, pixels_of_state
 from .openvino_head import content_of as content_of_head
 from .openvino_refitting import refitted_head
 
@@ -51,23 +52,40 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         BankFileError: If the file is missing, damaged, or has no bank.
     """
-    if not Path(path).is_file():
-        msg = f"{path}: the checkpoint does not exist. Train one: anomalib train --model AOISSLRetrieval."
-        raise BankFileError(msg)
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        msg = f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]}). Restore a copy."
-        raise BankFileError(msg) from error
-    state = checkpoint.get("state_dict", {}) if isinstance(checkpoint, dict) else {}
-    missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
-    if missing:
-        msg = f"{path}: is no checkpoint of AOISSLRetrieval, since it has no {missing[0]}. Give one that has a bank."
-        raise BankFileError(msg)
+        checkpoint = read_checkpoint(path)
+        check_content(checkpoint, str(path))
+        check_bank_of(checkpoint, str(path))
+    except CheckpointError as error:
+        raise BankFileError(str(error)) from error
     return checkpoint
 
 
-def content_of(checkpoint: dict[str, Any]) -> BankContent:
+def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Validate that a checkpoint holds a bank, and that the bank is possible.
+
+    Args:
+        checkpoint: The checkpoint.
+        source: What it is called in errors, such as its file.
+
+    Raises:
+        CheckpointError: If it has none, or what it holds does not fit together.
+    """
+    state = checkpoint["state_dict"]
+    missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
+    if missing:
+        msg = f"{source}: is no checkpoint of AOISSLRetrieval, since it has no {missing[0]}. Give one that has a bank."
+        raise CheckpointError(msg)
+    try:
+        problem = damage(arrays_of(content_of(checkpoint)))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        msg = f"{source}: its memory bank is impossible ({problem}). Restore a copy, or train again."
+        raise CheckpointError(msg)
+
+
+def content_of(checkpoint: Mapping[str, Any]) -> BankContent:
     """Return the bank of a checkpoint that `load_checkpoint` gave."""
     state: dict[str, Any] = checkpoint["state_dict"]
     names = state[_NAMES]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,14 +18,18 @@ from torch import nn
 
 from anomalib_aoissl.abstaining import AbstentionFormat
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.removed_arguments import takes_removed
+from anomalib_aoissl.written_arguments import remembers_written
 
 from .aggregation import NEIGHBOURS, TEMPERATURE
+from .argument_rules import RULES
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
-from .checkpoint_bank import load_content
+from .checkpoint_bank import check_bank_of, load_content
 from .head_fitting import fit_to_training_images
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
@@ -90,25 +95,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "encoder": DEFAULT_ENCODER,
-        "pretraining": None,
-        "image_size": (512, 512),
-        "in_channels": 3,
-        "blocks": 1,
-        "normalize": True,
-        "head": "pixel",
-        "k": NEIGHBOURS,
-        "temperature": TEMPERATURE,
-        "aggregation": "attention",
-        "retrieval": "patches",
-        "search": "exact",
-        "bank": None,
-        "bank_size": DEFAULT_BANK_SIZE,
-        "bank_precision": "fp32",
-        "seed": 0,
-        "abstain": None,
-    }
+    RULES = RULES
+    HAS_BANK: ClassVar[bool] = True
 
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (*SegmentationModuleMixin.ENCODER_ARGUMENTS, "retrieval", "head")
 
@@ -118,6 +106,19 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     # The bank file's rows are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
 
+    @takes_removed(
+        "labels",
+        "class_temperatures",
+        "class_thresholds",
+        "bank_shifts",
+        "query_shifts",
+        "smoothing",
+        "position_directions",
+        "context",
+        "condensing",
+        "learning_seconds",
+    )
+    @remembers_written
     def __init__(
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
@@ -143,12 +144,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
-        if head not in {"pixel", None}:
-            msg = f"head={head!r} is not known. It must be 'pixel', or null for the vote of the memory bank alone."
-            raise ValueError(msg)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
@@ -186,6 +185,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
         The parameter is gone after the fit and in no checkpoint.
         """
+        super().setup(stage)
         if stage == "fit" and self.trainer.world_size > 1:
             self.register_parameter(_ANCHOR, nn.Parameter(torch.zeros((), device=self.device)))
 
@@ -197,6 +197,16 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         """Save what the model needs to be built again."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"].pop(_ANCHOR, None)
+
+    @classmethod
+    def check_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> None:
+        """Validate that a checkpoint is of this model, and what it holds, its bank too.
+
+        Raises:
+            CheckpointError: If it is of another model, or its content is impossible.
+        """
+        super().check_checkpoint(checkpoint, source)
+        check_bank_of(checkpoint, source)
 
     @staticmethod
     def configure_optimizers() -> None:

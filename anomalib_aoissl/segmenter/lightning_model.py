@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from anomalib.metrics import Evaluator
@@ -15,11 +15,15 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.removed_arguments import takes_removed
 from anomalib_aoissl.visualization import SegmentationVisualizer
+from anomalib_aoissl.written_arguments import remembers_written
 
+from .argument_rules import RULES
 from .callbacks import check_monitors, training_callbacks
 from .examples import Examples
 from .losses import dice_loss, segmentation_loss
@@ -69,18 +73,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     """
 
     ENCODER_ARGUMENTS = ("encoder", "image_size", "in_channels")
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "encoder": DEFAULT_ENCODER,
-        "pretraining": None,
-        "image_size": (512, 512),
-        "in_channels": 3,
-        "learning_rate": 2e-3,
-        "validations": 20,
-        "early_stopping": None,
-        "select": "best",
-        "budget": None,
-        "seed": 0,
-    }
+    RULES = RULES
 
     _losses: torch.Tensor | None = None
     """Dice losses of decoder and head, summed over the last steps."""
@@ -94,6 +87,25 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     class_weights: torch.Tensor | None = None
     """Of the classes in the loss, ``[C]``; in a fit."""
 
+    @takes_removed(
+        "normalize",
+        "head",
+        "head_channels",
+        "probe",
+        "loss",
+        "class_weights",
+        "encoder_rate",
+        "layer_decay",
+        "weight_decay",
+        "warmup",
+        "freeze",
+        "lora_rank",
+        "ema_decay",
+        "crop_size",
+        "crops",
+        "augment",
+    )
+    @remembers_written
     def __init__(
         self,
         encoder: str | dict[str, Any] = DEFAULT_ENCODER,
@@ -112,6 +124,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
         encoder, image_size = plain_encoder(encoder), plain_size(image_size)
         pretraining = plain_pretraining(pretraining)
@@ -121,9 +134,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        if not learning_rate > 0:
-            msg = f"learning_rate={learning_rate} must be greater than 0; 0.002 is the default."
-            raise ValueError(msg)
         self.build_parts(pre_processor)
 
     # --- parts -------------------------------------------------------------------------------------------------------

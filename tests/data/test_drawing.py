@@ -208,10 +208,10 @@ def test_random_types_are_endless_and_drawable() -> None:
     ("given", "message"),
     [
         ({"device": "toaster"}, "choose one of"),
-        ({"seed": -1}, "seed is -1"),
-        ({"unit": -2}, "unit is -2"),
+        ({"seed": -1}, "seed=-1 must lie in"),
+        ({"unit": -2}, "unit=-2 must not be negative"),
         ({"size": (8, 64)}, "at least 32"),
-        ({"difficulty": 1.5}, "from 0 to 1"),
+        ({"difficulty": 1.5}, r"lie in \[0, 1\]"),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict, message: str) -> None:
@@ -325,7 +325,7 @@ def test_failing_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_wrong_set_arguments_are_refused(tmp_path: Path) -> None:
     for given, message in (
-        ({"units": 0}, "units is 0"),
+        ({"units": 0}, "units=0 must be at least 1"),
         ({"devices": ["toaster"]}, "no device type"),
         ({"devices": [PAIR[0], PAIR[0]]}, "each name once"),
         ({"devices": []}, "at least one"),

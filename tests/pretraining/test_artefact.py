@@ -46,7 +46,8 @@ def test_anomaly_dino_takes_an_encoder_of_its_depth(make_encoder: MakeEncoder, t
 
 def test_an_older_folder_is_replaced_and_nothing_is_left_over(make_encoder: MakeEncoder, tmp_path: Path) -> None:
     folder = save_encoder(make_encoder(), tmp_path / "a" / "encoder", {"run": 1})
-    (folder / "stale").write_text("")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "step_0000010.png").write_text("")
     save_encoder(make_encoder(), folder, {"run": 2})
     assert '"run": 2' in (folder / "pretraining.json").read_text()
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "pretraining.json"]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_aoissl.arguments import SEED, number, size_of, validate, whole
 from anomalib_aoissl.data.drawing import optics
 from anomalib_aoissl.data.drawing.devices import DEVICES, DeviceType
 from anomalib_aoissl.data.drawing.geometry import Map, Unit, place_unit, smooth_noise
@@ -88,6 +89,16 @@ def draw(
     return Drawing(images[0], images[1], label_mask(scene, size))
 
 
+DRAWING_RULES = {
+    "seed": SEED,
+    "unit": whole("[0, inf)"),
+    "lot": whole("[0, inf)"),
+    "size": size_of("[32, inf)"),
+    "difficulty": number("[0, 1]"),
+}
+"""What a drawing may be asked for."""
+
+
 def check_arguments(
     device: DeviceType | str, *, seed: int, unit: int, lot: int, size: tuple[int, int], difficulty: float
 ) -> DeviceType:
@@ -97,16 +108,7 @@ def check_arguments(
             msg = f"There is no device type {device!r}; choose one of {sorted(DEVICES)} or give a DeviceType."
             raise ValueError(msg)
         device = DEVICES[device]
-    for name, value in (("seed", seed), ("unit", unit), ("lot", lot)):
-        if value < 0:
-            msg = f"{name} is {value}; give an integer of 0 or more."
-            raise ValueError(msg)
-    if len(size) != 2 or min(size) < 32:
-        msg = f"size is {size}; give (height, width), each at least 32 px."
-        raise ValueError(msg)
-    if not 0 <= difficulty <= 1:
-        msg = f"difficulty is {difficulty}; give a number from 0 to 1."
-        raise ValueError(msg)
+    validate(DRAWING_RULES, {"seed": seed, "unit": unit, "lot": lot, "size": size, "difficulty": difficulty})
     return device
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalib_aoissl.arguments import validate, whole
 from anomalib_aoissl.data.drawing.devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
 from anomalib_aoissl.data.drawing.rendering import check_arguments, draw
 from anomalib_aoissl.data.indices import IGNORE_INDEX
@@ -95,9 +96,7 @@ def write_images(
         RuntimeError: If a worker process fails.
     """
     types = _resolve(devices)
-    if units < 1 or workers < 0:
-        msg = f"units is {units} and workers is {workers}; give units of 1 or more and workers of 0 or more."
-        raise ValueError(msg)
+    validate({"units": whole("[1, inf)"), "workers": whole("[0, inf)")}, {"units": units, "workers": workers})
     for device in types:
         check_arguments(device, seed=seed, unit=units - 1, lot=lot, size=size, difficulty=difficulty)
     root = Path(root)

@@ -1,0 +1,170 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomalib's command line with our classes: a fault in an argument is one line, and what was written is known.
+
+Other classes pass through as they are. The start-up hook attaches this once ``anomalib.cli`` has been executed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+
+from .removed_arguments import removal_message, removed_from
+from .written_arguments import command_line_wrote
+
+PACKAGE = __name__.partition(".")[0]
+
+_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\n(.*)", re.DOTALL)
+_VALUE = re.compile(r"G(?:ot|iven) value: (.*)")
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
+_FAULTS = (ValueError, TypeError, OSError, ImportError)
+
+
+def attach(cli: Any) -> None:
+    """Have a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
+    if hasattr(cli.init_parser, "attached"):
+        return
+    make, instantiate, run = cli.init_parser, cli.instantiate_classes, cli._run_subcommand
+
+    @functools.wraps(make)
+    def init_parser(**kwargs: Any) -> Any:
+        parser = make(**kwargs)
+        parser.error = MethodType(functools.partial(_error, parser.error), parser)
+        return parser
+
+    @functools.wraps(instantiate)
+    def instantiate_classes(self: Any) -> None:
+        self.parser.add_instantiator(_instance, object, subclasses=True)
+        instantiate(self)
+        _remember(self)
+
+    @functools.wraps(run)
+    def run_subcommand(self: Any) -> None:
+        model: Any = getattr(self, "model", None)
+        names: frozenset[str] = getattr(model, "written_arguments", frozenset())
+        try:
+            with command_line_wrote({name: model.hparams[name] for name in names if name in model.hparams}):
+                run(self)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _fail(f"the disk is full: {error.filename or self.engine.trainer.default_root_dir}")
+            if not (_is_ours(type(error)) or _is_raised_by_us(error)):
+                raise
+            _fail(str(error))
+
+    init_parser.attached = True  # type: ignore[attr-defined]
+    cli.init_parser, cli.instantiate_classes = staticmethod(init_parser), instantiate_classes
+    cli._run_subcommand = run_subcommand
+
+
+def _is_ours(cls: type) -> bool:
+    """Return whether a class is of this package."""
+    return cls.__module__.partition(".")[0] == PACKAGE
+
+
+def _is_raised_by_us(error: Exception) -> bool:
+    """Return whether an error says what is wrong with a value, and this package raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, ValueError) and module.partition(".")[0] == PACKAGE
+
+
+def _fail(message: str) -> NoReturn:
+    """Print one line and end the program as argparse does."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    raise SystemExit(2)
+
+
+def _remember(cli: Any) -> None:
+    """Tell a model of ours which of its arguments are written, on the command line or in a configuration file.
+
+    The configuration holds defaults as well, so the arguments are parsed once more on to one without the model's.
+    """
+    if not hasattr(getattr(cli, "model", None), "written_arguments"):
+        return
+    others = cli.config.clone()
+    del others[cli.subcommand]["model"]
+    written = cli.parser.parse_args(cli.parser.args, namespace=others, defaults=False)[cli.subcommand]["model"]
+    cli.model.written_arguments = frozenset(vars(written.get("init_args", Namespace())))
+
+
+def _instance(cls: type, /, *args: Any, **kwargs: Any) -> Any:
+    """Return an instance of a class that the command line asks for."""
+    if not _is_ours(cls):
+        return cls(*args, **kwargs)
+    try:
+        return cls(*args, **kwargs)
+    except _FAULTS as error:
+        _fail(f"{cls.__name__}: {error}")
+
+
+def _error(usual: Callable[..., NoReturn], _parser: Any, message: str, ex: Exception | None = None) -> NoReturn:
+    """Report a fault of the arguments: of our classes in one line, of others as usual."""
+    line = one_line(message)
+    if line is None:
+        usual(message, ex)
+    _fail(line)
+
+
+def one_line(message: str) -> str | None:
+    """Return in one line what is wrong with an argument of our classes, of a message of jsonargparse; None for others.
+
+    The innermost class of the message counts, such as a callback in the trainer's list.
+    """
+    found = _CLASS.search(message)
+    while found is not None and (inner := _CLASS.search(found[2])) is not None:
+        found = inner
+    if found is None or found[1].partition(".")[0] != PACKAGE:
+        return None
+    cls = _class_of(found[1])
+    unknown = re.search(r"(?:Option|Key|Group key) '([^']+)' is not (?:accepted|expected)", found[2])
+    if unknown is not None:
+        return _unknown(cls, unknown[1].partition(".")[0])
+    wrong = re.search(r'Parser key "([^"]+)"', found[2])
+    value = _VALUE.search(found[2])
+    if wrong is None or value is None:
+        return f"{cls.__name__}: {found[2].partition('Given value')[0]}"
+    return f"{cls.__name__}: {wrong[1]}={value[1].strip()} must be {_allowed(cls, wrong[1])}."
+
+
+def _class_of(path: str) -> type:
+    """Return the class of an import path, which jsonargparse has imported before."""
+    module, _, name = path.rpartition(".")
+    return typing.cast("type", getattr(sys.modules[module], name))
+
+
+def _unknown(cls: type, name: str) -> str:
+    """Return what is said of an argument that a class does not take."""
+    if name in removed_from(cls):
+        return removal_message(cls.__name__, [name])
+    known = [parameter for parameter in inspect.signature(cls).parameters if parameter != "common"]
+    close = difflib.get_close_matches(name, known, n=3)
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."
+    return f"{cls.__name__}: takes no argument {name}. {advice}"
+
+
+def _allowed(cls: type, name: str) -> str:
+    """Return in words which types or values an argument takes."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.__mro__):  # callbacks take the arguments of their base too
+        if "__init__" in vars(base):
+            parameters.update(inspect.signature(vars(base)["__init__"]).parameters)
+    annotation = str(parameters[name].annotation) if name in parameters else "of another type"
+    annotation = re.sub(r"Literal\[([^\]]*)\]", r"one of \1", annotation)
+    for kind, words in _WORDS.items():
+        annotation = re.sub(rf"\b{kind}\b", words, annotation)
+    return annotation.replace(" | ", " or ")

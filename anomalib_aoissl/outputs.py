@@ -1,0 +1,71 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files that a command is to write, validated before its work: none replaces an input, or another file unasked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+__all__ = ["OutputError", "check_outputs"]
+
+_LONGEST_NAME = 255  # bytes, on every common file system
+
+
+class OutputError(ValueError):
+    """A file that a command must not write; the message says why and what to do."""
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None], *, overwrite: bool = False
+) -> None:
+    """Validate the files that a command is to write.
+
+    Args:
+        outputs: Each file by the argument that names it; None for one that is not written.
+        inputs: Files that the command reads, or whose content the user still needs; None for one that is not given.
+        overwrite: Whether existing files may be replaced; inputs never are.
+
+    Raises:
+        OutputError: If a file is an input, stands twice, exists already, or cannot be written under its name.
+    """
+    read = {_identity(Path(path)) for path in inputs if path is not None}
+    seen: dict[object, str] = {}
+    for argument, path in outputs.items():
+        if path is None:
+            continue
+        problem = _problem(path, overwrite)
+        identity = _identity(path)
+        if identity in read:
+            problem = "is a file that the command reads. Give another name"
+        elif identity in seen:
+            problem = f"is the file of {seen[identity]} too. Give another name"
+        if problem:
+            msg = f"{argument} {path}: {problem}."
+            raise OutputError(msg)
+        seen[identity] = argument
+
+
+def _problem(path: Path, overwrite: bool) -> str:
+    """Return why a file cannot be written under its name, whatever is read; empty where it can."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return f"the name has more than {_LONGEST_NAME} bytes. Give a shorter one"
+    if path.is_dir():
+        return "is a folder. Give the name of a file in it"
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        return f"{above} is a file, not a folder. Give another name"
+    if path.exists() and not overwrite:
+        return "exists already. Give another name, or --overwrite to replace it"
+    return ""
+
+
+def _identity(path: Path) -> object:
+    """Return what is equal for two names of one file: links, other spellings of the folder, other case."""
+    try:
+        status = path.stat()
+    except OSError:  # not there yet
+        return path.resolve()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,268 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Impossible arguments: an error before any work that names argument, value, and what is allowed."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonargparse import ArgumentError as ParserError
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
+from PIL import Image
+from rows import Row, table
+
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
+from anomalib_aoissl.command_line import one_line
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
+
+ENCODER = {
+    "architecture": "vit_tiny_patch16_224",
+    "model_args": {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+NAN, INFINITY = math.nan, math.inf
+
+
+def made(cls: Callable[..., Any], **arguments: Any) -> Callable[[Path], Any]:
+    """Return an act that makes an instance."""
+    small = {"encoder": ENCODER, "pretrained": False, "image_size": (64, 96)}
+    own = small if cls in {AOISSLRetrieval, AOISSLSegmenter} else {}
+    return lambda _: cls(**{**own, **arguments})
+
+
+def bad(cls: Callable[..., Any], error: str, **argument: Any) -> Row:
+    """Return a row of one impossible argument."""
+    ((name, value),) = argument.items()
+    return Row(f"{cls.__name__} {name}={value!r:.40}", made(cls, **argument), error)
+
+
+RETRIEVAL = (
+    bad(AOISSLRetrieval, r"k=0 must be at least 1\.", k=0),
+    bad(AOISSLRetrieval, r"k=True must be a whole number, and be at least 1", k=True),
+    bad(AOISSLRetrieval, r"k='3' must be a whole number", k="3"),
+    bad(AOISSLRetrieval, r"k=2\.5 must be a whole number", k=2.5),
+    bad(AOISSLRetrieval, r"k=None must be a whole number", k=None),
+    bad(AOISSLRetrieval, r"temperature=nan must be a number, and be greater than 0", temperature=NAN),
+    bad(AOISSLRetrieval, r"temperature=inf must be a number", temperature=INFINITY),
+    bad(AOISSLRetrieval, r"temperature=-0\.1 must be greater than 0", temperature=-0.1),
+    bad(AOISSLRetrieval, r"seed=-1 must lie in \[0, 4294967295\]", seed=-1),
+    bad(AOISSLRetrieval, r"seed=4294967296 must lie in", seed=2**32),
+    bad(AOISSLRetrieval, r"seed=False must be a whole number", seed=False),
+    bad(AOISSLRetrieval, r"abstain=1\.5 must lie in \(0, 1\)", abstain=1.5),
+    bad(AOISSLRetrieval, r"abstain=nan must be a number or null, and lie in \(0, 1\)", abstain=NAN),
+    bad(AOISSLRetrieval, r"abstain='0\.05' must be a number or null", abstain="0.05"),
+    bad(AOISSLRetrieval, r"image_size=\(0, 64\) must be whole numbers of px, greater than 0", image_size=(0, 64)),
+    bad(AOISSLRetrieval, r"image_size=\(64, nan\) must be one size or \(height, width\)", image_size=(64, NAN)),
+    bad(AOISSLRetrieval, r"image_size='512' must be one size", image_size="512"),
+    bad(AOISSLRetrieval, r"image_size=\[64, 64, 3\] must be one size", image_size=[64, 64, 3]),
+    bad(AOISSLRetrieval, r"image_size=True must be one size", image_size=True),
+    bad(AOISSLRetrieval, r"image_size=\(63, 96\) does not fit", image_size=(63, 96)),
+    bad(AOISSLRetrieval, r"in_channels=0 must lie in \[1, 64\]", in_channels=0),
+    bad(AOISSLRetrieval, r"blocks=0 must be at least 1", blocks=0),
+    bad(AOISSLRetrieval, r"blocks=\[\] must be a whole number or a list of whole numbers", blocks=[]),
+    bad(AOISSLRetrieval, r"blocks='last' must be a whole number or a list", blocks="last"),
+    bad(AOISSLRetrieval, r"blocks=7 does not fit: the encoder has 2 blocks", blocks=7),
+    bad(AOISSLRetrieval, r"normalize='yes' must be true or false", normalize="yes"),
+    bad(AOISSLRetrieval, r"pretrained=1 must be true or false", pretrained=1),
+    bad(AOISSLRetrieval, r"head='conv' must be one of \['pixel'\]", head="conv"),
+    bad(AOISSLRetrieval, r"aggregation='majority' is not known\. It must be one of", aggregation="majority"),
+    bad(AOISSLRetrieval, r"retrieval=3 must be text", retrieval=3),
+    bad(AOISSLRetrieval, r"search='' must be text", search=""),
+    bad(AOISSLRetrieval, r"bank_size=0 must be at least 1", bank_size=0),
+    bad(AOISSLRetrieval, r"bank_size=nan must be a whole number or text or null", bank_size=NAN),
+    bad(AOISSLRetrieval, r"bank_size=True must be a whole number", bank_size=True),
+    bad(AOISSLRetrieval, r"bank_size='8GB' must be a number of patches, megabytes such as '8MB'", bank_size="8GB"),
+    bad(AOISSLRetrieval, r"bank_precision='fp8' is not known\. It must be one of", bank_precision="fp8"),
+    bad(AOISSLRetrieval, r"encoder=5 must be the name of an encoder, or a mapping", encoder=5),
+    bad(AOISSLRetrieval, r"encoder='' must be the name of an encoder", encoder=""),
+    bad(AOISSLRetrieval, r"pretraining=3 must be mae, dino or ibot", pretraining=3),
+    bad(
+        AOISSLRetrieval,
+        r"pretraining: max_epochs=-1 must be greater than 0",
+        pretraining={"objective": "mae", "max_epochs": -1},
+    ),
+)
+
+SEGMENTER = (
+    bad(AOISSLSegmenter, r"learning_rate=nan must be a number, and be greater than 0", learning_rate=NAN),
+    bad(AOISSLSegmenter, r"learning_rate='fast' must be a number", learning_rate="fast"),
+    bad(AOISSLSegmenter, r"weight_decay=-1 must not be negative", weight_decay=-1),
+    bad(AOISSLSegmenter, r"freeze=-2 must not be negative or be one of \['all'\]", freeze=-2),
+    bad(AOISSLSegmenter, r"freeze='some' must .*be one of \['all'\]", freeze="some"),
+    bad(AOISSLSegmenter, r"ema_decay=1 must lie in \(0, 1\)", ema_decay=1),
+    bad(AOISSLSegmenter, r"crop_size=0 must be whole numbers of px, greater than 0", crop_size=0),
+    bad(AOISSLSegmenter, r"crops=-1 must not be negative", crops=-1),
+    bad(AOISSLSegmenter, r"validations=0 must be at least 1", validations=0),
+    bad(AOISSLSegmenter, r"early_stopping=0 must be at least 1", early_stopping=0),
+    bad(AOISSLSegmenter, r"select='first' must be one of \['best', 'last'\]", select="first"),
+    bad(AOISSLSegmenter, r"budget='soon' must be at least 1 or be a time as DD:HH:MM:SS", budget="soon"),
+    bad(AOISSLSegmenter, r"class_weights=\[1\.0, nan\] must be finite", class_weights=[1.0, NAN]),
+    bad(AOISSLSegmenter, r"class_weights=3 must be a name or numbers or null", class_weights=3),
+    bad(AOISSLSegmenter, r"lora_rank=1\.5 must be a whole number", lora_rank=1.5),
+)
+
+PRETRAINING = (
+    bad(MAEPretraining, r"max_epochs=0 must be greater than 0", max_epochs=0),
+    bad(MAEPretraining, r"max_epochs=1\.5 must be a whole number", max_epochs=1.5),
+    bad(MAEPretraining, r"max_steps=0 must be greater than 0, or -1 for no limit", max_steps=0),
+    bad(MAEPretraining, r"batch_size=True must be a whole number", batch_size=True),
+    bad(MAEPretraining, r"start='warm' must be one of \['auto', 'given', 'whitened'\]", start="warm"),
+    bad(MAEPretraining, r"structure=1\.1 must lie in \[0, 1\]", structure=1.1),
+    bad(MAEPretraining, r"gain=-0\.1 must not be negative", gain=-0.1),
+    bad(MAEPretraining, r"learning_rate=0 must be greater than 0", learning_rate=0),
+    bad(MAEPretraining, r"betas=\(0\.9,\) must be two numbers, and lie in \[0, 1\) both", betas=(0.9,)),
+    bad(MAEPretraining, r"betas=\(0\.9, 1\.0\) must lie in \[0, 1\) both", betas=(0.9, 1.0)),
+    bad(MAEPretraining, r"gradient_clip=nan must be a number", gradient_clip=NAN),
+    bad(MAEPretraining, r"memory_mb=inf must be a number", memory_mb=INFINITY),
+    bad(MAEPretraining, r"num_workers=-1 must not be negative", num_workers=-1),
+    bad(MAEPretraining, r"seed=-5 must lie in", seed=-5),
+    bad(MAEPretraining, r"progress_bar='no' must be true or false", progress_bar="no"),
+    bad(MAEPretraining, r"save_to='' must be a path or null", save_to=""),
+    bad(MAEPretraining, r"crop_size=-8 must be whole numbers of px, greater than 0", crop_size=-8),
+    bad(MAEPretraining, r"mask_ratio=1\.2 must lie in \[0, 1\]", mask_ratio=1.2),
+    bad(MAEPretraining, r"zoom=\(2\.0, 1\.0\) must be greater than 0 both, the smaller first", zoom=(2.0, 1.0)),
+    bad(MAEPretraining, r"decoder_dims=0 must be greater than 0", decoder_dims=0),
+    bad(MAEPretraining, r"decoder_dims=30 must be a multiple of 4 and of decoder_heads=4", decoder_dims=30),
+    bad(DINOPretraining, r"local_crops=-1 must not be negative", local_crops=-1),
+    bad(DINOPretraining, r"teacher_temperature=0 must be greater than 0", teacher_temperature=0),
+    bad(DINOPretraining, r"momentum=1\.5 must lie in \[0, 1\]", momentum=1.5),
+    bad(IBOTPretraining, r"mask_ratio=0\.3 must be two numbers", mask_ratio=0.3),
+    bad(IBOTPretraining, r"outputs=0 must be greater than 0", outputs=0),
+    bad(IBOTPretraining, r"patch_weight=-1 must not be negative", patch_weight=-1),
+)
+
+DRAWING = (
+    bad(WireBond, r"seed=-1 must lie in \[0, 4294967295\]", seed=-1),
+    bad(WireBond, r"seed=None must be a whole number", seed=None),
+    bad(WireBond, r"images_per_device=0 must be at least 1", images_per_device=0),
+    bad(WireBond, r"images_per_device=2\.5 must be a whole number", images_per_device=2.5),
+    bad(WireBond, r"image_size=\(16, 512\) must be at least 32 px both", image_size=(16, 512)),
+    bad(WireBond, r"image_size=512 must be \(height, width\)", image_size=512),
+    bad(WireBond, r"difficulty=nan must be a number, and lie in \[0, 1\]", difficulty=NAN),
+    bad(WireBond, r"lot=-1 must not be negative", lot=-1),
+    bad(WireBond, r"val_ratio=1\.0 must lie in \[0, 1\)", val_ratio=1.0),
+    bad(WireBond, r"shots=0 must be at least 1", shots=0),
+    bad(WireBond, r"devices='soic8_gold' must be a list of names", devices="soic8_gold"),
+    bad(WireBond, r"train_batch_size=0 must be at least 1", train_batch_size=0),
+    bad(WireBond, r"num_workers=-1 must not be negative", num_workers=-1),
+)
+
+
+@pytest.mark.parametrize("row", table(*RETRIEVAL, *SEGMENTER, *PRETRAINING, *DRAWING))
+def test_an_impossible_argument_is_named(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 96, 3), dtype=np.uint8)).save(tmp_path / "u.png")
+    callback = MAEPretraining(crop_size=36, cache_dir=tmp_path / "cache")
+    encoder = PatchEncoder(ENCODER, image_size=(64, 96), pretrained=False)
+    with pytest.raises(ValueError, match=r"crop_size=\(36, 36\) must be multiples of the encoder's patch, 8x8 px"):
+        callback.pretrain(encoder, [(tmp_path / "u.png",)])
+
+
+def hparam(name: str, **arguments: Any) -> Callable[[Path], Any]:
+    """Return an act that makes a model and returns one of its arguments as a checkpoint holds it."""
+    return lambda folder: made(AOISSLRetrieval, head=None, **arguments)(folder).hparams[name]
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row("numpy's whole number", hparam("k", k=np.int64(7)), value=7),
+        Row("numpy's number", hparam("temperature", temperature=np.float32(0.5)), value=0.5),
+        Row("one size", hparam("image_size", image_size=64), value=(64, 64)),
+        Row("a whole number where any number may be", hparam("temperature", temperature=1), value=1),
+        Row("megabytes", hparam("bank_size", bank_size=" 8 MB "), value=" 8 MB "),
+        Row("null", hparam("abstain", abstain=None), value=None),
+    ),
+)
+def test_an_odd_argument_is_taken(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+def said_of(*arguments: str) -> Callable[[Path], str | None]:
+    """Return an act that parses arguments as anomalib's command line does, and returns what is said of them."""
+
+    def act(_: Path) -> str | None:
+        from anomalib.models import AnomalibModule
+
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(AnomalibModule, "model")
+        parser.add_argument("--callbacks", type=list[Callback] | Callback | None)
+        with pytest.raises(ParserError) as caught:
+            parser.parse_args(list(arguments))
+        return one_line(str(caught.value))
+
+    return act
+
+
+RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row(
+            "text for a number",
+            said_of(*RETRIEVAL_OF, "--model.k", "abc"),
+            value="AOISSLRetrieval: k=abc must be a whole number.",
+        ),
+        Row(
+            "a name that is none",
+            said_of(*RETRIEVAL_OF, "--model.aggregation=majority"),
+            value="AOISSLRetrieval: aggregation=majority must be one of 'attention', 'similarity'.",
+        ),
+        Row(
+            "text for a number or null",
+            said_of(*RETRIEVAL_OF, "--model.abstain=never"),
+            value="AOISSLRetrieval: abstain=never must be a number or null.",
+        ),
+        Row(
+            "an argument that is gone",
+            said_of(*RETRIEVAL_OF, "--model.learning_seconds=0"),
+            value="AOISSLRetrieval: arguments without effect, removed after 0.1.0: learning_seconds. Leave them out.",
+        ),
+        Row(
+            "a misspelt argument",
+            said_of(*RETRIEVAL_OF, "--model.temprature=0.1"),
+            value="AOISSLRetrieval: takes no argument temprature. Did you mean temperature?",
+        ),
+        Row(
+            "a callback's argument",
+            said_of("--callbacks=MAEPretraining", "--callbacks.max_epochs=abc"),
+            value="MAEPretraining: max_epochs=abc must be a whole number.",
+        ),
+        Row("another model's argument", said_of("--model", "Padim", "--model.n_features", "abc"), value=None),
+        Row("a model that is none", said_of("--model", "AOISSLRetreival"), value=None),
+    ),
+)
+def test_the_command_line_says_it_in_one_line(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    from anomalib.cli import AnomalibCLI
+
+    model = [*RETRIEVAL_OF, "--model.pretrained=false", "--default_root_dir", str(tmp_path)]
+    for argument in ("--model.k=abc", "--model.k=-3"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            AnomalibCLI(["train", *model, argument, "--data", "WireBond"])
+        assert caught.value.code == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert line.startswith("error: AOISSLRetrieval: k=")
+
+
+def test_what_is_written_is_told_from_defaults_on_the_command_line(tmp_path: Path) -> None:
+    from anomalib.cli import AnomalibCLI
+
+    (tmp_path / "c.yaml").write_text("model:\n  class_path: AOISSLRetrieval\n  init_args:\n    k: 30\n")
+    arguments = ["--config", str(tmp_path / "c.yaml"), "--model.abstain=null", "--model.pretrained=false"]
+    cli = AnomalibCLI(["test", *arguments, "--data", "WireBond", "--default_root_dir", str(tmp_path)], run=False)
+    assert cli.model.written_arguments == {"k", "abstain", "pretrained"}

@@ -1,0 +1,253 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Outputs of our commands and of pretraining: none replaces an input, or what the user has, unasked."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rows import Row, table
+
+from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.full_disk import names_full_disk
+from anomalib_aoissl.outputs import OutputError, check_outputs
+from anomalib_aoissl.pretraining import MAEPretraining
+from anomalib_aoissl.pretraining.artefact import check_replaceable, copy_folder, save_encoder
+from anomalib_aoissl.retrieval.bank_arrays import BankArrays
+from anomalib_aoissl.retrieval.bank_command import main
+from anomalib_aoissl.retrieval.bank_storage import write_bank
+
+Make = Callable[[Path], None]
+
+
+def file(*names: str) -> Make:
+    """Return what writes files."""
+
+    def make(folder: Path) -> None:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("content")
+
+    return make
+
+
+def link(source: str, target: str, how: Callable = os.symlink) -> Make:
+    """Return what writes a file and another name of it."""
+
+    def make(folder: Path) -> None:
+        file(source)(folder)
+        how(folder / source, folder / target)
+
+    return make
+
+
+def asked(make: Make, outputs: tuple[str, ...], inputs: tuple[str, ...] = (), overwrite: bool = False) -> Callable:
+    """Return an act that makes files, asks for outputs, and gives what the folder then holds."""
+
+    def act(folder: Path) -> object:
+        make(folder)
+        named = {f"--{index}": folder / name for index, name in enumerate(outputs)}
+        check_outputs(named, [folder / name for name in inputs], overwrite=overwrite)
+
+    return act
+
+
+def nothing(_: Path) -> None:
+    """Make nothing."""
+
+
+READ = "is a file that the command reads"
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row("a new file", asked(nothing, ("a.png",))),
+        Row("a new file in a new folder", asked(nothing, ("a/b/c.png",))),
+        Row("an existing file that may go", asked(file("a.png"), ("a.png",), overwrite=True)),
+        Row("an existing file", asked(file("a.png"), ("a.png",)), "a.png: exists already. .*--overwrite", OutputError),
+        Row("an input", asked(file("a.png"), ("a.png",), ("a.png",)), READ, OutputError),
+        Row("an input, with --overwrite", asked(file("a.png"), ("a.png",), ("a.png",), True), READ, OutputError),
+        Row(
+            "an input by another way", asked(file("b/a.png"), ("b/../b/a.png",), ("b/a.png",), True), READ, OutputError
+        ),
+        Row("a link to an input", asked(link("a.png", "l.png"), ("l.png",), ("a.png",), True), READ, OutputError),
+        Row(
+            "an input's hard link",
+            asked(link("a.png", "l.png", os.link), ("l.png",), ("a.png",), True),
+            READ,
+            OutputError,
+        ),
+        Row("an input that is missing", asked(nothing, ("a.png",), ("a.png",)), READ, OutputError),
+        Row("one file twice", asked(nothing, ("a.png", "./a.png")), "--1 .* is the file of --0 too", OutputError),
+        Row("a folder", asked(file("a/b.png"), ("a",)), "is a folder", OutputError),
+        Row("a file as folder", asked(file("a"), ("a/b.png",)), "is a file, not a folder", OutputError),
+        Row("a name of 256 bytes", asked(nothing, ("ü" * 126 + ".png",)), "more than 255 bytes", OutputError),
+        Row("a name of 255 bytes", asked(nothing, ("a" * 251 + ".png",))),
+    ),
+)
+def test_an_output_is_validated_before_the_work(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+# --- pretraining -----------------------------------------------------------------------------------------------------
+
+ARTEFACT = ("config.json", "model.safetensors", "pretraining.json")
+
+
+def saved_to(make: Make, name: str = "target") -> Callable[[Path], object]:
+    """Return an act that makes files, and lets pretraining write to a folder."""
+
+    def act(folder: Path) -> object:
+        make(folder)
+        file(*(f"new/{part}" for part in ARTEFACT))(folder)
+        before = sorted(path for path in folder.rglob("*") if path.is_file())
+        try:
+            copy_folder(folder / "new", folder / name)
+        except ValueError:
+            assert sorted(path for path in folder.rglob("*") if path.is_file()) == before
+            raise
+        return sorted(path.name for path in (folder / name).iterdir())
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row("a new folder", saved_to(nothing), value=sorted(ARTEFACT)),
+        Row("an empty folder", saved_to(lambda folder: (folder / "target").mkdir()), value=sorted(ARTEFACT)),
+        Row(
+            "an older artefact",
+            saved_to(file(*(f"target/{name}" for name in (*ARTEFACT, "pictures/step_0000010.png")))),
+            value=sorted(ARTEFACT),
+        ),
+        Row(
+            "the user's pictures", saved_to(file("target/u1.png")), "save_to=.*it holds u1.png, which would be deleted"
+        ),
+        Row("a folder of folders", saved_to(file("target/a/b.txt")), "it holds a, which would be deleted"),
+        Row("a hidden file", saved_to(file("target/.git")), "it holds .git"),
+        Row("weights of another program", saved_to(file("target/model.safetensors")), "it holds model.safetensors"),
+        Row("an artefact and a note", saved_to(file(*(f"target/{n}" for n in (*ARTEFACT, "n.txt")))), "it holds n.txt"),
+        Row(
+            "an artefact and a picture",
+            saved_to(file(*(f"target/{name}" for name in (*ARTEFACT, "pictures/u1.png")))),
+            "it holds u1.png",
+        ),
+        Row("a file", saved_to(file("target")), r"it holds \(a file\)"),
+        Row("a long name", saved_to(nothing, "t" * 256), "more than 255 bytes"),
+        Row("the longest name", saved_to(nothing, "t" * 255), value=sorted(ARTEFACT)),
+    ),
+)
+def test_pretraining_replaces_an_artefact_and_nothing_else(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+def test_save_to_is_validated_before_pretraining(tmp_path: Path, tiny_encoder: dict) -> None:
+    file("mine/u1.png")(tmp_path)
+    callback = MAEPretraining(save_to=tmp_path / "mine", cache_dir=tmp_path / "cache")
+    encoder = PatchEncoder(tiny_encoder, image_size=(64, 96), pretrained=False)
+    with pytest.raises(ValueError, match=r"it holds u1\.png"):
+        callback.pretrain(encoder, [])
+    with pytest.raises(ValueError, match=r"it holds u1\.png"):
+        save_encoder(encoder, tmp_path / "mine", {})
+    check_replaceable(tmp_path / "cache")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["u1.png"]
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+A, B, C = "a.safetensors", "b.safetensors", "c.safetensors"
+REMOVE = ("remove", A, "--device=a")
+
+
+def bank() -> BankArrays:
+    """Return two rows of two images."""
+    ids = np.arange(2, dtype=np.int32)
+    rows = {
+        "embeddings": np.eye(2, 4, dtype=np.float32),
+        "labels": np.array([[0] * 4, [1] * 4], dtype=np.uint8),
+        "device_ids": ids,
+        "image_ids": ids,
+        "positions": ids,
+        "counts": np.ones(2, dtype=np.int32),
+    }
+    return BankArrays(rows, ("background", "wire"), ("a", "b"), ("a.png", "b.png"), "hash")
+
+
+def command(*arguments: str, exists: tuple[str, ...] = ()) -> Callable[[Path], object]:
+    """Return an act that runs ``bank`` on two bank files, and gives exit code and whether the files are unchanged."""
+
+    def act(folder: Path) -> object:
+        write_bank(bank(), folder / A)
+        write_bank(bank(), folder / B)
+        file(*exists)(folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        named = [str(folder / part) if part.endswith((".safetensors", ".ckpt")) else part for part in arguments]
+        code = main(named)
+        return code, all((folder / name).read_bytes() == content for name, content in before.items())
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row("remove to a new file", command(*REMOVE, "--output", C), value=(0, True)),
+        Row("remove to its input", command(*REMOVE, "--output", A, "--overwrite"), value=(1, True)),
+        Row("remove in place", command(*REMOVE, "--in_place"), value=(0, False)),
+        Row("remove to an existing file", command(*REMOVE, "--output", C, exists=(C,)), value=(1, True)),
+        Row("remove over a file", command(*REMOVE, "--output", C, "--overwrite", exists=(C,)), value=(0, False)),
+        Row("merge to the other input", command("merge", A, B, "--output", B, "--overwrite"), value=(1, True)),
+        Row("condense to its input", command("condense", A, "2", "--output", A), value=(1, True)),
+        Row("export to its input", command("export", A, A), value=(1, True)),
+        Row("export to an existing file", command("export", A, B), value=(1, True)),
+    ),
+)
+def test_the_bank_command_keeps_files(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+def full(error: Exception) -> Callable[[Path], object]:
+    """Return an act that writes over a file on a disk that becomes full."""
+
+    def act(folder: Path) -> None:
+        (folder / "a.bin").write_text("old")
+        try:
+            with whole_file(folder / "a.bin") as temporary:
+                temporary.write_text("half")
+                raise error
+        finally:
+            assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.bin": "old"}
+
+    return act
+
+
+FULL = r"The disk is full\. Free some space.*a\.bin"
+
+
+@pytest.mark.parametrize(
+    "row",
+    table(
+        Row("the system's error", full(OSError(errno.ENOSPC, "No space left on device")), FULL, OSError),
+        Row("the quota's error", full(OSError(errno.EDQUOT, "Disk quota exceeded")), FULL, OSError),
+        Row("torch's error", full(RuntimeError("PytorchStreamWriter failed writing file data/0: 1")), FULL, OSError),
+        Row("an error of another kind", full(RuntimeError("no")), "^no$", RuntimeError),
+    ),
+)
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(row: Row, tmp_path: Path) -> None:
+    row.check(tmp_path)
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), names_full_disk(tmp_path):
+        (tmp_path / "no").read_bytes()
