@@ -19,7 +19,7 @@ from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
-from .callbacks import check_monitors, training_callbacks
+from .callbacks import training_callbacks
 from .examples import Examples
 from .losses import segmentation_loss
 from .schedule import learning_rate_factor, progress
@@ -189,15 +189,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         given = trainer.fit_loop._data_source.instance  # nothing public knows it so early
         return self.train_dataloader() if given is self or given is None else given
 
-    def on_train_start(self) -> None:
-        """Check that there is something to pick the checkpoint by.
-
-        Raises:
-            ValueError: If there are no validation images.
-        """
-        super().on_train_start()
-        check_monitors(self.trainer)
-
     # --- training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
@@ -220,8 +211,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         limit = _CLIP if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
 
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor | None:
-        """Return the decoder's loss of drawn views of the batch's images; None where none of them is labelled.
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the decoder's loss of drawn views of the batch's images; 0 where none of them is labelled.
 
         Raises:
             FloatingPointError: If the loss is not a finite number.
@@ -230,8 +221,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         examples, decoder = self.examples, self.model.decoder
         assert examples is not None and decoder is not None  # noqa: S101, PT018 - made before the first step
         step = examples.draw(batch.image_path)
-        if step is None:
-            return None
+        if step is None:  # a loss all the same: other processes wait for the gradients
+            return torch.stack([0.0 * parameter.sum() for parameter in decoder.parameters()]).sum()
         images, probabilities, tokens, masks = (part.to(self.device) for part in step)
         loss = segmentation_loss(decoder(images, probabilities, tokens), masks, self.class_weights)
         if not torch.isfinite(loss):

@@ -45,9 +45,13 @@ def dice_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def root_weights(counts: torch.Tensor) -> torch.Tensor:
-    """Return class weights ``[C]``, the root of the inverse of each class's pixels ``[C]``, 1 on average.
+    """Return class weights ``[C]``, the root of the inverse of each class's pixels ``[C]``.
 
-    Rare classes are found without being given every doubtful pixel. A class without pixels has weight 0.
+    They are 1 on average over the classes that have pixels. Rare classes are found without
+    being given every doubtful pixel. A class without pixels has the largest weight: it may occur in images that were
+    not counted.
     """
-    weights = torch.where(counts > 0, counts.clamp_min(1).double().rsqrt(), 0.0)
-    return (weights * (counts > 0).sum() / weights.sum().clamp_min(1e-12)).float()
+    seen = counts > 0
+    weights = counts.clamp_min(1).double().rsqrt()
+    weights = torch.where(seen, weights, weights[seen].amax())
+    return (weights / weights[seen].mean()).float()
