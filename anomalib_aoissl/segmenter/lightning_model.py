@@ -15,27 +15,30 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
 
 from .callbacks import training_callbacks
 from .examples import Examples
-from .losses import segmentation_loss
+from .losses import dice_loss, segmentation_loss
 from .schedule import learning_rate_factor, progress
 from .torch_model import SegmenterModel
 
 _CLIP = 1.0  # largest norm of the gradient, where the trainer's arguments name none
 _WARMUP = 0.05  # share of the budget in which the learning rate rises
 _WEIGHT_DECAY = 0.01
+_MEMORY = 0.98  # share of what was known of the losses that stays in each step
 
 
 class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     """Segmentation by the pixel head and a decoder, trained on labelled images for as long as the budget allows.
 
     First the pixel head of `AOISSLRetrieval` is fitted. Then a small U-Net learns from the image, the encoder's tokens
-    and what the head says of images that it was not fitted to. The answer is the product of both. The learning rate
-    falls to 0 where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. The encoder stays as
+    and what the head says of images that it was not fitted to. The answer is the product of both, in which the decoder
+    counts the more, the better it is than the head on images that this was not fitted to. The learning rate falls to 0
+    where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. The encoder stays as
     pretraining left it: AOI-SSL, 2026, arXiv 2605.12430.
 
     ``anomaly_map`` is the uncertainty of a pixel, 1 - the largest class probability, and ``pred_score`` its 99th
@@ -78,6 +81,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "budget": None,
         "seed": 0,
     }
+
+    _losses: torch.Tensor | None = None
+    """Dice losses of decoder and head, summed over the last steps."""
 
     examples: Examples | None = None
     """Of the labelled images; in a fit."""
@@ -169,7 +175,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     def teardown(self, stage: str) -> None:
         """Forget the training images."""
         del stage
-        self.examples, self.class_weights = None, None
+        self.examples, self.class_weights, self._losses = None, None, None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model that the checkpoint was saved from, the decoder among it.
@@ -224,7 +230,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         if step is None:  # a loss all the same: other processes wait for the gradients
             return torch.stack([0.0 * parameter.sum() for parameter in decoder.parameters()]).sum()
         images, probabilities, tokens, masks = (part.to(self.device) for part in step)
-        loss = segmentation_loss(decoder(images, probabilities, tokens), masks, self.class_weights)
+        scores = decoder(images, probabilities, tokens)
+        loss = segmentation_loss(scores, masks, self.class_weights)
+        self._compare(scores.detach().softmax(dim=1), probabilities, masks)
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
@@ -234,3 +242,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             raise FloatingPointError(msg)
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
+
+    def _compare(self, decoder: torch.Tensor, head: torch.Tensor, masks: torch.Tensor) -> None:
+        """Weigh the decoder by its and the head's probabilities ``[B, C, H, W]`` in the last steps."""
+        if not bool((masks != IGNORE_INDEX).any()):
+            return
+        losses = torch.stack([dice_loss(decoder.float(), masks), dice_loss(head.float(), masks)])
+        self._losses = losses if self._losses is None else _MEMORY * self._losses + losses
+        self.model.weigh(*self._losses.tolist())

@@ -23,22 +23,23 @@ def segmentation_loss(scores: torch.Tensor, masks: torch.Tensor, weights: torch.
     if not bool(counted.any()):
         return scores.sum() * 0.0
     rows, labels = scores.movedim(1, -1)[counted].float(), masks[counted].long()  # [N, C], [N]
-    return functional.cross_entropy(rows, labels, weights) + dice_loss(rows, labels)
+    return functional.cross_entropy(rows, labels, weights) + dice_loss(scores.float().softmax(dim=1), masks)
 
 
-def dice_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return 1 - the soft Dice coefficient [0], averaged over the classes that the labels ``[N]`` name.
+def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return 1 - the soft Dice coefficient [0], averaged over the classes that the masks name.
 
     A class's term depends on its share of itself, not of the image, so that a thin wire counts as much as a die.
 
     [0]: Milletari et al., V-Net, 2016, arXiv 1606.04797; differs in that the sums are not of squares.
 
     Args:
-        scores: Before the softmax, ``[N, C]``.
-        labels: Class indices ``[N]``.
+        probabilities: Of the classes, ``[B, C, H, W]``.
+        masks: Class indices ``[B, H, W]``, 255 is ignored; at least one pixel is not.
     """
-    probabilities = scores.softmax(dim=1)
-    true = functional.one_hot(labels, scores.shape[1]).to(scores.dtype)  # [N, C]
+    counted = masks != IGNORE_INDEX  # [B, H, W]
+    probabilities = probabilities.movedim(1, -1)[counted]  # [N, C]
+    true = functional.one_hot(masks[counted].long(), probabilities.shape[1]).to(probabilities.dtype)  # [N, C]
     shared, predicted, named = (probabilities * true).sum(dim=0), probabilities.sum(dim=0), true.sum(dim=0)
     coefficients = 2 * shared / (predicted + named)
     return 1 - coefficients[named > 0].mean()

@@ -28,8 +28,8 @@ _LEAST = 0.02
 class SegmenterModel(nn.Module):
     """Frozen encoder, pixel head and decoder: normalised images to class indices and how uncertain each is.
 
-    The class probabilities are the product of the head's and the decoder's, normalised [0]. An untrained decoder finds
-    all classes equally likely, so that the answer is the head's.
+    The class probabilities are the product of the head's and a power of the decoder's, normalised [0]. The power is 0
+    while the decoder is untrained, so that the answer is the head's; see `weigh`.
 
     [0]: Hinton, Training Products of Experts by Minimizing Contrastive Divergence, 2002, 10.1162/089976602760128018.
 
@@ -45,6 +45,8 @@ class SegmenterModel(nn.Module):
         self.head = PixelHead()
         self.decoder: Decoder | None = None
         self.num_classes = 0
+        self.decoder_weight: torch.Tensor
+        self.register_buffer("decoder_weight", torch.zeros(()))
 
     def make_decoder(self, num_classes: int) -> None:
         """Make the decoder for so many classes; nothing changes where it is there.
@@ -82,6 +84,13 @@ class SegmenterModel(nn.Module):
         mean, scale = (values[-directions:, None, None] for values in (self.head.mean, self.head.scale))
         return (self.head.projected(tokens) - mean) / scale
 
+    def weigh(self, decoder_loss: float, head_loss: float) -> None:
+        """Set the decoder's power by its Dice loss and that of the head's left-out answers, on the same images.
+
+        2 - their ratio: 1 where both are as good, 2 for a decoder without errors, 0 for one that is twice as bad.
+        """
+        self.decoder_weight.fill_(max(2 - decoder_loss / max(head_loss, 1e-6), 0.0))
+
     def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return logarithms of the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
 
@@ -94,7 +103,8 @@ class SegmenterModel(nn.Module):
         tokens = self.extract(images)
         probabilities: Any = softened(self.head(images, tokens))
         scores = self.decoder(images, probabilities, self.standardized(tokens))
-        return (scores.float().log_softmax(dim=1) + probabilities.log()).log_softmax(dim=1)
+        joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
+        return joined.log_softmax(dim=1)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.
