@@ -15,7 +15,6 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.visualization import SegmentationVisualizer
@@ -228,11 +227,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         assert examples is not None and decoder is not None  # noqa: S101, PT018 - made before the first step
         step = examples.draw(batch.image_path)
         if step is None:  # a loss all the same: other processes wait for the gradients
+            self._compare(torch.zeros(2, device=self.device))
             return torch.stack([0.0 * parameter.sum() for parameter in decoder.parameters()]).sum()
         images, probabilities, tokens, masks = (part.to(self.device) for part in step)
         scores = decoder(images, probabilities, tokens)
         loss = segmentation_loss(scores, masks, self.class_weights)
-        self._compare(scores.detach().softmax(dim=1), probabilities, masks)
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
@@ -240,13 +239,15 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
                 f"({self.hparams['learning_rate']}) or train in --trainer.precision 32."
             )
             raise FloatingPointError(msg)
+        answers = scores.detach().float().softmax(dim=1), probabilities
+        self._compare(torch.stack([dice_loss(answer, masks) for answer in answers]))
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
 
-    def _compare(self, decoder: torch.Tensor, head: torch.Tensor, masks: torch.Tensor) -> None:
-        """Weigh the decoder by its and the head's probabilities ``[B, C, H, W]`` in the last steps."""
-        if not bool((masks != IGNORE_INDEX).any()):
+    def _compare(self, losses: torch.Tensor) -> None:
+        """Weigh the decoder by the Dice losses ``[2]``, its own and the head's, of the last steps of all processes."""
+        losses = self.trainer.strategy.reduce(losses, reduce_op="sum")
+        if not bool(losses.any()):  # nothing labelled
             return
-        losses = torch.stack([dice_loss(decoder.float(), masks), dice_loss(head.float(), masks)])
         self._losses = losses if self._losses is None else _MEMORY * self._losses + losses
         self.model.weigh(*self._losses.tolist())

@@ -35,14 +35,14 @@ def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
     Args:
         probabilities: Of the classes, ``[B, C, H, W]``.
-        masks: Class indices ``[B, H, W]``, 255 is ignored; at least one pixel is not.
+        masks: Class indices ``[B, H, W]``, 255 is ignored; where all are, the loss is 0.
     """
     counted = masks != IGNORE_INDEX  # [B, H, W]
     probabilities = probabilities.movedim(1, -1)[counted]  # [N, C]
     true = functional.one_hot(masks[counted].long(), probabilities.shape[1]).to(probabilities.dtype)  # [N, C]
     shared, predicted, named = (probabilities * true).sum(dim=0), probabilities.sum(dim=0), true.sum(dim=0)
     coefficients = 2 * shared / (predicted + named)
-    return 1 - coefficients[named > 0].mean()
+    return 1 - coefficients[named > 0].mean() if bool(counted.any()) else probabilities.sum()
 
 
 def root_weights(counts: torch.Tensor) -> torch.Tensor:

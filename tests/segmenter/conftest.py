@@ -10,6 +10,14 @@ import pytest
 from PIL import Image
 
 
+@pytest.fixture(autouse=True)
+def _few_pixels_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit the pixel head in steps of few pixels, beside what ``short_fits`` does."""
+    from anomalib_aoissl.pixel_head import fitting
+
+    monkeypatch.setattr(fitting, "BATCH", 256)
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with eight images of bars and discs, 64x64 px; not to be changed."""

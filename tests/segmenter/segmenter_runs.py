@@ -82,11 +82,7 @@ def fill_head(model: SegmenterModel, classes: int, autocontext: bool = False) ->
     head.offsets = normal(classes, spread=0.3)
     for stage, inputs in (("first", features), ("second", features + 6 * classes)):
         sizes = (inputs, 16, 8, classes)
-        layers = [
-            part
-            for a, b in pairwise(sizes)
-            for part in (normal(a, b, spread=2 * a**-0.5), normal(b))
-        ]
+        layers = [part for a, b in pairwise(sizes) for part in (normal(a, b, spread=2 * a**-0.5), normal(b))]
         if stage == "first" or autocontext:
             head.set_layers(stage, tuple(layer.numpy() for layer in layers))
 
@@ -94,6 +90,7 @@ def fill_head(model: SegmenterModel, classes: int, autocontext: bool = False) ->
 def wake(model: SegmenterModel) -> None:
     """Give the decoder's last layers, which are 0 before training, weights of the size that training gives."""
     assert model.decoder is not None
+    model.decoder_weight.fill_(1.0)
     for layer in (model.decoder.coarse_scores, model.decoder.fine_scores):
         torch.nn.init.normal_(layer.weight, std=0.5)
         torch.nn.init.normal_(layer.bias, std=0.5)

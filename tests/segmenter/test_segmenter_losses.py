@@ -11,8 +11,6 @@ from torchmetrics.functional.segmentation import dice_score
 
 from anomalib_aoissl.segmenter.losses import dice_loss, root_weights, segmentation_loss
 
-SURE = 60.0  # as a score before the softmax it leaves a probability of 1 in float32
-
 
 @pytest.fixture
 def scores() -> torch.Tensor:
@@ -27,8 +25,13 @@ def masks() -> torch.Tensor:
 
 
 def hard(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return scores [N, classes] that are sure of the labels."""
-    return SURE * functional.one_hot(labels, classes).float()
+    """Return probabilities [1, classes, 1, N] that are sure of the labels [N]."""
+    return functional.one_hot(labels, classes).float().T[None, :, None]
+
+
+def row(labels: torch.Tensor) -> torch.Tensor:
+    """Return a mask [1, 1, N] of labels [N]."""
+    return labels.to(torch.uint8)[None, None]
 
 
 def soft_dice(scores: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -59,21 +62,21 @@ def test_dice_by_hand() -> None:
     labels = torch.tensor([1, 1, 0])
     # Class 0: shared 0.9, predicted 1.7, true 1; class 1: shared 1.2, predicted 1.3, true 2.
     expected = 1 - (2 * 0.9 / 2.7 + 2 * 1.2 / 3.3) / 2
-    assert float(dice_loss(probabilities.log(), labels)) == pytest.approx(expected, abs=1e-6)
+    assert float(dice_loss(probabilities.T[None, :, None], row(labels))) == pytest.approx(expected, abs=1e-6)
 
 
 def test_dice_of_sure_answers_is_that_of_torchmetrics() -> None:
     labels, predicted = torch.randint(0, 4, (500,)), torch.randint(0, 4, (500,))
     one_hot = (functional.one_hot(values, 4).T[None] for values in (predicted, labels))
     expected = dice_score(*one_hot, num_classes=4, average="none").mean()
-    torch.testing.assert_close(dice_loss(hard(predicted, 4), labels), 1 - expected)
+    torch.testing.assert_close(dice_loss(hard(predicted, 4), row(labels)), 1 - expected)
 
 
 def test_ignored_pixels_and_absent_classes_do_not_count(scores: torch.Tensor, masks: torch.Tensor) -> None:
     other = torch.where((masks == 255)[:, None], torch.randn_like(scores), scores)
     torch.testing.assert_close(segmentation_loss(scores, masks), segmentation_loss(other, masks))
     labels = torch.tensor([0, 0, 1])
-    assert float(dice_loss(hard(labels, 4), labels)) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(hard(labels, 4), row(labels))) == pytest.approx(0, abs=1e-6)
 
 
 def test_nothing_to_count_gives_zero_with_a_gradient(scores: torch.Tensor) -> None:
@@ -82,6 +85,7 @@ def test_nothing_to_count_gives_zero_with_a_gradient(scores: torch.Tensor) -> No
     (gradient,) = torch.autograd.grad(value, scores)
     assert value.item() == 0
     assert not gradient.any()
+    assert dice_loss(scores.softmax(dim=1), torch.full((2, 9, 7), 255)).item() == 0
 
 
 def test_a_step_along_the_gradient_lowers_the_loss(scores: torch.Tensor, masks: torch.Tensor) -> None:
@@ -102,7 +106,9 @@ def test_half_precision_is_summed_in_full() -> None:
 def test_a_lost_thin_class_costs_as_much_as_a_lost_thick_one() -> None:
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     without = {index: hard(torch.where(labels == index, 0, labels), 3) for index in (1, 2)}
-    assert float(dice_loss(without[2], labels)) == pytest.approx(float(dice_loss(without[1], labels)), rel=0.1)
+    assert float(dice_loss(without[2], row(labels))) == pytest.approx(
+        float(dice_loss(without[1], row(labels))), rel=0.1
+    )
 
 
 def test_root_weights_by_hand() -> None:
