@@ -188,8 +188,8 @@ def test_left_out_answers_are_those_of_the_networks_of_the_other_folds(
         for fold, answer in answers.items():
             here = torch.from_numpy(view.parts == fold)
             assert torch.equal(found[0][:, here], answer[:, here])
-        assert np.isin(view.parts, list(fit.others)).all()
-        assert not torch.allclose(found, own, atol=1e-4)
+        beyond = torch.from_numpy(view.parts == 255)
+        assert not torch.isclose(found[0][:, beyond], own[0][:, beyond], atol=1e-5).all(dim=0).any()
     assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
 
 
