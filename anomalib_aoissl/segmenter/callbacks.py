@@ -109,6 +109,7 @@ class HeadStart(Callback):
         module.examples, counts = start_from_head(module, dataset)
         module.class_weights = root_weights(counts).to(module.device)
         module.model.train()
+        module.begun = 0.0 if trainer.global_step else progress(trainer)
 
 
 class SpacedValidation(Callback):

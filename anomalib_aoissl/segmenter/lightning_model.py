@@ -87,6 +87,9 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     examples: Examples | None = None
     """Of the labelled images; in a fit."""
 
+    begun: float = 0.0
+    """Share of the budget that the head's fit took."""
+
     class_weights: torch.Tensor | None = None
     """Of the classes in the loss, ``[C]``; in a fit."""
 
@@ -202,9 +205,13 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         rate: float = self.hparams["learning_rate"]
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: learning_rate_factor(progress(self.trainer), _WARMUP)
+            optimizer, lambda _: learning_rate_factor(self._share_of_training(), _WARMUP)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _share_of_training(self) -> float:
+        """Return the share in [0, 1] that is used of the budget that the head's fit left."""
+        return (progress(self.trainer) - self.begun) / max(1 - self.begun, 1e-6)
 
     def configure_gradient_clipping(
         self,
