@@ -74,7 +74,7 @@ def _tables(rows: list[dict[str, Any]]) -> list[str]:
         lines.append("| --- " * (3 + len(keys)) + "|")
         for (shots, method, budget), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1])):
             cells = [_cell([row[key] for row in group if key in row]) for key in keys]
-            what = f"{method} ({budget:.0f} s)" if method == "unet" else method
+            what = f"{method} ({budget:.0f} s)" if budget and method.startswith(("unet", "segmenter")) else method
             lines.append(f"| {shots} | {what} | {len(group)} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
     return tables

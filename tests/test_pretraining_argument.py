@@ -54,7 +54,6 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
         pretrained=False,
         pretraining=settings,
         image_size=(64, 96),
-        freeze="all",
         select="last",
         visualizer=False,
     )

@@ -71,6 +71,11 @@ class PixelHead(DynamicBufferMixin):
         self.set_layers("first", first)
         self.set_layers("second", second)
 
+    def take(self, other: PixelHead) -> None:
+        """Take what another head was fitted to, on the device where this one is."""
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, other.get_buffer(name).detach().clone().to(buffer.device))
+
     def clear(self) -> None:
         """Forget what was fitted."""
         for name, buffer in list(self.named_buffers()):

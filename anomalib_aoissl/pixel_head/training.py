@@ -86,14 +86,15 @@ def left_out_probabilities(head: PixelHead, fit: HeadFit, view: View) -> torch.T
     Where there is one fold alone, by the head itself.
     """
     own, features = (head.layers("first"), head.layers("second")), head.features(view.image, view.tokens)
-    result = head.of_features(features)
+    result: torch.Tensor | None = None
     for fold, networks in fit.others.items():
         here = torch.from_numpy(view.parts == fold)
         if here.any():
             head.set_networks(*networks)
-            result = torch.where(here, head.of_features(features), result)
+            answer = head.of_features(features)
+            result = answer if result is None else torch.where(here, answer, result)
     head.set_networks(*own)
-    return result
+    return head.of_features(features) if result is None else result
 
 
 @torch.no_grad()

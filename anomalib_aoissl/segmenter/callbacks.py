@@ -97,7 +97,12 @@ class HeadStart(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit the head."""
+        """Fit the head.
+
+        Raises:
+            ValueError: If weights are to be picked by validation images that are not there.
+        """
+        check_monitors(trainer)
         module: Any = pl_module
         dataset: Any = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         module.model.eval()
@@ -179,7 +184,7 @@ def training_callbacks(trainer: Trainer, arguments: Any) -> list[Callback]:
 
 
 def check_monitors(trainer: Any) -> None:
-    """Refuse a run that picks its weights by validation images that are not there.
+    """Validate that there are validation images where the weights are picked by them.
 
     Raises:
         ValueError: If there are no validation images.

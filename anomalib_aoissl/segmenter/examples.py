@@ -39,9 +39,9 @@ class Example:
     mask: torch.Tensor
 
     def stored(self) -> Example:
-        """Return the example in half precision, as it is kept."""
-        halves = (getattr(self, field.name) for field in fields(self))
-        return Example(*(values.half() if values.is_floating_point() else values for values in halves))
+        """Return the example in half precision and in the main memory, as it is kept."""
+        parts = (getattr(self, field.name).cpu() for field in fields(self))
+        return Example(*(values.half() if values.is_floating_point() else values for values in parts))
 
 
 class Step(NamedTuple):
@@ -96,8 +96,8 @@ class Examples:
 def zoomed(example: Example, scale: float, corner: tuple[float, float]) -> Example:
     """Return an example of the same size that shows a part of it enlarged, or all of it reduced.
 
-    What a reduced one leaves free shows the image mirrored, and is ignored in the mask. Windows begin and end where
-    patches do.
+    What a reduced one leaves free repeats the border, and is ignored in the mask. Windows begin and end where patches
+    do.
 
     Args:
         example: The example.
@@ -116,7 +116,7 @@ def zoomed(example: Example, scale: float, corner: tuple[float, float]) -> Examp
         target = [cells * side for cells, side in zip(filled, sides, strict=True)]
         part = values[..., rows, columns].float()
         if list(part.shape[-2:]) != target:
-            corners = {} if mode == "nearest" else {"align_corners": False}
+            corners = {"align_corners": False} if mode == "bilinear" else {}
             part = functional.interpolate(part[None], target, mode=mode, **corners)[0]
         return part
 
@@ -125,7 +125,7 @@ def zoomed(example: Example, scale: float, corner: tuple[float, float]) -> Examp
         missing = [length - have for length, have in zip(values.shape[-2:], part.shape[-2:], strict=True)]
         return functional.pad(part, (0, missing[1], 0, missing[0]), mode="replicate") if max(missing) else part
 
-    mask = window(example.mask[None], "nearest")[0].to(torch.uint8)
+    mask = window(example.mask[None], "nearest-exact")[0].to(torch.uint8)  # "nearest" moves it against the image
     free = (0, size[1] - mask.shape[1], 0, size[0] - mask.shape[0])
     image, probabilities, tokens = map(filled_up, (example.image, example.probabilities, example.tokens))
     return Example(image, probabilities, tokens, functional.pad(mask, free, value=IGNORE_INDEX))
@@ -133,8 +133,8 @@ def zoomed(example: Example, scale: float, corner: tuple[float, float]) -> Examp
 
 def turned(example: Example, turns: int, mirrored: bool) -> Example:
     """Return an example turned by quarter turns, by half turns alone where it is not square, and mirrored or not."""
-    height, width = example.mask.shape
-    turns = turns if height == width else turns // 2 * 2
+    square = all(values.shape[-2] == values.shape[-1] for values in (example.mask, example.tokens))
+    turns = turns if square else turns // 2 * 2
 
     def moved(values: torch.Tensor) -> torch.Tensor:
         values = values.rot90(turns, (-2, -1))

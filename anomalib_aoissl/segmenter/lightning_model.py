@@ -16,7 +16,6 @@ from torch import nn
 
 from anomalib_aoissl.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.arguments import validate
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.encoder import PatchEncoder
 from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
 from anomalib_aoissl.removed_arguments import takes_removed
@@ -24,7 +23,7 @@ from anomalib_aoissl.visualization import SegmentationVisualizer
 from anomalib_aoissl.written_arguments import remembers_written
 
 from .argument_rules import RULES
-from .callbacks import check_monitors, training_callbacks
+from .callbacks import training_callbacks
 from .examples import Examples
 from .losses import dice_loss, segmentation_loss
 from .schedule import learning_rate_factor, progress
@@ -208,15 +207,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         given = trainer.fit_loop._data_source.instance  # nothing public knows it so early
         return self.train_dataloader() if given is self or given is None else given
 
-    def on_train_start(self) -> None:
-        """Check that there is something to pick the checkpoint by.
-
-        Raises:
-            ValueError: If there are no validation images.
-        """
-        super().on_train_start()
-        check_monitors(self.trainer)
-
     # --- training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
@@ -243,8 +233,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         limit = _CLIP if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
 
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor | None:
-        """Return the decoder's loss of drawn views of the batch's images; None where none of them is labelled.
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the decoder's loss of drawn views of the batch's images; 0 where none of them is labelled.
 
         Raises:
             FloatingPointError: If the loss is not a finite number.
@@ -253,12 +243,12 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         examples, decoder = self.examples, self.model.decoder
         assert examples is not None and decoder is not None  # noqa: S101, PT018 - made before the first step
         step = examples.draw(batch.image_path)
-        if step is None:
-            return None
+        if step is None:  # a loss all the same: other processes wait for the gradients
+            self._compare(torch.zeros(2, device=self.device))
+            return torch.stack([0.0 * parameter.sum() for parameter in decoder.parameters()]).sum()
         images, probabilities, tokens, masks = (part.to(self.device) for part in step)
         scores = decoder(images, probabilities, tokens)
         loss = segmentation_loss(scores, masks, self.class_weights)
-        self._compare(scores.detach().softmax(dim=1), probabilities, masks)
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
@@ -266,13 +256,15 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
                 f"({self.hparams['learning_rate']}) or train in --trainer.precision 32."
             )
             raise FloatingPointError(msg)
+        answers = scores.detach().float().softmax(dim=1), probabilities
+        self._compare(torch.stack([dice_loss(answer, masks) for answer in answers]))
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
 
-    def _compare(self, decoder: torch.Tensor, head: torch.Tensor, masks: torch.Tensor) -> None:
-        """Weigh the decoder by its and the head's probabilities ``[B, C, H, W]`` in the last steps."""
-        if not bool((masks != IGNORE_INDEX).any()):
+    def _compare(self, losses: torch.Tensor) -> None:
+        """Weigh the decoder by the Dice losses ``[2]``, its own and the head's, of the last steps of all processes."""
+        losses = self.trainer.strategy.reduce(losses, reduce_op="sum")
+        if not bool(losses.any()):  # nothing labelled
             return
-        losses = torch.stack([dice_loss(decoder.float(), masks), dice_loss(head.float(), masks)])
         self._losses = losses if self._losses is None else _MEMORY * self._losses + losses
         self.model.weigh(*self._losses.tolist())

@@ -35,20 +35,24 @@ def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
     Args:
         probabilities: Of the classes, ``[B, C, H, W]``.
-        masks: Class indices ``[B, H, W]``, 255 is ignored; at least one pixel is not.
+        masks: Class indices ``[B, H, W]``, 255 is ignored; where all are, the loss is 0.
     """
     counted = masks != IGNORE_INDEX  # [B, H, W]
     probabilities = probabilities.movedim(1, -1)[counted]  # [N, C]
     true = functional.one_hot(masks[counted].long(), probabilities.shape[1]).to(probabilities.dtype)  # [N, C]
     shared, predicted, named = (probabilities * true).sum(dim=0), probabilities.sum(dim=0), true.sum(dim=0)
     coefficients = 2 * shared / (predicted + named)
-    return 1 - coefficients[named > 0].mean()
+    return 1 - coefficients[named > 0].mean() if bool(counted.any()) else probabilities.sum()
 
 
 def root_weights(counts: torch.Tensor) -> torch.Tensor:
-    """Return class weights ``[C]``, the root of the inverse of each class's pixels ``[C]``, 1 on average.
+    """Return class weights ``[C]``, the root of the inverse of each class's pixels ``[C]``.
 
-    Rare classes are found without being given every doubtful pixel. A class without pixels has weight 0.
+    They are 1 on average over the classes that have pixels. Rare classes are found without
+    being given every doubtful pixel. A class without pixels has the largest weight: it may occur in images that were
+    not counted.
     """
-    weights = torch.where(counts > 0, counts.clamp_min(1).double().rsqrt(), 0.0)
-    return (weights * (counts > 0).sum() / weights.sum().clamp_min(1e-12)).float()
+    seen = counts > 0
+    weights = counts.clamp_min(1).double().rsqrt()
+    weights = torch.where(seen, weights, weights[seen].amax())
+    return (weights / weights[seen].mean()).float()

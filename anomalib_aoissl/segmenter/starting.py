@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import Resize
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
 from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_probabilities
 
@@ -34,18 +36,25 @@ def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
         ValueError: If the labelled images show fewer than two classes, or hold values that are not finite.
     """
     model, names = module.model, list(module.class_names)
+    _warn_of_augmentation(dataset)
     number = min(MOST_IMAGES, len(dataset))
     fitted_to = [index * len(dataset) // number for index in range(number)]
     images = {index: image for index in fitted_to if (image := labelled_image(module, dataset, index)) is not None}
     counts = _pixels(images, len(names))
     _check_classes(counts, names)
     logger.info("Fitting the pixel head to %d labelled images.", len(images))
-    reader = Reader(module.pre_processor.see, model.extract, _no_novelty, module.hparams["seed"])
-    model.head.clear()
-    fit = fit_head(model.head, list(images.values()), len(names), reader)
+    reader = Reader(
+        module.pre_processor.see,
+        lambda seen: model.extract(seen.to(module.device)).cpu(),
+        _no_novelty,
+        module.hparams["seed"],
+    )
+    head = PixelHead()  # stays on the CPU, where it is fitted
+    fit = fit_head(head, list(images.values()), len(names), reader)
+    model.head.take(head)
     makers: dict[str, list[Callable[[], Example]]] = {}
     for view in fit.views:
-        makers.setdefault(_name(dataset, view.source.name), []).append(partial(example_of, model, fit, view))
+        makers.setdefault(_name(dataset, view.source.name), []).append(partial(example_of, model, head, fit, view))
     for index in set(range(len(dataset))) - set(fitted_to):
         makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index)]
     return Examples(makers, module.hparams["seed"]), counts
@@ -76,10 +85,10 @@ def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | Non
 
 
 @torch.no_grad()
-def example_of(model: SegmenterModel, fit: HeadFit, view: View) -> Example:
-    """Return the example that a view of a fit makes."""
-    probabilities = softened(left_out_probabilities(model.head, fit, view))
-    tokens = model.standardized(view.tokens)
+def example_of(model: SegmenterModel, head: PixelHead, fit: HeadFit, view: View) -> Example:
+    """Return the example that a view of a fit makes; the head is on the CPU, as the fit is."""
+    probabilities = softened(left_out_probabilities(head, fit, view))
+    tokens = model.standardized(view.tokens.to(model.head.mean.device))
     assert model.decoder is not None  # noqa: S101 - for the type checker; made before the head is fitted
     mask = torch.from_numpy(np.ascontiguousarray(view.mask)).to(torch.uint8)
     return Example(view.image[0], probabilities[0], tokens[0, : model.decoder.tokens], mask)
@@ -92,7 +101,7 @@ def _unfitted_example(module: Any, dataset: Any, index: int) -> Example:
     if labelled is None:
         empty = torch.zeros(1, module.hparams["in_channels"], *module.input_size)
         labelled = LabelledImage(empty, torch.full(module.input_size, IGNORE_INDEX, dtype=torch.uint8), 0, index)
-    image = module.pre_processor.see(labelled.image)
+    image = module.pre_processor.see(labelled.image).to(module.device)
     tokens = model.extract(image)
     known = model.standardized(tokens)[0, : model.decoder.tokens]
     return Example(image[0], softened(model.head(image, tokens))[0], known, labelled.mask)
@@ -121,7 +130,14 @@ def _check_classes(counts: torch.Tensor, names: list[str]) -> None:
         raise ValueError(msg)
     missing = [name for name in names if name not in shown]
     if missing:
-        logger.warning("No training mask has a pixel of %s: the model will not learn to find it.", missing)
+        logger.warning("No image that the pixel head is fitted to shows %s: the model will hardly find it.", missing)
+
+
+def _warn_of_augmentation(dataset: Any) -> None:
+    """Say that augmentations of the data are not used; a resize alone is anomalib's."""
+    given = getattr(dataset, "augmentations", None)
+    if given is not None and not isinstance(given, Resize):
+        logger.warning("The data's augmentations of training images are not used: the decoder draws its own views.")
 
 
 def _no_novelty(view: View) -> np.ndarray:

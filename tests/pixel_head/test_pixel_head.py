@@ -133,3 +133,13 @@ def test_layers_that_standardise_their_inputs_give_the_same_scores() -> None:
     mean, scale = torch.randn(6), torch.rand(6) + 0.1
     found = dense(standardising([torch.from_numpy(layer) for layer in layers], mean, scale), values)
     assert torch.allclose(found, dense(layers, (values - mean) / scale), atol=1e-4)
+
+
+def test_a_head_takes_what_another_was_fitted_to() -> None:
+    head, other = PixelHead(), PixelHead()
+    for name, buffer in other.named_buffers():
+        setattr(other, name, buffer.new_tensor([1.0, 2.0]))
+    head.take(other)
+    assert all(buffer.tolist() == [1, 2] for buffer in head.buffers())
+    other.mean += 1  # a copy: what becomes of the other one does not matter
+    assert head.mean.tolist() == [1, 2]

@@ -46,6 +46,8 @@ def test_images_are_seen_in_as_many_views_as_they_are_few(number: int, each: int
 
 def test_labels_of_views_move_with_their_images() -> None:
     for view in labelled_views(labelled(1, (30, 44)), PLAIN):
+        assert view.mask.shape == view.parts.shape == view.image.shape[-2:]
+        assert np.array_equal(view.labels, [view.mask[row, column] for row, column in view.points])
         values = view.image[0].mean(dim=0).numpy()[view.points[:, 0], view.points[:, 1]]
         assert np.median(values[view.labels == 1]) > np.median(values[view.labels == 0]) + 0.1
 
@@ -62,7 +64,8 @@ def test_ignored_pixels_are_not_drawn_and_images_without_labels_have_no_views() 
 
 
 def test_images_are_dealt_to_three_folds() -> None:
-    found = labelled_views(labelled(5), PLAIN)
+    found = list(labelled_views(labelled(5), PLAIN))
+    assert all((view.parts == view.folds[0])[view.mask != 255].all() for view in found)
     folds = {view.source.name: set(view.folds.tolist()) for view in found}
     assert folds == {10: {0}, 11: {1}, 12: {2}, 13: {0}, 14: {1}}
 
@@ -79,8 +82,9 @@ def test_the_halves_of_a_single_image_are_its_folds_in_each_view(
     found = list(labelled_views([image], PLAIN))
     assert len(found) == 8
     for view in found:
-        values = view.image[0, 0].numpy()[view.points[:, 0], view.points[:, 1]]
-        assert np.array_equal(view.folds, values)
+        values = view.image[0, 0].numpy()
+        assert np.array_equal(view.parts[view.mask != 255], values[view.mask != 255])
+        assert np.array_equal(view.folds, values[view.points[:, 0], view.points[:, 1]])
         assert set(view.folds.tolist()) == {0, 1}
 
 

@@ -19,7 +19,13 @@ from anomalib_aoissl.pixel_head.features import token_maps
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View, labelled_views
 from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.pixel_head.training import _spread, fit_head, principal_directions, sample_more
+from anomalib_aoissl.pixel_head.training import (
+    _spread,
+    fit_head,
+    left_out_probabilities,
+    principal_directions,
+    sample_more,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +163,56 @@ def test_context_is_of_networks_that_did_not_see_the_image(monkeypatch: pytest.M
     mine = sample.image_ids == 11
     said = sample.context[:, 1] > sample.context[:, 0]
     assert (said[mine] == (sample.labels[mine] == 1)).mean() < 0.5
+
+
+@pytest.mark.parametrize(("number", "after", "others"), [(3, 0.6, 3), (3, 0.4, 3), (1, 0.6, 2)])
+def test_left_out_answers_are_those_of_the_networks_of_the_other_folds(
+    number: int, after: float, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, 0.5, after)
+    head = PixelHead()
+    fit = fit_head(head, labelled(number), 2, reader())
+    state = {name: value.clone() for name, value in head.state_dict().items()}
+    assert len(fit.others) == others
+    alone = {}
+    for fold, networks in fit.others.items():
+        alone[fold] = PixelHead()
+        alone[fold].load_state_dict(state)
+        alone[fold].set_networks(*networks)
+        assert alone[fold].has_autocontext == (after > 0.5)
+    for view in fit.views:
+        found = left_out_probabilities(head, fit, view)
+        with torch.no_grad():
+            own = head(view.image, view.tokens)
+            answers = {fold: one(view.image, view.tokens)[0] for fold, one in alone.items()}
+        for fold, answer in answers.items():
+            here = torch.from_numpy(view.parts == fold)
+            assert torch.equal(found[0][:, here], answer[:, here])
+        beyond = torch.from_numpy(view.parts == 255)
+        assert not torch.isclose(found[0][:, beyond], own[0][:, beyond], atol=1e-5).all(dim=0).any()
+    assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
+
+
+def test_left_out_answers_contradict_labels_that_are_wrong() -> None:
+    images = labelled(3)
+    images[1] = LabelledImage(images[1].image, 1 - images[1].mask, 0, 11)
+    head = PixelHead()
+    fit = fit_head(head, images, 2, reader())
+    for view in fit.views:
+        said = left_out_probabilities(head, fit, view)[0].argmax(dim=0).numpy()
+        right = (said == view.mask)[view.mask != 255].mean()
+        assert right < 0.5 if view.source.name == 11 else right > 0.5
+
+
+def test_of_one_fold_alone_the_head_itself_answers() -> None:
+    images = labelled(2)
+    images[1].mask[:] = 255
+    head = PixelHead()
+    fit = fit_head(head, images, 2, reader())
+    assert not fit.others
+    with torch.no_grad():
+        for view in fit.views:
+            assert torch.equal(left_out_probabilities(head, fit, view), head(view.image, view.tokens))
 
 
 def test_a_state_of_a_fitted_head_loads_into_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:

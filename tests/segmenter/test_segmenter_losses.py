@@ -1,20 +1,15 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The losses against torch, hand-computed values and counted intersections over unions."""
+"""The loss against torch, torchmetrics and values by hand; weights of the classes."""
 
-import itertools
-
-import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_jaccard_index
 from torchmetrics.functional.segmentation import dice_score
 
-from anomalib_aoissl.segmenter.losses import LOSSES, SegmentationLoss, dice, jaccard, lovasz
-
-SURE = 60.0  # as a score before the softmax it leaves a probability of 1 in float32
+from anomalib_aoissl.segmenter.losses import dice_loss, root_weights, segmentation_loss
 
 
 @pytest.fixture
@@ -30,106 +25,107 @@ def masks() -> torch.Tensor:
 
 
 def hard(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return scores [N, classes] that are sure of the labels."""
-    return SURE * functional.one_hot(labels, classes).float()
+    """Return probabilities [1, classes, 1, N] that are sure of the labels [N]."""
+    return functional.one_hot(labels, classes).float().T[None, :, None]
+
+
+def row(labels: torch.Tensor) -> torch.Tensor:
+    """Return a mask [1, 1, N] of labels [N]."""
+    return labels.to(torch.uint8)[None, None]
+
+
+def soft_dice(scores: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return the mean soft Dice coefficient of the classes that occur, class by class and pixel by pixel."""
+    probabilities = scores.double().softmax(dim=1).movedim(1, -1)[masks != 255]
+    labels = masks[masks != 255].tolist()
+    coefficients = []
+    for index in sorted(set(labels)):
+        true = torch.tensor([float(label == index) for label in labels]).double()
+        p = probabilities[:, index]
+        coefficients.append(2 * (p * true).sum() / (p.sum() + true.sum()))
+    return torch.stack(coefficients).mean()
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 4.0, 2.0]])
-def test_cross_entropy_is_torch_s(scores: torch.Tensor, masks: torch.Tensor, weights: list[float] | None) -> None:
-    expected = functional.cross_entropy(
-        scores, masks.long(), None if weights is None else torch.tensor(weights), ignore_index=255
-    )
-    torch.testing.assert_close(SegmentationLoss("cross_entropy", weights)(scores, masks), expected)
+def test_it_is_the_sum_of_torch_s_cross_entropy_and_dice(
+    scores: torch.Tensor, masks: torch.Tensor, weights: list[float] | None
+) -> None:
+    given = None if weights is None else torch.tensor(weights)
+    entropy = functional.cross_entropy(scores, masks.long(), given, ignore_index=255)
+    expected = entropy.double() + 1 - soft_dice(scores, masks)
+    torch.testing.assert_close(segmentation_loss(scores, masks, given).double(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_dice_and_jaccard_by_hand() -> None:
+def test_dice_by_hand() -> None:
     # Probabilities of class 1: 0.8, 0.4, 0.1; labels 1, 1, 0.
     probabilities = torch.tensor([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]])
     labels = torch.tensor([1, 1, 0])
     # Class 0: shared 0.9, predicted 1.7, true 1; class 1: shared 1.2, predicted 1.3, true 2.
     expected = 1 - (2 * 0.9 / 2.7 + 2 * 1.2 / 3.3) / 2
-    assert float(dice(probabilities.log(), labels)) == pytest.approx(expected, abs=1e-6)
-    expected = 1 - (0.9 / 1.8 + 1.2 / 2.1) / 2
-    assert float(jaccard(probabilities.log(), labels)) == pytest.approx(expected, abs=1e-6)
-    weighted = 1 - (1 * 0.9 / 1.8 + 3 * 1.2 / 2.1) / 4
-    assert float(jaccard(probabilities.log(), labels, torch.tensor([1.0, 3.0]))) == pytest.approx(weighted, abs=1e-6)
+    assert float(dice_loss(probabilities.T[None, :, None], row(labels))) == pytest.approx(expected, abs=1e-6)
 
 
-def test_sure_predictions_give_one_minus_the_counted_measure() -> None:
+def test_dice_of_sure_answers_is_that_of_torchmetrics() -> None:
     labels, predicted = torch.randint(0, 4, (500,)), torch.randint(0, 4, (500,))
-    iou = multiclass_jaccard_index(predicted, labels, 4, average="macro")
-    for loss in (jaccard, lovasz):  # the Lovász extension is the set function itself on corners of the cube
-        torch.testing.assert_close(loss(hard(predicted, 4), labels), 1 - iou)
-    one_hot = (functional.one_hot(t, 4).T[None] for t in (predicted, labels))
+    one_hot = (functional.one_hot(values, 4).T[None] for values in (predicted, labels))
     expected = dice_score(*one_hot, num_classes=4, average="none").mean()
-    torch.testing.assert_close(dice(hard(predicted, 4), labels), 1 - expected)
+    torch.testing.assert_close(dice_loss(hard(predicted, 4), row(labels)), 1 - expected)
 
 
-def lovasz_extension(errors: np.ndarray, true: np.ndarray) -> float:
-    """Return the Lovász extension of the Jaccard loss of one class by its definition, an integral over thresholds."""
-    levels = np.sort(np.unique(np.concatenate([[0.0], errors])))
-    value = 0.0
-    for low, high in itertools.pairwise(levels):
-        wrong = errors > low  # the pixels that are wrong at any threshold in [low, high)
-        predicted = true ^ wrong
-        value += (high - low) * (1 - (true & predicted).sum() / (true | predicted).sum())
-    return value
-
-
-def test_lovasz_is_the_integral_of_its_definition() -> None:
-    rows, labels = torch.randn(40, 3, dtype=torch.float64), torch.randint(0, 3, (40,))
-    probabilities = rows.softmax(dim=1).numpy()
-    terms = []
-    for index in range(3):
-        true = (labels == index).numpy()
-        terms.append(lovasz_extension(np.abs(true - probabilities[:, index]), true))
-    assert float(lovasz(rows, labels)) == pytest.approx(np.mean(terms), abs=1e-9)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_ignored_pixels_and_absent_classes_do_not_count(name: str, scores: torch.Tensor, masks: torch.Tensor) -> None:
-    loss = SegmentationLoss(name)
+def test_ignored_pixels_and_absent_classes_do_not_count(scores: torch.Tensor, masks: torch.Tensor) -> None:
     other = torch.where((masks == 255)[:, None], torch.randn_like(scores), scores)
-    torch.testing.assert_close(loss(scores, masks), loss(other, masks))
-    rows, labels = hard(torch.tensor([0, 0, 1]), 4), torch.tensor([0, 0, 1])
-    assert float(LOSSES[name](rows, labels, None)) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(segmentation_loss(scores, masks), segmentation_loss(other, masks))
+    labels = torch.tensor([0, 0, 1])
+    assert float(dice_loss(hard(labels, 4), row(labels))) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "cross_entropy+dice"])
-def test_nothing_to_count_gives_zero_with_a_gradient(name: str, scores: torch.Tensor) -> None:
+def test_nothing_to_count_gives_zero_with_a_gradient(scores: torch.Tensor) -> None:
     scores.requires_grad_()
-    loss = SegmentationLoss(name, [0.0, 1.0, 1.0, 1.0])
-    for masks in (torch.full((2, 9, 7), 255), torch.zeros(2, 9, 7)):  # all ignored; only a class of weight 0
-        value = loss(scores, masks.to(torch.uint8))
-        (gradient,) = torch.autograd.grad(value, scores)
-        assert value.item() == 0
-        assert gradient.isfinite().all()
+    value = segmentation_loss(scores, torch.full((2, 9, 7), 255, dtype=torch.uint8))
+    (gradient,) = torch.autograd.grad(value, scores)
+    assert value.item() == 0
+    assert not gradient.any()
+    assert dice_loss(scores.softmax(dim=1), torch.full((2, 9, 7), 255)).item() == 0
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_step_along_the_gradient_lowers_the_loss(name: str, scores: torch.Tensor, masks: torch.Tensor) -> None:
+def test_a_step_along_the_gradient_lowers_the_loss(scores: torch.Tensor, masks: torch.Tensor) -> None:
     scores.requires_grad_()
-    loss = SegmentationLoss(name, [1.0, 2.0, 3.0, 4.0])
-    before = loss(scores, masks)
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    before = segmentation_loss(scores, masks, weights)
     (gradient,) = torch.autograd.grad(before, scores)
-    assert loss(scores - gradient, masks) < before
+    assert segmentation_loss(scores - gradient, masks, weights) < before
 
 
-def test_a_sum_is_the_sum(scores: torch.Tensor, masks: torch.Tensor) -> None:
-    parts = SegmentationLoss("dice")(scores, masks) + SegmentationLoss("lovasz")(scores, masks)
-    torch.testing.assert_close(SegmentationLoss("dice + lovasz")(scores, masks), parts)
+def test_half_precision_is_summed_in_full() -> None:
+    labels = torch.randint(0, 2, (1, 300, 300)).to(torch.uint8)
+    scores = torch.randn(1, 2, 300, 300)
+    expected = segmentation_loss(scores, labels)
+    torch.testing.assert_close(segmentation_loss(scores.half(), labels), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_lost_thin_class_costs_as_much_as_a_lost_thick_one() -> None:
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     without = {index: hard(torch.where(labels == index, 0, labels), 3) for index in (1, 2)}
-    assert float(dice(without[2], labels)) == pytest.approx(float(dice(without[1], labels)), rel=0.1)
+    assert float(dice_loss(without[2], row(labels))) == pytest.approx(
+        float(dice_loss(without[1], row(labels))), rel=0.1
+    )
 
 
-def test_errors_say_what_is_allowed() -> None:
-    with pytest.raises(
-        ValueError, match=r"loss='focal\+dice': \['focal'\] is unknown. The losses are \['cross_entropy"
-    ):
-        SegmentationLoss("focal+dice")
-    with pytest.raises(ValueError, match=r"class_weights=\[-1.0, 2.0\] must not be negative"):
-        SegmentationLoss("dice", [-1.0, 2.0])
+def test_root_weights_by_hand() -> None:
+    # Roots of the inverses 1/20, 1/10, 1/5; their mean is 7/60.
+    assert root_weights(torch.tensor([400, 100, 25])).tolist() == pytest.approx([3 / 7, 6 / 7, 12 / 7])
+    assert root_weights(torch.tensor([7, 7])).tolist() == [1, 1]
+
+
+def test_root_weights_are_the_roots_of_scikit_learn_s_balanced_ones() -> None:
+    labels = torch.randint(0, 30, (900,)).sqrt().long()
+    counts = torch.bincount(labels, minlength=6)
+    balanced = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy()) ** 0.5
+    assert root_weights(counts).tolist() == pytest.approx((balanced / balanced.mean()).tolist(), rel=1e-5)
+
+
+def test_a_class_that_no_counted_image_shows_weighs_as_the_rarest() -> None:
+    weights = root_weights(torch.tensor([400, 0, 100]))
+    assert weights.tolist() == pytest.approx([2 / 3, 4 / 3, 4 / 3])
+    masks = torch.full((1, 2, 2), 1, dtype=torch.uint8)  # an image that was not counted
+    assert segmentation_loss(torch.zeros(1, 3, 2, 2), masks, weights).isfinite()

@@ -1,103 +1,125 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The torch model: pyramid sizes, pooling, heads, percentile, gradients."""
+"""The torch model: head times decoder, and the head alone at first; uncertainty; what is frozen; errors."""
 
+import numpy as np
 import pytest
 import torch
-from torch.nn import functional
+from segmenter_runs import fill_head, make_torch_model, wake
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.segmenter.heads import HEADS
-from anomalib_aoissl.segmenter.torch_model import SegmenterModel, percentile
-from anomalib_aoissl.segmenter.upernet import FeaturePyramid, PyramidPooling, pooling_weights
+from anomalib_aoissl.segmenter.torch_model import SegmenterModel, percentile, softened
 
-
-def make_model(head: str = "upernet", size: tuple[int, int] = (64, 48), **changes: int) -> SegmenterModel:
-    channels = changes.pop("in_channels", 3)
-    arguments = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, **changes}
-    description = {"architecture": "vit_tiny_patch16_224", "model_args": arguments}
-    encoder = PatchEncoder(description, image_size=size, in_channels=channels, pretrained=False)
-    model = SegmenterModel(encoder, head=head, head_channels=16)
-    model.make_head(5)
-    wake(model)
-    return model.eval()
+SHAPES = [((64, 48), 8, 1, 3), ((40, 72), 8, 3, 1), ((8, 8), 8, 1, 4), ((42, 70), 14, 2, 3), ((50, 70), 10, 1, 3)]
 
 
-def wake(model: SegmenterModel) -> None:
-    """Give random weights to the layers of the head that are 0 before training, so that scores say something."""
-    for parameter in model.head.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
-
-
-@pytest.mark.parametrize(
-    ("patch", "doublings"), [(16, [2, 1, 0, -1]), (14, [2, 1, 0, -1]), (8, [1, 0, -1, -2]), (4, [0, -1, -2, -3])]
-)
-@pytest.mark.parametrize("grid", [(8, 5), (7, 9), (1, 1)])
-def test_the_pyramid_has_the_sizes_it_says(patch: int, doublings: list[int], grid: tuple[int, int]) -> None:
-    pyramid = FeaturePyramid(32, (patch, patch))
-    assert pyramid.doublings == doublings
-    levels = pyramid([torch.randn(2, 32, *grid) for _ in range(4)])
-    assert [tuple(level.shape[-2:]) for level in levels] == pyramid.sizes(grid)
-    assert [level.shape[1] for level in levels] == pyramid.channels
-    strides = [grid[0] * patch / level.shape[-2] for level in levels[:2]]
-    if patch in {8, 16} and grid[0] > 1:
-        assert strides == [4, 8]
-
-
-@pytest.mark.parametrize("size", [(16, 16), (5, 7), (1, 2), (13, 6)])
-@pytest.mark.parametrize("bins", [1, 2, 3, 6])
-def test_pooling_is_torch_s_adaptive_pooling(size: tuple[int, int], bins: int) -> None:
-    features = torch.randn(2, 3, *size)
-    pooled = pooling_weights(size[0], bins) @ features @ pooling_weights(size[1], bins).T
-    torch.testing.assert_close(pooled, functional.adaptive_avg_pool2d(features, bins))
-
-
-def test_pooling_learns_from_one_pixel() -> None:
-    pooling = PyramidPooling(8, 16, (1, 1)).train()
-    features = torch.randn(1, 8, 1, 1, requires_grad=True)
-    pooling(features).sum().backward()
-    assert features.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("size", "batch", "channels"), [((64, 48), 1, 3), ((40, 72), 3, 1), ((8, 8), 1, 4)])
-def test_outputs_have_the_input_s_size(head: str, size: tuple[int, int], batch: int, channels: int) -> None:
-    model = make_model(head, size, in_channels=channels)
-    images = torch.randn(batch, channels, *size)
+@pytest.mark.parametrize(("size", "patch", "batch", "planes"), SHAPES)
+@pytest.mark.parametrize("autocontext", [False, True])
+def test_an_untrained_decoder_gives_the_head_s_answer(
+    size: tuple[int, int], patch: int, batch: int, planes: int, autocontext: bool
+) -> None:
+    model = make_torch_model(size, 5, planes, autocontext=autocontext, patch_size=patch)
+    images = torch.randn(batch, planes, *size)
     with torch.no_grad():
-        result, scores = model(images), model.scores(images)
+        head = model.head(images, model.extract(images))
+        found = model.log_probabilities(images).exp()
+    torch.testing.assert_close(found, 0.98 * head + 0.02 / 5, atol=1e-5, rtol=1e-4)
+    assert torch.equal(found.argmax(dim=1), head.argmax(dim=1))
+    assert head.std() > 0.05
+
+
+@pytest.mark.parametrize(("size", "patch", "batch", "planes"), SHAPES)
+def test_the_answer_is_that_of_both_and_says_how_sure_it_is(
+    size: tuple[int, int], patch: int, batch: int, planes: int
+) -> None:
+    model = make_torch_model(size, 5, planes, patch_size=patch)
+    wake(model)
+    images = torch.randn(batch, planes, *size)
+    with torch.no_grad():
+        tokens = model.extract(images)
+        head = softened(model.head(images, tokens))
+        decoder = model.decoder(images, head, model.standardized(tokens)).softmax(dim=1)
+        found, result = model.log_probabilities(images).exp(), model(images)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(batch, *size))
+    agreed = head.argmax(dim=1) == decoder.argmax(dim=1)
+    assert torch.equal(found.argmax(dim=1)[agreed], head.argmax(dim=1)[agreed])
+    assert not torch.equal(found.argmax(dim=1), head.argmax(dim=1))
     assert result.pred_mask.shape == result.anomaly_map.shape == (batch, 1, *size)
     assert result.pred_mask.dtype == torch.uint8
-    assert torch.equal(result.pred_mask[:, 0].long(), scores.argmax(dim=1))
-    torch.testing.assert_close(result.anomaly_map[:, 0], 1 - scores.softmax(dim=1).amax(dim=1))
+    assert torch.equal(result.pred_mask[:, 0].long(), found.argmax(dim=1))
+    torch.testing.assert_close(result.anomaly_map[:, 0], 1 - found.amax(dim=1))
     torch.testing.assert_close(result.pred_score, result.anomaly_map.flatten(1).quantile(0.99, dim=1))
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_every_weight_gets_a_gradient(head: str) -> None:
-    model = make_model(head, reg_tokens=1).train()
-    model.scores(torch.randn(2, 3, 64, 48)).square().mean().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert without == []
+def test_a_better_decoder_counts_more_and_a_bad_one_nothing() -> None:
+    model, weights = make_torch_model(), []
+    for loss in (0.9, 0.3, 0.2, 0.1, 0.0):
+        model.weigh(loss, 0.2)
+        weights.append(float(model.decoder_weight))
+    assert weights[0] == 0
+    assert weights[1:] == sorted(set(weights[1:]))
+    model.weigh(0.1, 0.0)
+    assert weights[0] == float(model.decoder_weight)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
-def test_an_encoder_of_any_depth_feeds_four_levels(depth: int) -> None:
-    model = make_model(depth=depth)
-    maps = model.extract(torch.randn(1, 3, 64, 48))
-    assert [m.shape for m in maps] == [(1, 32, 8, 6)] * 4
-    assert model.encoder.block_indices[-1] == depth - 1
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    model = make_torch_model()
+    wake(model)
+    images = torch.randn(3, 3, 64, 48)
+    with torch.no_grad():
+        alone = torch.cat([model.log_probabilities(image[None]) for image in images])
+        torch.testing.assert_close(model.log_probabilities(images), alone, atol=1e-3, rtol=1e-3)
 
 
-def test_features_are_those_of_the_blocks() -> None:
-    model = make_model()
+def test_softened_probabilities_are_never_0_and_keep_their_order() -> None:
+    hard = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1)
+    assert softened(hard).flatten().tolist() == pytest.approx([0.985, 0.005, 0.005, 0.005])
+    values = torch.randn(2, 4, 5, 5).softmax(dim=1)
+    torch.testing.assert_close(softened(values).sum(dim=1), torch.ones(2, 5, 5))
+    assert torch.equal(softened(values).argsort(dim=1), values.argsort(dim=1))
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(1, [0]), (2, [0, 1]), (5, [2, 4])])
+def test_tokens_are_those_of_two_blocks(depth: int, blocks: list[int]) -> None:
+    model = make_torch_model(depth=depth, reg_tokens=1)
+    images = torch.randn(2, 3, 64, 48)
+    maps = model.encoder.vit.forward_intermediates(images, indices=blocks, norm=True, intermediates_only=True)
+    torch.testing.assert_close(model.extract(images), torch.cat(maps, dim=1))
+
+
+def test_standardized_tokens_are_the_head_s_features() -> None:
+    """Its last features, which it standardises itself, at the resolution of the tokens."""
+    model = make_torch_model((64, 64), patch_size=4)  # tokens at each fourth pixel, as the coarse features
+    images = torch.randn(1, 3, 64, 64)
+    tokens = model.extract(images)
+    found, head = model.standardized(tokens), model.head
+    coarse = head.features(images, tokens).coarse[0].numpy()
+    number = head.directions.shape[1]
+    mean, scale = (values[-number:, None, None].numpy() for values in (head.mean, head.scale))
+    assert found.shape == (1, number, 16, 16)
+    np.testing.assert_allclose(found[0].numpy(), (coarse[-number:] - mean) / scale, atol=1e-3, rtol=1e-3)
+
+
+def test_the_encoder_is_frozen_and_the_decoder_learns() -> None:
+    model = make_torch_model(proj_drop_rate=0.5).train()
+    assert model.decoder.training
+    assert not any(part.training for part in model.encoder.modules())
+    images = torch.randn(2, 3, 64, 48)
+    model.log_probabilities(images)[:, 0].mean().backward()
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        f"decoder.{name}" for name, _ in model.decoder.named_parameters()
+    }
+
+
+def test_a_state_loads_into_a_model_whose_head_is_empty() -> None:
+    model = make_torch_model(autocontext=True)
+    wake(model)
+    bare = SegmenterModel(model.encoder)
+    bare.make_decoder(5)
+    bare.load_state_dict(model.state_dict())
     images = torch.randn(1, 3, 64, 48)
-    maps = model.extract(images)
-    wanted = model.encoder.vit.forward_intermediates(images, indices=[0, 1, 2, 3], norm=True, intermediates_only=True)
-    for ours, theirs in zip(maps, wanted, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    assert torch.equal(bare.eval()(images).anomaly_map, model(images).anomaly_map)
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 101, 4097])
@@ -107,20 +129,19 @@ def test_percentile_is_torch_s_quantile(count: int, share: float) -> None:
     torch.testing.assert_close(percentile(values, share), values.quantile(share, dim=1))
 
 
-def test_small_heads_have_fewer_weights() -> None:
-    counts = [sum(p.numel() for p in make_model(head).head.parameters()) for head in HEADS]
-    assert counts == sorted(counts, reverse=True)
-
-
 def test_errors_say_what_to_do() -> None:
-    model = make_model()
-    with pytest.raises(ValueError, match=r"The head knows 5 classes, 3 are asked for"):
-        model.make_head(3)
-    model.make_head(5)
-    bare = SegmenterModel(model.encoder)
-    with pytest.raises(RuntimeError, match="has no head yet: train it on labelled images first, or load a checkpoint"):
-        bare(torch.randn(1, 3, 64, 48))
-    with pytest.raises(ValueError, match=r"head='fpn' is unknown; the heads are \['upernet', 'conv', 'linear'\]"):
-        SegmenterModel(model.encoder, head="fpn")
-    with pytest.raises(ValueError, match="head_channels=3 must be even"):
-        SegmenterModel(model.encoder, head_channels=3).make_head(2)
+    model = make_torch_model()
+    decoder = model.decoder
+    model.make_decoder(5)
+    assert model.decoder is decoder
+    with pytest.raises(ValueError, match=r"knows 5 classes, the data has 3. Train a model anew"):
+        model.make_decoder(3)
+    images, message = torch.randn(1, 3, 64, 48), "is not trained: train it on labelled images first, or load a checkp"
+    with pytest.raises(RuntimeError, match=message):
+        SegmenterModel(model.encoder)(images)
+    unfitted = SegmenterModel(model.encoder)
+    unfitted.make_decoder(5)
+    with pytest.raises(RuntimeError, match=message):
+        unfitted(images)
+    fill_head(unfitted, 5)
+    assert unfitted(images).pred_mask.shape == (1, 1, 64, 48)
