@@ -11,7 +11,6 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from .checking import check_splits
 from .datamodule import SegmentationDataModuleMixin
 from .description import DatasetDescription, read_description
 from .drawing import DEVICES, GENERATOR_VERSION, write_images
@@ -98,6 +97,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.difficulty = float(difficulty)
         self.lot = lot
         self.root = Path(root) / self._folder_name()
+        self.check_arguments()
 
     def prepare_data(self) -> None:
         """Draw the pictures that are not on disk yet; a run that was stopped goes on where it was.
@@ -118,7 +118,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         )
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
-        """Return the description and the checked records of each split."""
+        """Return the description and the records of each split."""
         self.prepare_data()
         description = read_description(self.root)
         folders = self.root / "images", self.root / "masks"
@@ -126,7 +126,6 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         records = select_devices(records, self.devices)
         splits = self.split(records)
         splits = Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
-        check_splits(splits, description, self.bit_depth)
         return description, splits
 
     def _folder_name(self) -> str:

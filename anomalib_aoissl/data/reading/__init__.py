@@ -5,7 +5,10 @@
 
 from .masks import MASK_SUFFIXES, Colour, read_mask
 from .pictures import (
+    ColorOrder,
+    check_one_size,
     image_size,
+    is_grey,
     pack_channels,
     planes_of_array,
     read_illuminations,
@@ -17,8 +20,11 @@ from .raster import IMAGE_SUFFIXES
 __all__ = [
     "IMAGE_SUFFIXES",
     "MASK_SUFFIXES",
+    "ColorOrder",
     "Colour",
+    "check_one_size",
     "image_size",
+    "is_grey",
     "pack_channels",
     "planes_of_array",
     "read_illuminations",

@@ -155,7 +155,9 @@ def validate_bit_depth(bit_depth: int | None) -> int | None:
     """
     if bit_depth is None or (isinstance(bit_depth, int) and not isinstance(bit_depth, bool) and 8 <= bit_depth <= 16):
         return bit_depth
-    msg = f"bit_depth={bit_depth!r} must be a whole number from 8 to 16, the bits that the camera uses of a 16-bit file."
+    msg = (
+        f"bit_depth={bit_depth!r} must be a whole number from 8 to 16, the bits that the camera uses of a 16-bit file."
+    )
     raise ValueError(msg)
 
 

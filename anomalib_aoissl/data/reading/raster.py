@@ -111,7 +111,9 @@ def check_size(path: Path, height: int, width: int) -> None:
         DatasetError: If it is empty or larger than `LARGEST_PICTURE`.
     """
     if height < 1 or width < 1 or height * width > LARGEST_PICTURE:
-        msg = f"{path}: has {height}x{width} px (height x width); 1 to {LARGEST_PICTURE} px are read. Cut it into parts."
+        msg = (
+            f"{path}: has {height}x{width} px (height x width); 1 to {LARGEST_PICTURE} px are read. Cut it into parts."
+        )
         raise DatasetError(msg)
 
 
