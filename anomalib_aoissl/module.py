@@ -26,6 +26,7 @@ from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
 from .evaluation import SegmentationEvaluator
 from .export import export_onnx
+from .predicting import PredictImages, serve_data_path
 from .preprocessing import SegmentationPreProcessor
 from .pretraining import make_pretraining
 from .visualization import SegmentationVisualizer
@@ -68,6 +69,7 @@ class SegmentationModuleMixin(_Base):
         Raises:
             ValueError: If an argument of pretraining, encoder or model is out of range.
         """
+        serve_data_path(SegmentationModuleMixin)
         self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
@@ -172,7 +174,24 @@ class SegmentationModuleMixin(_Base):
                 "demonstration set."
             )
             raise TypeError(msg)
-        self.set_dataset(names, getattr(dataset, "file_format", FileFormat()))
+        file_format = getattr(dataset, "file_format", FileFormat())
+        self._check_planes(file_format)
+        self.set_dataset(names, file_format)
+
+    def _check_planes(self, file_format: FileFormat) -> None:
+        """Validate that the model takes as many planes as the data's pictures have.
+
+        Raises:
+            ValueError: Naming ``in_channels`` and its right value.
+        """
+        planes, taken = file_format.num_planes, self.hparams["in_channels"]
+        if planes is not None and planes != taken:
+            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+            msg = (
+                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
+                f"in_channels={planes} (--model.in_channels {planes})."
+            )
+            raise ValueError(msg)
 
     def on_train_start(self) -> None:
         """Take the class names of the training data."""
@@ -194,6 +213,18 @@ class SegmentationModuleMixin(_Base):
         """Hand the class names of the checkpoint to the visualizer."""
         self.set_dataset(self.class_names, self.file_format)
 
+    def on_predict_end(self) -> None:
+        """Say which pictures could not be read.
+
+        Raises:
+            DatasetError: If that is all of them.
+        """
+        loaders = self.trainer.predict_dataloaders
+        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
+            dataset = getattr(loader, "dataset", None)
+            if isinstance(dataset, PredictImages):
+                dataset.report()
+
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -211,10 +242,11 @@ class SegmentationModuleMixin(_Base):
         """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
         if batch.image_path is None:
             return SegmentationBatch(image=batch.image)
-        images = torch.stack([torch.from_numpy(self.file_format.read(path)) for path in batch.image_path])
-        images = images.to(self.device)
+        images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
+        if self.pre_processor:  # each by itself: their sizes may differ
+            images = [self.pre_processor(image) for image in images]
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
-        return SegmentationBatch(image=self.pre_processor(images) if self.pre_processor else images, image_path=first)
+        return SegmentationBatch(image=torch.cat(images), image_path=first)
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the batch with the model's predictions."""

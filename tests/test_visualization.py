@@ -14,7 +14,6 @@ from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.overlay import legend, overlay_mask, palette, picture_of, resize_mask, write_class_index_png
-from anomalib_aoissl.visualization import SegmentationVisualizer, _output_name
 
 
 def test_colours_are_distinct_and_ignore_is_white() -> None:
@@ -99,8 +98,4 @@ def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
         visualizer.visualize("picture")
 
 
-def test_output_names_keep_folders_of_the_dataset_apart(tmp_path: Path) -> None:
     lights = FileFormat(("_ch0",))
-    assert _output_name(str(tmp_path / "images" / "a" / "1_ch0.png"), tmp_path, lights) == Path("a/1.png")
-    assert _output_name(str(tmp_path / "test" / "images" / "1.jpg"), tmp_path, FileFormat()) == Path("1.png")
-    assert _output_name("/elsewhere/1.tif", tmp_path, FileFormat()) == Path("1.png")

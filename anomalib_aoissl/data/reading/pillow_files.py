@@ -58,7 +58,7 @@ def _orientation(image: Image) -> int:
 
 
 def _png(path: Path, image: Image) -> Raster:
-    """Return a PNG with the bits that its header names: Pillow scales 2 and 4 bits of grey up, and 16 of colour down."""
+    """Return a PNG with its header's bits: Pillow scales 2 and 4 bits of grey up, and 16 of colour down."""
     with path.open("rb") as file:
         header = file.read(_PNG_COLOUR_TYPE + 1)
     bits, colour_type = header[_PNG_BIT_DEPTH], header[_PNG_COLOUR_TYPE]
