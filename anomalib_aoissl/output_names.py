@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .data.file_format import FileFormat
@@ -36,41 +36,36 @@ class OutputNames:
         if listed and not all(is_below(path, folder) for path in listed):
             folder = os.path.commonpath([Path(_absolute(path)).parent for path in listed])
         self._folder = folder
-        self._names = unique_names(listed, self._short, self._full)
+        self._names = self._unique(listed)
 
     def __call__(self, path: str | None) -> Path:
         """Return the name of a picture's outputs; one that was not known beforehand gets one that is free."""
         if path is not None and path in self._names:
             return self._names[path]
         taken = set(self._names.values())
-        candidates = [Path("image.png")] if path is None else [self._short(path), self._full(path)]
+        candidates = [Path("image.png")] if path is None else self._candidates(path)
         last = candidates[-1]
         candidates += [last.with_name(f"{last.stem}_{number}.png") for number in range(2, len(taken) + 3)]
         name = next(name for name in candidates if name not in taken)
         self._names[f"\0{len(taken)}" if path is None else path] = name
         return name
 
-    def _short(self, path: str) -> Path:
-        """Return the name with the picture's stem."""
-        relative = below(path, self._folder)
-        relative = in_dataset(relative) if self._dataset else relative
-        return relative.with_name(f"{self._file_format.stem(path)}.png")
+    def _unique(self, paths: Sequence[str]) -> dict[str, Path]:
+        """Return a name of its own for each path: the first of its candidates that no other path has."""
+        candidates = {path: self._candidates(path) for path in paths}
+        while True:
+            counts = Counter(names[0] for names in candidates.values())
+            shared = [path for path, names in candidates.items() if counts[names[0]] > 1 and len(names) > 1]
+            if not shared:
+                return {path: names[0] for path, names in candidates.items()}
+            candidates.update({path: candidates[path][1:] for path in shared})
 
-    def _full(self, path: str) -> Path:
-        """Return the name with the picture's whole name, and with all folders where the short one leaves some out."""
-        relative = below(path, self._folder)
-        return relative.with_name(f"{relative.name}.png")
-
-
-def unique_names(paths: Sequence[str], short: Callable[[str], Path], full: Callable[[str], Path]) -> dict[str, Path]:
-    """Return a name of its own for each path: the short one, the full one where another has the same short one."""
-    names = {path: short(path) for path in paths}
-    while True:
-        counts = Counter(names.values())
-        shared = [path for path, name in names.items() if counts[name] > 1 and name != full(path)]
-        if not shared:
-            return names
-        names.update({path: full(path) for path in shared})
+    def _candidates(self, path: str) -> list[Path]:
+        """Return the names that a picture may have: with its stem, its whole name, and all of its folders."""
+        whole = below(path, self._folder)
+        relative = in_dataset(whole) if self._dataset else whole
+        short = relative.with_name(f"{self._file_format.stem(path)}.png")
+        return [short, relative.with_name(f"{relative.name}.png"), whole.with_name(f"{whole.name}.png")]
 
 
 def is_below(path: str | Path, folder: str | Path | None) -> bool:

@@ -137,6 +137,6 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return f"{path}: may not be read by this user. Change the file's permissions."
     text = " ".join(f"{error}".split())[:_LONGEST_REASON] or type(error).__name__
-    if "imagecodecs" in text:
+    if "imagecodecs" in text or isinstance(error, ImportError):
         return f"{path}: cannot be read without the package imagecodecs ({text}): pip install imagecodecs."
     return f"{path}: cannot be read as an image ({text}). Is it truncated, or damaged?"
