@@ -69,7 +69,6 @@ class SegmentationModuleMixin(_Base):
         Raises:
             ValueError: If an argument of pretraining, encoder or model is out of range.
         """
-        serve_data_path(SegmentationModuleMixin)
         self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
@@ -394,3 +393,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value
+
+
+serve_data_path(SegmentationModuleMixin)

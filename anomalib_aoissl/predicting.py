@@ -123,7 +123,7 @@ def serve_data_path(ours: type[Any]) -> None:
     Args:
         ours: Class of our models.
     """
-    from anomalib.engine import Engine  # imports anomalib.models, which may just be importing us
+    from anomalib.engine import Engine  # imports anomalib.models: the hook loads us when both are done
 
     stock = Engine.predict
     if getattr(stock, "serves_our_models", False):
