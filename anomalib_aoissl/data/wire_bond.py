@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import Transform
 from .datamodule import SegmentationDataModuleMixin
 from .description import DatasetDescription, read_description
 from .drawing import DEVICES, GENERATOR_VERSION, write_images
+from .errors import DatasetError
 from .listing import list_records
 from .splitting import Splits, check_devices, select_devices, take_shots
 
@@ -93,7 +94,10 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.images_per_device = images_per_device
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
-        self.image_size = (int(image_size[0]), int(image_size[1]))
+        if len(image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in image_size):
+            msg = f"image_size={image_size} must be two whole numbers, height and width in px, of at least 1."
+            raise DatasetError(msg)
+        self.image_size = (image_size[0], image_size[1])
         self.difficulty = float(difficulty)
         self.lot = lot
         self.root = Path(root) / self._folder_name()
