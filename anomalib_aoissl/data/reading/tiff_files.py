@@ -140,7 +140,25 @@ def _samples(page: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool
         msg = f"{path}: a page of the shape {array.shape} ({page.axes}) is no picture. Save it as one or more pages."
         raise DatasetError(msg)
     own = 3 if photometric == tifffile.PHOTOMETRIC.RGB else 1
+    if own == 3 and array.shape[-1] == 4 and not page.extrasamples:
+        return _with_untold_fourth(array, path)
     return _without_alpha(array, own, page.extrasamples, path, palette=photometric == tifffile.PHOTOMETRIC.PALETTE)
+
+
+def _with_untold_fourth(array: np.ndarray, path: Path) -> tuple[np.ndarray, None, bool]:
+    """Return red, green and blue of four samples without a word on the fourth, as OpenCV writes alpha.
+
+    Raises:
+        DatasetError: If the fourth is not opaque all over: it may be alpha, or another light.
+    """
+    fourth = array[..., 3]
+    if array.dtype.kind != "u" or (fourth != np.iinfo(array.dtype).max).any():
+        msg = (
+            f"{path}: has four samples a pixel, whose tags do not say what the fourth is (ExtraSamples). Save it "
+            "without alpha, or with the tag where it is another light."
+        )
+        raise DatasetError(msg)
+    return array[..., :3], None, False
 
 
 def _without_alpha(
