@@ -270,7 +270,7 @@ MASKS = table(
         mask("a.tif", tiff(CODED[..., :2], photometric="minisblack", planarconfig="contig", extrasamples=[0])),
         r"a\.tif: the mask has 2 samples",
     ),
-    Row("CMYK", mask("a.tif", saved(CODED, "CMYK")), "the mask is colour-coded"),
+    Row("CMYK", mask("a.tif", saved(CODED, "CMYK")), "is coded as SEPARATED"),
 )
 
 BGR = COLOUR[..., ::-1]

@@ -134,7 +134,7 @@ def test_a_mask_that_tifffile_writes_is_the_same_or_refused(data: Any) -> None:
 def test_a_picture_is_what_pillow_and_opencv_see(data: Any) -> None:
     seed, mode = (
         data.draw(st.integers(0, 10_000)),
-        data.draw(st.sampled_from(("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"))),
+        data.draw(st.sampled_from(("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"))),
     )
     height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     colour = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -143,7 +143,9 @@ def test_a_picture_is_what_pillow_and_opencv_see(data: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"p{data.draw(st.sampled_from(['.png', '.bmp', '.tif', '.jpg']))}"
         try:
-            Image.fromarray(colour).convert(mode).save(path, exif=exif)
+            # uncompressed, Pillow 13 turns some modes of a TIFF wrong
+            options = {"compression": "tiff_lzw"} if path.suffix == ".tif" else {}
+            Image.fromarray(colour).convert(mode).save(path, exif=exif, **options)
         except (OSError, KeyError):
             return
         with Image.open(path) as image:
@@ -152,7 +154,8 @@ def test_a_picture_is_what_pillow_and_opencv_see(data: Any) -> None:
         planes = read_image(path)
         assert image_size(path) == planes.shape[1:] == expected.shape[:2]
         shown = np.round(255 * np.broadcast_to(planes, (3, *planes.shape[1:]))).transpose(1, 2, 0)
-        np.testing.assert_array_equal(shown, expected)
+        # libtiff and Pillow round the matrix of YCbCr differently
+        np.testing.assert_allclose(shown, expected, atol=1 if mode == "YCbCr" else 0)
         if mode in {"1", "L", "RGB"} and path.suffix in {".png", ".bmp"}:
             flags = cv2.IMREAD_COLOR if path.suffix == ".png" else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
             seen = cv2.imread(str(path), flags)[..., ::-1]

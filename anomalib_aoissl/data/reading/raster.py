@@ -50,7 +50,7 @@ class Raster:
         alpha: ``[H, W]``, how opaque each pixel is, 0 to the largest value; None for all.
         premultiplied: Whether the samples were multiplied by alpha.
         white_is_zero: Whether 0 stands for white.
-        lossy: Name of the coding where it changes values, such as JPEG.
+        lossy: Name of the coding or colour space where it changes values, such as JPEG.
     """
 
     samples: np.ndarray

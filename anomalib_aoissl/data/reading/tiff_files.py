@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image as PILImage
 
 from anomalib_aoissl.data.errors import DatasetError
 
@@ -87,7 +87,7 @@ def _page(page: Any, path: Path) -> Raster:
     _check_whole(page, path)
     lossy = None if _name(page.compression) in _LOSSLESS else _name(page.compression)
     if page.photometric in {tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.SEPARATED}:
-        return _through_pillow(page, path, lossy)
+        return _converted(page, path, lossy)
     samples, alpha, premultiplied = _samples(page, path)
     raster = Raster(
         samples,
@@ -110,26 +110,24 @@ def _check_whole(page: Any, path: Path) -> None:
         raise DatasetError(msg)
 
 
-def _through_pillow(page: Any, path: Path, lossy: str | None) -> Raster:
-    """Return a page of inks or of a video colour space as red, green, blue; Pillow turns it upright itself."""
-    if page.bitspersample != 8 or len(page.extrasamples):
+def _converted(page: Any, path: Path, lossy: str | None) -> Raster:
+    """Return a page of inks or of a video colour space as red, green, blue."""
+    video = page.photometric == tifffile.PHOTOMETRIC.YCBCR
+    array = _array(page, path)
+    if page.bitspersample != 8 or array.dtype != np.uint8 or array.shape[-1] != (3 if video else 4):
         msg = (
             f"{path}: {page.bitspersample}-bit {_name(page.photometric)} with {page.samplesperpixel} samples is not "
             "read. Save it as RGB or grey."
         )
         raise DatasetError(msg)
-    with TiffImageFile(path) as image:
-        image.seek(page.index)
-        image.load()
-        return Raster(np.array(image.convert("RGB")), 8, colour=True, lossy=lossy)
+    if not (video and lossy is not None and "JPEG" in lossy):  # a JPEG's decoder gives red, green, blue
+        bands = [PILImage.fromarray(np.ascontiguousarray(array[..., band])) for band in range(array.shape[-1])]
+        array = np.array(PILImage.merge("YCbCr" if video else "CMYK", bands).convert("RGB"))
+    return Raster(array, 8, colour=True, lossy=lossy or _name(page.photometric)).upright(_orientation(page))
 
 
-def _samples(page: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Return the samples ``[H, W, S]`` without alpha, alpha ``[H, W]`` or None, and whether it was multiplied in."""
-    photometric = page.photometric
-    if photometric not in {*_GREY, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE}:
-        msg = f"{path}: the colour space {_name(photometric)} is not read. Save the picture as RGB or grey."
-        raise DatasetError(msg)
+def _array(page: Any, path: Path) -> np.ndarray:
+    """Return the stored values of a page as ``[H, W, S]``."""
     array: np.ndarray = np.asarray(page.asarray())
     array = array.astype(np.uint8) if array.dtype == bool else array
     if array.ndim == 2:
@@ -139,6 +137,16 @@ def _samples(page: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool
     if array.shape != (page.imagelength, page.imagewidth, page.samplesperpixel):
         msg = f"{path}: a page of the shape {array.shape} ({page.axes}) is no picture. Save it as one or more pages."
         raise DatasetError(msg)
+    return array
+
+
+def _samples(page: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Return the samples ``[H, W, S]`` without alpha, alpha ``[H, W]`` or None, and whether it was multiplied in."""
+    photometric = page.photometric
+    if photometric not in {*_GREY, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE}:
+        msg = f"{path}: the colour space {_name(photometric)} is not read. Save the picture as RGB or grey."
+        raise DatasetError(msg)
+    array = _array(page, path)
     own = 3 if photometric == tifffile.PHOTOMETRIC.RGB else 1
     if own == 3 and array.shape[-1] == 4 and not page.extrasamples:
         return _with_untold_fourth(array, path)
