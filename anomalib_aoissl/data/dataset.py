@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from .description import DatasetDescription
 from .errors import DatasetError
-from .file_format import FileFormat
+from .file_format import WHOLE_FILES, FileFormat
 from .indices import BACKGROUND_INDEX, IGNORE_INDEX
 from .items import SegmentationBatch, SegmentationItem
 from .listing import Record
@@ -45,7 +45,7 @@ class SegmentationDataset(AnomalibDataset):
         description: DatasetDescription,
         split: str,
         *,
-        file_format: FileFormat = FileFormat(),  # noqa: B008 - frozen
+        file_format: FileFormat = WHOLE_FILES,
         foreground: Sequence[str] | None = None,
         augmentations: Transform | None = None,
     ) -> None:

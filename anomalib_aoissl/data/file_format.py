@@ -134,6 +134,10 @@ class FileFormat:
         return pack_channels(planes)
 
 
+WHOLE_FILES = FileFormat()
+"""One file is one item, with all of its bits."""
+
+
 def validate_illuminations(illuminations: Sequence[str]) -> tuple[str, ...]:
     """Return the suffixes.
 
