@@ -134,10 +134,6 @@ class FileFormat:
         return pack_channels(planes)
 
 
-WHOLE_FILES = FileFormat()
-"""One file is one item, with all of its bits."""
-
-
 def validate_illuminations(illuminations: Sequence[str]) -> tuple[str, ...]:
     """Return the suffixes.
 
@@ -154,3 +150,7 @@ def validate_illuminations(illuminations: Sequence[str]) -> tuple[str, ...]:
             msg = f"illuminations={list(names)}: {other!r} ends with {name!r}, so that a file could be of both."
             raise ValueError(msg)
     return names
+
+
+WHOLE_FILES = FileFormat()
+"""One file is one item, with all of its bits."""
