@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -42,17 +42,22 @@ def check_splits(splits: Splits, description: DatasetDescription, file_format: F
             raise DatasetError(msg)
     seen = _check_masks(splits.train, description)
     _check_labels(seen, splits.train)
-    _check_masks([*splits.val, *splits.test], description)
+    _check_masks(splits.val, description)
+    tested = _check_masks(splits.test, description)
     _check_measured(splits)
+    if not tested[:IGNORE_INDEX].any():
+        msg = f"{splits.test[0].mask_path}: the masks of the test ignore every pixel, so that nothing can be measured."
+        raise DatasetError(msg)
     file_format = replace(file_format, planes=_common_planes(splits.train, file_format.bit_depth))
-    _each(lambda record: file_format.read_files(record.image_paths), [*splits.val, *splits.test])
+    # only the size is kept: a whole split of pictures would fill the memory
+    _each(lambda record: file_format.read_files(record.image_paths).shape, [*splits.val, *splits.test])
     return file_format
 
 
-def _each(act: Callable[[Record], Any], records: Sequence[Record]) -> Iterator[Any]:
+def _each(act: Callable[[Record], Any], records: Sequence[Record]) -> list[Any]:
     """Return what ``act`` gives for each record, in order; files are decoded by several threads."""
     with ThreadPoolExecutor(_THREADS) as threads:
-        return iter(list(threads.map(act, records)))
+        return list(threads.map(act, records))
 
 
 def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[int, ...]:
@@ -67,7 +72,7 @@ def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[in
         check_one_size(record.image_paths, images)
         return [(len(image), is_grey(image)) for image in images]
 
-    looks = list(_each(look, records))
+    looks = _each(look, records)
     planes = []
     for light, seen in enumerate(zip(*looks, strict=True)):
         counts = {count for count, _ in seen}
@@ -130,7 +135,7 @@ def _check_masks(records: Sequence[Record], description: DatasetDescription) -> 
             raise DatasetError(msg)
         return np.bincount(mask.ravel(), minlength=256)
 
-    return np.sum(list(_each(count, records)), axis=0, dtype=np.int64) + np.zeros(256, dtype=np.int64)
+    return np.sum([np.zeros(256, dtype=np.int64), *_each(count, records)], axis=0)
 
 
 def _check_labels(counts: np.ndarray, records: Iterable[Record]) -> None:

@@ -137,6 +137,10 @@ def orientation(root: Path) -> None:
         image.copy().save(root / "images" / "u1.png", exif=exif)
 
 
+def ignored(root: Path) -> None:
+    write(root / "masks" / "u1.png", 255)
+
+
 def of_some_devices(root: Path) -> None:
     for kind in ("images", "masks"):
         for name, device in (("u0", "a"), ("u1", "a"), ("u2", "b"), ("u3", "b")):
@@ -171,6 +175,11 @@ FOLDERS = table(
         "a test folder without masks",
         folder(nested("train", "test", masks=False), **NESTED),
         r"test\.png: has no mask, nor has any other test picture",
+    ),
+    Row(
+        "test masks that ignore every pixel",
+        folder(ignored, device_pattern="[01]|[23]", train_devices=["0", "2", "3"]),
+        r"u1\.png: the masks of the test ignore every pixel",
     ),
     Row(
         "a validation folder of another name",
