@@ -16,7 +16,7 @@ import numpy as np
 
 from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
 from .data.file_format import FileFormat
-from .data.reading import pack_channels
+from .data.reading import ColorOrder
 from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 from .retrieval.openvino_bank import read_metadata
 from .retrieval.openvino_editing import OpenVINOBankMixin
@@ -127,38 +127,53 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 self._abstention, self.threshold = None, None
         self._compiled, self._model = self._compile(asked), model
 
-    def predict(self, image: str | Path | np.ndarray) -> Segmentation:
+    def predict(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> Segmentation:
         """Return the segmentation of one image.
 
         Args:
             image: A file, read as the model's training data was, with its other illuminations beside it; or an array
-                ``[H, W]``, ``[H, W, C]``, uint8, uint16 (full range) or float in [0, 1], C illuminations or colours.
+                ``[H, W]``, ``[H, W, C]``, uint8, uint16 (of the training data's bit depth, 16 where it had none) or
+                float in [0, 1], C illuminations, or colours in the order red, green, blue.
+            color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
 
         Raises:
-            DatasetError: If the file cannot be read.
+            DatasetError: If the file cannot be read, or a value is not finite or out of range.
             TypeError: If the array is of another type.
             ValueError: If its shape is another, or its channels do not fit the model.
         """
-        return next(self._segment(self._read(image)[np.newaxis]))
+        return next(self._segment(self._read(image, color_order)[np.newaxis]))
 
-    def predict_batch(self, images: Sequence[str | Path | np.ndarray]) -> list[Segmentation]:
-        """Return the segmentation of each image; all must have one size.
+    def predict_batch(
+        self, images: Sequence[str | Path | np.ndarray], color_order: ColorOrder = "rgb"
+    ) -> list[Segmentation]:
+        """Return the segmentation of each image; all must have one size. Arguments are those of `predict`.
 
         Raises:
-            ValueError: If the sizes differ, and as `predict`.
+            ValueError: If there is no image or the sizes differ, and as `predict`.
         """
-        planes = [self._read(image) for image in images]
-        sizes = {plane.shape for plane in planes}
-        if len(sizes) != 1:
-            msg = f"A batch needs images of one size and channel count, got {sorted(sizes)}."
+        planes = [self._read(image, color_order) for image in images]
+        if not planes:
+            msg = "A batch needs at least one image."
+            raise ValueError(msg)
+        odd = next((index for index, plane in enumerate(planes) if plane.shape != planes[0].shape), None)
+        if odd is not None:
+            given = images[odd] if isinstance(images[odd], str | Path) else f"image {odd} of the batch"
+            msg = (
+                f"A batch needs images of one size and channel count: {given} has {planes[odd].shape}, the first "
+                f"{planes[0].shape} (planes, height, width). Call predict for each."
+            )
             raise ValueError(msg)
         return list(self._segment(np.stack(planes)))
 
-    def _read(self, image: str | Path | np.ndarray) -> np.ndarray:
+    def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
-        planes = self.file_format.read(image) if isinstance(image, str | Path) else _planes(image)
+        if isinstance(image, str | Path):
+            planes, given = self.file_format.read(image), f"{image}"
+        else:
+            planes = self.file_format.read_array(image, color_order)
+            given = f"the array {image.shape}, read as [H, W, C],"
         if len(planes) != self.in_channels:
-            msg = f"The model takes {self.in_channels} planes, the image has {len(planes)}."
+            msg = f"The model takes {self.in_channels} planes, {given} has {len(planes)}."
             raise ValueError(msg)
         return planes
 
@@ -196,21 +211,3 @@ def _abstention(metadata: dict[str, Any]) -> AbstentionFormat | None:
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the map ``[h, w]`` at (height, width) px, linear between its values."""
     return cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def _planes(image: np.ndarray) -> np.ndarray:
-    """Return an array ``[H, W]`` or ``[H, W, C]`` as packed float32 planes ``[P, H, W]`` in [0, 1]."""
-    if not isinstance(image, np.ndarray):
-        msg = f"An image must be a path or a numpy.ndarray, got {type(image).__name__}."
-        raise TypeError(msg)
-    if image.ndim == 2:
-        image = image[..., np.newaxis]
-    if image.ndim != 3:
-        msg = f"An image must have the shape [H, W] or [H, W, C], got {image.shape}."
-        raise ValueError(msg)
-    if image.dtype in (np.uint8, np.uint16):
-        image = image.astype(np.float32) / np.iinfo(image.dtype).max
-    elif image.dtype.kind != "f" or (image.size and (image.min() < 0 or image.max() > 1)):
-        msg = f"An image must be uint8, uint16, or float in [0, 1]; got {image.dtype}."
-        raise TypeError(msg)
-    return pack_channels(np.moveaxis(image.astype(np.float32), -1, 0))

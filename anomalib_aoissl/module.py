@@ -28,6 +28,7 @@ from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
 from .evaluation import SegmentationEvaluator
 from .export import export_onnx
+from .predicting import PredictImages, serve_data_path
 from .preprocessing import SegmentationPreProcessor
 from .pretraining import make_pretraining
 from .visualization import SegmentationVisualizer
@@ -164,12 +165,29 @@ class SegmentationModuleMixin(CheckpointMixin, _Base):
                 "demonstration set."
             )
             raise TypeError(msg)
-        self.set_dataset(names, getattr(dataset, "file_format", FileFormat()))
-        if len(dataset):  # type: ignore[arg-type]
+        file_format = getattr(dataset, "file_format", FileFormat())
+        self._check_planes(file_format)
+        if file_format.num_planes is None and len(dataset):  # type: ignore[arg-type]
             item = dataset[0]  # type: ignore[index]
-            self._check_planes(item.image, item.image_path)
+            self._check_image(item.image, item.image_path)
+        self.set_dataset(names, file_format)
 
-    def _check_planes(self, image: torch.Tensor, path: Any) -> None:
+    def _check_planes(self, file_format: FileFormat) -> None:
+        """Validate that the model takes as many planes as the data's pictures have.
+
+        Raises:
+            ArgumentError: Naming ``in_channels`` and its right value.
+        """
+        planes, taken = file_format.num_planes, self.hparams["in_channels"]
+        if planes is not None and planes != taken:
+            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+            msg = (
+                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
+                f"in_channels={planes} (--model.in_channels {planes})."
+            )
+            raise ArgumentError(msg)
+
+    def _check_image(self, image: torch.Tensor, path: Any) -> None:
         """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
 
         Raises:
@@ -203,6 +221,18 @@ class SegmentationModuleMixin(CheckpointMixin, _Base):
         """Hand the class names of the checkpoint to the visualizer."""
         self.set_dataset(self.class_names, self.file_format)
 
+    def on_predict_end(self) -> None:
+        """Say which pictures could not be read.
+
+        Raises:
+            DatasetError: If that is all of them.
+        """
+        loaders = self.trainer.predict_dataloaders
+        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
+            dataset = getattr(loader, "dataset", None)
+            if isinstance(dataset, PredictImages):
+                dataset.report()
+
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -220,11 +250,13 @@ class SegmentationModuleMixin(CheckpointMixin, _Base):
         """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
         if batch.image_path is None:
             return SegmentationBatch(image=batch.image)
-        images = torch.stack([torch.from_numpy(self.file_format.read(path)) for path in batch.image_path])
-        self._check_planes(images, batch.image_path[0])
-        images = images.to(self.device)
+        images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
+        for image, path in zip(images, batch.image_path, strict=True):
+            self._check_image(image, path)
+        if self.pre_processor:  # each by itself: their sizes may differ
+            images = [self.pre_processor(image) for image in images]
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
-        return SegmentationBatch(image=self.pre_processor(images) if self.pre_processor else images, image_path=first)
+        return SegmentationBatch(image=torch.cat(images), image_path=first)
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the batch with the model's predictions."""
@@ -315,3 +347,6 @@ def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
 def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
     """Return the objective's name or description as plain data that a checkpoint may hold."""
     return plain_data(pretraining)
+
+
+serve_data_path(SegmentationModuleMixin)

@@ -19,6 +19,7 @@ from .data.file_format import FileFormat
 from .data.items import SegmentationBatch, SegmentationItem
 from .data.reading import image_size
 from .files import whole_file
+from .output_names import OutputNames
 from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
 from .risk_coverage import write_risk_coverage
 
@@ -46,6 +47,7 @@ class SegmentationVisualizer(ImageVisualizer):
         self.map_title = map_title
         self.class_names: tuple[str, ...] = ()
         self.file_format = FileFormat()
+        self._names: OutputNames | None = None
 
     def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None:
         """Take the names for the legend, and how the pictures' files are read."""
@@ -65,6 +67,13 @@ class SegmentationVisualizer(ImageVisualizer):
         msg = f"Expected a SegmentationItem or a SegmentationBatch, got {type(predictions).__name__}."
         raise TypeError(msg)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with new names: outputs of this run may replace those of the last one."""
+        del trainer, pl_module
+        self._names = None
+
+    on_predict_start = on_test_start
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -77,9 +86,10 @@ class SegmentationVisualizer(ImageVisualizer):
         """Write the pictures and masks of a batch."""
         del pl_module, batch, batch_idx, dataloader_idx
         folder = Path(self.output_dir or trainer.default_root_dir)
-        root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        if self._names is None:
+            self._names = _names_of_run(trainer, self.file_format)
         for item in outputs:
-            name = _output_name(item.image_path, root, self.file_format)
+            name = self._names(item.image_path)
             with whole_file(folder / "images" / name) as temporary:
                 self._picture(item).save(temporary)
             mask = resize_mask(item.pred_mask.cpu().numpy(), _original_size(item))
@@ -143,12 +153,21 @@ def _original_size(item: Any) -> tuple[int, int]:
     return image_size(item.image_path) if item.image_path is not None else tuple(item.image.shape[-2:])
 
 
-def _output_name(image_path: str | None, root: str | Path | None, file_format: FileFormat) -> Path:
-    """Return the file's name below the output folder: its path below the dataset, else its own name, as PNG."""
-    path = Path(image_path or "image")
-    name = f"{file_format.stem(path)}.png"
-    if root is not None and path.resolve().is_relative_to(Path(root).resolve()):
-        path = path.resolve().relative_to(Path(root).resolve())
-        parts = [part for part in path.parts[:-1] if part not in {"images", "train", "val", "test"}]
-        return Path(*parts, name)
-    return Path(name)
+def _names_of_run(trainer: Trainer, file_format: FileFormat) -> OutputNames:
+    """Return the names of the outputs of all pictures that a test or a prediction will see."""
+    loaders = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
+    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    datasets: list[Any] = [getattr(loader, "dataset", None) for loader in loaders]
+    folder = next((dataset.folder for dataset in datasets if hasattr(dataset, "folder")), None)
+    root = getattr(getattr(trainer, "datamodule", None), "root", None)
+    paths = [path for dataset in datasets for path in _image_paths(dataset)]
+    return OutputNames(folder or root, paths, file_format, dataset=folder is None)
+
+
+def _image_paths(dataset: Any) -> list[str]:
+    """Return the pictures of a dataset of ours or of anomalib; none where it does not say."""
+    samples = getattr(dataset, "samples", None)
+    if samples is not None and "image_path" in samples:
+        return [str(path) for path in samples["image_path"]]
+    names = getattr(dataset, "image_paths", None) or getattr(dataset, "image_filenames", None) or []
+    return [str(path) for path in names]

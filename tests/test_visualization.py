@@ -13,8 +13,9 @@ from PIL import Image
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.output_names import OutputNames
 from anomalib_aoissl.overlay import legend, overlay_mask, palette, picture_of, resize_mask, write_class_index_png
-from anomalib_aoissl.visualization import SegmentationVisualizer, _output_name
+from anomalib_aoissl.visualization import SegmentationVisualizer
 
 
 def test_colours_are_distinct_and_ignore_is_white() -> None:
@@ -99,8 +100,34 @@ def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
         visualizer.visualize("picture")
 
 
-def test_output_names_keep_folders_of_the_dataset_apart(tmp_path: Path) -> None:
-    lights = FileFormat(("_ch0",))
-    assert _output_name(str(tmp_path / "images" / "a" / "1_ch0.png"), tmp_path, lights) == Path("a/1.png")
-    assert _output_name(str(tmp_path / "test" / "images" / "1.jpg"), tmp_path, FileFormat()) == Path("1.png")
-    assert _output_name("/elsewhere/1.tif", tmp_path, FileFormat()) == Path("1.png")
+def test_output_names_mirror_the_datasets_folders(tmp_path: Path) -> None:
+    def names(root: Path | None, *paths: Path | str, lights: tuple[str, ...] = ()) -> list[str]:
+        given = [str(path) for path in paths]
+        made = OutputNames(root, given, FileFormat(lights), dataset=root == tmp_path)
+        return [made(path).as_posix() for path in given]
+
+    assert names(tmp_path, tmp_path / "images/a/1_ch0.png", lights=("_ch0",)) == ["a/1.png"]
+    assert names(tmp_path, tmp_path / "test/images/1.jpg") == ["1.png"]
+    assert names(tmp_path, tmp_path / "images/test/1.jpg", tmp_path / "images/1.jpg") == ["test/1.png", "1.png"]
+    assert names(tmp_path, "/elsewhere/1.tif", "/elsewhere/b/1.tif") == ["1.png", "b/1.png"]
+    assert names(None, "/x/a/1.png", "/x/b/1.png") == ["a/1.png", "b/1.png"]
+    crossed = names(None, "/x/u.png", "/x/u.jpg", "/x/u.jpg.png", "/x/v.png")
+    assert crossed == ["u.png.png", "u.jpg.png", "u.jpg.png.png", "v.png"]
+
+
+def test_pictures_that_were_not_listed_get_names_that_are_free() -> None:
+    made = OutputNames(None, [], FileFormat())
+    given = ("/a/1.png", "/b/1.png", "/c/1.png", "/b/1.png")
+    assert [made(path).as_posix() for path in given] == ["1.png", "1.png.png", "1.png_2.png", "1.png.png"]
+    assert [made(None).as_posix() for _ in range(3)] == ["image.png", "image_2.png", "image_3.png"]
+
+
+def test_links_do_not_leave_their_dataset(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "store" / "x.png").touch()
+    paths = [tmp_path / "set" / "images" / f"{name}.png" for name in "ab"]
+    for path in paths:
+        path.symlink_to(tmp_path / "store" / "x.png")
+    made = OutputNames(tmp_path / "set", map(str, paths), FileFormat(), dataset=True)
+    assert [made(str(path)).as_posix() for path in paths] == ["a.png", "b.png"]

@@ -5,27 +5,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .description import DatasetDescription
 from .errors import DatasetError
+from .file_format import FileFormat
+from .folders import say
 from .indices import IGNORE_INDEX
 from .listing import Record
-from .reading import image_size, read_illuminations, read_mask
+from .reading import check_one_size, image_size, is_grey, read_image
 from .splitting import Splits
 
+_THREADS = 4  # decoders let other threads run
 
-def check_splits(splits: Splits, description: DatasetDescription, bit_depth: int | None) -> None:
-    """Raise the first fault in the files of the splits.
 
-    Training files are decoded whole, since a fault there would spoil what is learnt; of the others the masks are
-    decoded, and of the images the headers.
+def check_splits(splits: Splits, description: DatasetDescription, file_format: FileFormat) -> FileFormat:
+    """Return the file format with the planes of the training pictures, or raise the first fault in the splits' files.
+
+    Every file is decoded, since a fault in a training file would spoil what is learnt, and one in a test file would
+    be found after the training only.
 
     Raises:
-        DatasetError: For an empty split, a missing mask in training, a mask of another size than its image, an index
-            without a class, illuminations of different sizes, an unreadable file, or training masks without a class.
+        DatasetError: For an empty split, a missing mask in training, a test split without any mask, a mask of another
+            size than its image, an index without a class, illuminations of different sizes, an unreadable file, a
+            picture with other planes than the training pictures, or training masks without a class.
     """
     for name, records in (("train", splits.train), ("test", splits.test)):
         if not records:
@@ -33,13 +42,68 @@ def check_splits(splits: Splits, description: DatasetDescription, bit_depth: int
             raise DatasetError(msg)
     seen = _check_masks(splits.train, description)
     _check_labels(seen, splits.train)
-    _check_masks([*splits.val, *splits.test], description)
-    for record in splits.train:
-        read_illuminations(record.image_paths, bit_depth)
+    _check_masks(splits.val, description)
+    tested = _check_masks(splits.test, description)
+    _check_measured(splits)
+    if not tested[:IGNORE_INDEX].any():
+        msg = f"{splits.test[0].mask_path}: the masks of the test ignore every pixel, so that nothing can be measured."
+        raise DatasetError(msg)
+    file_format = replace(file_format, planes=_common_planes(splits.train, file_format.bit_depth))
+    # only the size is kept: a whole split of pictures would fill the memory
+    _each(lambda record: file_format.read_files(record.image_paths).shape, [*splits.val, *splits.test])
+    return file_format
 
 
-def check_training_masks(records: Iterable[Record], folder: object) -> None:
-    """Refuse a training image without a mask.
+def _each(act: Callable[[Record], Any], records: Sequence[Record]) -> list[Any]:
+    """Return what ``act`` gives for each record, in order; files are decoded by several threads."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(act, records))
+
+
+def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[int, ...]:
+    """Return the planes of each light's files: of colours 1 where they are grey in all pictures, else 3.
+
+    Raises:
+        DatasetError: If a file cannot be read, or two files of one light have another number of planes.
+    """
+
+    def look(record: Record) -> list[tuple[int, bool]]:
+        images = [read_image(path, bit_depth) for path in record.image_paths]
+        check_one_size(record.image_paths, images)
+        return [(len(image), is_grey(image)) for image in images]
+
+    looks = _each(look, records)
+    planes = []
+    for light, seen in enumerate(zip(*looks, strict=True)):
+        counts = {count for count, _ in seen}
+        if len(counts - {1, 3}) > 1 or (counts - {1, 3} and counts & {1, 3}):
+            odd = next(index for index, (count, _) in enumerate(seen) if count != seen[0][0])
+            msg = (
+                f"{records[odd].image_paths[light]}: has {seen[odd][0]} planes, but "
+                f"{records[0].image_paths[light].name} has {seen[0][0]}; all training pictures must have the same."
+            )
+            raise DatasetError(msg)
+        largest = max(counts)
+        grey = all(is_grey for _, is_grey in seen)
+        planes.append(1 if largest == 3 and grey and len(looks[0]) > 1 else largest)
+    return tuple(3 if count == 1 and len(planes) == 1 else count for count in planes)
+
+
+def _check_measured(splits: Splits) -> None:
+    """Validate that the test can measure something; pictures that it cannot measure are said in one line."""
+    for name, records in (("validation", splits.val), ("test", splits.test)):
+        without = [record for record in records if record.mask_path is None]
+        if records and len(without) == len(records):
+            msg = (
+                f"{records[0].image_paths[0]}: has no mask, nor has any other {name} picture, so that nothing can be "
+                "measured. Draw masks, or predict these pictures in place of testing them."
+            )
+            raise DatasetError(msg)
+        say(f"{name} pictures have no mask and are not measured", [str(record.image_paths[0]) for record in without])
+
+
+def check_training_masks(records: Iterable[Record], folder: Path) -> None:
+    """Validate that each training image has a mask.
 
     Raises:
         DatasetError: Naming the image and where its mask was expected.
@@ -47,49 +111,35 @@ def check_training_masks(records: Iterable[Record], folder: object) -> None:
     for record in records:
         if record.mask_path is None:
             msg = (
-                f"{record.image_paths[0]}: has no mask; {folder}/{record.stem}.png was expected. Draw it, or move the "
-                "image to the folder that unlabelled_dir names."
+                f"{record.image_paths[0]}: has no mask; {folder}/{record.stem}.png was expected"
+                f"{'' if folder.is_dir() else ', but that folder does not exist'}. Draw it, or move the image to the "
+                "folder that unlabelled_dir names."
             )
             raise DatasetError(msg)
 
 
-def _check_masks(records: Iterable[Record], description: DatasetDescription) -> np.ndarray:
+def _check_masks(records: Sequence[Record], description: DatasetDescription) -> np.ndarray:
     """Return how many pixels each value 0..255 has, after checking each item's sizes and indices."""
-    counts = np.zeros(256, dtype=np.int64)
-    for record in records:
-        size = _one_size(record)
+
+    def count(record: Record) -> np.ndarray:
         if record.mask_path is None:
-            continue
-        mask = read_mask(
-            record.mask_path,
-            num_classes=len(description.classes),
-            ignore_index=description.ignore_index,
-            colours=description.colours,
-        )
+            return np.zeros(256, dtype=np.int64)
+        mask = description.read_mask(record.mask_path)
+        size = image_size(record.image_paths[0])
         if mask.shape != size:
+            turned = ", whose orientation tag turns it" if mask.shape == size[::-1] else ""
             msg = (
                 f"{record.mask_path}: the mask has {mask.shape[0]}x{mask.shape[1]} px (height x width), its image "
-                f"{record.image_paths[0].name} has {size[0]}x{size[1]}; they must be equal."
+                f"{record.image_paths[0].name} has {size[0]}x{size[1]}{turned}; they must be equal."
             )
             raise DatasetError(msg)
-        counts += np.bincount(mask.ravel(), minlength=256)
-    return counts
+        return np.bincount(mask.ravel(), minlength=256)
 
-
-def _one_size(record: Record) -> tuple[int, int]:
-    """Return the size of the item, in px, after checking that its illuminations agree."""
-    first, *others = record.image_paths
-    size = image_size(first)
-    for path in others:
-        if image_size(path) != size:
-            height, width = image_size(path)
-            msg = f"{path}: has {height}x{width} px, but {first.name} of the same item has {size[0]}x{size[1]}."
-            raise DatasetError(msg)
-    return size
+    return np.sum([np.zeros(256, dtype=np.int64), *_each(count, records)], axis=0)
 
 
 def _check_labels(counts: np.ndarray, records: Iterable[Record]) -> None:
-    """Refuse training masks that name no foreground class, the mark of masks written as 0 and 255."""
+    """Validate that training masks name a foreground class: masks written as 0 and 255 name none."""
     if counts[1:IGNORE_INDEX].any():
         return
     example = next(record.mask_path for record in records if record.mask_path is not None)

@@ -18,11 +18,10 @@ from torchvision.tv_tensors import Image, Mask
 
 from .description import DatasetDescription
 from .errors import DatasetError
-from .file_format import FileFormat
+from .file_format import WHOLE_FILES, FileFormat
 from .indices import BACKGROUND_INDEX, IGNORE_INDEX
 from .items import SegmentationBatch, SegmentationItem
 from .listing import Record
-from .reading import read_illuminations, read_mask
 
 FOREGROUND_CLASSES = ("background", "foreground")
 """Names of the classes where chosen ones are merged."""
@@ -35,8 +34,7 @@ class SegmentationDataset(AnomalibDataset):
         records: The items on disk.
         description: Class names and how the masks are coded.
         split: "train", "val" or "test".
-        illuminations: Suffixes of the files that make one item.
-        bit_depth: Bits that the camera uses of a 16-bit file.
+        file_format: How the files of an item are read.
         foreground: Classes that become one, "foreground"; all others become background. None keeps the classes.
         augmentations: Torchvision v2 transform of image and mask together.
     """
@@ -47,15 +45,13 @@ class SegmentationDataset(AnomalibDataset):
         description: DatasetDescription,
         split: str,
         *,
-        illuminations: Sequence[str] = (),
-        bit_depth: int | None = None,
+        file_format: FileFormat = WHOLE_FILES,
         foreground: Sequence[str] | None = None,
         augmentations: Transform | None = None,
     ) -> None:
         super().__init__(augmentations)
         self.description = description
-        self.illuminations = tuple(illuminations)
-        self.bit_depth = bit_depth
+        self.file_format = file_format
         self.lookup = None if foreground is None else foreground_lookup(description.classes, foreground)
         self.samples = _table(records, split)
 
@@ -65,11 +61,6 @@ class SegmentationDataset(AnomalibDataset):
         return self.description.classes if self.lookup is None else FOREGROUND_CLASSES
 
     @property
-    def file_format(self) -> FileFormat:
-        """How the files of an item are read."""
-        return FileFormat(self.illuminations, self.bit_depth)
-
-    @property
     def collate_fn(self) -> Callable[[list[SegmentationItem]], SegmentationBatch]:
         """The function that makes a batch of items."""
         return SegmentationBatch.collate
@@ -77,7 +68,7 @@ class SegmentationDataset(AnomalibDataset):
     def __getitem__(self, index: int) -> SegmentationItem:
         """Return one item, augmented; an item without a mask has none, and no label."""
         sample = self.samples.iloc[index]
-        image: torch.Tensor = Image(torch.from_numpy(read_illuminations(sample.illumination_paths, self.bit_depth)))
+        image: torch.Tensor = Image(torch.from_numpy(self.file_format.read_files(sample.illumination_paths)))
         mask = self._mask(sample.mask_path)
         if self.augmentations:
             image, mask = self.augmentations(image, mask) if mask is not None else (self.augmentations(image), None)
@@ -94,12 +85,7 @@ class SegmentationDataset(AnomalibDataset):
         """Return the class-index mask, or None where the item has none."""
         if not path:
             return None
-        mask = read_mask(
-            path,
-            num_classes=len(self.description.classes),
-            ignore_index=self.description.ignore_index,
-            colours=self.description.colours,
-        )
+        mask = self.description.read_mask(path)
         return Mask(torch.from_numpy(mask if self.lookup is None else self.lookup[mask]))
 
 

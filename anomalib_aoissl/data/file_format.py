@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,54 @@ from typing import Any
 import numpy as np
 
 from .errors import DatasetError
-from .reading import read_illuminations
+from .reading import (
+    IMAGE_SUFFIXES,
+    ColorOrder,
+    pack_channels,
+    planes_of_array,
+    read_illuminations,
+    validate_bit_depth,
+)
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """Suffixes of the files that make one item, and the bits of a 16-bit file.
+    """Suffixes of the files that make one item, the bits of a 16-bit file, and the planes of each file.
 
     Attributes:
         illuminations: Suffixes such as ("_ch0", "_ch1"); empty where one file is one item.
-        bit_depth: Bits that the camera uses of a 16-bit file; None for all.
+        bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; None for all.
+        planes: Planes of each of an item's files, as its dataset's training pictures have them, so that they depend
+            on no single picture's values; None where no dataset was seen.
+
+    Raises:
+        ValueError: If an illumination or the bit depth is none.
     """
 
     illuminations: tuple[str, ...] = ()
     bit_depth: int | None = None
+    planes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        validate_illuminations(self.illuminations)
+        validate_bit_depth(self.bit_depth)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> FileFormat:
         """Return the format from the plain data of `to_dict`."""
-        return cls(tuple(content.get("illuminations", ())), content.get("bit_depth"))
+        planes = content.get("planes")
+        lights = tuple(content.get("illuminations", ()))
+        return cls(lights, content.get("bit_depth"), None if planes is None else tuple(planes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or an exported model."""
-        return {**asdict(self), "illuminations": list(self.illuminations)}
+        planes = None if self.planes is None else list(self.planes)
+        return {**asdict(self), "illuminations": list(self.illuminations), "planes": planes}
+
+    @property
+    def num_planes(self) -> int | None:
+        """Planes of an item after packing, what a model takes as ``in_channels``; None where no dataset was seen."""
+        return None if self.planes is None else max(3, sum(self.planes))
 
     def stem(self, path: str | Path) -> str:
         """Return the file's name without its suffix and without the illumination's."""
@@ -56,12 +82,19 @@ class FileFormat:
                 "of an item's files; this name ends with none of them."
             )
             raise DatasetError(msg)
-        files = [path.with_name(f"{self.stem(path)}{light}{path.suffix}") for light in self.illuminations]
-        for file in files:
-            if not file.is_file():
-                msg = f"{file}: this illumination's file is missing beside {path.name}."
-                raise DatasetError(msg)
-        return files
+        return [self._light(path, light) for light in self.illuminations]
+
+    def _light(self, path: Path, light: str) -> Path:
+        """Return the file of one light of the item, of any suffix of pictures."""
+        own = path.with_name(f"{self.stem(path)}{light}{path.suffix}")
+        if own.is_file():
+            return own
+        others = [own.with_suffix(suffix) for suffix in IMAGE_SUFFIXES if own.with_suffix(suffix).is_file()]
+        if len(others) != 1:
+            found = f"; there are {[other.name for other in others]}" if others else ""
+            msg = f"{own}: this illumination's file is missing beside {path.name}{found}."
+            raise DatasetError(msg)
+        return others[0]
 
     def read(self, path: str | Path) -> np.ndarray:
         """Return the item that the file belongs to, float32 planes ``[C, H, W]`` in [0, 1].
@@ -69,4 +102,55 @@ class FileFormat:
         Raises:
             DatasetError: As `files` and `read_illuminations`.
         """
-        return read_illuminations(self.files(path), self.bit_depth)
+        return self.read_files(self.files(path))
+
+    def read_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Return the item of these files, one for each light, float32 planes ``[C, H, W]`` in [0, 1].
+
+        Raises:
+            DatasetError: As `read_illuminations`.
+        """
+        return read_illuminations(paths, self.bit_depth, self.planes)
+
+    def read_array(self, image: np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
+        """Return an array of a camera as planes, float32 ``[C, H, W]`` in [0, 1], as its file would be read.
+
+        Args:
+            image: ``[H, W]`` or ``[H, W, C]``; C colours, or the planes of all illuminations one after the other.
+            color_order: "rgb", or "bgr" for what OpenCV reads.
+
+        Raises:
+            TypeError: As `planes_of_array`.
+            ValueError: As `planes_of_array`, and if the channels are not those of the illuminations.
+        """
+        planes = planes_of_array(image, self.bit_depth, color_order)
+        total = sum(self.planes or ())
+        if total == 2 and len(planes) != 2:
+            msg = (
+                f"The array has {len(planes)} channels, but the model was trained on 2 grey pictures of an item "
+                f"({', '.join(self.illuminations) or 'pages of a file'}). Give them as [H, W, 2]."
+            )
+            raise ValueError(msg)
+        return pack_channels(planes)
+
+
+def validate_illuminations(illuminations: Sequence[str]) -> tuple[str, ...]:
+    """Return the suffixes.
+
+    Raises:
+        ValueError: If they are one text, one is no text or empty, or one ends with another.
+    """
+    names = tuple(illuminations)
+    if isinstance(illuminations, str) or any(not isinstance(name, str) or not name for name in names):
+        msg = f"illuminations={illuminations!r} must be a list of suffixes, such as [_ch0, _ch1]."
+        raise ValueError(msg)
+    for index, name in enumerate(names):
+        other = next((other for i, other in enumerate(names) if i != index and other.endswith(name)), None)
+        if other is not None:
+            msg = f"illuminations={list(names)}: {other!r} ends with {name!r}, so that a file could be of both."
+            raise ValueError(msg)
+    return names
+
+
+WHOLE_FILES = FileFormat()
+"""One file is one item, with all of its bits."""

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from .checking import check_splits, check_training_masks
+from .checking import check_training_masks
 from .datamodule import SegmentationDataModuleMixin
-from .description import DatasetDescription, read_description
+from .description import DESCRIPTION_NAME, DatasetDescription, read_description
 from .errors import DatasetError
-from .listing import Record, list_records
-from .splitting import Splits, select_devices, take_shots
+from .folders import say
+from .listing import Record, check_groups, list_records
+from .splitting import Splits, check_devices, take_shots
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -33,7 +35,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         classes: Names of the classes in the order of their indices, background first.
         illuminations: Suffixes of the files that make one item, such as ["_ch0", "_ch1"]; default: what
             dataset.json says, else one file is one item.
-        bit_depth: Bits that the camera uses of a 16-bit file, such as 12; default: all 16.
+        bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; default: all 16.
         device_pattern: Regular expression searched in an image's name; its first group names the device. Default:
             ``groups`` of dataset.json, else the image's sub-folder.
         devices: Use only these devices' images.
@@ -55,7 +57,8 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         seed: Seed of the splits and shots.
 
     Raises:
-        DatasetError: At setup, if the files are at fault; the message names the file and what was expected.
+        DatasetError: If an argument is out of its range; at setup, if the files are at fault. The message names the
+            argument or the file, and what was expected.
     """
 
     def __init__(
@@ -104,25 +107,33 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
+        self.check_arguments()
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
-        """Return the description and the checked records of each split."""
+        """Return the description and the records of each split."""
         self.description = description = read_description(self.root, self.classes)
+        if self.unlabelled_dir is not None and not self.unlabelled_dir.is_dir():
+            msg = f"unlabelled_dir={self.unlabelled_dir}: the folder does not exist."
+            raise DatasetError(msg)
         nested = (self.root / "train" / "images").is_dir()
         splits = self._nested_splits(description) if nested else self._flat_splits(description)
-        check_splits(splits, description, self.bit_depth)
         return description, splits
 
     def _records(self, folder: Path, description: DatasetDescription) -> list[Record]:
-        """Return the records of ``folder/{images,masks}`` that belong to the chosen devices."""
-        records = list_records(
+        """Return the records of ``folder/{images,masks}``."""
+        return list_records(
             folder / "images",
             folder / "masks",
             illuminations=self.suffixes,
             groups=description.groups,
             device_pattern=self.device_pattern,
         )
-        return select_devices(records, self.devices)
+
+    def _chosen(self, records: list[Record], every: Sequence[Record]) -> list[Record]:
+        """Return the records of the chosen devices, which must be among those of every record of the dataset."""
+        if self.devices is not None:
+            check_devices(self.devices, sorted({record.device for record in every}), "devices")
+        return [record for record in records if self.devices is None or record.device in self.devices]
 
     def _nested_splits(self, description: DatasetDescription) -> Splits:
         """Return the splits of ``root/{train,val,test}/{images,masks}``; without val, none is made."""
@@ -137,11 +148,23 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
             name: self._records(self.root / name, description) if (self.root / name).is_dir() else []
             for name in SPLIT_NAMES
         }
+        every = [record for records in parts.values() for record in records]
+        self._check_groups(description, every)
+        others = [p.name for p in sorted(self.root.iterdir()) if p.name == "images" or (p / "images").is_dir()]
+        say(f"folders of {self.root} are no split (train, val, test) and are left out", set(others) - set(parts))
+        parts = {name: self._chosen(records, every) for name, records in parts.items()}
         check_training_masks(parts["train"], self.root / "train" / "masks")
         return Splits(take_shots(parts["train"], self.shots, self.seed or 0), parts["val"], parts["test"])
 
     def _flat_splits(self, description: DatasetDescription) -> Splits:
         """Return the splits of ``root/{images,masks}``, by device or by ratio."""
-        splits = self.split(self._records(self.root, description))
+        records = self._records(self.root, description)
+        self._check_groups(description, records)
+        splits = self.split(self._chosen(records, records))
         check_training_masks(splits.train, self.root / "masks")
         return Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
+
+    def _check_groups(self, description: DatasetDescription, records: Sequence[Record]) -> None:
+        """Validate the groups of dataset.json, where devices come from them."""
+        if self.device_pattern is None:
+            check_groups(description.groups, records, self.root / DESCRIPTION_NAME)

@@ -207,7 +207,17 @@ class SegmentationBatch(ImageBatch):
 
         Where some items have a mask and others have none, the missing masks are all ignore: anomalib's collation
         takes its fields from the first item alone, and would drop the other masks or fail.
+
+        Raises:
+            ValueError: If two items have another number of planes.
         """
+        odd = next((item for item in items if len(item.image) != len(items[0].image)), None)
+        if odd is not None:
+            msg = (
+                f"{odd.image_path}: has {len(odd.image)} planes, but {items[0].image_path} of the same batch has "
+                f"{len(items[0].image)}. Save both alike."
+            )
+            raise ValueError(msg)
         if any(item.gt_mask is not None for item in items):
             items = [item if item.gt_mask is not None else _with_ignored_mask(item) for item in items]
         if any(item.mask_path is None for item in items):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DatasetError
+from .folders import files_below, image_files, say
 from .reading import IMAGE_SUFFIXES, MASK_SUFFIXES
+
+__all__ = ["UNKNOWN_DEVICE", "Record", "check_groups", "image_files", "list_records"]
 
 UNKNOWN_DEVICE = "unknown"
 
@@ -45,45 +48,61 @@ def list_records(
     """Return the records below ``image_dir``, sorted by stem.
 
     A device comes from, in this order: ``device_pattern`` searched in the stem (its first group, else the whole
-    match), ``groups`` by the whole stem or its last part, the sub-folder, else "unknown".
+    match), ``groups`` by the whole stem, its last part or a file's name, the sub-folder, else "unknown". What is
+    unusual, such as a mask without a picture, is said in one line each.
 
     Raises:
-        DatasetError: If the folder is missing or holds no image, two images have one stem, an illumination is
-            missing, or the pattern does not match a stem.
+        DatasetError: If the folder is missing or holds no image, two images or two masks have one stem, an
+            illumination is missing, or the pattern does not match a stem.
     """
     stems = _stems(image_dir, tuple(illuminations))
     masks = _masks(mask_dir)
+    say(f"masks in {mask_dir} have no picture of their name in {image_dir}", sorted(set(masks) - set(stems)))
     pattern = _compiled(device_pattern)
+    plain = {_without_suffix(key): device for key, device in (groups or {}).items()}
     return [
-        Record(stem, paths, masks.get(stem), _device(stem, paths[0], groups or {}, pattern))
+        Record(stem, paths, masks.get(stem), _device(stem, paths, plain, pattern))
         for stem, paths in sorted(stems.items())
     ]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files below the folder, sorted.
+def check_groups(groups: Mapping[str, str], records: Iterable[Record], name: object) -> None:
+    """Validate that the groups of a description name its pictures; those that name nobody are said in one line.
+
+    Args:
+        groups: Device of each stem or file name.
+        records: All items of the dataset.
+        name: File that the groups stand in.
 
     Raises:
-        DatasetError: If the folder is missing or holds no image.
+        DatasetError: If they name none of the pictures.
     """
-    if not folder.is_dir():
-        msg = f"{folder}: the image folder does not exist."
+    listed = list(records)
+    named = {key for record in listed for key in _keys(record.stem, record.image_paths)}
+    unused = [key for key in groups if _without_suffix(key) not in named]
+    if groups and len(unused) == len(groups):
+        msg = (
+            f'{name}: "groups" names none of the pictures, only {unused[:3]} and the like; the pictures are called '
+            f"{[record.stem for record in listed[:3]]} and the like."
+        )
         raise DatasetError(msg)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    if not files:
-        msg = f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})."
-        raise DatasetError(msg)
-    return files
+    say(f'names in "groups" of {name} are those of no picture', unused)
+    if groups:
+        plain = {_without_suffix(key) for key in groups}
+        without = [record.stem for record in listed if not plain & set(_keys(record.stem, record.image_paths))]
+        say(f'pictures are in none of the "groups" of {name}; their device is their sub-folder or unknown', without)
 
 
 def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
     """Return the files of each stem, one for each illumination."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
+    others = []
     for path in image_files(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         light = next((suffix for suffix in illuminations if name.endswith(suffix)), None)
         if illuminations and light is None:
-            continue  # another picture of the device, for instance a third light that is not asked for
+            others.append(path.name)  # for instance a third light that is not asked for
+            continue
         stem, key = (name.removesuffix(light), light) if light is not None else (name, "")
         if key in found[stem]:
             msg = f"{path}: has the same name as {found[stem][key].name}; an item's name must be unique."
@@ -92,6 +111,7 @@ def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path
     if not found:
         msg = f"{folder}: no file name ends with one of the illuminations {list(illuminations)}."
         raise DatasetError(msg)
+    say(f"pictures in {folder} are of none of the illuminations {list(illuminations)}", others)
     for stem, files in found.items():
         missing = [light for light in illuminations if light not in files]
         if missing:
@@ -102,15 +122,26 @@ def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path
 
 
 def _masks(folder: Path | None) -> dict[str, Path]:
-    """Return the mask of each stem."""
+    """Return the mask of each stem.
+
+    Raises:
+        DatasetError: If the folder holds files but no lossless one, or two masks of one name.
+    """
     if folder is None or not folder.is_dir():
         return {}
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = files_below(folder)
     lossless = [p for p in files if p.suffix.lower() in MASK_SUFFIXES]
     if files and not lossless:
         msg = f"{folder}: holds no lossless mask ({', '.join(MASK_SUFFIXES)}), only {files[0].name} and the like."
         raise DatasetError(msg)
-    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in lossless}
+    say(f"files in {folder} are left out, being no lossless masks", [p.name for p in files if p not in set(lossless)])
+    masks: dict[str, Path] = {}
+    for path in lossless:
+        other = masks.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if other != path:
+            msg = f"{path}: is a second mask beside {other.name} for one picture. Remove the one that is not meant."
+            raise DatasetError(msg)
+    return masks
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -121,20 +152,30 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
     """
     try:
         return None if pattern is None else re.compile(pattern)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         msg = f"device_pattern={pattern!r} is no regular expression: {error}."
         raise DatasetError(msg) from error
 
 
-def _device(stem: str, path: Path, groups: Mapping[str, str], pattern: re.Pattern[str] | None) -> str:
+def _keys(stem: str, paths: Sequence[Path]) -> list[str]:
+    """Return the names by which a group may call an item: its stem, the last part of it, or one of its files."""
+    return [stem, stem.rsplit("/", 1)[-1], *(path.stem for path in paths)]
+
+
+def _without_suffix(name: str) -> str:
+    """Return the name of a file without a picture's suffix."""
+    name = name.replace("\\", "/")
+    return next((name[: -len(suffix)] for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def _device(stem: str, paths: Sequence[Path], groups: Mapping[str, str], pattern: re.Pattern[str] | None) -> str:
     """Return the device of one item."""
     if pattern is not None:
         match = pattern.search(stem)
         if match is None:
-            msg = f"{path}: device_pattern={pattern.pattern!r} does not match the name {stem!r}."
+            msg = f"{paths[0]}: device_pattern={pattern.pattern!r} does not match the name {stem!r}."
             raise DatasetError(msg)
-        return match.group(1) if pattern.groups else match.group(0)
-    last = stem.rsplit("/", 1)[-1]
-    if stem in groups or last in groups:
-        return groups.get(stem, groups.get(last, UNKNOWN_DEVICE))
-    return stem.split("/", 1)[0] if "/" in stem else UNKNOWN_DEVICE
+        return (match.group(1) or UNKNOWN_DEVICE) if pattern.groups else match.group(0)
+    named = [groups[key] for key in _keys(stem, paths) if key in groups]
+    folder = stem.split("/", 1)[0] if "/" in stem else UNKNOWN_DEVICE
+    return named[0] if named else folder

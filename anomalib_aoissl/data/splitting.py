@@ -33,7 +33,7 @@ def split_by_ratio(records: Sequence[Record], *, val_ratio: float, test_ratio: f
     Raises:
         DatasetError: If a ratio is outside [0, 1) or their sum is not below 1.
     """
-    _check_ratios(val_ratio=val_ratio, test_ratio=test_ratio)
+    check_ratios(val_ratio=val_ratio, test_ratio=test_ratio)
     splits = Splits([], [], [])
     for device, group in _by_device(records).items():
         shuffled = _shuffled(group, seed, device)
@@ -130,15 +130,19 @@ def _shuffled(records: Sequence[Record], seed: int, device: str) -> list[Record]
     return [records[index] for index in generator.permutation(len(records))]
 
 
-def _check_ratios(**ratios: float) -> None:
-    """Refuse ratios that leave nothing to train on."""
-    if any(not 0 <= ratio < 1 for ratio in ratios.values()) or sum(ratios.values()) >= 1:
+def check_ratios(**ratios: float) -> None:
+    """Validate that the ratios leave something to train on.
+
+    Raises:
+        DatasetError: If one is outside [0, 1), or their sum is not below 1.
+    """
+    if any(isinstance(r, str) or not 0 <= r < 1 for r in ratios.values()) or sum(ratios.values()) >= 1:
         msg = f"The ratios must lie in [0, 1) and sum to less than 1, got {ratios}."
         raise DatasetError(msg)
 
 
 def check_devices(devices: Iterable[str], known: Sequence[str], argument: str) -> None:
-    """Refuse a device that no image has."""
+    """Validate that each device is that of an image."""
     for device in devices:
         if device not in known:
             close = difflib.get_close_matches(device, known, n=1)
@@ -148,7 +152,7 @@ def check_devices(devices: Iterable[str], known: Sequence[str], argument: str) -
 
 
 def _check_leaks(chosen: dict[str, Sequence[str] | None]) -> None:
-    """Refuse a device that stands on two sides."""
+    """Validate that no device stands on two sides."""
     names = list(chosen)
     for first in names:
         for second in names[names.index(first) + 1 :]:

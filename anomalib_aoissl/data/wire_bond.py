@@ -13,11 +13,11 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aoissl.arguments import Rule, names, null_or, number, validate, whole
 
-from .checking import check_splits
 from .datamodule import SegmentationDataModuleMixin
 from .description import DatasetDescription, read_description
 from .drawing import DEVICES, GENERATOR_VERSION, write_images
 from .drawing.rendering import DRAWING_RULES
+from .errors import DatasetError
 from .listing import list_records
 from .splitting import Splits, check_devices, select_devices, take_shots
 
@@ -120,10 +120,14 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.images_per_device = images_per_device
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
-        self.image_size = (int(image_size[0]), int(image_size[1]))
+        if len(image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in image_size):
+            msg = f"image_size={image_size} must be two whole numbers, height and width in px, of at least 1."
+            raise DatasetError(msg)
+        self.image_size = (image_size[0], image_size[1])
         self.difficulty = float(difficulty)
         self.lot = lot
         self.root = Path(root) / self._folder_name()
+        self.check_arguments()
 
     def prepare_data(self) -> None:
         """Draw the pictures that are not on disk yet; a run that was stopped goes on where it was.
@@ -143,7 +147,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         )
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
-        """Return the description and the checked records of each split."""
+        """Return the description and the records of each split."""
         self.prepare_data()
         description = read_description(self.root)
         folders = self.root / "images", self.root / "masks"
@@ -151,7 +155,6 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         records = select_devices(records, self.devices)
         splits = self.split(records)
         splits = Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
-        check_splits(splits, description, self.bit_depth)
         return description, splits
 
     def _folder_name(self) -> str:

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
 
 from anomalib_aoissl.arguments import validate
+from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
 from anomalib_aoissl.encoder import PatchEncoder
 
 from .argument_rules import RULES, Start
@@ -184,7 +185,7 @@ class PretrainingCallback(Callback):
             encoder,
             pretraining_images(datamodule),
             labelled=probe_images(datamodule, self.probe_images),
-            bit_depth=getattr(datamodule, "bit_depth", None),
+            file_format=getattr(getattr(datamodule, "train_data", None), "file_format", WHOLE_FILES),
             trainer=trainer,
         )
         self._done = pl_module
@@ -195,7 +196,7 @@ class PretrainingCallback(Callback):
         images: Sequence[ImageFiles],
         *,
         labelled: Labelled | None = None,
-        bit_depth: int | None = None,
+        file_format: FileFormat = WHOLE_FILES,
         trainer: Trainer | None = None,
         trainer_arguments: Mapping[str, Any] | None = None,
     ) -> Path:
@@ -205,7 +206,7 @@ class PretrainingCallback(Callback):
             encoder: The encoder; only its weights change.
             images: Files of each picture.
             labelled: Images of the probe.
-            bit_depth: Bits that the camera uses of a 16-bit file.
+            file_format: How the files of a picture are read.
             trainer: Trainer whose devices, precision and strategy are used.
             trainer_arguments: Arguments of Lightning's Trainer, where there is no ``trainer``.
 
@@ -227,7 +228,7 @@ class PretrainingCallback(Callback):
             else:
                 with isolate_rng():
                     torch.manual_seed(self.seed)
-                    run = Run(self, encoder, images, labelled, bit_depth, folder)
+                    run = Run(self, encoder, images, labelled, file_format, folder)
                     self.summary = run.train(trainer, trainer_arguments or {})
                 logger.info("%s", self.summary)
         if self.save_to is not None and (trainer is None or trainer.is_global_zero):

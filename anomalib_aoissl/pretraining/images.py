@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
 from anomalib_aoissl.data.listing import list_records
-from anomalib_aoissl.data.reading import read_illuminations
 
 from .augmentation import Crops, structure_weights
 
@@ -70,13 +70,15 @@ def fingerprint(images: Sequence[ImageFiles]) -> str:
     return digest.hexdigest()
 
 
-def read_resized(files: ImageFiles, size: tuple[int, int], channels: int, bit_depth: int | None = None) -> torch.Tensor:
+def read_resized(
+    files: ImageFiles, size: tuple[int, int], channels: int, file_format: FileFormat = WHOLE_FILES
+) -> torch.Tensor:
     """Return an item as uint8 planes ``[C, H, W]`` of the given size (height, width) in px.
 
     Raises:
         DatasetError: If the files cannot be read, or have another number of planes than the encoder takes.
     """
-    image = torch.from_numpy(read_illuminations(files, bit_depth))
+    image = torch.from_numpy(file_format.read_files(files))
     if len(image) != channels:
         msg = (
             f"{files[0]}: has {len(image)} planes, but the encoder takes in_channels={channels}. Set in_channels to "
@@ -100,7 +102,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         crops: What is cut from a picture.
         crops_per_image: Samples that one picture gives in an epoch.
         seed: Seed of the crops.
-        bit_depth: Bits that the camera uses of a 16-bit file.
+        file_format: How the files of an item are read.
         memory_mb: Budget for decoded pictures, MB, of each process that reads; 0 keeps none.
     """
 
@@ -113,7 +115,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         crops: Crops,
         crops_per_image: int = 1,
         seed: int = 0,
-        bit_depth: int | None = None,
+        file_format: FileFormat = WHOLE_FILES,
         memory_mb: float = 2048,
     ) -> None:
         self.images = list(images)
@@ -122,7 +124,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.crops = crops
         self.crops_per_image = crops_per_image
         self.seed = seed
-        self.bit_depth = bit_depth
+        self.file_format = file_format
         item_bytes = channels * size[0] * size[1]
         self._kept_items = int(memory_mb * 1e6 // item_bytes)
         self._memory: dict[int, tuple[torch.Tensor, Any]] = {}
@@ -145,7 +147,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         """Return the decoded picture ``[C, H, W]`` and where its structure is."""
         if index in self._memory:
             return self._memory[index]
-        image = read_resized(self.images[index], self.size, self.channels, self.bit_depth)
+        image = read_resized(self.images[index], self.size, self.channels, self.file_format)
         entry = (image, structure_weights(image))
         if len(self._memory) < self._kept_items:
             self._memory[index] = entry

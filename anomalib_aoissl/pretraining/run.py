@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from anomalib_aoissl.arguments import ArgumentError
+from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.encoder import PatchEncoder, create_vit
 from anomalib_aoissl.full_disk import names_full_disk
 
@@ -50,7 +51,7 @@ class Run:
         encoder: The encoder; its weights change when training has ended, not before.
         images: Files of each picture.
         labelled: Images of the probe.
-        bit_depth: Bits that the camera uses of a 16-bit file.
+        file_format: How the files of a picture are read.
         folder: Where the artefact is written.
     """
 
@@ -60,12 +61,12 @@ class Run:
         encoder: PatchEncoder,
         images: Sequence[ImageFiles],
         labelled: Labelled | None,
-        bit_depth: int | None,
+        file_format: FileFormat,
         folder: Path,
     ) -> None:
         self.settings, self.encoder, self.images, self.folder = settings, encoder, list(images), folder
         self.partial = folder.with_name(f"{folder.name}.partial")
-        self.bit_depth = bit_depth
+        self.file_format = file_format
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
         pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
         untrained = is_untrained(encoder)
@@ -207,7 +208,7 @@ class Run:
             crops=Crops(self.objective.crop_kinds(), structure=s.structure),
             crops_per_image=s.crops_per_image,
             seed=s.seed,
-            bit_depth=self.bit_depth,
+            file_format=self.file_format,
             memory_mb=s.memory_mb,
         )
         return crop_loader(
@@ -224,7 +225,7 @@ class Run:
         step = max(len(self.images) // count, 1)
         files = self.images[::step][:count]
         size, channels = self.encoder.image_size, self.encoder.in_channels
-        return torch.stack([read_resized(item, size, channels, self.bit_depth) for item in files])
+        return torch.stack([read_resized(item, size, channels, self.file_format) for item in files])
 
     def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return uint8 pictures as the encoder reads them."""

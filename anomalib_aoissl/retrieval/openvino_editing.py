@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.reading import read_mask
+from anomalib_aoissl.data.reading import ColorOrder, read_mask
 from anomalib_aoissl.pixel_head.sample import FOLDS
 
 from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
@@ -44,7 +44,7 @@ class OpenVINOBankMixin:
         """Compile the model and answer with it from now on."""
         raise NotImplementedError
 
-    def _read(self, image: str | Path | np.ndarray) -> np.ndarray:
+    def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return the image as planes ``[C, H, W]``."""
         raise NotImplementedError
 
@@ -104,6 +104,7 @@ class OpenVINOBankMixin:
         class_names: Sequence[str] | None = None,
         bank_size: int | None = None,
         refit: bool = True,
+        color_order: ColorOrder = "rgb",
     ) -> int:
         """Learn one labelled image, by the bank and the pixel head; return how many patches the bank takes in.
 
@@ -116,6 +117,7 @@ class OpenVINOBankMixin:
                 and names that the model has not become new classes after its own.
             bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
+            color_order: "bgr" for an array with blue first, as in `predict`.
 
         Raises:
             ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
@@ -127,7 +129,7 @@ class OpenVINOBankMixin:
         if name in bank.image_names:
             msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
             raise ValueError(msg)
-        planes, labels = self._read(image), _class_indices(mask, names)
+        planes, labels = self._read(image, color_order), _class_indices(mask, names)
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)

@@ -80,6 +80,11 @@ def test_images_of_other_sizes_are_resized_with_their_masks_and_no_index_is_mixe
     assert set(batch.gt_mask[0].unique().tolist()) == {0, 4}
 
 
+def test_items_of_other_planes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"b\.png: has 6 planes, but a\.png of the same batch has 3"):
+        SegmentationBatch.collate([make_item(3, image_path="a.png"), make_item(6, image_path="b.png")])
+
+
 def test_torchvision_augments_image_and_mask_together() -> None:
     image, mask = Image(make_item().image), Mask(make_item().gt_mask)
     flip = Compose([RandomHorizontalFlip(p=1.0), Resize([4, 6])])

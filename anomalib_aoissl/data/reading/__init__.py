@@ -1,0 +1,34 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files to arrays: one reader of pictures and masks for training, prediction and the inferencer; needs no torch."""
+
+from .masks import MASK_SUFFIXES, Colour, read_mask
+from .pictures import (
+    ColorOrder,
+    check_one_size,
+    image_size,
+    is_grey,
+    pack_channels,
+    planes_of_array,
+    read_illuminations,
+    read_image,
+    validate_bit_depth,
+)
+from .raster import IMAGE_SUFFIXES
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "ColorOrder",
+    "Colour",
+    "check_one_size",
+    "image_size",
+    "is_grey",
+    "pack_channels",
+    "planes_of_array",
+    "read_illuminations",
+    "read_image",
+    "read_mask",
+    "validate_bit_depth",
+]
