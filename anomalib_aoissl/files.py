@@ -1,14 +1,14 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and kept through a loss of power."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,18 +17,63 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, with its suffix, that takes its place when the block ends well.
 
     The folder is made where it is missing. If the block raises, ``path`` stays as it was.
+
+    Raises:
+        OSError: If the file cannot be written; the message names ``path``.
     """
     path = Path(path)
+    with named_errors(path), temporary_file(path) as temporary:
+        yield temporary
+        put_in_place(temporary, path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Give an empty file beside ``path``, with its suffix, that is removed after the block where it is still there.
+
+    The folder is made where it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    # A short name, since that of ``path`` may already be as long as the file system allows.
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to ``path``; the disk has its content first, and then its name."""
+    with suppress(PermissionError, NotImplementedError):  # shares of other systems know no modes
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Have errors of the system that the block raises, such as a full disk, name ``path`` and not a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and Path(error.filename).parent != path.parent):
+            raise
+        reason = f"{os.strerror(error.errno)}; nothing was written, and what was there is left as it was"
+        raise type(error)(error.errno, reason, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the system can open folders."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -21,11 +21,12 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .checkpoint_files import CheckedCheckpointIO, check_content, check_file
 from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
 from .evaluation import SegmentationEvaluator
-from .export import export_onnx
+from .exporting import ExportingMixin
 from .preprocessing import SegmentationPreProcessor
 from .pretraining import make_pretraining
 from .visualization import SegmentationVisualizer
@@ -41,7 +42,7 @@ CHECKPOINT_KEY = "anomalib_aoissl"
 """Key of the class names and the file format in a checkpoint."""
 
 
-class SegmentationModuleMixin(_Base):
+class SegmentationModuleMixin(ExportingMixin, _Base):
     """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
@@ -259,6 +260,30 @@ class SegmentationModuleMixin(_Base):
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a checkpoint, as anomalib loads it, whose file is whole.
+
+        Raises:
+            CheckpointError: If the file was cut or changed.
+        """
+        if isinstance(checkpoint_path, str | Path):
+            check_file(checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+    def setup(self, stage: str) -> None:
+        """Have the trainer check the checkpoints that it loads."""
+        super().setup(stage)
+        strategy: Any = self.trainer.strategy
+        if not isinstance(strategy.checkpoint_io, CheckedCheckpointIO):
+            strategy.checkpoint_io = CheckedCheckpointIO(strategy.checkpoint_io)
+
+    @property
+    def checkpoint_source(self) -> str:
+        """Path of the checkpoint that is being loaded, where the trainer knows it; for messages."""
+        path = None if self._trainer is None else self._trainer.ckpt_path
+        return "The checkpoint" if path is None else str(path)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
         super().on_save_checkpoint(checkpoint)
@@ -273,8 +298,10 @@ class SegmentationModuleMixin(_Base):
         """Build the model that the checkpoint was saved from, whatever the arguments' defaults say.
 
         Raises:
-            ValueError: If an argument that the weights depend on was set to another value than the checkpoint's.
+            ValueError: If it is of another package's model, holds weights that are not finite, or an argument that the
+                weights depend on was set to another value than the checkpoint's.
         """
+        check_content(checkpoint, self.checkpoint_source)
         self._adopt_arguments({**self.BEFORE, **checkpoint.get("hyper_parameters", {})})
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         if saved.get("class_names"):
@@ -302,34 +329,6 @@ class SegmentationModuleMixin(_Base):
             datamodule: Any = getattr(self._trainer, "datamodule", None)
             if datamodule is not None:
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
-
-    # --- export ------------------------------------------------------------------------------------------------------
-
-    def export_metadata(self) -> dict[str, Any]:
-        """Return the plain data that an exported model carries: class names and file format."""
-        return {"class_names": list(self.class_names), "file_format": self.file_format.to_dict()}
-
-    def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,
-    ) -> Path:
-        """Write ``export_root/weights/onnx/<name>.onnx`` and return its path.
-
-        Anomalib's own export makes a three-channel example and names no classes. The input keeps dynamic batch,
-        height and width: the graph itself resizes to the model's size.
-
-        Args:
-            export_root: Folder of the export.
-            model_file_name: Name of the file without its suffix.
-            input_size: Not needed, since any size is taken.
-            kwargs: Further arguments of ``torch.onnx.export``.
-        """
-        del input_size
-        path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        return export_onnx(self, path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
 
 
 def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import DatasetError
+from .mask_format import MaskFormat
 from .reading import read_illuminations
 
 
@@ -22,19 +23,26 @@ class FileFormat:
     Attributes:
         illuminations: Suffixes such as ("_ch0", "_ch1"); empty where one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file; None for all.
+        masks: How mask files are coded.
     """
 
     illuminations: tuple[str, ...] = ()
     bit_depth: int | None = None
+    masks: MaskFormat = field(default_factory=MaskFormat)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> FileFormat:
         """Return the format from the plain data of `to_dict`."""
-        return cls(tuple(content.get("illuminations", ())), content.get("bit_depth"))
+        masks = MaskFormat.from_dict(content.get("masks", {}))
+        return cls(tuple(content.get("illuminations", ())), content.get("bit_depth"), masks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or an exported model."""
-        return {**asdict(self), "illuminations": list(self.illuminations)}
+        return {
+            "illuminations": list(self.illuminations),
+            "bit_depth": self.bit_depth,
+            "masks": self.masks.to_dict(),
+        }
 
     def stem(self, path: str | Path) -> str:
         """Return the file's name without its suffix and without the illumination's."""

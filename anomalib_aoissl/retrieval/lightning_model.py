@@ -186,6 +186,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
         The parameter is gone after the fit and in no checkpoint.
         """
+        super().setup(stage)
         if stage == "fit" and self.trainer.world_size > 1:
             self.register_parameter(_ANCHOR, nn.Parameter(torch.zeros((), device=self.device)))
 
