@@ -9,11 +9,15 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+
+source: ContextVar[str] = ContextVar("source", default="The checkpoint")
+"""What messages call the checkpoint whose content is loaded: its path, where it is known."""
 
 
 class CheckpointError(ValueError):
@@ -59,24 +63,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_content(checkpoint: Any, source: str) -> None:
+def check_content(checkpoint: Any, path: str) -> None:
     """Validate that the weights in a checkpoint of our models are there and finite.
 
     Args:
         checkpoint: What was loaded.
-        source: What messages call it, such as its path.
+        path: What messages call it.
 
     Raises:
         CheckpointError: If they are not.
     """
     state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(key).startswith("model.") for key in state):
-        msg = f"{source}: is no checkpoint of this package's models. Give one that anomalib train wrote."
+        msg = f"{path}: is no checkpoint of this package's models. Give one that anomalib train wrote."
         raise CheckpointError(msg)
     for key, value in state.items():
         number = isinstance(value, torch.Tensor) and value.is_floating_point() and str(key).startswith("model.")
         if number and not bool(torch.isfinite(value).all()):
-            msg = f"{source}: {key} holds NaN or infinity, so the model would give masks of nothing. Restore a copy."
+            msg = f"{path}: {key} holds NaN or infinity, so the model would give masks of nothing. Restore a copy."
             raise CheckpointError(msg)
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .checkpoint_files import CheckedCheckpointIO, check_content, check_file
+from .checkpoint_files import CheckedCheckpointIO, check_content, check_file, source
 from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
@@ -267,9 +267,14 @@ class SegmentationModuleMixin(ExportingMixin, _Base):
         Raises:
             CheckpointError: If the file was cut or changed.
         """
-        if isinstance(checkpoint_path, str | Path):
-            check_file(checkpoint_path)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        if not isinstance(checkpoint_path, str | Path):
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        check_file(checkpoint_path)
+        token = source.set(str(checkpoint_path))
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        finally:
+            source.reset(token)
 
     def setup(self, stage: str) -> None:
         """Have the trainer check the checkpoints that it loads."""
@@ -280,9 +285,9 @@ class SegmentationModuleMixin(ExportingMixin, _Base):
 
     @property
     def checkpoint_source(self) -> str:
-        """Path of the checkpoint that is being loaded, where the trainer knows it; for messages."""
+        """Path of the checkpoint that is being loaded, where it is known; for messages."""
         path = None if self._trainer is None else self._trainer.ckpt_path
-        return "The checkpoint" if path is None else str(path)
+        return source.get() if path is None else str(path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""

@@ -102,8 +102,8 @@ def _beyond(*indexed: tuple[str, int, np.ndarray]) -> str:
     """Return which indices have no name, given what they are called, how many names there are, and the indices."""
     for name, limit, values in indexed:
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
-            worst = int(values.min()) if int(values.min()) < 0 else int(values.max())
-            return f"{name} {'down' if worst < 0 else 'up'} to {worst}, but {limit} names"
+            least = f", down to {int(values.min())}" if int(values.min()) < 0 else ""
+            return f"{name} up to {int(values.max())}{least}, but {limit} names"
     return ""
 
 

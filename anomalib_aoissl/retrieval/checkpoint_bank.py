@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.checkpoint_files import CheckpointError, read_checkpoint
+from anomalib_aoissl.checkpoint_files import CheckpointError, check_content, read_checkpoint
 from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
@@ -75,8 +75,10 @@ def check_bank_of(checkpoint: dict[str, Any], source: str, bank: Any = None) -> 
         bank: The `MemoryBank` that it is to be loaded into, whose rows have the same sizes; None for any.
 
     Raises:
+        CheckpointError: If it is no checkpoint of ours, or its weights are not finite.
         BankFileError: If the bank is missing, impossible, or does not fit.
     """
+    check_content(checkpoint, source)
     state = checkpoint["state_dict"]
     missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
     if missing:
