@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_TEMPORARY = ".part-"
+"""What names of files that are not whole yet begin with; short, since a name may be as long as a system allows."""
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -34,8 +37,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
     The folder is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A short name, since that of ``path`` may already be as long as the file system allows.
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -48,7 +50,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     """Rename a finished file to ``path``; the disk has its content first, and then its name."""
     with suppress(PermissionError, NotImplementedError):  # shares of other systems know no modes
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # some systems flush only what may be written
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync_folder(path.parent)
@@ -60,8 +62,9 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or (error.filename is not None and Path(error.filename).parent != path.parent):
-            raise
+        ours = error.filename is None or Path(str(error.filename)).name.startswith(_TEMPORARY)
+        if error.errno is None or not ours:
+            raise  # of another file
         reason = f"{os.strerror(error.errno)}; nothing was written, and what was there is left as it was"
         raise type(error)(error.errno, reason, str(path)) from error
 

@@ -22,6 +22,9 @@ SUFFIXES = (".xml", ".onnx")
 _MAY_BE_UNKNOWN = ("pixels.novelty",)
 """Names of constants in which NaN stands for what is not known."""
 
+_FLOATS = ("f16", "f32", "f64")
+"""Types whose values numpy knows."""
+
 _LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
@@ -80,7 +83,7 @@ def check_numbers(model: Any) -> None:
     for node in model.get_ops():
         if node.get_type_name() != "Constant" or node.get_friendly_name() in _MAY_BE_UNKNOWN:
             continue
-        if node.get_element_type().is_real() and not np.isfinite(node.data).all():
+        if node.get_element_type().get_type_name() in _FLOATS and not np.isfinite(node.data).all():
             msg = f"its constant {node.get_friendly_name()!r} holds NaN or infinity"
             raise ValueError(msg)
 
