@@ -17,6 +17,9 @@ from pathlib import Path
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
 
 
+Counts = Callable[[str, tuple[object, ...]], bool]
+
+
 def changes(event: str, arguments: tuple[object, ...]) -> bool:
     """Tell whether an event of Python's audit is a change of the file system, opening for writing among them."""
     if event != "open":
@@ -25,13 +28,19 @@ def changes(event: str, arguments: tuple[object, ...]) -> bool:
     return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
-def end_before(number: int) -> None:
-    """End this process before its change of a number."""
+def renames(event: str, arguments: tuple[object, ...]) -> bool:
+    """Tell whether an event is a change that others see: files are made under names that nobody reads."""
+    del arguments
+    return event == "os.rename"
+
+
+def end_before(number: int, counts: Counts) -> None:
+    """End this process before its change of a number, of those that count."""
     done = 0
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal done
-        if changes(event, arguments):
+        if counts(event, arguments):
             done += 1
             if done == number:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -39,7 +48,7 @@ def end_before(number: int) -> None:
     sys.addaudithook(watch)
 
 
-def run(command: Callable[[Path], object], folder: Path) -> int:
+def run(command: Callable[[Path], object], folder: Path, counts: Counts) -> int:
     """Run a command on copies of a folder until it ends by itself, and return how often it was ended."""
     number = 0
     while True:
@@ -48,7 +57,7 @@ def run(command: Callable[[Path], object], folder: Path) -> int:
         shutil.copytree(folder, copy)
         process = os.fork()
         if not process:
-            end_before(number)
+            end_before(number, counts)
             command(copy)
             os._exit(0)
         status = os.waitpid(process, 0)[1]
@@ -79,4 +88,6 @@ def model(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(run({"pair": pair, "bank": bank, "model": model}[sys.argv[1]], Path(sys.argv[2]))))
+    commands = {"pair": (pair, changes), "bank": (bank, changes), "model": (model, renames)}
+    chosen, what_counts = commands[sys.argv[1]]
+    sys.stdout.write(str(run(chosen, Path(sys.argv[2]), what_counts)))
