@@ -18,6 +18,7 @@ from torch import nn
 
 from .files import whole_file
 from .marking import marking
+from .onnx_checksum import append_checksum
 
 METADATA_KEY = "aoissl"
 """Key of the metadata in an ONNX file's properties; OpenVINO takes them over to ``framework`` of the IR's rt_info."""
@@ -88,6 +89,7 @@ def export_onnx(
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     with whole_file(path) as temporary:
         onnx.save(model, temporary)
+        append_checksum(temporary)
     return path
 
 

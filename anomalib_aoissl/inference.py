@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,9 +19,10 @@ from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
 from .data.file_format import FileFormat
 from .data.reading import ColorOrder
 from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
-from .retrieval.openvino_bank import read_metadata
+from .retrieval.openvino_bank import NotEditableError, check_bank, read_metadata
 from .retrieval.openvino_editing import OpenVINOBankMixin
 from .retrieval.openvino_file import core, read_model
+from .retrieval.openvino_requests import SharedModel, with_defaults
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,56 +78,86 @@ class Segmentation:
         write_class_index_png(path, self.class_map, len(self.class_names))
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """All that one answer is made with, so that an answer beside an edit is of the old model or of the new one.
+
+    Attributes:
+        model: `openvino.Model`, as it is edited and saved.
+        run: The compiled model.
+        class_names: Names of its classes.
+        abstention: How it abstains; None where it cannot.
+    """
+
+    model: Any
+    run: SharedModel
+    class_names: tuple[str, ...]
+    abstention: AbstentionFormat | None
+
+
 class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     """Runs an exported model (``.xml`` or ``.onnx``) with OpenVINO, from files or arrays to `Segmentation`.
 
     The memory bank of an exported AOISSLRetrieval is edited here too: `bank`, `adapt`, `remove`, `extend_bank`,
-    `replace_bank`, and `save` for the edited model.
+    `replace_bank`, and `save` for the edited model. Threads may share an inferencer: a call of `predict` has what it
+    needs to itself and answers while another thread edits; edits wait for each other.
 
     Args:
         path: The IR's ``.xml`` or an ``.onnx`` file.
         device: OpenVINO device.
-        config: OpenVINO configuration. By default floats are computed in 32 bits: where a processor has bfloat16,
-            OpenVINO would use it, and novelty, a small difference of large similarities, loses its digits.
+        config: OpenVINO configuration, added to the defaults. By default floats are computed in 32 bits: where a
+            processor has bfloat16, OpenVINO would use it, and novelty, a small difference of large similarities, loses
+            its digits. And nothing is kept for each image size that came.
 
     Attributes:
-        class_names: Names of the classes in the order of their indices.
         threshold: Uncertainty in [0, 1] above which the model abstains; may be set. None for never.
 
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the model carries no class names, hence was not exported by this plugin.
+        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin.
     """
 
-    def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: str | Path, device: str = "CPU", config: Mapping[str, Any] | None = None) -> None:
         model = read_model(path)
-        metadata = read_metadata(model)
-        if not metadata:
-            msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
-            raise ValueError(msg)
-        self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
+        metadata = _checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
-        self._abstention = _abstention(metadata)
-        self.threshold = self._abstention.threshold if self._abstention is not None else None
-        self._target = device, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config
+        abstention = _abstention(metadata)
+        self.threshold = abstention.threshold if abstention is not None else None
+        self._target, self._editing = (device, with_defaults(device, config)), RLock()
         self._use(model)
 
-    def _compile(self, model: Any) -> Any:
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their indices."""
+        return self._loaded.class_names
+
+    @property
+    def _model(self) -> Any:
+        """The model as it is edited and saved."""
+        return self._loaded.model
+
+    @property
+    def _compiled(self) -> SharedModel:
+        """The model that answers."""
+        return self._loaded.run
+
+    def _compile(self, model: Any) -> SharedModel:
         """Return the model compiled for the inferencer's device."""
-        return core().compile_model(model, *self._target)
+        return SharedModel(core().compile_model(model, *self._target))
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
-        asked = model
-        if self._abstention is not None:
+        metadata, asked = read_metadata(model), model
+        abstention = _abstention(metadata)
+        if abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
             if not add_winning_share(asked):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
-                self._abstention, self.threshold = None, None
-        self._compiled, self._model = self._compile(asked), model
+                abstention, self.threshold = None, None
+        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention)
 
     def predict(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> Segmentation:
         """Return the segmentation of one image.
@@ -178,28 +210,66 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         return planes
 
     def _segment(self, images: np.ndarray) -> Iterator[Segmentation]:
-        """Yield the segmentation of each of the images ``[B, C, H, W]``."""
-        outputs = self._compiled(np.ascontiguousarray(images))
+        """Yield the segmentation of each of the images ``[B, C, H, W]``.
+
+        Raises:
+            ValueError: If the model's answer is not finite.
+        """
+        loaded, threshold = self._loaded, self.threshold
+        outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
         doubts: Any = [None] * len(images)
-        if self._abstention is not None:
-            doubts = self._abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
+        if loaded.abstention is not None:
+            doubts = loaded.abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
+        if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
+            msg = (
+                "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else "
+                "compute in 32 bits: leave INFERENCE_PRECISION_HINT out of config."
+            )
+            raise ValueError(msg)
         for index, (planes, doubt) in enumerate(zip(images, doubts, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
                 novelty=resize_map(outputs["anomaly_map"][index, 0], (height, width)),
                 score=float(outputs["pred_score"][index]),
-                class_names=self.class_names,
+                class_names=loaded.class_names,
                 image=picture_of(planes),
                 uncertainty=None if doubt is None else resize_map(doubt, (height, width)),
-                abstained=self._abstained(doubt, (height, width)),
+                abstained=_abstained(doubt, threshold, (height, width)),
             )
 
-    def _abstained(self, uncertainty: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-        """Return where the uncertainty ``[h, w]`` lies above the threshold, at the (height, width) of the image."""
-        if uncertainty is None or self.threshold is None:
-            return None
-        return resize_mask((uncertainty > self.threshold).astype(np.uint8), size).astype(bool)
+
+def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:
+    """Return where the uncertainty ``[h, w]`` lies above the threshold, at the (height, width) of the image."""
+    if uncertainty is None or threshold is None:
+        return None
+    return resize_mask((uncertainty > threshold).astype(np.uint8), size).astype(bool)
+
+
+def _checked_metadata(model: Any, path: str | Path) -> dict[str, Any]:
+    """Return what a model that was read from a file says of itself, and of its bank.
+
+    Raises:
+        ValueError: If it says nothing, or something that cannot be.
+    """
+    try:
+        metadata = read_metadata(model)
+        if metadata:
+            check_bank(model)
+            FileFormat.from_dict(metadata.get("file_format", {}))
+            _abstention(metadata)
+        names = metadata.get("class_names") or ()
+        known = len(names) > 0 and all(isinstance(name, str) for name in names)
+    except NotEditableError as error:
+        msg = f"{path}: {error}"
+        raise NotEditableError(msg) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: what the model says of itself is damaged ({error!r}). Restore a copy, or export it again."
+        raise ValueError(msg) from error
+    if not known:
+        msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
+        raise ValueError(msg)
+    return metadata
 
 
 def _abstention(metadata: dict[str, Any]) -> AbstentionFormat | None:

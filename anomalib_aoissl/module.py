@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +26,7 @@ from .data.file_format import FileFormat
 from .data.items import SegmentationBatch
 from .encoder import PatchEncoder
 from .evaluation import SegmentationEvaluator
-from .export import export_onnx
+from .exporting import ExportingMixin
 from .predicting import PredictImages, serve_data_path
 from .preprocessing import SegmentationPreProcessor
 from .pretraining import make_pretraining
@@ -41,7 +40,7 @@ else:
 logger = logging.getLogger(__name__)
 
 
-class SegmentationModuleMixin(CheckpointMixin, _Base):
+class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
@@ -298,34 +297,6 @@ class SegmentationModuleMixin(CheckpointMixin, _Base):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the demonstration set's test images; called where no data is given."""
         return self._demonstration_data().test_dataloader()
-
-    # --- export ------------------------------------------------------------------------------------------------------
-
-    def export_metadata(self) -> dict[str, Any]:
-        """Return the plain data that an exported model carries: class names and file format."""
-        return {"class_names": list(self.class_names), "file_format": self.file_format.to_dict()}
-
-    def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,
-    ) -> Path:
-        """Write ``export_root/weights/onnx/<name>.onnx`` and return its path.
-
-        Anomalib's own export makes a three-channel example and names no classes. The input keeps dynamic batch,
-        height and width: the graph itself resizes to the model's size.
-
-        Args:
-            export_root: Folder of the export.
-            model_file_name: Name of the file without its suffix.
-            input_size: Not needed, since any size is taken.
-            kwargs: Further arguments of ``torch.onnx.export``.
-        """
-        del input_size
-        path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        return export_onnx(self, path, self.hparams["in_channels"], self.export_metadata(), **kwargs)
 
 
 def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:

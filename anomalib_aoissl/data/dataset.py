@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 from anomalib import TaskType
@@ -17,11 +17,11 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from .description import DatasetDescription
-from .errors import DatasetError
 from .file_format import WHOLE_FILES, FileFormat
 from .indices import BACKGROUND_INDEX, IGNORE_INDEX
 from .items import SegmentationBatch, SegmentationItem
 from .listing import Record
+from .mask_format import MaskFormat, foreground_lookup
 
 FOREGROUND_CLASSES = ("background", "foreground")
 """Names of the classes where chosen ones are merged."""
@@ -51,14 +51,23 @@ class SegmentationDataset(AnomalibDataset):
     ) -> None:
         super().__init__(augmentations)
         self.description = description
-        self.file_format = file_format
-        self.lookup = None if foreground is None else foreground_lookup(description.classes, foreground)
+        self.foreground = None if foreground is None else tuple(foreground)
+        if foreground is not None:
+            foreground_lookup(description.classes, foreground)  # said before a file is read
+        self.file_format = replace(file_format, masks=self.mask_format)
         self.samples = _table(records, split)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, background first."""
-        return self.description.classes if self.lookup is None else FOREGROUND_CLASSES
+        return self.description.classes if self.foreground is None else FOREGROUND_CLASSES
+
+    @property
+    def mask_format(self) -> MaskFormat:
+        """How the mask files are coded."""
+        merged = self.foreground is not None
+        classes = self.description.classes if merged else ()
+        return MaskFormat(self.description.ignore_index, self.description.colours, classes, self.foreground)
 
     @property
     def collate_fn(self) -> Callable[[list[SegmentationItem]], SegmentationBatch]:
@@ -85,24 +94,7 @@ class SegmentationDataset(AnomalibDataset):
         """Return the class-index mask, or None where the item has none."""
         if not path:
             return None
-        mask = self.description.read_mask(path)
-        return Mask(torch.from_numpy(mask if self.lookup is None else self.lookup[mask]))
-
-
-def foreground_lookup(classes: Sequence[str], foreground: Sequence[str]) -> np.ndarray:
-    """Return for each mask value 0..255 the value after merging: 1 for the named classes, 255 for ignore, else 0.
-
-    Raises:
-        DatasetError: If a name is no class, or none is named.
-    """
-    unknown = [name for name in foreground if name not in classes]
-    if unknown or not foreground:
-        msg = f"foreground={list(foreground)} must name classes of the dataset, which are {list(classes)}."
-        raise DatasetError(msg)
-    lookup = np.zeros(256, dtype=np.uint8)
-    lookup[[classes.index(name) for name in foreground]] = 1
-    lookup[IGNORE_INDEX] = IGNORE_INDEX
-    return lookup
+        return Mask(torch.from_numpy(self.mask_format.read(path, len(self.class_names))))
 
 
 def has_foreground(mask: torch.Tensor) -> torch.Tensor:

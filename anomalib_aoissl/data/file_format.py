@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import DatasetError
+from .mask_format import MaskFormat
 from .reading import (
     IMAGE_SUFFIXES,
     ColorOrder,
@@ -32,6 +33,7 @@ class FileFormat:
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; None for all.
         planes: Planes of each of an item's files, as its dataset's training pictures have them, so that they depend
             on no single picture's values; None where no dataset was seen.
+        masks: How mask files are coded.
 
     Raises:
         ValueError: If an illumination or the bit depth is none.
@@ -40,6 +42,7 @@ class FileFormat:
     illuminations: tuple[str, ...] = ()
     bit_depth: int | None = None
     planes: tuple[int, ...] | None = None
+    masks: MaskFormat = field(default_factory=MaskFormat)
 
     def __post_init__(self) -> None:
         validate_illuminations(self.illuminations)
@@ -50,12 +53,17 @@ class FileFormat:
         """Return the format from the plain data of `to_dict`."""
         planes = content.get("planes")
         lights = tuple(content.get("illuminations", ()))
-        return cls(lights, content.get("bit_depth"), None if planes is None else tuple(planes))
+        masks = MaskFormat.from_dict(content.get("masks", {}))
+        return cls(lights, content.get("bit_depth"), None if planes is None else tuple(planes), masks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or an exported model."""
-        planes = None if self.planes is None else list(self.planes)
-        return {**asdict(self), "illuminations": list(self.illuminations), "planes": planes}
+        return {
+            "illuminations": list(self.illuminations),
+            "bit_depth": self.bit_depth,
+            "planes": None if self.planes is None else list(self.planes),
+            "masks": self.masks.to_dict(),
+        }
 
     @property
     def num_planes(self) -> int | None:

@@ -40,6 +40,7 @@ class BankArrays:
         encoder_hash: Of the encoder of the embeddings; empty where it is not known.
         extra: Whatever else a file says of its bank; kept as it is.
         pixels: Labelled pixels of the same images, to which a pixel head is fitted; None where there is no head.
+        patch_size: (height, width) of a patch, px; None where an old file does not say it.
     """
 
     rows: Mapping[str, np.ndarray]
@@ -49,6 +50,7 @@ class BankArrays:
     encoder_hash: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     pixels: PixelSample | None = None
+    patch_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.rows["labels"])
@@ -95,8 +97,9 @@ def labelled_image(
         class_names: Names of the classes in the order of their indices.
 
     Raises:
-        ValueError: If every pixel is ignored.
+        ValueError: If every pixel is ignored, or the embeddings are not finite.
     """
+    check_embeddings(embeddings, image)
     used = np.flatnonzero((labels != IGNORE_INDEX).any(axis=1))
     if not len(used):
         msg = f"{image}: every pixel of the mask is ignored ({IGNORE_INDEX}), so there is nothing to learn from it."
@@ -111,6 +114,17 @@ def labelled_image(
         "counts": np.ones(len(used), np.int32),
     }
     return BankArrays(rows, tuple(class_names), (device,), (image,))
+
+
+def check_embeddings(embeddings: Any, image: str) -> None:
+    """Validate that the embeddings of an image, an array or a tensor on the processor, are finite.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if not np.isfinite(embeddings).all():
+        msg = f"{image}: its embeddings are NaN or infinity, as an image gives that holds such values. Mend the image."
+        raise ValueError(msg)
 
 
 def removed(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
@@ -220,6 +234,7 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
         image_names=image_names,
         encoder_hash=bank.encoder_hash or other.encoder_hash,
         pixels=pixels,
+        patch_size=bank.patch_size or other.patch_size,
     )
 
 
@@ -274,27 +289,6 @@ def described(bank: BankArrays) -> dict[str, Any]:
     }
 
 
-def damage(bank: BankArrays) -> str:
-    """Return what does not fit together in a bank; empty where everything does."""
-    missing = [name for name in REQUIRED if name not in bank.rows]
-    if missing:
-        return f"{missing} missing"
-    rows = {name: bank.rows[name] for name in (*REQUIRED, *bank.rows)}
-    lengths = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
-    if len(set(lengths.values())) != 1 or rows["embeddings"].ndim != 2 or rows["labels"].ndim != 2:
-        return f"rows of {lengths}"
-    if not np.isfinite(rows["embeddings"]).all():
-        return "embeddings that are not finite"
-    for name, limit, values in (
-        ("labels", len(bank.class_names), rows["labels"][rows["labels"] != IGNORE_INDEX]),
-        ("device_ids", len(bank.device_names), rows["device_ids"]),
-        ("image_ids", len(bank.image_names), rows["image_ids"]),
-    ):
-        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
-            return f"{name} up to {int(values.max())}, but {limit} names"
-    return ""
-
-
 def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
     """Refuse rows of another shape, and rows that are known to be of another encoder.
 
@@ -307,6 +301,10 @@ def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
             f"The banks have rows of {shapes[0][0]} and {shapes[1][0]} dims, and {shapes[0][1]} and {shapes[1][1]} "
             "labels: they are of different encoders. Fill a bank from the images again."
         )
+        raise ValueError(msg)
+    sizes = [b.patch_size for b in (bank, other)]
+    if all(sizes) and sizes[0] != sizes[1]:
+        msg = f"The banks have patches of {sizes[0]} and {sizes[1]} px (height, width). Fill a bank again."
         raise ValueError(msg)
     hashes = bank.encoder_hash, other.encoder_hash
     if all(hashes) and hashes[0] != hashes[1]:

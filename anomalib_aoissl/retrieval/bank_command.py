@@ -8,7 +8,7 @@ An exported model and a bank file need no torch; a checkpoint does.
 
 from __future__ import annotations
 
-import math
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +19,8 @@ from anomalib_aoissl.outputs import check_outputs
 from .bank_arrays import BankArrays, described, merged, removed, selected
 from .bank_storage import BankFileError, read_bank, write_bank
 from .condensing import condensed
+
+logger = logging.getLogger(__name__)
 
 _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON and flags with a value
     "banks": {
@@ -328,10 +330,13 @@ def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
 
 
 def _condensed(bank: BankArrays, size: int) -> BankArrays:
-    """Return the bank within a number of rows; a file of a bank does not say its patches' sides, which are equal."""
-    labels = bank.rows["labels"].shape[1]
-    side = math.isqrt(labels)
-    return condensed(bank, size, (side, side) if side * side == labels else (1, labels))
+    """Return the bank within a number of rows."""
+    if bank.patch_size is None and len(bank) > size:
+        logger.warning(
+            "The file is of an older version and does not say how high and wide its patches are. So where in a patch a "
+            "class lies is not looked at; write it anew from its model to keep rows better: bank export."
+        )
+    return condensed(bank, size, bank.patch_size)
 
 
 def _rows_of(bank: BankArrays) -> str:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 
-from .bank_arrays import BankArrays, damage
+from .bank_arrays import BankArrays
+from .bank_checking import damage
 
 METADATA_KEY = "anomalib_aoissl_bank"
 """Key of the names and the version in the file's metadata."""
@@ -23,6 +26,11 @@ VERSION = 1
 """Version of the file's form."""
 
 _NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
+
+_CHECKSUM = "sha256"
+"""Where the checksum of all arrays and of the rest of the description is in the description."""
+
+_PATCH_SIZE = "patch_size"
 
 _PIXELS, _BASIS = "pixels.", "pixels_basis"
 """What the names of the pixels' arrays begin with, and where their basis is in the description."""
@@ -51,9 +59,13 @@ def read_bank(path: str | Path) -> BankArrays:
     """Return the bank in a bank file.
 
     Raises:
-        BankFileError: If the file is missing, damaged, of another version, or no bank file.
+        BankFileError: If the file is missing, of another version, or no bank file; or if it was changed since it was
+            written, or holds what no bank can.
     """
     rows, description = _read(Path(path))
+    if _CHECKSUM in description and description.pop(_CHECKSUM) != _checksum(rows, description):
+        msg = f"{path}: its checksum is another: the bank file was changed. Restore a copy, or fill it again."
+        raise BankFileError(msg)
     if description.get("version") != VERSION:
         msg = (
             f"{path}: is a bank file of version {description.get('version')}, this package reads version {VERSION}. "
@@ -61,15 +73,35 @@ def read_bank(path: str | Path) -> BankArrays:
         )
         raise BankFileError(msg)
     missing = [name for name in _NAMES if name not in description]
-    extra = {key: value for key, value in description.items() if key not in _NAMES}
-    classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
-    pixels = _pixels(rows, extra.pop(_BASIS, None))
-    bank = BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra, pixels)
-    problem = f"{missing} missing" if missing else damage(bank)
+    try:
+        bank = _bank_of(rows, description)
+        problem = f"{missing} missing" if missing else damage(bank)
+    except (TypeError, ValueError) as error:
+        bank, problem = BankArrays({}), str(error)
     if problem:
         msg = f"{path}: the bank file is damaged ({problem}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg)
     return bank
+
+
+def _bank_of(rows: dict[str, np.ndarray], description: Mapping[str, Any]) -> BankArrays:
+    """Return the bank of a file's arrays and its description."""
+    extra = {key: value for key, value in description.items() if key not in (*_NAMES, "version")}
+    classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
+    pixels, size = _pixels(rows, extra.pop(_BASIS, None)), extra.pop(_PATCH_SIZE, None)
+    if size is not None:
+        height, width = size
+        size = int(height), int(width)
+    return BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra, pixels, size)
+
+
+def _checksum(rows: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> str:
+    """Return 64 hexadecimal digits of all that a file holds."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(rows):
+        digest.update(f"{name} {rows[name].dtype.name} {rows[name].shape}".encode())
+        digest.update(np.ascontiguousarray(rows[name]).data)
+    return digest.hexdigest()
 
 
 def _pixels(rows: dict[str, np.ndarray], basis: str | None) -> PixelSample | None:
@@ -79,16 +111,28 @@ def _pixels(rows: dict[str, np.ndarray], basis: str | None) -> PixelSample | Non
 
 
 def write_bank(bank: BankArrays, path: str | Path) -> Path:
-    """Write a bank file, whole or not at all, and return the path."""
+    """Write a bank file, whole or not at all, and return the path.
+
+    Raises:
+        OSError: If it cannot be written; what was there is left as it was.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    names = {name: getattr(bank, name) for name in _NAMES}
+    description: dict[str, Any] = {**bank.extra, "version": VERSION, **{name: getattr(bank, name) for name in _NAMES}}
+    rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
+    if bank.patch_size is not None:
+        description[_PATCH_SIZE] = list(bank.patch_size)
+    if bank.pixels is not None:
+        rows |= {f"{_PIXELS}{name}": np.ascontiguousarray(array) for name, array in bank.pixels.arrays.items()}
+        description[_BASIS] = bank.pixels.basis
+    description[_CHECKSUM] = _checksum(rows, description)
     with whole_file(path) as temporary:
-        rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
-        if bank.pixels is not None:
-            rows |= {f"{_PIXELS}{name}": np.ascontiguousarray(array) for name, array in bank.pixels.arrays.items()}
-            names[_BASIS] = bank.pixels.basis
-        save_file(rows, temporary, metadata={METADATA_KEY: json.dumps({**bank.extra, "version": VERSION, **names})})
+        try:
+            save_file(rows, temporary, metadata={METADATA_KEY: json.dumps(description)})
+        except SafetensorError as error:
+            msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
+            raise OSError(msg) from error
     return Path(path)
 
 

@@ -15,7 +15,8 @@ from anomalib_aoissl.checkpoints import CheckpointError, check_content, read_che
 from anomalib_aoissl.files import whole_file
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
-from .bank_arrays import BankArrays, damage
+from .bank_arrays import BankArrays
+from .bank_checking import damage
 from .bank_storage import BankFileError, check_encoder
 from .editing import ROW_BUFFERS, BankContent, arrays_of, pixel_state, pixels_of_state
 from .openvino_head import content_of as content_of_head
@@ -25,6 +26,7 @@ CHECKPOINT_SUFFIX = ".ckpt"
 _PREFIX = "model.bank."
 _NAMES = f"{_PREFIX}_extra_state"
 _HEAD = "model.head."
+_PATCHES = "model.encoder.vit.patch_embed.proj.weight"
 
 
 def load_content(path: str | Path, encoder: str = "") -> BankContent:
@@ -50,39 +52,49 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return a checkpoint that holds a bank, read without running code from the file.
 
     Raises:
-        BankFileError: If the file is missing, damaged, or has no bank.
+        BankFileError: If the file is missing or damaged, or has no bank or an impossible one.
     """
     try:
         checkpoint = read_checkpoint(path)
-        check_content(checkpoint, str(path))
-        check_bank_of(checkpoint, str(path))
     except CheckpointError as error:
         raise BankFileError(str(error)) from error
+    if not len(check_bank_of(checkpoint, str(path)).rows[0]):
+        msg = f"{path}: its memory bank holds no row. Train the model, or give another checkpoint."
+        raise BankFileError(msg)
     return checkpoint
 
 
-def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> None:
-    """Validate that a checkpoint holds a bank, and that the bank is possible.
+def check_bank_of(checkpoint: Mapping[str, Any], source: str, bank: Any = None) -> BankContent:
+    """Return the bank of a checkpoint that was loaded, which is possible, or has no rows.
 
     Args:
         checkpoint: The checkpoint.
-        source: What it is called in errors, such as its file.
+        source: What messages call it, such as its path.
+        bank: The `MemoryBank` that it is to be loaded into, whose rows have the same sizes; None for any.
 
     Raises:
-        CheckpointError: If it has none, or what it holds does not fit together.
+        CheckpointError: If it is no checkpoint of ours, or its weights are not finite.
+        BankFileError: If the bank is missing, impossible, or does not fit.
     """
+    check_content(checkpoint, source)
     state = checkpoint["state_dict"]
     missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
     if missing:
         msg = f"{source}: is no checkpoint of AOISSLRetrieval, since it has no {missing[0]}. Give one that has a bank."
-        raise CheckpointError(msg)
+        raise BankFileError(msg)
     try:
-        problem = damage(arrays_of(content_of(checkpoint)))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        problem = f"{type(error).__name__}: {error}"
+        content = content_of(checkpoint)
+        arrays = arrays_of(content)
+        problem = damage(arrays) if len(content.rows[0]) else ""
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        msg = f"{source}: its memory bank is damaged ({error!r}). Restore a copy."
+        raise BankFileError(msg) from error
+    if not problem and bank is not None and content.rows[0].shape[1] != bank.embeddings.shape[1]:
+        problem = f"{content.rows[0].shape[1]} dims, its encoder gives {bank.embeddings.shape[1]}"
     if problem:
-        msg = f"{source}: its memory bank is impossible ({problem}). Restore a copy, or train again."
-        raise CheckpointError(msg)
+        msg = f"{source}: its memory bank is damaged ({problem}). Restore a copy, or train again, which takes seconds."
+        raise BankFileError(msg)
+    return content
 
 
 def content_of(checkpoint: Mapping[str, Any]) -> BankContent:
@@ -94,23 +106,43 @@ def content_of(checkpoint: Mapping[str, Any]) -> BankContent:
     counts = counts if len(counts) else torch.ones_like(rows[ROW_BUFFERS.index("device_ids")])
     classes, devices, images = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
     hashed, pixels = names.get("encoder_hash", ""), pixels_of_state(names)
-    return BankContent((*rows, counts), classes, devices, images, hashed, pixels)
+    return BankContent((*rows, counts), classes, devices, images, hashed, pixels, _patch_size(checkpoint))
+
+
+def _patch_size(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the (height, width) of a patch, px; None where an older checkpoint of whole images does not say it."""
+    state = checkpoint["state_dict"]
+    size, weight = state[_NAMES].get("patch_size"), state.get(_PATCHES)
+    if size is None and weight is not None and checkpoint["hyper_parameters"].get("retrieval", "patches") == "patches":
+        size = weight.shape[-2:]
+    return None if size is None else (int(size[0]), int(size[1]))
 
 
 def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:
     """Return the checkpoint with another bank of the same classes; everything else is shared with the given one."""
     rows = dict(zip(ROW_BUFFERS, content.rows[:-1], strict=True))
     rows["counts"] = content.rows[-1] if bool((content.rows[-1] != 1).any()) else content.rows[-1][:0]
-    names = {key: list(getattr(content, key)) for key in ("class_names", "device_names", "image_names")}
+    names: dict[str, Any] = {k: list(getattr(content, k)) for k in ("class_names", "device_names", "image_names")}
+    if content.patch_size is not None:
+        names["patch_size"] = list(content.patch_size)
     state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in rows.items()}}
     state[_NAMES] = {**names, "encoder_hash": content.encoder_hash, **pixel_state(content.pixels)}
     return {**checkpoint, "state_dict": state}
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written; what was there is left as it was.
+    """
     with whole_file(path) as temporary:
-        torch.save(checkpoint, temporary)
+        try:
+            torch.save(checkpoint, temporary)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            msg = f"{path}: cannot be written ({reason}). Is the disk full? What was there is left as it was."
+            raise OSError(msg) from error
 
 
 def refitted_checkpoint(checkpoint: dict[str, Any], bank: BankArrays) -> dict[str, Any]:

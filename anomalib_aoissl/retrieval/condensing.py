@@ -35,14 +35,14 @@ class Rows:
         labels: ``[N, L]`` uint8, L = patch height * patch width.
         devices: ``[N]`` integers.
         counts: ``[N]``, patches that each row stands for.
-        patch_size: (height, width), px.
+        patch_size: (height, width), px; None where it is not known.
     """
 
     embeddings: np.ndarray
     labels: np.ndarray
     devices: np.ndarray
     counts: np.ndarray
-    patch_size: tuple[int, int]
+    patch_size: tuple[int, int] | None
 
     @cached_property
     def classes(self) -> list[int]:
@@ -60,13 +60,14 @@ def classes_in(labels: np.ndarray) -> list[int]:
     return [index for index in np.flatnonzero(np.bincount(labels.reshape(-1))).tolist() if index != IGNORE_INDEX]
 
 
-def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int]) -> BankArrays:
+def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int] | None) -> BankArrays:
     """Return the bank with at most ``size`` rows, by `condense`; the same for the same bank, always.
 
     Args:
         bank: The bank; one that is small enough is returned as it is.
         size: Rows to keep.
-        patch_size: (height, width) of a patch, px.
+        patch_size: (height, width) of a patch, px; None where it is not known, and only how much of a patch each class
+            has counts, not where.
 
     Raises:
         ValueError: If ``size`` cannot hold a row of each class and each device.
@@ -153,8 +154,12 @@ def _projected(embeddings: np.ndarray, generator: np.random.Generator) -> np.nda
 
 
 def _label_cells(rows: Rows) -> np.ndarray:
-    """Return the share of each class in each quarter of a patch, ``[N, classes * 4]``; in the whole patch if odd."""
-    (height, width), (down, right) = rows.patch_size, (2 if size % 2 == 0 else 1 for size in rows.patch_size)
+    """Return the share of each class in each quarter of a patch, ``[N, classes * 4]``.
+
+    In the whole patch if a side is odd, or not known.
+    """
+    height, width = rows.patch_size or (1, rows.labels.shape[1])
+    down, right = (2 if size % 2 == 0 and rows.patch_size else 1 for size in (height, width))
     cells = rows.labels.reshape(-1, down, height // down, right, width // right)
     shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in rows.classes]  # each [N, down, right]
     return np.hstack([share.reshape(len(cells), -1) for share in shares])

@@ -16,6 +16,7 @@ from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 from .bank_arrays import REQUIRED, BankArrays, pixels_without, rows_to_remove, without_rows
 from .bank_arrays import described as described_arrays
 from .bank_arrays import merged as merged_arrays
+from .bank_checking import damage
 
 ROW_BUFFERS = REQUIRED[:-1]
 """Tensors with one entry for each row of a bank; the counts, the last of `bank_arrays.REQUIRED`, come after them."""
@@ -32,6 +33,7 @@ class BankContent:
         image_names: Names that the image ids index.
         encoder_hash: `encoder_hash` of the encoder of the embeddings; empty where it is not known.
         pixels: Labelled pixels that the pixel head was fitted to; None without one.
+        patch_size: (height, width) of a patch, px; None where it is not known.
     """
 
     rows: tuple[torch.Tensor, ...]
@@ -40,6 +42,7 @@ class BankContent:
     image_names: tuple[str, ...] = ()
     encoder_hash: str = ""
     pixels: PixelSample | None = None
+    patch_size: tuple[int, int] | None = None
 
 
 def joined_rows(rows: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
@@ -53,13 +56,14 @@ def arrays_of(content: BankContent) -> BankArrays:
     # A buffer without entries beside rows is one that this bank does not need.
     rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
     names = content.class_names, content.device_names, content.image_names, content.encoder_hash
-    return BankArrays(rows, *names, pixels=content.pixels)
+    return BankArrays(rows, *names, pixels=content.pixels, patch_size=content.patch_size)
 
 
 def content_from(bank: BankArrays, device: torch.device | None = None) -> BankContent:
     """Return numpy arrays as a bank's content, copied, on the processor or another device."""
     rows = tuple(torch.from_numpy(bank.rows[name].copy()).to(device) for name in REQUIRED)
-    return BankContent(rows, bank.class_names, bank.device_names, bank.image_names, bank.encoder_hash, bank.pixels)
+    names = bank.class_names, bank.device_names, bank.image_names
+    return BankContent(rows, *names, bank.encoder_hash, bank.pixels, bank.patch_size)
 
 
 def without(content: BankContent, *, device: str | None = None, image: str | None = None) -> BankContent:
@@ -80,9 +84,15 @@ def merged(content: BankContent, other: BankContent) -> BankContent:
     """Return the content with the rows of another bank after its own; the other's classes are mapped by name.
 
     Raises:
-        ValueError: If the other bank has classes that this one has not, or its rows are of another encoder.
+        ValueError: If the other bank has classes that this one has not, its rows are of another encoder, or it holds
+            what no bank can.
     """
-    return content_from(merged_arrays(arrays_of(content), arrays_of(other)), content.rows[0].device)
+    taken = arrays_of(other)
+    problem = damage(taken) if len(taken) else ""
+    if problem:
+        msg = f"The bank to take in is damaged ({problem}). Restore a copy, or fill it from the images again."
+        raise ValueError(msg)
+    return content_from(merged_arrays(arrays_of(content), taken), content.rows[0].device)
 
 
 def described(content: BankContent) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.pixel_head.sample import PixelSample
 
+from .bank_arrays import check_embeddings
 from .bank_size import check_bank
 from .condensing import Rows, condense
 from .editing import (
@@ -121,7 +122,12 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
+
+        Raises:
+            ValueError: If embeddings are not finite; nothing is put aside then.
         """
+        for image, of_image in zip(images, embeddings, strict=True):
+            check_embeddings(of_image.detach().float().cpu().numpy(), image)
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
         self._before_adding = self._before_adding or self.content()
         batch = labels.shape[0] * labels.shape[1]
@@ -213,7 +219,7 @@ class MemoryBank(DynamicBufferMixin):
     def content(self) -> BankContent:
         """Return the rows and names as a value, which later edits do not change."""
         names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
-        return BankContent(self._rows(), *names, self.encoder_hash, self.pixels)
+        return BankContent(self._rows(), *names, self.encoder_hash, self.pixels, self.patch_size)
 
     def take(self, content: BankContent) -> None:
         """Hold this content in place of the present one."""
@@ -282,6 +288,7 @@ class MemoryBank(DynamicBufferMixin):
             "device_names": list(self.device_names),
             "image_names": list(self.image_names),
             "encoder_hash": self.encoder_hash,
+            "patch_size": list(self.patch_size),
             **pixel_state(self.pixels),
         }
 

@@ -16,15 +16,15 @@ import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from anomalib_aoissl.pixel_head.labelled import PIXELS
+from anomalib_aoissl.quantizing import compression_name
 
 from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
-from .checkpoint_bank import load_content
+from .checkpoint_bank import check_bank_of, load_content
 from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
-from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank
-from .openvino_file import read_model, save_model
+from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank, without_bank
 from .openvino_head import HeadContent
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ class BankEditingMixin(_Base):
             raise ValueError(msg)
         if bool(((masks >= classes) & (masks != 255)).any()):
             msg = f"A mask has the index {int(masks[masks != 255].max())}; the classes are {list(self.class_names)}."
+            raise ValueError(msg)
+        if not bool(torch.isfinite(images).all()):
+            msg = "An image holds NaN or infinity; give images in [0, 1]."
             raise ValueError(msg)
         resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
         bank = self._bank()
@@ -148,21 +151,31 @@ class BankEditingMixin(_Base):
         """Write the model as ONNX, its bank in constants of stable names, and return the path."""
         return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
 
-    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
-        """Write the model as OpenVINO IR, its bank in constants of stable names, and return the ``.xml``'s path.
+    def finished_export(self, model: Any, compression_type: Any) -> Any:
+        """Return the model with its bank in constants of stable names.
 
         Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.
         """
-        path: Path = super().to_openvino(*args, **kwargs)
         bank = arrays_of(self._bank().content())
-        compression = kwargs.get("compression_type")
-        if str(getattr(compression, "value", compression)).lower() == "fp16":
+        if compression_name(compression_type) == "fp16":
             bank = _halved(bank)
         try:
-            save_model(with_bank(read_model(path), bank, self._head()), path)
+            return with_bank(model, bank, self._head())
         except NotEditableError as error:
-            logger.warning("%s: the bank of this export cannot be edited. %s", path, error)
-        return path
+            logger.warning("The bank of this export cannot be edited. %s", error)
+            return without_bank(model)
+
+    # --- checkpoint --------------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the model that the checkpoint was saved from, and take its bank.
+
+        Raises:
+            ValueError: If the checkpoint has no bank or an impossible one, or does not fit the arguments.
+        """
+        super().on_load_checkpoint(checkpoint)
+        source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
+        check_bank_of(checkpoint, source, self.model.bank)
 
 
 def _halved(bank: BankArrays) -> BankArrays:

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .bank_arrays import ID_NAMES, BankArrays, damage
+from .bank_arrays import ID_NAMES, BankArrays
+from .bank_checking import damage
 from .openvino_head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .openvino_head import PREFIX as HEAD_PREFIX
 from .openvino_head import TENSORS as HEAD_TENSORS
@@ -39,6 +40,9 @@ _ANCHOR = "aoissl.anchor"
 """Name of the node that holds constants which the graph does not compute with."""
 
 _PREFIX = "bank."
+
+_VERSION = 2
+"""Version of the bank's description."""
 
 
 class NotEditableError(ValueError):
@@ -68,7 +72,7 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
     """Return what the graph does not hold of a bank, as plain data; ids are zlib and base64 of little-endian int32."""
     ids = {name: _packed(bank.rows[name]) for name in ID_NAMES}
     return {
-        "version": 2,
+        "version": _VERSION,
         "k": settings.k,
         "image_size": list(settings.image_size),
         "patch_size": list(settings.patch_size),
@@ -95,9 +99,17 @@ def settings_of(model: Any) -> BankSettings:
 
 
 def head_of(model: Any) -> HeadContent | None:
-    """Return the pixel head that the model holds; None where its bank decides the classes."""
+    """Return the pixel head that the model holds; None where its bank decides the classes.
+
+    Raises:
+        NotEditableError: If the model has no bank, or a head that is damaged.
+    """
     description = _description(model)["head"]
-    return None if description is None else content_of(description, _constants(model, HEAD_PREFIX))
+    try:
+        return None if description is None else content_of(description, _constants(model, HEAD_PREFIX))
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"The model's pixel head is damaged ({error!r}). Restore a copy of the model, or export it again."
+        raise NotEditableError(msg) from error
 
 
 def bank_of(model: Any) -> BankArrays:
@@ -114,20 +126,42 @@ def bank_of(model: Any) -> BankArrays:
         raise NotEditableError(msg)
     try:
         rows = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
-    except (ValueError, zlib.error) as error:
+        devices, images = tuple(description["device_names"]), tuple(description["image_names"])
+        head, size = description["head"], settings_of(model).patch_size
+        pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
+        rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
+        names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
+        bank = BankArrays(rows, *names, pixels=pixels, patch_size=size)
+        problem = damage(bank)
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
         raise NotEditableError(msg) from error
-    rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
-    devices, images = tuple(description["device_names"]), tuple(description["image_names"])
-    head = description["head"]
-    pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
-    names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
-    bank = BankArrays(rows, *names, pixels=pixels)
-    problem = damage(bank)
     if problem:
         msg = f"The model's bank is damaged ({problem}). Restore a copy of the model, or export it again."
         raise NotEditableError(msg)
     return bank
+
+
+def check_bank(model: Any) -> None:
+    """Validate the bank of a model, where it has one that can be read.
+
+    Raises:
+        NotEditableError: If it is damaged or impossible.
+    """
+    description = read_metadata(model).get("bank")
+    if not description or description.get("version") != _VERSION:
+        return
+    if {"embeddings", "labels"} <= _constants(model).keys():
+        bank_of(model)
+        head_of(model)
+
+
+def without_bank(model: Any) -> Any:
+    """Return a copy of the model that does not say that its bank can be edited."""
+    model, metadata = model.clone(), read_metadata(model)
+    metadata.pop("bank", None)
+    model.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    return model
 
 
 def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> Any:
@@ -178,10 +212,18 @@ def part_model(model: Any, names: Sequence[str]) -> Any:
 
 
 def read_metadata(model: Any) -> dict[str, Any]:
-    """Return the plain data that the export put into the model; empty where there is none."""
+    """Return the plain data that the export put into the model; empty where there is none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     if not model.has_rt_info(METADATA_PATH):
         return {}
-    return json.loads(model.get_rt_info(METADATA_PATH).astype(str))
+    content = json.loads(model.get_rt_info(METADATA_PATH).astype(str))
+    if not isinstance(content, dict):
+        msg = f"what the model says of itself is a {type(content).__name__}"
+        raise TypeError(msg)
+    return content
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
@@ -310,7 +352,7 @@ def _constants(model: Any, prefix: str = _PREFIX) -> dict[str, np.ndarray]:
 def _description(model: Any) -> dict[str, Any]:
     """Return the bank's description in the model's runtime information."""
     description = read_metadata(model).get("bank")
-    if description and description.get("version") != 2:
+    if description and description.get("version") != _VERSION:
         msg = (
             "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its "
             "bank, train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."

@@ -8,13 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 import numpy as np
 
+from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.reading import ColorOrder, read_mask
+from anomalib_aoissl.data.mask_format import MaskFormat
+from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.pixel_head.sample import FOLDS
 
 from .bank_arrays import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
@@ -27,6 +31,19 @@ from .openvino_refitting import labelled_pixels, learning_outputs, refitted_head
 
 logger = logging.getLogger(__name__)
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _one_at_a_time(method: _Method) -> _Method:
+    """Have threads wait for each other in a method: an edit begins with what the one before it made."""
+
+    @wraps(method)
+    def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._editing:
+            return method(self, *args, **kwargs)
+
+    return waiting  # type: ignore[return-value]
+
 
 class OpenVINOBankMixin:
     """Edits for an inferencer that compiles a model with `_compile` and runs the one of `_use`.
@@ -35,10 +52,20 @@ class OpenVINOBankMixin:
     stays where the edit is refused.
     """
 
-    class_names: tuple[str, ...]
-    _model: Any
+    file_format: FileFormat
+    _editing: RLock
     _compile: Callable[[Any], Any]
     _embedder: Any = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their indices."""
+        raise NotImplementedError
+
+    @property
+    def _model(self) -> Any:
+        """The model that is edited."""
+        raise NotImplementedError
 
     def _use(self, model: Any) -> None:
         """Compile the model and answer with it from now on."""
@@ -57,6 +84,7 @@ class OpenVINOBankMixin:
         """
         return described(bank_of(self._model))
 
+    @_one_at_a_time
     def replace_bank(
         self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
     ) -> None:
@@ -75,12 +103,14 @@ class OpenVINOBankMixin:
         bank = merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes)
         self._take(bank, bank_size, refit)
 
+    @_one_at_a_time
     def extend_bank(
         self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
     ) -> None:
         """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
         self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size, refit)
 
+    @_one_at_a_time
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
         """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
 
@@ -94,6 +124,7 @@ class OpenVINOBankMixin:
         self._take(left, refit=refit)
         return len(bank) - len(left)
 
+    @_one_at_a_time
     def adapt(
         self,
         image: str | Path | np.ndarray,
@@ -110,11 +141,12 @@ class OpenVINOBankMixin:
 
         Args:
             image: File or array, as in `predict`.
-            mask: Class-index file (PNG, BMP or TIFF) or integer array ``[H, W]`` of the image's size; 255 = ignore.
+            mask: File (PNG, BMP or TIFF), coded as the masks of training were: indices or their colours, and their
+                ignored value; or array ``[H, W]`` of class indices, 255 = ignore. Both of the image's size.
             device: Name of the device on the image.
             name: Name of the image, by which it can be removed; its path where it is a file.
-            class_names: Names of the mask's indices where they are others than the model's. They are mapped by name,
-                and names that the model has not become new classes after its own.
+            class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
+                mapped by name, and names that the model has not become new classes after its own.
             bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
             color_order: "bgr" for an array with blue first, as in `predict`.
@@ -129,7 +161,8 @@ class OpenVINOBankMixin:
         if name in bank.image_names:
             msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
             raise ValueError(msg)
-        planes, labels = self._read(image, color_order), _class_indices(mask, names)
+        masks = self.file_format.masks if class_names is None else MaskFormat()
+        planes, labels = self._read(image, color_order), _class_indices(mask, names, masks)
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
@@ -150,6 +183,7 @@ class OpenVINOBankMixin:
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
 
+    @_one_at_a_time
     def save(self, path: str | Path) -> Path:
         """Write the model with its present bank as ``.xml`` and ``.bin``, and return the path of the ``.xml``.
 
@@ -158,6 +192,7 @@ class OpenVINOBankMixin:
         """
         return save_model(self._model, path)
 
+    @_one_at_a_time
     def save_bank(self, path: str | Path) -> Path:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
@@ -180,7 +215,6 @@ class OpenVINOBankMixin:
         if head is not None:
             head = refitted_head(head, bank, settings.seed, refit)
         self._use(with_bank(self._model, bank, head))
-        self.class_names = bank.class_names
 
 
 def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -191,10 +225,10 @@ def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tu
     return classes, table[labels]
 
 
-def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Return a mask as uint8 ``[H, W]`` whose indices all have names."""
+def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str], masks: MaskFormat) -> np.ndarray:
+    """Return a mask as uint8 ``[H, W]`` whose indices all have names; a file is coded as those of training."""
     if isinstance(mask, str | Path):
-        return read_mask(mask, num_classes=len(class_names))
+        return masks.read(mask, len(class_names))
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "ui":
         given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         msg = f"A mask must be a path or an array [H, W] of integers (class indices), got {given}."

@@ -9,7 +9,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.files import whole_file
+import numpy as np
+
+from anomalib_aoissl.files import named_errors, temporary_file
+from anomalib_aoissl.onnx_checksum import read_onnx
+
+from .openvino_pair import read_pair, replace_pair
+
+SUFFIXES = (".xml", ".onnx")
+"""Of exported models that OpenVINO reads."""
+
+_MAY_BE_UNKNOWN = ("pixels.novelty",)
+"""Names of constants in which NaN stands for what is not known."""
+
+_FLOATS = ("f16", "f32", "f64")
+"""Types whose values numpy knows."""
+
+_LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
 @cache
@@ -37,29 +53,46 @@ def read_model(path: str | Path) -> Any:
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
-        ValueError: If it is damaged or no model.
+        ValueError: If it was changed since it was written, is damaged, or is no model.
     """
     reader, path = core(), Path(path)
-    weights = path.with_suffix(".bin")
-    for file in (path, weights) if path.suffix == ".xml" else (path,):
+    if path.suffix not in SUFFIXES:
+        msg = f"{path}: an exported model ends with .xml (its .bin beside it) or .onnx. Give that file."
+        raise ValueError(msg)
+    for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
         if not file.is_file():
             msg = f"{file}: the model does not exist. Export one: anomalib export --export_type openvino."
             raise FileNotFoundError(msg)
     try:
-        # Not mapped from the file: the model stays whole when its files are written anew, by itself or by others.
-        return reader.read_model(path, config={"ENABLE_MMAP": False})
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        # From memory: what is checked is what is read, and it stays whole when the files are written anew.
+        model = reader.read_model(*(read_pair(path) if path.suffix == ".xml" else [read_onnx(path)]))
+        check_numbers(model)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
         msg = f"{path}: cannot be read as a model ({reason}). Restore a copy of it and its .bin, or export it again."
         raise ValueError(msg) from error
+    return model
+
+
+def check_numbers(model: Any) -> None:
+    """Validate that all constants of a model are finite, but for those that mean "not known" by NaN.
+
+    Raises:
+        ValueError: If one is not; such a model would give masks all the same.
+    """
+    for node in model.get_ops():
+        if node.get_type_name() != "Constant" or node.get_friendly_name() in _MAY_BE_UNKNOWN:
+            continue
+        if node.get_element_type().get_type_name() in _FLOATS and not np.isfinite(node.data).all():
+            msg = f"its constant {node.get_friendly_name()!r} holds NaN or infinity"
+            raise ValueError(msg)
 
 
 def save_model(model: Any, path: str | Path) -> Path:
-    """Write ``.xml`` and ``.bin`` and return the path of the ``.xml``.
-
-    Both files are written beside their places before the first of the old ones is replaced, the ``.bin`` first.
+    """Write ``.xml`` and ``.bin``, both or neither, and return the path of the ``.xml``.
 
     Raises:
+        OSError: If they cannot be written; what was there is left as it was.
         ValueError: If the path does not end with ``.xml``.
     """
     import openvino
@@ -68,6 +101,11 @@ def save_model(model: Any, path: str | Path) -> Path:
     if path.suffix != ".xml":
         msg = f"{path}: an OpenVINO model is saved as .xml and .bin; give a path that ends with .xml."
         raise ValueError(msg)
-    with whole_file(path) as structure, whole_file(path.with_suffix(".bin")) as weights:
-        openvino.serialize(model, str(structure), str(weights))
+    with named_errors(path), temporary_file(path) as structure, temporary_file(path.with_suffix(".bin")) as weights:
+        try:
+            openvino.serialize(model, str(structure), str(weights))
+        except RuntimeError as error:
+            msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
+            raise OSError(msg) from error
+        replace_pair(structure, weights, path)
     return path

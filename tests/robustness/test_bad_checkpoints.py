@@ -44,9 +44,9 @@ def _saved(tiny_encoder: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     masks = torch.zeros(2, 64, 96, dtype=torch.uint8)
     masks[:, :, 40:] = 1
     retrieval.add(torch.rand(2, 3, 64, 96), masks, ["a", "b"], ["a.png", "b.png"])
-    segmenter = AOISSLSegmenter(**common, head="linear", learning_rate=0.01, budget=3)
+    segmenter = AOISSLSegmenter(**common, learning_rate=0.01, budget=3)
     segmenter.set_dataset(["background", "wire"], segmenter.file_format)
-    segmenter.model.make_head(2)
+    segmenter.model.make_decoder(2)
     for model in (retrieval, segmenter):
         trainer = Trainer(**QUIET, barebones=False, enable_checkpointing=False, default_root_dir=folder)
         trainer.strategy.connect(model)

@@ -1,0 +1,93 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Runs a command again and again, and ends it (SIGKILL) before one change of the file system after the other.
+
+``python killing.py <command> <folder>``: the folder stays; ``<folder>-<n>`` is what the end before change n left.
+It is a program of its own, so that each run starts from a process without threads.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
+
+
+Counts = Callable[[str, tuple[object, ...]], bool]
+
+
+def changes(event: str, arguments: tuple[object, ...]) -> bool:
+    """Tell whether an event of Python's audit is a change of the file system, opening for writing among them."""
+    if event != "open":
+        return event in CHANGES
+    flags = arguments[2]
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def renames(event: str, arguments: tuple[object, ...]) -> bool:
+    """Tell whether an event is a change that others see: files are made under names that nobody reads."""
+    del arguments
+    return event == "os.rename"
+
+
+def end_before(number: int, counts: Counts) -> None:
+    """End this process before its change of a number, of those that count."""
+    done = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal done
+        if counts(event, arguments):
+            done += 1
+            if done == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def run(command: Callable[[Path], object], folder: Path, counts: Counts) -> int:
+    """Run a command on copies of a folder until it ends by itself, and return how often it was ended."""
+    number = 0
+    while True:
+        number += 1
+        copy = folder.with_name(f"{folder.name}-{number}")
+        shutil.copytree(folder, copy)
+        process = os.fork()
+        if not process:
+            end_before(number, counts)
+            command(copy)
+            os._exit(0)
+        status = os.waitpid(process, 0)[1]
+        if not os.WIFSIGNALED(status):
+            assert status == 0, "the command failed"
+            return number - 1
+
+
+def pair(folder: Path) -> None:
+    """Save new.xml and new.bin, which OpenVINO has serialised, over model.xml and model.bin."""
+    from anomalib_aoissl.retrieval.openvino_pair import replace_pair
+
+    replace_pair(folder / "new.xml", folder / "new.bin", folder / "model.xml")
+
+
+def bank(folder: Path) -> None:
+    """Take an image out of a bank file, in place."""
+    from anomalib_aoissl.retrieval.bank_command import main
+
+    assert main(["remove", str(folder / "bank.safetensors"), "--image", "1-0", "--in_place"]) == 0
+
+
+def model(folder: Path) -> None:
+    """Take an image out of an exported model, in place."""
+    from anomalib_aoissl.retrieval.bank_command import main
+
+    assert main(["remove", str(folder / "model.xml"), "--image", "1-0", "--in_place"]) == 0
+
+
+if __name__ == "__main__":
+    commands = {"pair": (pair, changes), "bank": (bank, changes), "model": (model, renames)}
+    chosen, what_counts = commands[sys.argv[1]]
+    sys.stdout.write(str(run(chosen, Path(sys.argv[2]), what_counts)))

@@ -1,0 +1,145 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""One small model for all tests of bad models, its files, and ways to spoil them; made when they are first needed."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.engine import Engine
+from editable_models import labelled, make_model
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.retrieval.bank_arrays import BankArrays
+from anomalib_aoissl.retrieval.bank_storage import read_bank, write_bank
+from anomalib_aoissl.retrieval.editing import arrays_of
+from anomalib_aoissl.retrieval.openvino_file import core
+
+
+@cache
+def home() -> Path:
+    """Return a folder for the model's files that is removed at the end of the process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def model() -> AOISSLRetrieval:
+    """Return a model of 72 patches of three images whose bank decides the classes; not to be changed."""
+    return make_model(3, seed=1, head=None)
+
+
+@cache
+def exported() -> Path:
+    """Return its ``.xml``; not to be changed."""
+    return model().to_openvino(home() / "ir")
+
+
+@cache
+def onnx() -> Path:
+    """Return its ``.onnx``; not to be changed."""
+    return model().to_onnx(home() / "onnx")
+
+
+@cache
+def checkpoint() -> Path:
+    """Return its checkpoint; not to be changed."""
+    path = home() / "model.ckpt"
+    engine = Engine(default_root_dir=home(), logger=False, accelerator="cpu")
+    engine._setup_trainer(model())
+    engine.trainer.strategy.connect(model())
+    engine.trainer.save_checkpoint(path)
+    return path
+
+
+def bank() -> BankArrays:
+    """Return its bank as arrays of their own, with one labelled pixel of each image."""
+    content = arrays_of(model().model.bank.content())
+    ids = np.arange(3, dtype=np.int32)
+    floats, bytes_ = np.ones(3, np.float32), np.zeros(3, np.uint8)
+    matrix = np.zeros((3, 4), np.int8)
+    pixels = PixelSample(matrix, bytes_, 0 * ids, ids, floats, 0 * floats, bytes_, matrix[:, :0], basis="b")
+    return replace(content, rows={name: array.copy() for name, array in content.rows.items()}, pixels=pixels)
+
+
+def copied(folder: Path) -> Path:
+    """Return a copy of the ``.xml`` and its ``.bin`` in a folder."""
+    for suffix in (".xml", ".bin"):
+        shutil.copy(exported().with_suffix(suffix), folder / f"model{suffix}")
+    return folder / "model.xml"
+
+
+def rewritten(folder: Path, change: Callable[[Any], None]) -> SegmentationOpenVINOInferencer:
+    """Open the model after a change of its graph, written as other programs do, without a checksum."""
+    import openvino
+
+    graph = core().read_model(exported())
+    change(graph)
+    openvino.serialize(graph, folder / "model.xml", folder / "model.bin")
+    return SegmentationOpenVINOInferencer(folder / "model.xml")
+
+
+def change_constant(graph: Any, name: str, value: float) -> None:
+    """Give a constant of a graph another first value."""
+    from openvino import opset13 as ops
+
+    node = next(node for node in graph.get_ops() if node.get_friendly_name() == name)
+    values = node.data.copy()
+    values.reshape(-1)[0] = value
+    for reader in node.output(0).get_target_inputs():
+        reader.replace_source_output(ops.constant(values, name=name).output(0))
+
+
+def flipped(path: Path, place: float = 0.5) -> Path:
+    """Flip a bit of a file at a part of its length."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+    return path
+
+
+def cut(path: Path, share: float = 0.5) -> Path:
+    """Leave a share of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+def spoilt_bank(folder: Path, name: str, value: Any, **fields: Any) -> BankArrays:
+    """Write and read a bank file whose array has a value in its first place, in its type or in that of the value."""
+    content = bank()
+    rows, pixels = dict(content.rows), content.pixels
+    assert pixels is not None
+    if name.startswith("pixels."):
+        array = getattr(pixels, name.removeprefix("pixels.")).copy()
+        array.reshape(-1)[0] = value
+        pixels = replace(pixels, **{name.removeprefix("pixels."): array})
+    elif name:
+        rows[name] = value if isinstance(value, np.ndarray) else rows[name].copy()
+        rows[name].reshape(-1)[0] = rows[name].reshape(-1)[0] if isinstance(value, np.ndarray) else value
+    path = write_bank(replace(content, rows=rows, pixels=pixels, **fields), folder / "bank.safetensors")
+    return read_bank(path)
+
+
+def picture() -> np.ndarray:
+    """Return a picture ``[40, 70, 3]`` as a camera gives it."""
+    return (255 * labelled(1, seed=9)[0][0]).byte().permute(1, 2, 0).numpy()
+
+
+def spoilt_checkpoint(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Return a checkpoint after a change of its content."""
+    content = torch.load(checkpoint(), weights_only=True)
+    change(content)
+    torch.save(content, folder / "model.ckpt")
+    return folder / "model.ckpt"
