@@ -237,6 +237,5 @@ MODEL_RULES: dict[str, Rule] = {
     "pretraining": PRETRAINING,
     "image_size": SIZE,
     "in_channels": whole("[1, 64]"),
-    "normalize": FLAG,
 }
 """What both models take."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomalib_aoissl.arguments import (
+    FLAG,
     MODEL_RULES,
     SEED,
     TEXT,
@@ -22,6 +23,7 @@ from anomalib_aoissl.arguments import (
 
 RULES: dict[str, Rule] = {
     **MODEL_RULES,
+    "normalize": FLAG,
     "blocks": either(whole("[1, inf)"), wholes()),
     "head": null_or(choice("pixel")),
     "k": whole("[1, inf)"),

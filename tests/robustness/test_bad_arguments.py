@@ -91,19 +91,10 @@ RETRIEVAL = (
 SEGMENTER = (
     bad(AOISSLSegmenter, r"learning_rate=nan must be a number, and be greater than 0", learning_rate=NAN),
     bad(AOISSLSegmenter, r"learning_rate='fast' must be a number", learning_rate="fast"),
-    bad(AOISSLSegmenter, r"weight_decay=-1 must not be negative", weight_decay=-1),
-    bad(AOISSLSegmenter, r"freeze=-2 must not be negative or be one of \['all'\]", freeze=-2),
-    bad(AOISSLSegmenter, r"freeze='some' must .*be one of \['all'\]", freeze="some"),
-    bad(AOISSLSegmenter, r"ema_decay=1 must lie in \(0, 1\)", ema_decay=1),
-    bad(AOISSLSegmenter, r"crop_size=0 must be whole numbers of px, greater than 0", crop_size=0),
-    bad(AOISSLSegmenter, r"crops=-1 must not be negative", crops=-1),
     bad(AOISSLSegmenter, r"validations=0 must be at least 1", validations=0),
     bad(AOISSLSegmenter, r"early_stopping=0 must be at least 1", early_stopping=0),
     bad(AOISSLSegmenter, r"select='first' must be one of \['best', 'last'\]", select="first"),
     bad(AOISSLSegmenter, r"budget='soon' must be at least 1 or be a time as DD:HH:MM:SS", budget="soon"),
-    bad(AOISSLSegmenter, r"class_weights=\[1\.0, nan\] must be finite", class_weights=[1.0, NAN]),
-    bad(AOISSLSegmenter, r"class_weights=3 must be a name or numbers or null", class_weights=3),
-    bad(AOISSLSegmenter, r"lora_rank=1\.5 must be a whole number", lora_rank=1.5),
 )
 
 PRETRAINING = (
