@@ -18,7 +18,7 @@ check:
 	$(BIN)/mypy
 
 docs: # in an environment of its own: sources are read, not imported
-	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install 'mkdocs-material>=9.8' 'mkdocstrings[python]>=1.0'; }
+	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install 'mkdocs-material>=9.8.2' 'mkdocstrings[python]>=1.0.8'; }
 	.venv-docs/bin/mkdocs build --strict
 
 ci:
