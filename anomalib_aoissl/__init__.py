@@ -13,21 +13,21 @@ line in ``_EXPORTS`` and its twin in the block for type checkers.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
-    from anomalib_aoissl.data.wire_bond import WireBond as WireBond
-    from anomalib_aoissl.encoder import PatchEncoder as PatchEncoder
-    from anomalib_aoissl.inference import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
+    from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
+    from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
     from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
+    from anomalib_aoissl.wirebond.datamodule import WireBond as WireBond
 
     __version__: str
 
 _EXPORTS = {
     "AOISSLRetrieval": "anomalib_aoissl.retrieval.lightning_model",
     "AOISSLSegmenter": "anomalib_aoissl.segmenter.lightning_model",
-    "PatchEncoder": "anomalib_aoissl.encoder",
+    "PatchEncoder": "anomalib_aoissl.encoder.vit",
     "SegmentationFolder": "anomalib_aoissl.data.folder",
-    "SegmentationOpenVINOInferencer": "anomalib_aoissl.inference",
-    "WireBond": "anomalib_aoissl.data.wire_bond",
+    "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
+    "WireBond": "anomalib_aoissl.wirebond.datamodule",
 }
 
 __all__ = [*_EXPORTS, "__version__"]

@@ -18,7 +18,8 @@ from importlib import import_module
 from pathlib import Path
 
 import anomalib_aoissl
-from anomalib_aoissl import _autoload, _registry
+from anomalib_aoissl.plugin import autoload as _autoload
+from anomalib_aoissl.plugin import registry as _registry
 
 HOOK_FILES = ("anomalib_aoissl.pth", "anomalib_aoissl.start")
 
@@ -93,11 +94,11 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
 def _run(arguments: list[str]) -> int:
     """Run the command that the arguments name, or the report where there are none."""
     if arguments[:1] == ["bank"]:
-        from anomalib_aoissl.retrieval import bank_command
+        from anomalib_aoissl.cli import bank as bank_command
 
         return bank_command.main(arguments[1:])
     if arguments:
-        from anomalib_aoissl.commands import dispatch
+        from anomalib_aoissl.cli.commands import dispatch
 
         return dispatch(arguments)
     return main()

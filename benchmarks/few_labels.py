@@ -30,7 +30,7 @@ from anomalib.engine import Engine
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
-from anomalib_aoissl.data.drawing.devices import DEVICES as ALL_DEVICES
+from anomalib_aoissl.wirebond.drawing.devices import DEVICES as ALL_DEVICES
 
 DEVICES = ("soic8_gold", "qfp100_gold", "mems_microphone")
 SETS = ("wirebond", "devices")

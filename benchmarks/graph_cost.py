@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
-from anomalib_aoissl.data.drawing import write_images
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_illuminations, read_mask
-from anomalib_aoissl.retrieval.openvino_bank import part_model
-from anomalib_aoissl.retrieval.openvino_file import core, read_model
+from anomalib_aoissl.deployment.exported_bank import part_model
+from anomalib_aoissl.deployment.model_file import core, read_model
 from anomalib_aoissl.segmenter.starting import start_from_head
+from anomalib_aoissl.wirebond.drawing import write_images
 
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 

@@ -23,10 +23,10 @@ import torch
 from pretraining_loop import print_loop
 from timm.models import VisionTransformer
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
-from anomalib_aoissl.pretraining.objective import Objective, Progress, Views
-from anomalib_aoissl.pretraining.tokens import encode
+from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
+from anomalib_aoissl.pretraining.training.tokens import encode
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.augmentation import Crops
-from anomalib_aoissl.pretraining.images import CropDataset, ImageFiles
-from anomalib_aoissl.pretraining.objective import Objective, Progress
-from anomalib_aoissl.pretraining.training import PretrainingModule
+from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
+from anomalib_aoissl.pretraining.training.augmentation import Crops
+from anomalib_aoissl.pretraining.training.images import CropDataset, ImageFiles
+from anomalib_aoissl.pretraining.training.module import PretrainingModule
 
 _CROPS_PER_IMAGE = 4  # so that an epoch of few pictures has some steps
 

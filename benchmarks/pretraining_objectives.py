@@ -24,10 +24,10 @@ import torch
 from pretraining_probe import _items
 
 from anomalib_aoissl.data.description import read_description
-from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
-from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.encoder.vit import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.measures import LabelledImage, probe_mean_iou
+from anomalib_aoissl.pretraining.watching.measures import LabelledImage, probe_mean_iou
 
 RUNS = ("random", "whitened", "mae", "dino", "ibot")
 BATCH = {"mae": 48, "dino": 24, "ibot": 24}

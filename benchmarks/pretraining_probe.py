@@ -28,11 +28,11 @@ import yaml
 from anomalib_aoissl.data.dataset import SegmentationDataset
 from anomalib_aoissl.data.description import read_description
 from anomalib_aoissl.data.listing import list_records
-from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.encoder.vit import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.images import pretraining_images
-from anomalib_aoissl.pretraining.measures import LabelledImage, probe_mean_iou
-from anomalib_aoissl.pretraining.watching import Labelled
+from anomalib_aoissl.pretraining.training.images import pretraining_images
+from anomalib_aoissl.pretraining.watching.measures import LabelledImage, probe_mean_iou
+from anomalib_aoissl.pretraining.watching.watcher import Labelled
 
 
 def main() -> None:

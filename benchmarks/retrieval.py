@@ -26,14 +26,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.export import export_onnx
+from anomalib_aoissl.deployment.exported_bank import BankSettings, pack_description, with_bank
+from anomalib_aoissl.deployment.model_file import core, read_model
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.matching.precision import stored
+from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.models.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.openvino_bank import BankSettings, pack_description, with_bank
-from anomalib_aoissl.retrieval.openvino_file import core, read_model
-from anomalib_aoissl.retrieval.precision import stored
-from anomalib_aoissl.retrieval.searching import search
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {

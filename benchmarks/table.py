@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.data.files import whole_file
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from anomalib_aoissl.data.drawing import DEVICES, contact_sheet, draw, random_device
+from anomalib_aoissl.wirebond.drawing import DEVICES, contact_sheet, draw, random_device
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import yaml
 
-from anomalib_aoissl.encoder import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.encoder.vit import DEFAULT_ENCODER, PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.images import pretraining_images
+from anomalib_aoissl.pretraining.training.images import pretraining_images
 
 
 def main() -> None:

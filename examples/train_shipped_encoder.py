@@ -22,12 +22,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from anomalib_aoissl.data.drawing import CLASS_NAMES, draw, random_device
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.artefact import WEIGHTS_NAME, copy_folder
-from anomalib_aoissl.pretraining.watching import Labelled
+from anomalib_aoissl.pretraining.training.artefact import WEIGHTS_NAME, copy_folder
+from anomalib_aoissl.pretraining.watching.watcher import Labelled
+from anomalib_aoissl.wirebond.drawing import CLASS_NAMES, draw, random_device
 
 ROOT = Path(__file__).resolve().parent.parent
 

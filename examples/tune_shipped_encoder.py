@@ -25,14 +25,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 from train_shipped_encoder import halve, labelled_pictures, training_parser
 
-from anomalib_aoissl.data.drawing import CLASS_NAMES, draw, random_device
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.files import whole_file
-from anomalib_aoissl.pretraining.artefact import WEIGHTS_NAME, save_encoder
-from anomalib_aoissl.pretraining.contextual import ContextualTuning
-from anomalib_aoissl.pretraining.losses import cut_patches
-from anomalib_aoissl.pretraining.measures import probe_mean_iou
-from anomalib_aoissl.pretraining.schedule import warmup_cosine
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining.objectives.contextual import ContextualTuning
+from anomalib_aoissl.pretraining.objectives.losses import cut_patches
+from anomalib_aoissl.pretraining.training.artefact import WEIGHTS_NAME, save_encoder
+from anomalib_aoissl.pretraining.training.schedule import warmup_cosine
+from anomalib_aoissl.pretraining.watching.measures import probe_mean_iou
+from anomalib_aoissl.wirebond.drawing import CLASS_NAMES, draw, random_device
 
 _BONDS = 4  # classes 1 to 3 are wire, ball and wedge
 

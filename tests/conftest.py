@@ -177,7 +177,7 @@ def short_fits() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with eight drawn images of two devices, 64x96 px under two lights; not to be changed."""
-    from anomalib_aoissl.data.drawing import write_images
+    from anomalib_aoissl.wirebond.drawing import write_images
 
     root = tmp_path_factory.mktemp("drawn")
     return write_images(root, devices=["sot23_copper", "soic8_gold"], units=4, seed=0, size=(64, 96), workers=0)

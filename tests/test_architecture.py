@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from timm.models._registry import _model_pretrained_cfgs
 
-from anomalib_aoissl.architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
+from anomalib_aoissl.encoder.vit import PatchEncoder
 
 
 def test_timm_loads_the_file_and_it_is_small() -> None:

@@ -24,7 +24,8 @@ import pytest
 
 import anomalib_aoissl
 from anomalib_aoissl import __main__ as report
-from anomalib_aoissl import _autoload, _registry
+from anomalib_aoissl.plugin import autoload as _autoload
+from anomalib_aoissl.plugin import registry as _registry
 
 if TYPE_CHECKING:
     from conftest import MakePlugin
@@ -481,13 +482,13 @@ def test_start_up_imports_the_two_modules_of_the_hook_and_no_other(clean_environ
     code = """
         import os  # `site` has it loaded at every start; -S leaves that out
         before = set(sys.modules)
-        import anomalib_aoissl._autoload; anomalib_aoissl._autoload.install()
+        import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()
         new = sorted(set(sys.modules) - before)
         import json
         print(json.dumps({"new": new}))
     """
     state = run_python(code, env=clean_environment, options=("-S",))
-    assert state["new"] == ["anomalib_aoissl", "anomalib_aoissl._autoload"]
+    assert state["new"] == ["anomalib_aoissl", "anomalib_aoissl.plugin.autoload"]
     assert state["stderr"] == ""
 
 
@@ -615,7 +616,7 @@ def test_plugins_are_found_by_short_name_all_over_anomalib(
     code = (
         HELPERS
         + """
-    import anomalib_aoissl._autoload; anomalib_aoissl._autoload.install()
+    import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()
     help_ = shown("train", "--help", "-v")
     model_help = shown("train", "--model.help", "FakePlugRetrieval")
     cli = parsed("--model", "FakePlugRetrieval", "--model.sharpness", "0.7", "--trainer.callbacks=FakePlugPretraining",
@@ -667,7 +668,7 @@ def test_without_the_hook_dotted_paths_work_and_so_does_the_change_proposed_upst
         + f"""
     change = {change!r}"""
         + """
-    import anomalib_aoissl._autoload; anomalib_aoissl._autoload.install()
+    import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()
     short_refused = refused("--model", "FakePlugRetrieval")
     cli = parsed("--model", "fakeplug.FakePlugRetrieval", "--data", "fakeplug.data.FakePlugBond",
                  "--trainer.callbacks=fakeplug.callbacks.FakePlugPretraining")

@@ -17,8 +17,8 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.commands import _model_region, dispatch
+from anomalib_aoissl.cli.commands import _model_region, dispatch
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 

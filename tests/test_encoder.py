@@ -9,8 +9,8 @@ import pytest
 import timm
 import torch
 
-from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.encoder import PatchEncoder, even_blocks
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 

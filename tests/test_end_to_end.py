@@ -89,7 +89,7 @@ def test_export_runs_without_torch(trained: Path, shell: Shell) -> None:
     data = next((shell.folder / "datasets" / "WireBond").iterdir())
     script = (
         "import sys\n"
-        "from anomalib_aoissl.inference import SegmentationOpenVINOInferencer\n"
+        "from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer\n"
         "inferencer = SegmentationOpenVINOInferencer('line/weights/openvino/model.xml')\n"
         f"result = inferencer.predict({str(data / 'images' / 'soic8_gold_00_000_ch0.png')!r})\n"
         "print(result.class_names, result.class_map.shape, sorted({'torch', 'anomalib'} & set(sys.modules)))\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from anomalib_aoissl.evaluation import SegmentationEvaluator, segmentation_metrics
+from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator, segmentation_metrics
 
 NAMES = ["background", "wire", "ball", "absent"]
 

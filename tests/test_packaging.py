@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from conftest import Built, MakeEnvironment
 
 ROOT = Path(__file__).resolve().parent.parent
-HOOK_LINE = "import anomalib_aoissl._autoload; anomalib_aoissl._autoload.install()\n"
+HOOK_LINE = "import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()\n"
 
 #: Prints what a fresh interpreter holds before any code of the user has run.
 STARTED = """
@@ -61,12 +61,12 @@ def wheel_files(built: Built) -> dict[str, str]:
 def test_wheel_carries_the_encoders_weights(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    assert 1e6 < sizes["anomalib_aoissl/weights/aoissl_vit_tiny_patch8.safetensors"] < 12e6
+    assert 1e6 < sizes["anomalib_aoissl/encoder/weights/aoissl_vit_tiny_patch8.safetensors"] < 12e6
 
 
 def test_wheel_carries_the_hook_at_the_top_of_site_packages(wheel_files: dict[str, str]) -> None:
     assert wheel_files["anomalib_aoissl.pth"] == HOOK_LINE
-    assert wheel_files["anomalib_aoissl.start"] == "anomalib_aoissl._autoload:install\n"
+    assert wheel_files["anomalib_aoissl.start"] == "anomalib_aoissl.plugin.autoload:install\n"
 
 
 def test_wheel_is_named_typed_licensed_and_free_of_tests(built: Built, wheel_files: dict[str, str]) -> None:
@@ -84,7 +84,7 @@ def test_wheel_declares_its_plugins(wheel_files: dict[str, str]) -> None:
     declared = wheel_files["anomalib_aoissl-0.1.0.dist-info/entry_points.txt"]
     assert "[anomalib.models]\nAOISSLRetrieval = anomalib_aoissl:AOISSLRetrieval\n" in declared
     assert "SegmentationFolder = anomalib_aoissl.data.folder:SegmentationFolder\n" in declared
-    assert "WireBond = anomalib_aoissl.data.wire_bond:WireBond\n" in declared
+    assert "WireBond = anomalib_aoissl.wirebond.datamodule:WireBond\n" in declared
 
 
 def test_sdist_carries_what_the_hook_and_the_tests_are_made_from(built: Built) -> None:
@@ -96,7 +96,7 @@ def test_sdist_carries_what_the_hook_and_the_tests_are_made_from(built: Built) -
 
 
 def test_start_file_names_the_function_that_the_pth_file_calls() -> None:
-    from anomalib_aoissl import _autoload
+    from anomalib_aoissl.plugin import autoload as _autoload
 
     (line,) = (ROOT / "packaging" / "autoload.start.txt").read_text().splitlines()
     assert pkgutil.resolve_name(line) is _autoload.install
@@ -132,7 +132,8 @@ def test_report_of_an_unused_hook_says_which_file_was_not_read(
     assert result.returncode == 1
     assert f"started with -S and did not read {package.parent / 'anomalib_aoissl.pth'}" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
-    wire_bond = ["anomalib.data", "WireBond", "anomalib_aoissl.data.wire_bond:WireBond", "anomalib-aoissl", "0.1.0"]
+    place = "anomalib_aoissl.wirebond.datamodule:WireBond"
+    wire_bond = ["anomalib.data", "WireBond", place, "anomalib-aoissl", "0.1.0"]
     assert [*wire_bond, "not", "registered:", "the", "hook", "is", "not", "in", "use"] in rows
 
 

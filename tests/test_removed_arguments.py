@@ -11,7 +11,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.removed_arguments import removed_from, takes_removed
+from anomalib_aoissl.plugin.removed_arguments import removed_from, takes_removed
 
 
 def test_code_of_0_1_0_runs_with_one_warning_that_names_all(tiny_encoder: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from anomalib_aoissl.data.items import SegmentationBatch
-from anomalib_aoissl.evaluation import SelectiveMetrics
-from anomalib_aoissl.risk_coverage import (
+from anomalib_aoissl.evaluation.evaluator import SelectiveMetrics
+from anomalib_aoissl.evaluation.risk_coverage import (
     BINS,
     RiskCoverage,
     area_under_risk_coverage,

@@ -11,11 +11,18 @@ import torch
 from PIL import Image
 
 from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
-from anomalib_aoissl.files import whole_file
-from anomalib_aoissl.output_names import OutputNames
-from anomalib_aoissl.overlay import legend, overlay_mask, palette, picture_of, resize_mask, write_class_index_png
-from anomalib_aoissl.visualization import SegmentationVisualizer
+from anomalib_aoissl.visualization.output_names import OutputNames
+from anomalib_aoissl.visualization.overlay import (
+    legend,
+    overlay_mask,
+    palette,
+    picture_of,
+    resize_mask,
+    write_class_index_png,
+)
+from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 
 def test_colours_are_distinct_and_ignore_is_white() -> None:

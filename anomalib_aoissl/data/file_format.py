@@ -14,14 +14,7 @@ import numpy as np
 
 from .errors import DatasetError
 from .mask_format import MaskFormat
-from .reading import (
-    IMAGE_SUFFIXES,
-    ColorOrder,
-    pack_channels,
-    planes_of_array,
-    read_illuminations,
-    validate_bit_depth,
-)
+from .reading import IMAGE_SUFFIXES, ColorOrder, pack_channels, planes_of_array, read_illuminations, validate_bit_depth
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ import hashlib
 import torch
 from anomalib.models.components import DynamicBufferMixin
 
-from anomalib_aoissl.marking import mark
-
 from .autocontext import context_maps
 from .features import FeatureMaps, feature_maps, token_maps
 from .fitting import Layers
+from .marking import mark
 from .network import class_scores
 from .points import CONTEXT_SCALE
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from anomalib_aoissl.arguments import ArgumentError
+from anomalib_aoissl.plugin.arguments import ArgumentError
 
 if TYPE_CHECKING:
+    from anomalib_aoissl.pretraining.objectives.dino import DINOPretraining as DINOPretraining
+    from anomalib_aoissl.pretraining.objectives.ibot import IBOTPretraining as IBOTPretraining
+    from anomalib_aoissl.pretraining.objectives.mae import MAEPretraining as MAEPretraining
+
     from .callback import PretrainingCallback
-    from .dino import DINOPretraining as DINOPretraining
-    from .ibot import IBOTPretraining as IBOTPretraining
-    from .mae import MAEPretraining as MAEPretraining
 
 _OBJECTIVES = {"mae": ".mae:MAEPretraining", "dino": ".dino:DINOPretraining", "ibot": ".ibot:IBOTPretraining"}
 _EXPORTS = {place.partition(":")[2]: place.partition(":")[0] for place in _OBJECTIVES.values()}

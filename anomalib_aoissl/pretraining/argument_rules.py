@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from anomalib_aoissl.arguments import FLAG, SEED, SIZE, TEXT, Rule, choice, null_or, number, pair, span, whole
+from anomalib_aoissl.plugin.arguments import FLAG, SEED, SIZE, TEXT, Rule, choice, null_or, number, pair, span, whole
 
 Start = Literal["auto", "given", "whitened"]
 

@@ -18,19 +18,25 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
 
-from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.pretraining.objectives.objective import Objective
+from anomalib_aoissl.pretraining.training.artefact import (
+    cache_folder,
+    cache_key,
+    check_replaceable,
+    copy_folder,
+    load_weights,
+)
+from anomalib_aoissl.pretraining.training.augmentation import Light
+from anomalib_aoissl.pretraining.training.images import ImageFiles, fingerprint, pretraining_images
+from anomalib_aoissl.pretraining.training.module import Optimisation
+from anomalib_aoissl.pretraining.training.run import Run
+from anomalib_aoissl.pretraining.watching.labelled import probe_images
+from anomalib_aoissl.pretraining.watching.watcher import Labelled
 
 from .argument_rules import RULES, Start
-from .artefact import cache_folder, cache_key, check_replaceable, copy_folder, load_weights
-from .augmentation import Light
-from .images import ImageFiles, fingerprint, pretraining_images
-from .labelled import probe_images
-from .objective import Objective
-from .run import Run
-from .training import Optimisation
-from .watching import Labelled
 
 __all__ = ["PretrainingCallback", "Start"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anomalib_aoissl.risk_coverage import BINS, histogram, threshold_of
+from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram, threshold_of
 
 
 def check_abstain(share: float | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomalib_aoissl.arguments import (
+from anomalib_aoissl.plugin.arguments import (
     FLAG,
     MODEL_RULES,
     SEED,

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, check_encoder, read_bank, write_bank
+from anomalib_aoissl.encoder.vit import PatchEncoder
 
-from .bank_storage import METADATA_KEY, BankFileError, check_encoder, read_bank, write_bank
 from .editing import BankContent, arrays_of, content_from
 
 __all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_bank"]

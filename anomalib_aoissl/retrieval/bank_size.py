@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from .precision import PRECISIONS
+from anomalib_aoissl.matching.precision import PRECISIONS
 
 _NUMBERS_BYTES = 4 * 4
 """Bytes of a row beside its embedding and labels: device, image, position and count, each int32."""

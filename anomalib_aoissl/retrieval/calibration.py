@@ -17,11 +17,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.matching.searching import search
 
 from .abstention import uncertainty_of
 from .head_fitting import left_out, unseen_uncertainty
 from .memory_bank import MemoryBank
-from .searching import search
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.checkpoints import CheckpointError, check_content, read_checkpoint
-from anomalib_aoissl.files import whole_file
+from anomalib_aoissl.bank.checking import damage
+from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.storage import BankFileError, check_encoder
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.deployment.exported_head import content_of as content_of_head
+from anomalib_aoissl.deployment.refitting import refitted_head
+from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
-from .bank_arrays import BankArrays
-from .bank_checking import damage
-from .bank_storage import BankFileError, check_encoder
 from .editing import ROW_BUFFERS, BankContent, arrays_of, pixel_state, pixels_of_state
-from .openvino_head import content_of as content_of_head
-from .openvino_refitting import refitted_head
 
 CHECKPOINT_SUFFIX = ".ckpt"
 _PREFIX = "model.bank."

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
+from anomalib_aoissl.bank.checking import damage
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays, pixels_without, rows_to_remove, without_rows
+from anomalib_aoissl.bank.content import described as described_arrays
+from anomalib_aoissl.bank.content import merged as merged_arrays
 from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
-
-from .bank_arrays import REQUIRED, BankArrays, pixels_without, rows_to_remove, without_rows
-from .bank_arrays import described as described_arrays
-from .bank_arrays import merged as merged_arrays
-from .bank_checking import damage
 
 ROW_BUFFERS = REQUIRED[:-1]
 """Tensors with one entry for each row of a bank; the counts, the last of `bank_arrays.REQUIRED`, come after them."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.matching.patches import patch_labels
 
-from .patches import patch_labels
 from .torch_model import RetrievalModel
 
 IGNORED = ""

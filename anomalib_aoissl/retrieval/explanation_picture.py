@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.overlay import legend, overlay_mask, palette, resize_mask
+from anomalib_aoissl.visualization.overlay import legend, overlay_mask, palette, resize_mask
 
 from .explaining import Explanation, Vote
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from .bank_arrays import joint_names
+from anomalib_aoissl.bank.content import joint_names
+
 from .editing import ROW_BUFFERS, joined_rows
 
 _DEVICES, _IMAGES, _POSITIONS = (ROW_BUFFERS.index(name) for name in ("device_ids", "image_ids", "positions"))

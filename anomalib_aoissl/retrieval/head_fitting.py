@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
 from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
@@ -22,7 +23,6 @@ from anomalib_aoissl.pixel_head.stages import Stages, left_out_probabilities, re
 from anomalib_aoissl.pixel_head.training import fit_head, sample_more
 
 from .abstention import uncertainty_of
-from .searching import search
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)

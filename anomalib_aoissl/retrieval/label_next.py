@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .searching import search
+from anomalib_aoissl.matching.searching import search
+
 from .torch_model import RetrievalModel
 
 REPRESENTATIVES = 64

@@ -16,15 +16,15 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
-from anomalib_aoissl.abstaining import AbstentionFormat
-from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.arguments import validate
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
-from anomalib_aoissl.removed_arguments import takes_removed
-from anomalib_aoissl.written_arguments import remembers_written
+from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.matching.aggregation import NEIGHBOURS, TEMPERATURE
+from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.plugin.removed_arguments import takes_removed
+from anomalib_aoissl.plugin.written_arguments import remembers_written
 
-from .aggregation import NEIGHBOURS, TEMPERATURE
 from .argument_rules import RULES
 from .bank_file import encoder_hash
 from .bank_size import rows_of_size

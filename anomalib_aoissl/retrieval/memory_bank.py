@@ -13,25 +13,16 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch.nn import functional
 
+from anomalib_aoissl.bank.condensing import Rows, condense
+from anomalib_aoissl.bank.content import check_embeddings
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.matching.patches import patch_labels, patches_to_image
+from anomalib_aoissl.matching.precision import PRECISIONS, converted, restored, stored
 from anomalib_aoissl.pixel_head.sample import PixelSample
 
-from .bank_arrays import check_embeddings
 from .bank_size import check_bank
-from .condensing import Rows, condense
-from .editing import (
-    ROW_BUFFERS,
-    BankContent,
-    described,
-    joined_rows,
-    merged,
-    pixel_state,
-    pixels_of_state,
-    without,
-)
+from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, pixel_state, pixels_of_state, without
 from .gathering import gathered
-from .patches import patch_labels, patches_to_image
-from .precision import PRECISIONS, converted, restored, stored
 
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
 

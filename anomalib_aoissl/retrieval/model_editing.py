@@ -15,20 +15,26 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.deployment.exported_bank import (
+    BankSettings,
+    NotEditableError,
+    pack_description,
+    with_bank,
+    without_bank,
+)
+from anomalib_aoissl.deployment.exported_head import HeadContent
+from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.pixel_head.labelled import PIXELS
-from anomalib_aoissl.quantizing import compression_name
 
-from .bank_arrays import BankArrays
 from .bank_file import encoder_hash
 from .checkpoint_bank import check_bank_of, load_content
 from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
-from .openvino_bank import BankSettings, NotEditableError, pack_description, with_bank, without_bank
-from .openvino_head import HeadContent
 
 if TYPE_CHECKING:
-    from anomalib_aoissl.module import SegmentationModuleMixin as _Base
+    from anomalib_aoissl.models.module import SegmentationModuleMixin as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 

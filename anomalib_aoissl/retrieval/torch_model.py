@@ -12,16 +12,23 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder, even_blocks
-from anomalib_aoissl.marking import is_marking, mark
+from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
+from anomalib_aoissl.matching.aggregation import (
+    NEIGHBOURS,
+    TEMPERATURE,
+    check_aggregation,
+    class_votes,
+    repetitions,
+    vote_weights,
+)
+from anomalib_aoissl.matching.faiss_search import FaissSearch, check_search
+from anomalib_aoissl.matching.patches import patches_to_image
+from anomalib_aoissl.matching.searching import search as exact_search
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.marking import is_marking, mark
 
 from .abstention import Abstention, uncertainty_of
-from .aggregation import NEIGHBOURS, TEMPERATURE, check_aggregation, class_votes, repetitions, vote_weights
-from .faiss_search import FaissSearch, check_search
 from .memory_bank import MemoryBank
-from .patches import patches_to_image
-from .searching import search as exact_search
 from .units import check_bank_unit, check_extraction, unit_size
 
 LABEL_BLOCK = 64

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 
 from .memory_bank import MemoryBank
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from anomalib_aoissl.arguments import MODEL_RULES, SEED, Rule, choice, either, null_or, number, whole
+from anomalib_aoissl.plugin.arguments import MODEL_RULES, SEED, Rule, choice, either, null_or, number, whole
 
 RULES: dict[str, Rule] = {
     **MODEL_RULES,

@@ -14,13 +14,13 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
-from anomalib_aoissl.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.arguments import validate
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
-from anomalib_aoissl.removed_arguments import takes_removed
-from anomalib_aoissl.visualization import SegmentationVisualizer
-from anomalib_aoissl.written_arguments import remembers_written
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.plugin.removed_arguments import takes_removed
+from anomalib_aoissl.plugin.written_arguments import remembers_written
+from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .argument_rules import RULES
 from .callbacks import training_callbacks

@@ -12,7 +12,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_aoissl.encoder import PatchEncoder, even_blocks
+from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
 
 from .decoder import Decoder

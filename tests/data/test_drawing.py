@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from skimage.morphology import skeletonize
 
-from anomalib_aoissl.data.drawing import (
+from anomalib_aoissl.wirebond.drawing import (
     CLASS_NAMES,
     DEVICES,
     PALETTE,
@@ -83,7 +83,7 @@ def test_order_of_drawing_does_not_matter() -> None:
 def test_other_process_and_hash_seed_draw_the_same() -> None:
     code = (
         "import sys, hashlib\n"
-        "from anomalib_aoissl.data.drawing import draw\n"
+        "from anomalib_aoissl.wirebond.drawing import draw\n"
         "d = draw('bga_gold_two_tier', seed=3, unit=2, lot=1, size=(64, 96))\n"
         "print(hashlib.sha256(d.bright_field.tobytes() + d.dark_field.tobytes() + d.mask.tobytes()).hexdigest())\n"
         "assert not {'torch', 'anomalib'} & set(sys.modules), 'drawing must not load torch or anomalib'\n"
@@ -318,7 +318,7 @@ def test_worker_processes_write_the_same(tmp_path: Path) -> None:
 
 
 def test_failing_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "__name__", "anomalib_aoissl.data.drawing.nowhere")
+    monkeypatch.setattr(workers, "__name__", "anomalib_aoissl.wirebond.drawing.nowhere")
     with pytest.raises(RuntimeError, match=r"workers=0.*nowhere"):
         write_images(tmp_path, devices=PAIR, units=2, seed=1, size=SMALL, workers=2)
 

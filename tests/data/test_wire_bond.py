@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_aoissl.data.drawing import draw
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.wire_bond import WireBond
+from anomalib_aoissl.wirebond.datamodule import WireBond
+from anomalib_aoissl.wirebond.drawing import draw
 
 DEVICES = ["sot23_copper", "soic8_gold"]
 

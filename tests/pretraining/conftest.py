@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 
 MakeEncoder = Callable[..., PatchEncoder]
 

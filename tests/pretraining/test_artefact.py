@@ -10,8 +10,8 @@ import pytest
 import torch
 from anomalib.models import AnomalyDINO, Patchcore
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.pretraining.artefact import save_encoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining.training.artefact import save_encoder
 
 MakeEncoder = Callable[..., PatchEncoder]
 

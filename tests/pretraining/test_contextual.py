@@ -9,7 +9,7 @@ import pytest
 import torch
 from timm.models import VisionTransformer
 
-from anomalib_aoissl.pretraining.contextual import ContextualTuning, cell_shares, retrieval_loss
+from anomalib_aoissl.pretraining.objectives.contextual import ContextualTuning, cell_shares, retrieval_loss
 
 
 def test_shares_are_those_of_each_cell() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.pretraining.augmentation import CropKind, Crops, Light, structure_weights
-from anomalib_aoissl.pretraining.images import CropDataset
-from anomalib_aoissl.pretraining.training import crop_loader
+from anomalib_aoissl.pretraining.training.augmentation import CropKind, Crops, Light, structure_weights
+from anomalib_aoissl.pretraining.training.images import CropDataset
+from anomalib_aoissl.pretraining.training.module import crop_loader
 
 Files = list[tuple[Path, ...]]
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.pretraining.calibration import even_last_norm, whiten_patch_embedding
-from anomalib_aoissl.pretraining.mae import MAEPretraining, MaskedAutoencoder
-from anomalib_aoissl.pretraining.objective import Progress
-from anomalib_aoissl.pretraining.run import is_untrained
-from anomalib_aoissl.pretraining.schedule import cosine, warmup_cosine, warmup_linear
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining.objectives.mae import MAEPretraining, MaskedAutoencoder
+from anomalib_aoissl.pretraining.objectives.objective import Progress
+from anomalib_aoissl.pretraining.training.initialization import even_last_norm, whiten_patch_embedding
+from anomalib_aoissl.pretraining.training.run import is_untrained
+from anomalib_aoissl.pretraining.training.schedule import cosine, warmup_cosine, warmup_linear
 
 MakeEncoder = Callable[..., PatchEncoder]
 PROGRESS = Progress(0, 10)

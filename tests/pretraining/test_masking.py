@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from anomalib_aoissl.pretraining.masking import block_mask, random_partition
+from anomalib_aoissl.pretraining.objectives.masking import block_mask, random_partition
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_aoissl.pretraining.measures import effective_rank, probe_mean_iou, spectrum_entropy
+from anomalib_aoissl.pretraining.watching.measures import effective_rank, probe_mean_iou, spectrum_entropy
 
 
 class PixelEncoder:

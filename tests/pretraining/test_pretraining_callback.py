@@ -23,14 +23,14 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
 from anomalib_aoissl.pretraining.callback import PretrainingCallback, _circumstances
-from anomalib_aoissl.pretraining.dino import SelfDistillation
-from anomalib_aoissl.pretraining.images import fingerprint, pretraining_images
-from anomalib_aoissl.pretraining.objective import Objective, Progress
-from anomalib_aoissl.pretraining.training import PretrainingModule
-from anomalib_aoissl.pretraining.watching import CollapseError, Labelled
+from anomalib_aoissl.pretraining.objectives.dino import SelfDistillation
+from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
+from anomalib_aoissl.pretraining.training.images import fingerprint, pretraining_images
+from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.watching.watcher import CollapseError, Labelled
 
 MakeEncoder = Callable[..., PatchEncoder]
 Files = list[tuple[Path, ...]]
@@ -159,7 +159,7 @@ def test_the_best_encoder_is_kept_and_the_start_where_nothing_beats_it(
 ) -> None:
     scores = iter([0.5, 0.7, 0.6])
     monkeypatch.setattr(
-        "anomalib_aoissl.pretraining.watching.probe_mean_iou",
+        "anomalib_aoissl.pretraining.watching.watcher.probe_mean_iou",
         lambda *_, **__: SimpleNamespace(mean_iou=next(scores), class_iou=()),
     )
     best = _callback("mae", tmp_path / "a")

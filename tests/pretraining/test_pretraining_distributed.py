@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.pretraining.distillation import Center
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining.objectives.distillation import Center
 
 Files = list[tuple[Path, ...]]
 
@@ -22,7 +22,7 @@ CENTER = """
     import sys
     import torch
     from torch import distributed
-    from anomalib_aoissl.pretraining.distillation import Center
+    from anomalib_aoissl.pretraining.objectives.distillation import Center
 
     rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -46,7 +46,7 @@ FIT = """
     import torch
     torch.set_num_threads(1)
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-    from anomalib_aoissl.encoder import PatchEncoder
+    from anomalib_aoissl.encoder.vit import PatchEncoder
     from anomalib_aoissl.pretraining import make_pretraining, watching
 
     # The probe is a real one, in the first process alone, but the last weights are kept whatever it says.

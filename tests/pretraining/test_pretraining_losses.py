@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from anomalib_aoissl.pretraining.distillation import Center, masked_patch_loss, move_average, view_loss
-from anomalib_aoissl.pretraining.losses import (
+from anomalib_aoissl.pretraining.objectives.distillation import Center, masked_patch_loss, move_average, view_loss
+from anomalib_aoissl.pretraining.objectives.losses import (
     PatchWhitening,
     cut_patches,
     masked_pixel_loss,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.pretraining.tokens import (
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining.training.tokens import (
     check_transformer,
     encode,
     gather_tokens,

@@ -9,7 +9,7 @@ import pytest
 from editable_models import make_model
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 
 @pytest.fixture(autouse=True, scope="session")

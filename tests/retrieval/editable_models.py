@@ -11,7 +11,7 @@ import torch
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval.bank_file import save_bank
 
 SIZE = (32, 48)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from anomalib_aoissl.retrieval import bank_storage
-from anomalib_aoissl.retrieval.bank_arrays import (
+from anomalib_aoissl.bank import storage as bank_storage
+from anomalib_aoissl.bank.content import (
     BankArrays,
     damage,
     described,
@@ -25,9 +25,9 @@ from anomalib_aoissl.retrieval.bank_arrays import (
     removed,
     selected,
 )
+from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, read_bank, write_bank
+from anomalib_aoissl.matching.patches import patch_labels as torch_patch_labels
 from anomalib_aoissl.retrieval.bank_file import load_bank
-from anomalib_aoissl.retrieval.bank_storage import METADATA_KEY, BankFileError, read_bank, write_bank
-from anomalib_aoissl.retrieval.patches import patch_labels as torch_patch_labels
 
 
 def make_bank(

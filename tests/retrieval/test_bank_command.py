@@ -13,8 +13,8 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.cli.bank import main
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.retrieval.bank_command import main
 from anomalib_aoissl.retrieval.bank_file import BankFileError, load_bank, save_bank
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anomalib_aoissl.retrieval.bank_arrays import BankArrays
-from anomalib_aoissl.retrieval.condensing import condensed
+from anomalib_aoissl.bank.condensing import condensed
+from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.retrieval.editing import BankContent, content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 

@@ -13,8 +13,8 @@ from anomalib.engine import Engine
 from safetensors.torch import load_file, save_file
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval import bank_storage
+from anomalib_aoissl.bank import storage as bank_storage
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
 from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank

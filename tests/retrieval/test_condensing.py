@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.bank.condensing import Rows, condense, covering_rows
+from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_size import rows_of_size
-from anomalib_aoissl.retrieval.condensing import Rows, condense, covering_rows
-from anomalib_aoissl.retrieval.dividing import divide, nearest_to_centres
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 

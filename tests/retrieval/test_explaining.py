@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain, explain_region
 from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank

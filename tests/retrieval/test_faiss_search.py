@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval.faiss_search import FaissSearch, check_search
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.matching.faiss_search import FaissSearch, check_search
+from anomalib_aoissl.matching.precision import restored, stored
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.precision import restored, stored
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (16, 24)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval import label_next
 from anomalib_aoissl.retrieval.label_next import PoolImage, choose, summarize
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank

@@ -154,7 +154,7 @@ def test_training_again_starts_with_an_empty_bank(
 def test_without_data_the_demonstration_set_is_used(
     tiny_encoder: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from anomalib_aoissl.data import wire_bond
+    from anomalib_aoissl.wirebond import datamodule as wire_bond
 
     class SmallWireBond(wire_bond.WireBond):
         def __init__(self) -> None:

@@ -18,11 +18,11 @@ from editable_models import make_model as make_any_model
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.bank_storage import read_bank
+from anomalib_aoissl.bank.storage import read_bank
+from anomalib_aoissl.deployment.exported_bank import bank_of
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.model_file import core
 from anomalib_aoissl.retrieval.editing import BankContent, content_from
-from anomalib_aoissl.retrieval.openvino_bank import bank_of
-from anomalib_aoissl.retrieval.openvino_file import core
 
 openvino = pytest.importorskip("openvino")
 
@@ -242,7 +242,7 @@ def test_nothing_of_it_imports_torch(xml: Path, tmp_path: Path) -> None:
     script = f"""
 import sys
 import numpy as np
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.retrieval import bank_command
 inferencer = SegmentationOpenVINOInferencer({str(xml)!r})
 inferencer.adapt(np.zeros((40, 70, 3), np.uint8), np.ones((40, 70), np.uint8), device="new")
@@ -262,7 +262,7 @@ print("loaded:", [name for name in ("torch", "anomalib", "lightning", "timm") if
 def test_models_that_come_and_go_leave_the_stack_for_signals_whole(xml: Path) -> None:
     script = f"""
 import ctypes, gc
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 class Stack(ctypes.Structure):
     _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
 def place():

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from anomalib_aoissl.retrieval import openvino_search
-from anomalib_aoissl.retrieval.openvino_file import core
+from anomalib_aoissl.deployment import exported_search as openvino_search
+from anomalib_aoissl.deployment.model_file import core
 
 openvino = pytest.importorskip("openvino")
 

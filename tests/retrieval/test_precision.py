@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.export import export_onnx
+from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.matching.precision import converted, restored, stored
+from anomalib_aoissl.models.export import export_onnx
 from anomalib_aoissl.retrieval.bank_file import load_bank, save_bank
 from anomalib_aoissl.retrieval.bank_size import rows_of_size
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.openvino_file import core
-from anomalib_aoissl.retrieval.precision import converted, restored, stored
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (16, 24)

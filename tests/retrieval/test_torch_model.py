@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.retrieval import searching
-from anomalib_aoissl.retrieval.aggregation import class_votes
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.matching import searching
+from anomalib_aoissl.matching.aggregation import class_votes
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel

@@ -68,21 +68,21 @@ def run(command: Callable[[Path], object], folder: Path, counts: Counts) -> int:
 
 def pair(folder: Path) -> None:
     """Save new.xml and new.bin, which OpenVINO has serialised, over model.xml and model.bin."""
-    from anomalib_aoissl.retrieval.openvino_pair import replace_pair
+    from anomalib_aoissl.deployment.file_pair import replace_pair
 
     replace_pair(folder / "new.xml", folder / "new.bin", folder / "model.xml")
 
 
 def bank(folder: Path) -> None:
     """Take an image out of a bank file, in place."""
-    from anomalib_aoissl.retrieval.bank_command import main
+    from anomalib_aoissl.cli.bank import main
 
     assert main(["remove", str(folder / "bank.safetensors"), "--image", "1-0", "--in_place"]) == 0
 
 
 def model(folder: Path) -> None:
     """Take an image out of an exported model, in place."""
-    from anomalib_aoissl.retrieval.bank_command import main
+    from anomalib_aoissl.cli.bank import main
 
     assert main(["remove", str(folder / "model.xml"), "--image", "1-0", "--in_place"]) == 0
 

@@ -18,12 +18,12 @@ from anomalib.engine import Engine
 from editable_models import labelled, make_model
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.inference import SegmentationOpenVINOInferencer
+from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.model_file import core
 from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.retrieval.bank_arrays import BankArrays
-from anomalib_aoissl.retrieval.bank_storage import read_bank, write_bank
 from anomalib_aoissl.retrieval.editing import arrays_of
-from anomalib_aoissl.retrieval.openvino_file import core
 
 
 @cache

@@ -17,8 +17,8 @@ from PIL import Image
 from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
-from anomalib_aoissl.command_line import one_line
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.plugin.command_line import one_line
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
 
 ENCODER = {

@@ -20,7 +20,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
 
@@ -376,7 +376,7 @@ def test_a_damaged_checkpoint_of_pretraining_gives_way_to_the_one_before(
 
 
 def test_a_damaged_result_of_pretraining_is_named(tiny_encoder: dict, tmp_path: Path) -> None:
-    from anomalib_aoissl.pretraining.artefact import load_weights, save_encoder
+    from anomalib_aoissl.pretraining.training.artefact import load_weights, save_encoder
 
     encoder = PatchEncoder(tiny_encoder, image_size=(64, 96), pretrained=False)
     encoder.vit.norm.weight.data[0] = math.nan

@@ -22,7 +22,7 @@ from rows import Row, table
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.predicting import PredictImages
+from anomalib_aoissl.models.predicting import PredictImages
 
 Change = Callable[[Path], object]
 

@@ -32,18 +32,18 @@ from small_exports import (
 )
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
+from anomalib_aoissl.bank.condensing import condensed
+from anomalib_aoissl.bank.content import check_embeddings, labelled_image, merged
+from anomalib_aoissl.bank.storage import METADATA_KEY, read_bank, write_bank
+from anomalib_aoissl.cli import bank as bank_command
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.mask_format import MaskFormat
-from anomalib_aoissl.quantizing import check_compression
-from anomalib_aoissl.retrieval import bank_command
-from anomalib_aoissl.retrieval.bank_arrays import check_embeddings, labelled_image, merged
-from anomalib_aoissl.retrieval.bank_storage import METADATA_KEY, read_bank, write_bank
+from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, NotEditableError, read_metadata
+from anomalib_aoissl.deployment.requests import with_defaults
+from anomalib_aoissl.models.quantizing import check_compression
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
-from anomalib_aoissl.retrieval.condensing import condensed
 from anomalib_aoissl.retrieval.editing import content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
-from anomalib_aoissl.retrieval.openvino_bank import METADATA_PATH, NotEditableError, read_metadata
-from anomalib_aoissl.retrieval.openvino_requests import with_defaults
 
 pytest.importorskip("openvino")
 
@@ -326,7 +326,7 @@ CHECKPOINTS = table(
     Row("embedding of length 3", load(of_state(f"{BANK}embeddings", 3.0)), r"model\.ckpt: .*an embedding of length"),
     Row("label beyond the classes", load(of_state(f"{BANK}labels", 9)), "labels up to 9, but 3 names"),
     Row("device without a name", load(of_state(f"{BANK}device_ids", -2)), "device_ids up to 0, down to -2"),
-    Row("weight infinite", load(of_state("model.encoder.vit.norm.weight", np.inf)), "vit.norm.weight that are not finite"),
+    Row("weight infinite", load(of_state("model.encoder.vit.norm.weight", np.inf)), "norm.weight that are not finite"),
 )
 
 

@@ -16,7 +16,7 @@ from rows import Row, table
 from anomalib_aoissl.data.description import read_description
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.folder import SegmentationFolder
-from anomalib_aoissl.data.wire_bond import WireBond
+from anomalib_aoissl.wirebond.datamodule import WireBond
 
 NAMES = ["background", "wire", "pad"]
 TEXT = "\n".join(NAMES) + "\n"

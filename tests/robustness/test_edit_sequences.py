@@ -11,9 +11,9 @@ from editable_models import array_of, labelled
 from small_exports import bank, exported, onnx
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.bank_command import main
-from anomalib_aoissl.retrieval.bank_storage import read_bank, write_bank
-from anomalib_aoissl.retrieval.openvino_bank import bank_of, part_model
+from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.cli.bank import main
+from anomalib_aoissl.deployment.exported_bank import bank_of, part_model
 
 pytest.importorskip("openvino")
 

@@ -15,11 +15,11 @@ import pytest
 from small_exports import bank, checkpoint, copied, exported, model
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval import bank_command
-from anomalib_aoissl.retrieval.bank_storage import read_bank, write_bank
-from anomalib_aoissl.retrieval.openvino_bank import bank_of
-from anomalib_aoissl.retrieval.openvino_file import core, read_model
-from anomalib_aoissl.retrieval.openvino_pair import read_pair
+from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.cli import bank as bank_command
+from anomalib_aoissl.deployment.exported_bank import bank_of
+from anomalib_aoissl.deployment.file_pair import read_pair
+from anomalib_aoissl.deployment.model_file import core, read_model
 
 openvino = pytest.importorskip("openvino")
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from rows import Row, table
 
-from anomalib_aoissl.encoder import PatchEncoder
-from anomalib_aoissl.files import whole_file
-from anomalib_aoissl.full_disk import names_full_disk
-from anomalib_aoissl.outputs import OutputError, check_outputs
+from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.storage import write_bank
+from anomalib_aoissl.cli.bank import main
+from anomalib_aoissl.cli.outputs import OutputError, check_outputs
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining
-from anomalib_aoissl.pretraining.artefact import check_replaceable, copy_folder, save_encoder
-from anomalib_aoissl.retrieval.bank_arrays import BankArrays
-from anomalib_aoissl.retrieval.bank_command import main
-from anomalib_aoissl.retrieval.bank_storage import write_bank
+from anomalib_aoissl.pretraining.training.artefact import check_replaceable, copy_folder, save_encoder
 
 Make = Callable[[Path], None]
 

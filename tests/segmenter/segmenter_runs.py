@@ -13,7 +13,7 @@ from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
-from anomalib_aoissl.encoder import PatchEncoder
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.segmenter.torch_model import SegmenterModel
 

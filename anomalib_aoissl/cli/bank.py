@@ -1,0 +1,358 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``python -m anomalib_aoissl bank ...``: memory banks in bank files, checkpoints and exported models, edited as files.
+
+An exported model and a bank file need no torch; a checkpoint does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib_aoissl.bank.condensing import condensed
+from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
+from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
+
+from .outputs import check_outputs
+
+logger = logging.getLogger(__name__)
+
+_BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON and flags with a value
+    "banks": {
+        "type": Path,
+        "nargs": "+",
+        "metavar": "bank",
+        "help": "Files of any of these kinds, of the same encoder.",
+    },
+    "class_names": {"nargs": "+", "metavar": "NAME", "help": "Names of the mask's indices, background first."},
+    "new_classes": {"action": "store_true", "help": "Add classes that only the others have; not to a checkpoint."},
+    "no_refit": {"action": "store_true", "help": "Leave the pixel head as it is, so that only novelty changes."},
+    "overwrite": {"action": "store_true", "help": "Replace the output where it exists; never a file that is read."},
+    "in_place": {"action": "store_true", "help": "Write over the file itself."},
+}
+_BANK, _CHECKPOINT, _MODELS = ".safetensors", ".ckpt", (".xml", ".onnx")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return the exit code; what is wrong with a file or an argument goes to standard error."""
+    commands: dict[str, Callable[..., str]] = {
+        c.__name__: c for c in (describe, remove, merge, condense, adapt, export)
+    }
+    given = _parser(commands).parse_args(list(arguments))
+    try:
+        text = commands[given.subcommand](**given[given.subcommand].as_dict())
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def _parser(commands: Mapping[str, Callable[..., str]]) -> Any:
+    """Return the parser of the commands' own arguments; those without a default are positional."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m anomalib_aoissl bank", description=__doc__)
+    subcommands = parser.add_subcommands(title="commands")
+    for name, command in commands.items():
+        summary = str(command.__doc__).partition("\n\n")[0]
+        part = ArgumentParser(description=summary)
+        part.add_function_arguments(command, as_group=False, as_positional=True, skip=set(_BY_HAND))
+        for argument, options in _BY_HAND.items():
+            if argument in command.__annotations__:
+                part.add_argument(argument if argument == "banks" else f"--{argument}", **options)
+        subcommands.add_subcommand(name, part, help=summary)
+    return parser
+
+
+def describe(path: Path, images: int = 20) -> str:
+    """Print what a bank holds: rows of each class, device and image, megabytes, encoder.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        images: Images to list at most; 0 for all.
+    """
+    bank = bank_in(path)
+    facts = described(bank)
+    classes = [(name, rows, facts["pixels_of_class"][name]) for name, rows in facts["rows_of_class"].items()]
+    listed = list(facts["rows_of_image"].items())
+    shown = listed[: images or len(listed)]
+    parts = [
+        f"{path}: {_rows_of(bank)}, {facts['megabytes']:.2f} MB, encoder {facts['encoder_hash'][:12] or 'not known'}",
+        _columns([("CLASS", "ROWS", "PIXELS"), *classes]),
+        _columns([("DEVICE", "ROWS"), *facts["rows_of_device"].items()]),
+        _columns([("IMAGE", "ROWS"), *shown]),
+    ]
+    if len(shown) < len(listed):
+        parts.append(f"... and {len(listed) - len(shown)} more images; --images 0 lists all")
+    return "\n\n".join(parts)
+
+
+def remove(
+    path: Path,
+    device: str | None = None,
+    image: str | None = None,
+    no_refit: bool = False,
+    output: Path | None = None,
+    in_place: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Take the rows of a device or of an image out of a bank, and fit a pixel head again without their pixels.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        device: Name of the device.
+        image: Name of the image; of this device's image where both are given.
+        no_refit: Leave the pixel head as it is, so that only novelty changes.
+        output: File to write, of the same kind.
+        in_place: Write over the file itself.
+        overwrite: Replace the output where it exists; never a file that is read.
+    """
+    target = _target(path, output, in_place, overwrite)
+    before = bank_in(path)
+    after = removed(before, device=device, image=image)
+    return _written(path, after, target, f"{len(before) - len(after):,} rows removed", refit=not no_refit)
+
+
+def condense(
+    path: Path, bank_size: int, output: Path | None = None, in_place: bool = False, overwrite: bool = False
+) -> str:
+    """Keep a number of rows of a bank, each of which stands for rows that look and are labelled alike.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        bank_size: Rows that the bank then has at most.
+        output: File to write, of the same kind.
+        in_place: Write over the file itself.
+        overwrite: Replace the output where it exists; never a file that is read.
+    """
+    target = _target(path, output, in_place, overwrite)
+    before = bank_in(path)
+    after = _condensed(before, bank_size)
+    return _written(path, after, target, f"{len(before):,} rows condensed", refit=False)
+
+
+def merge(
+    path: Path,
+    banks: list[Path],
+    new_classes: bool = False,
+    bank_size: int | None = None,
+    output: Path | None = None,
+    in_place: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Add the rows of other banks to a bank; classes are mapped by name.
+
+    A checkpoint's bank is condensed to its own bank_size, as in training. Bank files and exported models keep every
+    row, unless bank_size says how many.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        banks: Files of any of these kinds, filled with the same encoder.
+        new_classes: Add classes that only the others have, in place of refusing them; not to a checkpoint.
+        bank_size: Rows that the bank then has at most.
+        output: File to write, of the kind of the first.
+        in_place: Write over the first file.
+        overwrite: Replace the output where it exists; never a file that is read.
+    """
+    target = _target(path, output, in_place, overwrite, banks)
+    before = after = bank_in(path)
+    others = [bank_in(other) for other in banks]
+    if path.suffix == _CHECKPOINT:
+        after = _merged_by_checkpoint(path, others)
+    else:
+        for other in others:
+            after = merged(after, other, new_classes=new_classes)
+    if bank_size is not None:
+        after = _condensed(after, bank_size)
+    return _written(path, after, target, f"{sum(len(other) for other in others):,} rows merged with {len(before):,}")
+
+
+def adapt(
+    path: Path,
+    image: Path,
+    mask: Path,
+    device: str,
+    name: str | None = None,
+    class_names: list[str] | None = None,
+    bank_size: int | None = None,
+    output: Path | None = None,
+    in_place: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Teach an exported model one labelled image.
+
+    Args:
+        path: Exported model (.xml, .onnx).
+        image: The image.
+        mask: Its class-index mask; 255 is ignored.
+        device: Name of the device on the image.
+        name: Name of the image in the bank; its path where none is given.
+        class_names: Names of the mask's indices where they are others than the model's; names that the model has not
+            become new classes.
+        bank_size: Rows that the bank then has at most; all are kept where none is given.
+        output: Exported model to write (.xml).
+        in_place: Write over the model itself.
+        overwrite: Replace the output where it exists; never a file that is read.
+    """
+    from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+
+    if path.suffix not in _MODELS:
+        msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Extend others by training: --model.bank."
+        raise ValueError(msg)
+    target = _target(path, output, in_place, overwrite, [image, mask])
+    inferencer = SegmentationOpenVINOInferencer(path)
+    added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names, bank_size=bank_size)
+    return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
+
+
+def export(
+    path: Path, output: Path, device: str | None = None, image: str | None = None, overwrite: bool = False
+) -> str:
+    """Write a bank, or the rows of one device or image, as a bank file.
+
+    Args:
+        path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
+        output: Bank file to write (.safetensors).
+        device: Only the rows of this device.
+        image: Only the rows of this image.
+        overwrite: Replace the output where it exists; never a file that is read.
+    """
+    if output.suffix != _BANK:
+        msg = f"{output}: a bank file's name ends with {_BANK}."
+        raise ValueError(msg)
+    check_outputs({"--output": output}, _files(path), overwrite=overwrite)
+    bank = selected(bank_in(path), device=device, image=image)
+    return f"{write_bank(bank, output)}: {_rows_of(bank)}"
+
+
+def bank_in(path: Path) -> BankArrays:
+    """Return the bank in a file of any kind that may hold one.
+
+    Raises:
+        ValueError: If the file cannot be used or its kind is not known.
+        FileNotFoundError: If there is no such model.
+        ImportError: If what reads its kind is not installed.
+    """
+    if path.suffix == _BANK:
+        return read_bank(path)
+    if path.suffix == _CHECKPOINT:
+        from anomalib_aoissl.retrieval.checkpoint_bank import content_of, load_checkpoint
+        from anomalib_aoissl.retrieval.editing import arrays_of
+
+        return arrays_of(content_of(load_checkpoint(path)))
+    if path.suffix in _MODELS:
+        from anomalib_aoissl.deployment.exported_bank import NotEditableError, bank_of
+        from anomalib_aoissl.deployment.model_file import read_model
+
+        try:
+            return bank_of(read_model(path))
+        except NotEditableError as error:
+            msg = f"{path}: {error}"
+            raise NotEditableError(msg) from error
+    msg = (
+        f"{path}: a bank is in a bank file ({_BANK}), a checkpoint ({_CHECKPOINT}) or an exported model (.xml, .onnx)."
+    )
+    raise BankFileError(msg)
+
+
+def _target(
+    path: Path, output: Path | None, in_place: bool, overwrite: bool = False, others: Sequence[Path] = ()
+) -> Path:
+    """Return the file to write; asked before the work.
+
+    Args:
+        path: The file that is edited.
+        output: The file to write, or None for the file itself.
+        in_place: Whether the file itself is written.
+        overwrite: Whether another file may be replaced.
+        others: Further files that are read.
+
+    Raises:
+        ValueError: If not one of output and in_place is given, or the output must not be written.
+    """
+    if (output is None) == (not in_place):
+        msg = "Say where the result goes: --output <file>, or --in_place to write over the file; one of them."
+        raise ValueError(msg)
+    target = path if output is None else output
+    wanted = ".xml" if path.suffix in _MODELS else path.suffix
+    if target.suffix != wanted:
+        msg = f"{target}: the result of {path.name} is written as {wanted}."
+        raise ValueError(msg)
+    read = [file for other in others for file in _files(other)]
+    given = {"--output" if file == target else "--output's weights": file for file in _files(target)}
+    check_outputs(given, read if in_place else [*_files(path), *read], overwrite=overwrite or in_place)
+    return target
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a bank, a checkpoint, or a model, whose weights lie beside it."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool = True) -> str:
+    """Write the file with another bank, and a pixel head that is fitted to its pixels; return what was done."""
+    if path.suffix == _BANK:
+        write_bank(bank, target)
+    elif path.suffix == _CHECKPOINT:
+        from anomalib_aoissl.retrieval.checkpoint_bank import (
+            load_checkpoint,
+            put_content,
+            refitted_checkpoint,
+            save_checkpoint,
+        )
+        from anomalib_aoissl.retrieval.editing import content_from
+
+        checkpoint = put_content(load_checkpoint(path), content_from(bank))
+        save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
+    else:
+        from anomalib_aoissl.deployment.exported_bank import head_of, settings_of, with_bank
+        from anomalib_aoissl.deployment.model_file import read_model, save_model
+        from anomalib_aoissl.deployment.refitting import refitted_head
+
+        model = read_model(path)
+        head = head_of(model)
+        if head is not None:
+            head = refitted_head(head, bank, settings_of(model).seed, refit)
+        save_model(with_bank(model, bank, head), target)
+    return f"{target}: {done}, {len(bank):,} in all"
+
+
+def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
+    """Return the bank after merging with the checkpoint's own model, which condenses."""
+    from anomalib_aoissl.retrieval.editing import arrays_of, content_from
+    from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
+
+    model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
+    for other in others:
+        model.merge(content_from(other))
+    return arrays_of(model.model.bank.content())
+
+
+def _condensed(bank: BankArrays, size: int) -> BankArrays:
+    """Return the bank within a number of rows."""
+    if bank.patch_size is None and len(bank) > size:
+        logger.warning(
+            "The file is of an older version and does not say how high and wide its patches are. So where in a patch a "
+            "class lies is not looked at; write it anew from its model to keep rows better: bank export."
+        )
+    return condensed(bank, size, bank.patch_size)
+
+
+def _rows_of(bank: BankArrays) -> str:
+    """Return how much a bank holds, as text."""
+    patches = int(bank.rows["counts"].sum())
+    return f"{len(bank):,} rows for {patches:,} patches of {len(bank.image_names):,} images"
+
+
+def _columns(lines: Sequence[tuple[Any, ...]]) -> str:
+    """Lay lines out in columns, numbers to the right."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    first, *rest = widths
+    return "\n".join("  ".join([line[0].ljust(first), *map(str.rjust, line[1:], rest)]).rstrip() for line in cells)

@@ -1,0 +1,243 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Edits of an exported model, and learning from labelled images, without torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from threading import RLock
+from typing import Any, TypeVar
+
+import numpy as np
+
+from anomalib_aoissl.bank.condensing import condensed
+from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
+from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.mask_format import MaskFormat
+from anomalib_aoissl.data.reading import ColorOrder
+from anomalib_aoissl.pixel_head.sample import FOLDS
+
+from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
+from .images import resize_labels, resize_planes
+from .model_file import save_model
+from .refitting import labelled_pixels, learning_outputs, refitted_head
+
+logger = logging.getLogger(__name__)
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _one_at_a_time(method: _Method) -> _Method:
+    """Have threads wait for each other in a method: an edit begins with what the one before it made."""
+
+    @wraps(method)
+    def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._editing:
+            return method(self, *args, **kwargs)
+
+    return waiting  # type: ignore[return-value]
+
+
+class OpenVINOBankMixin:
+    """Edits for an inferencer that compiles a model with `_compile` and runs the one of `_use`.
+
+    An edit builds the new model beside the present one, which goes on answering until the new one is compiled and
+    stays where the edit is refused.
+    """
+
+    file_format: FileFormat
+    _editing: RLock
+    _compile: Callable[[Any], Any]
+    _embedder: Any = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their indices."""
+        raise NotImplementedError
+
+    @property
+    def _model(self) -> Any:
+        """The model that is edited."""
+        raise NotImplementedError
+
+    def _use(self, model: Any) -> None:
+        """Compile the model and answer with it from now on."""
+        raise NotImplementedError
+
+    def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
+        """Return the image as planes ``[C, H, W]``."""
+        raise NotImplementedError
+
+    @property
+    def bank(self) -> dict[str, Any]:
+        """What the bank holds: rows, patches, images, megabytes, encoder, and rows of each device, image and class.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+        """
+        return described(bank_of(self._model))
+
+    @_one_at_a_time
+    def replace_bank(
+        self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
+    ) -> None:
+        """Search the bank of a bank file in place of the present one; classes are mapped by name.
+
+        Args:
+            path: Bank file (``.safetensors``) of the same encoder.
+            new_classes: Add classes that the model has not, after its own, in place of refusing them.
+            bank_size: Rows to keep at most, by `condensing.condensed`; None for all.
+            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only novelty changes.
+
+        Raises:
+            ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or
+                ``bank_size`` is too small for its classes and devices.
+        """
+        bank = merged(emptied(bank_of(self._model)), read_bank(path), new_classes=new_classes)
+        self._take(bank, bank_size, refit)
+
+    @_one_at_a_time
+    def extend_bank(
+        self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
+    ) -> None:
+        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
+        self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size, refit)
+
+    @_one_at_a_time
+    def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
+        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+
+        A pixel head is fitted again without their pixels, unless ``refit`` is false.
+
+        Raises:
+            ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+        """
+        bank = bank_of(self._model)
+        left = removed(bank, device=device, image=image)
+        self._take(left, refit=refit)
+        return len(bank) - len(left)
+
+    @_one_at_a_time
+    def adapt(
+        self,
+        image: str | Path | np.ndarray,
+        mask: str | Path | np.ndarray,
+        *,
+        device: str,
+        name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        bank_size: int | None = None,
+        refit: bool = True,
+        color_order: ColorOrder = "rgb",
+    ) -> int:
+        """Learn one labelled image, by the bank and the pixel head; return how many patches the bank takes in.
+
+        Args:
+            image: File or array, as in `predict`.
+            mask: File (PNG, BMP or TIFF), coded as the masks of training were: indices or their colours, and their
+                ignored value; or array ``[H, W]`` of class indices, 255 = ignore. Both of the image's size.
+            device: Name of the device on the image.
+            name: Name of the image, by which it can be removed; its path where it is a file.
+            class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
+                mapped by name, and names that the model has not become new classes after its own.
+            bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
+            refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
+            color_order: "bgr" for an array with blue first, as in `predict`.
+
+        Raises:
+            ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
+                this name already, or ``bank_size`` is too small for its classes and devices.
+        """
+        bank, settings = bank_of(self._model), settings_of(self._model)
+        names = tuple(class_names) if class_names is not None else self.class_names
+        name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+        if name in bank.image_names:
+            msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
+            raise ValueError(msg)
+        masks = self.file_format.masks if class_names is None else MaskFormat()
+        planes, labels = self._read(image, color_order), _class_indices(mask, names, masks)
+        if planes.shape[-2:] != labels.shape:
+            msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
+            raise ValueError(msg)
+        planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+        names, labels = _after(self.class_names, names, labels)
+        head = head_of(self._model)
+        if self._embedder is None:
+            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
+        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
+        patches = patch_labels(labels, settings.patch_size)
+        new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
+        if head is not None and refit:
+            fold = len(bank.image_names) % FOLDS
+            run = self._compile(part_model(self._model, learning_outputs(head)))
+            pixels = labelled_pixels(run, planes, labels, head, len(names), settings.seed, fold)
+            new = replace(new, pixels=pixels)
+        new = replace(new, encoder_hash=bank.encoder_hash)
+        self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
+        return len(new)
+
+    @_one_at_a_time
+    def save(self, path: str | Path) -> Path:
+        """Write the model with its present bank as ``.xml`` and ``.bin``, and return the path of the ``.xml``.
+
+        Raises:
+            ValueError: If the path does not end with ``.xml``.
+        """
+        return save_model(self._model, path)
+
+    @_one_at_a_time
+    def save_bank(self, path: str | Path) -> Path:
+        """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
+        return write_bank(bank_of(self._model), path)
+
+    def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
+        """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""
+        settings, whole = settings_of(self._model), len(bank)
+        if bank_size is not None:
+            bank = condensed(bank, bank_size, settings.patch_size)
+            logger.info("The bank's %d rows were condensed to %d.", whole, len(bank))
+        elif settings.budget is not None and whole > settings.budget:
+            logger.warning(
+                "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
+                "which takes longer: pass bank_size=%d to condense it.",
+                whole,
+                settings.budget,
+                settings.budget,
+            )
+        head = head_of(self._model)
+        if head is not None:
+            head = refitted_head(head, bank, settings.seed, refit)
+        self._use(with_bank(self._model, bank, head))
+
+
+def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the known classes with new names after them, and labels that index these in place of the names."""
+    classes = tuple(dict.fromkeys([*known, *names]))
+    table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
+    table[: len(names)] = [classes.index(name) for name in names]
+    return classes, table[labels]
+
+
+def _class_indices(mask: str | Path | np.ndarray, class_names: Sequence[str], masks: MaskFormat) -> np.ndarray:
+    """Return a mask as uint8 ``[H, W]`` whose indices all have names; a file is coded as those of training."""
+    if isinstance(mask, str | Path):
+        return masks.read(mask, len(class_names))
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "ui":
+        given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        msg = f"A mask must be a path or an array [H, W] of integers (class indices), got {given}."
+        raise ValueError(msg)
+    wrong = mask[((mask < 0) | (mask >= len(class_names))) & (mask != IGNORE_INDEX)]
+    if wrong.size:
+        msg = (
+            f"The mask has the index {int(wrong[0])}, which has no name: the classes are {list(class_names)} (0.."
+            f"{len(class_names) - 1}, 255 is ignored). Mend the mask, or name its indices with class_names=."
+        )
+        raise ValueError(msg)
+    return mask.astype(np.uint8)

@@ -1,0 +1,378 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The memory bank in an OpenVINO model: named constants and the search over them, read and put in without torch.
+
+The export marks the tensors at which the graph reads its bank (`SEARCHED`). Between them the search and the look-ups
+are built anew for the rows at hand, so that a model takes any number of rows; all other nodes stay what the export made
+them. So are the networks of a pixel head. What the graph itself does not compute with is held by a node that adds
+nothing, or in the runtime information.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.bank.checking import damage
+from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
+
+from .exported_head import PIXELS, HeadContent, build_head, content_of, pixels_of
+from .exported_head import PREFIX as HEAD_PREFIX
+from .exported_head import TENSORS as HEAD_TENSORS
+from .exported_search import search
+
+METADATA_PATH = ["framework", "aoissl"]
+"""Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
+
+SEARCHED = ("queries", "similarities")
+"""Marked tensors that every editable model has; ``patch_embeddings`` is needed to learn images only."""
+
+VOTED = ("neighbours", "neighbour_labels", "vote_weights", "class_votes")
+"""Those of a model whose bank decides the classes."""
+
+_ANCHOR = "aoissl.anchor"
+"""Name of the node that holds constants which the graph does not compute with."""
+
+_PREFIX = "bank."
+
+_VERSION = 2
+"""Version of the bank's description."""
+
+
+class NotEditableError(ValueError):
+    """A model whose bank cannot be read or edited; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """What an edit must know beside the bank.
+
+    Attributes:
+        k: Neighbours that vote.
+        image_size: (height, width) of the encoder's input, px.
+        patch_size: (height, width) of a patch, px.
+        budget: Rows that the bank was condensed to when the model was exported; None for any number.
+        seed: Of what is random.
+    """
+
+    k: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    budget: int | None
+    seed: int = 0
+
+
+def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent | None = None) -> dict[str, Any]:
+    """Return what the graph does not hold of a bank, as plain data; ids are zlib and base64 of little-endian int32."""
+    ids = {name: _packed(bank.rows[name]) for name in ID_NAMES}
+    return {
+        "version": _VERSION,
+        "k": settings.k,
+        "image_size": list(settings.image_size),
+        "patch_size": list(settings.patch_size),
+        "budget": settings.budget,
+        "seed": settings.seed,
+        "head": None if head is None else head.describe(),
+        "encoder_hash": bank.encoder_hash,
+        "device_names": list(bank.device_names),
+        "image_names": list(bank.image_names),
+        **ids,
+    }
+
+
+def settings_of(model: Any) -> BankSettings:
+    """Return the settings that the export put into the model.
+
+    Raises:
+        NotEditableError: If the model has no bank.
+    """
+    description = _description(model)
+    (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
+    sizes = (height, width), (patch_height, patch_width)
+    return BankSettings(description["k"], *sizes, description["budget"], description["seed"])
+
+
+def head_of(model: Any) -> HeadContent | None:
+    """Return the pixel head that the model holds; None where its bank decides the classes.
+
+    Raises:
+        NotEditableError: If the model has no bank, or a head that is damaged.
+    """
+    description = _description(model)["head"]
+    try:
+        return None if description is None else content_of(description, _constants(model, HEAD_PREFIX))
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"The model's pixel head is damaged ({error!r}). Restore a copy of the model, or export it again."
+        raise NotEditableError(msg) from error
+
+
+def bank_of(model: Any) -> BankArrays:
+    """Return the bank that the model holds; its arrays share the model's memory.
+
+    Raises:
+        NotEditableError: If the model has no bank, or one that is damaged.
+    """
+    description, metadata = _description(model), read_metadata(model)
+    constants = _constants(model)
+    missing = [name for name in ("embeddings", "labels") if name not in constants]
+    if missing:
+        msg = f"The model's bank has no constant named {_PREFIX}{missing[0]}. Export the model again, to OpenVINO."
+        raise NotEditableError(msg)
+    try:
+        rows = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
+        devices, images = tuple(description["device_names"]), tuple(description["image_names"])
+        head, size = description["head"], settings_of(model).patch_size
+        pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
+        rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
+        names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
+        bank = BankArrays(rows, *names, pixels=pixels, patch_size=size)
+        problem = damage(bank)
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
+        msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
+        raise NotEditableError(msg) from error
+    if problem:
+        msg = f"The model's bank is damaged ({problem}). Restore a copy of the model, or export it again."
+        raise NotEditableError(msg)
+    return bank
+
+
+def check_bank(model: Any) -> None:
+    """Validate the bank of a model, where it has one that can be read.
+
+    Raises:
+        NotEditableError: If it is damaged or impossible.
+    """
+    description = read_metadata(model).get("bank")
+    if not description or description.get("version") != _VERSION:
+        return
+    if {"embeddings", "labels"} <= _constants(model).keys():
+        bank_of(model)
+        head_of(model)
+
+
+def without_bank(model: Any) -> Any:
+    """Return a copy of the model that does not say that its bank can be edited."""
+    model, metadata = model.clone(), read_metadata(model)
+    metadata.pop("bank", None)
+    model.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    return model
+
+
+def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> Any:
+    """Return a copy of the model that searches this bank; the given one stays as it is.
+
+    Args:
+        model: `openvino.Model` whose export marked `SEARCHED`.
+        bank: The bank. Its classes are the model's, and may have new ones after them.
+        head: Its pixel head from now on, where it has one; None for the present one.
+
+    Raises:
+        NotEditableError: If the model's graph reads its bank in a way that cannot be built anew.
+    """
+    settings, metadata = settings_of(model), read_metadata(model)
+    head = head_of(model) if head is None else head
+    model = model.clone()
+    _release(model)
+    tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
+    rows = {name: _constant(f"{_PREFIX}{name}", bank.rows[name]) for name in _graph_names(bank)}
+    if head is None:
+        _vote_among(model, tensors, rows, settings.k, len(bank.class_names))
+        held = []
+    else:
+        similarities, _ = search(tensors["queries"], rows["embeddings"], 1)
+        _replace(tensors, "similarities", similarities)
+        for name, tensor in build_head(tensors["fine_features"], tensors["coarse_features"], head).items():
+            _replace(tensors, name, tensor)
+        pixels = {} if bank.pixels is None else bank.pixels.arrays
+        held = [rows["labels"], rows["counts"], *(_constant(f"{PIXELS}{n}", array) for n, array in pixels.items())]
+        held += [_constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
+    _hold(model, held)
+    _validate(model)
+    metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
+    model.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    return model
+
+
+def part_model(model: Any, names: Sequence[str]) -> Any:
+    """Return the part of the model from images to marked tensors or outputs.
+
+    Raises:
+        NotEditableError: If the export did not mark them.
+    """
+    import openvino
+
+    tensors = _marked(model, tuple(names))
+    return openvino.Model([tensors[name] for name in names], model.get_parameters())
+
+
+def read_metadata(model: Any) -> dict[str, Any]:
+    """Return the plain data that the export put into the model; empty where there is none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    if not model.has_rt_info(METADATA_PATH):
+        return {}
+    content = json.loads(model.get_rt_info(METADATA_PATH).astype(str))
+    if not isinstance(content, dict):
+        msg = f"what the model says of itself is a {type(content).__name__}"
+        raise TypeError(msg)
+    return content
+
+
+# --- the graph ------------------------------------------------------------------------------------------------------
+
+
+def _vote_among(model: Any, tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classes: int) -> None:
+    """Have the bank's vote searched and counted in new rows."""
+    from openvino import opset13 as ops
+
+    similarities, neighbours = search(tensors["queries"], rows["embeddings"], k)
+    _replace(tensors, "similarities", similarities)
+    _rename(tensors, "neighbours", neighbours)
+    for name, values in (("neighbour_labels", rows["labels"]), ("neighbour_counts", rows["counts"])):
+        if name in tensors:
+            _replace(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
+    _validate(model)  # the votes' shapes follow from the rows, which may be fewer than k
+    known = tensors["class_votes"].get_partial_shape()[1].get_length()
+    weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
+    new = []
+    for index in range(known, classes):
+        shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
+        new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
+    if new:
+        _replace(tensors, "class_votes", ops.concat([tensors["class_votes"], *new], 1).output(0))
+
+
+def _hold(model: Any, constants: Sequence[Any]) -> None:
+    """Keep constants in the model that nothing computes with: the score gets 0 times their sizes added."""
+    from openvino import opset13 as ops
+
+    if not constants:
+        return
+    sizes = [ops.convert(ops.reduce_sum(ops.shape_of(constant), np.int64(0)), "f32") for constant in constants]
+    total = sizes[0]
+    for size in sizes[1:]:
+        total = ops.add(total, size)
+    score = model.output("pred_score")
+    result, source = score.get_node(), score.get_node().input_value(0)
+    anchor = ops.add(source, ops.multiply(total, np.float32(0)))
+    anchor.set_friendly_name(_ANCHOR)
+    _move_names(source, anchor.output(0), {"pred_score"})
+    result.input(0).replace_source_output(anchor.output(0))
+
+
+def _release(model: Any) -> None:
+    """Undo `_hold`."""
+    score = model.output("pred_score")
+    anchor = score.get_node().input_value(0).get_node()
+    if anchor.get_friendly_name() == _ANCHOR:
+        source = anchor.input_value(0)
+        score.get_node().input(0).replace_source_output(source)
+        _move_names(anchor.output(0), source, {"pred_score"})
+
+
+def _move_names(old: Any, new: Any, names: set[str]) -> None:
+    """Give names of a tensor to another one."""
+    old.set_names(old.get_names() - names)
+    new.add_names(names)
+
+
+def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
+    """Redirect the consumers of a marked tensor to another one, which takes its name."""
+    old = tensors.get(name)
+    if old is None:
+        new.add_names({name})
+        tensors[name] = new
+        return
+    for reader in old.get_target_inputs():
+        if reader.get_node().get_name() != new.get_node().get_name():
+            reader.replace_source_output(new)
+    _rename(tensors, name, new)
+
+
+def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
+    """Give a marked tensor's name to another one."""
+    _move_names(tensors[name], new, {name})
+    tensors[name] = new
+
+
+def _validate(model: Any) -> None:
+    """Infer all shapes, and raise where the graph does not fit together any more."""
+    try:
+        model.validate_nodes_and_infer_types()
+    except RuntimeError as error:
+        msg = f"The model cannot take this bank ({error}). Export the model again from its checkpoint."
+        raise NotEditableError(msg) from error
+
+
+# --- names and numbers ----------------------------------------------------------------------------------------------
+
+
+def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
+    """Return all tensors that have a name, by name.
+
+    Raises:
+        NotEditableError: If one that is required is not there.
+    """
+    found = {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
+    missing = [name for name in required if name not in found]
+    if missing:
+        msg = f"The model's graph has no tensor named {missing}. Export it again with this version of the package."
+        raise NotEditableError(msg)
+    return found
+
+
+def _graph_names(bank: BankArrays) -> list[str]:
+    """Return the names of the arrays that the graph computes with."""
+    return [name for name in bank.rows if name not in ID_NAMES]
+
+
+def _constant(name: str, array: np.ndarray) -> Any:
+    """Return a constant of the array under its stable name."""
+    from openvino import opset13 as ops
+
+    node = ops.constant(np.ascontiguousarray(array), name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _constants(model: Any, prefix: str = _PREFIX) -> dict[str, np.ndarray]:
+    """Return the constants whose names begin with a prefix, without it."""
+    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"}
+    return {name.removeprefix(prefix): node.data for name, node in nodes.items() if name.startswith(prefix)}
+
+
+def _description(model: Any) -> dict[str, Any]:
+    """Return the bank's description in the model's runtime information."""
+    description = read_metadata(model).get("bank")
+    if description and description.get("version") != _VERSION:
+        msg = (
+            "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its "
+            "bank, train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."
+        )
+        raise NotEditableError(msg)
+    if not description:
+        msg = (
+            "The model has no memory bank that can be edited: it is no AOISSLRetrieval, or was exported by an older "
+            "version. Export it again: anomalib export --model AOISSLRetrieval --export_type openvino."
+        )
+        raise NotEditableError(msg)
+    return description
+
+
+def _packed(ids: np.ndarray) -> str:
+    """Return integers as text."""
+    return base64.b64encode(zlib.compress(ids.astype("<i4").tobytes())).decode()
+
+
+def _unpacked(text: str) -> np.ndarray:
+    """Return the integers of `_packed`."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i4").astype(np.int32)

@@ -1,0 +1,111 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""OpenVINO models from and to files, written whole or not at all; needs no torch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.files import named_errors, temporary_file
+
+from .file_pair import read_pair, replace_pair
+from .onnx_checksum import read_onnx
+
+SUFFIXES = (".xml", ".onnx")
+"""Of exported models that OpenVINO reads."""
+
+_MAY_BE_UNKNOWN = ("pixels.novelty",)
+"""Names of constants in which NaN stands for what is not known."""
+
+_FLOATS = ("f16", "f32", "f64")
+"""Types whose values numpy knows."""
+
+_LONGEST = 200  # characters of a reason of OpenVINO's in a message
+
+
+@cache
+def core() -> Any:
+    """Return the one `openvino.Core` of this process, which is never given back.
+
+    OpenVINO's CPU plugin gives the thread a stack for signals when a core is made and puts back the one before when the
+    core goes (seen in 2026.4). Of two cores of which the older goes first, the younger then puts back memory that is
+    freed, and the next signal with a handler, such as the end of a child process, ends the program.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
+        raise ImportError(msg) from error
+    return openvino.Core()
+
+
+def read_model(path: str | Path) -> Any:
+    """Return the `openvino.Model` of an ``.xml`` (its ``.bin`` beside it) or ``.onnx`` file.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it was changed since it was written, is damaged, or is no model.
+    """
+    reader, path = core(), Path(path)
+    if path.suffix not in SUFFIXES:
+        msg = f"{path}: an exported model ends with .xml (its .bin beside it) or .onnx. Give that file."
+        raise ValueError(msg)
+    for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+        if not file.is_file():
+            msg = f"{file}: the model does not exist. Export one: anomalib export --export_type openvino."
+            raise FileNotFoundError(msg)
+    try:
+        # From memory: what is checked is what is read, and it stays whole when the files are written anew.
+        model = reader.read_model(*(read_pair(path) if path.suffix == ".xml" else [read_onnx(path)]))
+        check_numbers(model)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
+        msg = f"{path}: cannot be read as a model ({reason}). Restore a copy of it and its .bin, or export it again."
+        raise ValueError(msg) from error
+    return model
+
+
+def check_numbers(model: Any) -> None:
+    """Validate that all constants of a model are finite, but for those that mean "not known" by NaN.
+
+    Raises:
+        ValueError: If one is not; such a model would give masks all the same.
+    """
+    for node in model.get_ops():
+        if node.get_type_name() != "Constant" or node.get_friendly_name() in _MAY_BE_UNKNOWN:
+            continue
+        if node.get_element_type().get_type_name() in _FLOATS and not np.isfinite(node.data).all():
+            msg = f"its constant {node.get_friendly_name()!r} holds NaN or infinity"
+            raise ValueError(msg)
+
+
+def save_model(model: Any, path: str | Path) -> Path:
+    """Write ``.xml`` and ``.bin``, both or neither, and return the path of the ``.xml``.
+
+    Raises:
+        OSError: If they cannot be written; what was there is left as it was.
+        ValueError: If the path does not end with ``.xml``.
+    """
+    import openvino
+
+    path = Path(path)
+    if path.suffix != ".xml":
+        msg = f"{path}: an OpenVINO model is saved as .xml and .bin; give a path that ends with .xml."
+        raise ValueError(msg)
+    with named_errors(path), temporary_file(path) as structure, temporary_file(path.with_suffix(".bin")) as weights:
+        try:
+            openvino.serialize(model, str(structure), str(weights))
+        except RuntimeError as error:
+            msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
+            raise OSError(msg) from error
+        replace_pair(structure, weights, path)
+    return path

@@ -1,0 +1,208 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the plugin's models have in common where they are saved to checkpoints and built from them.
+
+What the user wrote wins; what nobody wrote comes from the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lightning.fabric.plugins import CheckpointIO
+
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
+from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
+from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
+
+from .preprocessing import SegmentationPreProcessor
+
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Base
+else:
+    _Base = object  # mixed in before AnomalibModule
+
+CHECKPOINT_KEY = "anomalib_aoissl"
+"""Key of the class names and the file format in a checkpoint."""
+
+
+class CheckpointMixin(_Base):
+    """Saves a model with its arguments, class names and file format, and builds it again."""
+
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
+    ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
+    """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
+    RULES: ClassVar[Mapping[str, Rule]] = {}
+    """What the model's arguments may be."""
+    HAS_BANK: ClassVar[bool] = False
+    """Whether the model's checkpoints hold a memory bank, by which those of the two models are told apart."""
+
+    model: Any
+    written_arguments: frozenset[str] = frozenset()
+    """Names of the arguments that the user wrote: these win over a checkpoint's, all others come from it."""
+    class_names: tuple[str, ...]
+    file_format: FileFormat
+
+    if TYPE_CHECKING:  # what a model brings along
+
+        def build_model(self) -> None: ...  # noqa: D102
+        def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
+        def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the model needs to be built again: the encoder's description, class names, file format."""
+        super().on_save_checkpoint(checkpoint)
+        parameters = checkpoint.setdefault("hyper_parameters", {})
+        parameters.update(self.ONCE, encoder=self.model.encoder.describe())
+        checkpoint[CHECKPOINT_KEY] = {
+            "class_names": list(self.class_names),
+            "file_format": self.file_format.to_dict(),
+        }
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a checkpoint; further arguments win over those that it was saved with.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, or of another model, or its content is impossible.
+        """
+        if isinstance(checkpoint_path, str | Path):
+            cls.check_checkpoint(read_checkpoint(checkpoint_path), str(checkpoint_path))
+        written = {**written_on_the_command_line(), **kwargs}
+        try:
+            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **written)
+        except ValueError as error:
+            if str(checkpoint_path) in str(error):
+                raise
+            msg = f"{checkpoint_path}: {error}"
+            raise CheckpointError(msg) from error
+        model.written_arguments = frozenset(written)  # the others came from the checkpoint
+        return model
+
+    def setup(self, stage: str) -> None:
+        """Have checkpoints of the run read and written with errors that name them."""
+        super().setup(stage)
+        strategy: Any = self.trainer.strategy
+        if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):
+            strategy.checkpoint_io = NamingCheckpointIO(strategy.checkpoint_io)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the model that the checkpoint was saved from, but for the arguments that the user wrote.
+
+        Raises:
+            CheckpointError: If it is of another model, or its content is impossible.
+            ValueError: If an argument that the weights depend on was written otherwise than in the checkpoint.
+        """
+        source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
+        self.check_checkpoint(checkpoint, source)
+        self._adopt_arguments(checkpoint.get("hyper_parameters", {}))
+        saved = checkpoint.get(CHECKPOINT_KEY, {})
+        if saved.get("class_names"):
+            self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
+        flags = checkpoint.get("anomalib_components_enabled") or {}
+        flags = {name: enabled for name, enabled in flags.items() if name not in self.written_arguments}
+        super().on_load_checkpoint({**checkpoint, "anomalib_components_enabled": flags})
+
+    @classmethod
+    def check_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> None:
+        """Validate that a checkpoint is of this model, and what it holds.
+
+        Raises:
+            CheckpointError: If it is of another model, or its content is impossible.
+        """
+        if CHECKPOINT_KEY not in checkpoint or _holds_bank(checkpoint["state_dict"]) != cls.HAS_BANK:
+            msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
+            raise CheckpointError(msg)
+        check_content(checkpoint, source)
+        arguments = checkpoint.get("hyper_parameters", {})
+        try:
+            validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)
+        except ArgumentError as error:
+            msg = f"{source}: was saved with impossible arguments: {error}"
+            raise CheckpointError(msg) from error
+
+    def _adopt_arguments(self, saved: Mapping[str, Any]) -> None:
+        """Take the checkpoint's arguments where the user wrote none; rebuild where one differs.
+
+        Raises:
+            ValueError: If an argument that the weights depend on was written otherwise.
+        """
+        own = {**self.hparams, "encoder": self.model.encoder.describe()}
+        known = {key: value for key, value in saved.items() if key in own and key not in self.ONCE}
+        changed = {key: value for key, value in known.items() if plain_data(own[key]) != plain_data(value)}
+        for key in sorted(self.written_arguments & changed.keys()):
+            if key in self.ENCODER_ARGUMENTS:
+                msg = (
+                    f"The checkpoint was saved with {key}={changed[key]}, but --model.{key} says {self.hparams[key]}. "
+                    f"Leave out --model.{key}: the checkpoint brings it along."
+                )
+                raise ArgumentError(msg)
+            del changed[key]  # the weights do not depend on it
+        if changed:
+            self.hparams.update({**changed, "pretrained": False})
+            self.build_model()
+            if isinstance(self.pre_processor, SegmentationPreProcessor):
+                self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
+            datamodule: Any = getattr(self._trainer, "datamodule", None)
+            if datamodule is not None:
+                datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
+
+
+class NamingCheckpointIO(CheckpointIO):
+    """Reads and writes checkpoints as another does, and names the file where that does not work.
+
+    Args:
+        inner: Reads and writes.
+    """
+
+    def __init__(self, inner: CheckpointIO) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        with names_full_disk(path):
+            self.inner.save_checkpoint(checkpoint, path, storage_options)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the content of a checkpoint.
+
+        Raises:
+            CheckpointError: If the file is missing or damaged.
+        """
+        check_file(path)
+        try:
+            return self.inner.load_checkpoint(path, *args, **kwargs)
+        except Exception as error:
+            raise unreadable(path, error) from error
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        self.inner.remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """End what the other has begun."""
+        self.inner.teardown()
+
+
+def _holds_bank(state: Mapping[str, Any]) -> bool:
+    """Return whether a state dict is of a model with a memory bank."""
+    return any(key.startswith("model.bank.") for key in state)
+
+
+def plain_data(value: Any) -> Any:
+    """Return configuration objects and tuples as dictionaries and lists, to compare and to save."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain_data(item) for item in value]
+    return value

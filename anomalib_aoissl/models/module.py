@@ -1,0 +1,324 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the plugin's models share: class names and checkpoints, demonstration data, prediction, export.
+
+A mixin, since anomalib finds only direct children of its module: ``class Model(SegmentationModuleMixin,
+AnomalibModule)``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch
+from lightning.pytorch import Callback
+from torch import nn
+from torch.utils.data import DataLoader
+
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.items import SegmentationBatch
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
+from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
+from anomalib_aoissl.pretraining import make_pretraining
+from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
+
+from .checkpoint_mixin import CheckpointMixin, plain_data
+from .exporting import ExportingMixin
+from .predicting import PredictImages, serve_data_path
+from .preprocessing import SegmentationPreProcessor
+
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Base
+else:
+    _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
+    """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
+
+    A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
+    """
+
+    model: Any
+    class_names: tuple[str, ...] = ()
+    file_format: FileFormat = FileFormat()
+    _demonstration: Any = None
+    _pretraining: Callback | None = None
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    def build_parts(self, pre_processor: nn.Module | bool) -> None:
+        """Make pretraining, the model, and, where it is asked for by true, the pre-processor; ends ``__init__``.
+
+        Raises:
+            ValueError: If an argument of pretraining, encoder or model is out of range.
+        """
+        self.build_pretraining()
+        self.build_model()
+        if pre_processor is True:  # made here, since its size and constants are the encoder's
+            self.pre_processor = self.build_pre_processor()
+
+    def build_model(self) -> None:
+        """Make ``self.model`` from ``self.hparams``."""
+        raise NotImplementedError
+
+    def build_encoder(self) -> PatchEncoder:
+        """Return the encoder that ``self.hparams`` describe.
+
+        Raises:
+            ValueError: If no such encoder can be made, or the image size does not fit it.
+        """
+        h: Any = self.hparams
+        return PatchEncoder(
+            h.encoder,
+            image_size=tuple(h.image_size),
+            in_channels=h.in_channels,
+            pretrained=h.pretrained,
+            blocks=h.get("blocks", 1),
+            normalize=h.normalize,
+        )
+
+    def build_pre_processor(self) -> SegmentationPreProcessor:
+        """Return the pre-processor with the encoder's size and constants."""
+        encoder = self.model.encoder
+        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std)
+
+    def build_pretraining(self) -> None:
+        """Make the callback that ``self.hparams`` ask for; it is the same as given by ``--trainer.callbacks``.
+
+        Raises:
+            ValueError: If there is no such objective, or it does not take an argument.
+        """
+        self._pretraining = make_pretraining(self.hparams["pretraining"])
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the model's components that are callbacks, pretraining first."""
+        components = super().configure_callbacks()
+        parts = [components] if isinstance(components, Callback) else list(components)
+        return parts if self._pretraining is None else [self._pretraining, *parts]
+
+    @staticmethod
+    def configure_post_processor() -> None:
+        """Return no post-processor: classes come out of the model, and novelty is a distance that stays as it is."""
+        return
+
+    @staticmethod
+    def configure_evaluator() -> SegmentationEvaluator:
+        """Return the evaluator: mean IoU, IoU of each class, pixel accuracy."""
+        return SegmentationEvaluator()
+
+    @classmethod
+    def configure_visualizer(cls) -> SegmentationVisualizer:
+        """Return the visualizer: image, ground truth, prediction and novelty side by side, and masks as files."""
+        return SegmentationVisualizer()
+
+    @property
+    def learning_type(self) -> LearningType:
+        """ONE_CLASS, the only type for which anomalib's engine runs ``fit``; it has no supervised or few-shot fit."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input after pre-processing, px."""
+        return plain_size(self.hparams["image_size"])
+
+    # --- class names -------------------------------------------------------------------------------------------------
+
+    def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None:
+        """Take the names of the classes and the way files are read to all parts that need them.
+
+        Raises:
+            ValueError: If the model already knows other classes.
+        """
+        if self.class_names and tuple(class_names) != self.class_names:
+            msg = (
+                f"The model knows the classes {list(self.class_names)}, the data has {list(class_names)}. They must be "
+                "the same in the same order; train a model anew for other classes."
+            )
+            raise ValueError(msg)
+        self.class_names, self.file_format = tuple(class_names), file_format
+        if isinstance(self.evaluator, SegmentationEvaluator):
+            self.evaluator.set_class_names(self.class_names)
+        if isinstance(self.visualizer, SegmentationVisualizer):
+            self.visualizer.set_dataset(self.class_names, file_format)
+
+    def _adopt_dataset(self, loader: Any) -> None:
+        """Take the class names of the data that a loader reads.
+
+        Raises:
+            TypeError: If the dataset has no class names, hence no class-index masks.
+        """
+        dataset = getattr(loader[0] if isinstance(loader, list | tuple) and loader else loader, "dataset", None)
+        names = getattr(dataset, "class_names", None)
+        if names is None:
+            msg = (
+                f"{type(self).__name__} needs images with class-index masks, got {type(dataset).__name__}. Use "
+                "--data SegmentationFolder --data.root <folder> for your own images, or --data WireBond for the "
+                "demonstration set."
+            )
+            raise TypeError(msg)
+        file_format = getattr(dataset, "file_format", FileFormat())
+        self._check_planes(file_format)
+        if file_format.num_planes is None and len(dataset):  # type: ignore[arg-type]
+            item = dataset[0]  # type: ignore[index]
+            self._check_image(item.image, item.image_path)
+        self.set_dataset(names, file_format)
+
+    def _check_planes(self, file_format: FileFormat) -> None:
+        """Validate that the model takes as many planes as the data's pictures have.
+
+        Raises:
+            ArgumentError: Naming ``in_channels`` and its right value.
+        """
+        planes, taken = file_format.num_planes, self.hparams["in_channels"]
+        if planes is not None and planes != taken:
+            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+            msg = (
+                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
+                f"in_channels={planes} (--model.in_channels {planes})."
+            )
+            raise ArgumentError(msg)
+
+    def _check_image(self, image: torch.Tensor, path: Any) -> None:
+        """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
+
+        Raises:
+            ArgumentError: If it has others.
+        """
+        planes, wanted = image.shape[-3], self.hparams["in_channels"]
+        if planes != wanted:
+            msg = (
+                f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
+                "and for one to three lights) and train again, or give images of the model's lights."
+            )
+            raise ArgumentError(msg)
+
+    def on_train_start(self) -> None:
+        """Take the class names of the training data."""
+        self._adopt_dataset(self.trainer.train_dataloader)
+
+    def on_validation_start(self) -> None:
+        """Take the class names of the validation data, then go on as the model does."""
+        if self.trainer.val_dataloaders:
+            self._adopt_dataset(self.trainer.val_dataloaders)
+        parent = getattr(super(), "on_validation_start", None)
+        if parent is not None:
+            parent()
+
+    def on_test_start(self) -> None:
+        """Take the class names of the test data, or refuse it where its classes are others."""
+        self._adopt_dataset(self.trainer.test_dataloaders)
+
+    def on_predict_start(self) -> None:
+        """Hand the class names of the checkpoint to the visualizer."""
+        self.set_dataset(self.class_names, self.file_format)
+
+    def on_predict_end(self) -> None:
+        """Say which pictures could not be read.
+
+        Raises:
+            DatasetError: If that is all of them.
+        """
+        loaders = self.trainer.predict_dataloaders
+        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
+            dataset = getattr(loader, "dataset", None)
+            if isinstance(dataset, PredictImages):
+                dataset.report()
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
+
+        Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
+        illuminations of one item torn apart.
+        """
+        del batch_idx, dataloader_idx
+        if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
+            batch = self._read_again(batch)
+        return batch.update(**self.predictions(batch.image))
+
+    def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
+        """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
+        if batch.image_path is None:
+            return SegmentationBatch(image=batch.image)
+        images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
+        for image, path in zip(images, batch.image_path, strict=True):
+            self._check_image(image, path)
+        if self.pre_processor:  # each by itself: their sizes may differ
+            images = [self.pre_processor(image) for image in images]
+        first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
+        return SegmentationBatch(image=torch.cat(images), image_path=first)
+
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the batch with the model's predictions."""
+        del args, kwargs
+        return batch.update(**self.predictions(batch.image))
+
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the batch with the model's predictions."""
+        del args, kwargs
+        return batch.update(**self.predictions(batch.image))
+
+    def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        """Return the fields of a batch that the model gives for normalised images ``[B, C, H, W]``."""
+        outputs: dict[str, torch.Tensor | None] = self.model(images)._asdict()
+        return outputs
+
+    # --- data where none is given ------------------------------------------------------------------------------------
+
+    def _demonstration_data(self) -> Any:
+        """Return the demonstration set, drawn where it is not on disk yet."""
+        if self._demonstration is None:
+            from anomalib_aoissl.wirebond.datamodule import WireBond
+
+            logger.warning("No data given (--data): using the demonstration set WireBond.")
+            self._demonstration = WireBond()
+            self._demonstration.prepare_data()
+            self._demonstration.trainer = self.trainer
+            self._demonstration.setup()
+        return self._demonstration
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the demonstration set's training images; called where no data is given."""
+        return self._demonstration_data().train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        """Return the demonstration set's validation images; called where no data is given."""
+        return self._demonstration_data().val_dataloader()
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the demonstration set's test images; called where no data is given."""
+        return self._demonstration_data().test_dataloader()
+
+
+def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) px of an integer or a pair, as plain integers that a checkpoint may hold.
+
+    Raises:
+        ValueError: If it is neither, or not positive.
+    """
+    SIZE.check("image_size", image_size)
+    sizes = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    return int(sizes[0]), int(sizes[1])
+
+
+def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """Return the encoder's name or description as plain data that a checkpoint may hold."""
+    return encoder if isinstance(encoder, str) else plain_data(encoder)
+
+
+def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
+    """Return the objective's name or description as plain data that a checkpoint may hold."""
+    return plain_data(pretraining)
+
+
+serve_data_path(SegmentationModuleMixin)

@@ -1,0 +1,143 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Prediction of a file or a folder by our models: read as training was, in any folder, past pictures that are broken.
+
+Anomalib's own reader takes ASCII paths only, gives 8-bit RGB, and ends at the first file that it cannot read.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset
+from torchvision.tv_tensors import Image
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.folders import image_files, say
+from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 20
+
+
+class PredictImages(IterableDataset[SegmentationItem]):
+    """The pictures of a file or a folder, one item for each picture that can be read.
+
+    Args:
+        path: Picture, or folder of pictures with its sub-folders.
+        file_format: Gives how files are read, when the first is: the model's checkpoint is not loaded before.
+
+    Attributes:
+        folder: Folder that outputs are named by.
+        faults: What is wrong with each picture that was left out.
+
+    Raises:
+        DatasetError: If the path does not exist, or the folder holds no picture.
+    """
+
+    def __init__(self, path: str | Path, file_format: Callable[[], FileFormat]) -> None:
+        path = Path(path)
+        if not path.exists():
+            msg = f"{path}: does not exist. Give a picture, or a folder of pictures."
+            raise DatasetError(msg)
+        self.folder = path if path.is_dir() else path.parent
+        self._files = image_files(path) if path.is_dir() else [path]
+        self._file_format = file_format
+        self.faults: list[str] = []
+        self._read = 0
+
+    @functools.cached_property
+    def items(self) -> list[tuple[Path, ...]]:
+        """The files of each item; an item of which a light is missing is among the faults."""
+        file_format, items, others = self._file_format(), [], []
+        for path in self._files:
+            if file_format.illuminations and not path.stem.endswith(file_format.illuminations):
+                others.append(path)
+                continue
+            try:
+                items.append(tuple(file_format.files(path)))
+            except DatasetError as error:
+                self.faults.append(str(error))
+        if not items and others:
+            file_format.files(others[0])
+        say(f"pictures are of none of the illuminations {list(file_format.illuminations)}", [p.name for p in others])
+        return list(dict.fromkeys(items))
+
+    @property
+    def image_paths(self) -> list[str]:
+        """The first file of each item."""
+        return [str(files[0]) for files in self.items]
+
+    @property
+    def collate_fn(self) -> Callable[[list[SegmentationItem]], SegmentationBatch]:
+        """The function that makes a batch of items."""
+        return SegmentationBatch.collate
+
+    def __iter__(self) -> Iterator[SegmentationItem]:
+        """Yield the items of this process that can be read."""
+        first, step = _share()
+        for files in self.items[first::step]:
+            try:
+                planes = self._file_format().read_files(files)
+            except DatasetError as error:  # one bad file must not end the run
+                self.faults.append(str(error))
+                continue
+            self._read += 1
+            yield SegmentationItem(image=Image(torch.from_numpy(planes)), image_path=str(files[0]))
+
+    def report(self) -> None:
+        """Log which pictures were left out, and why.
+
+        Raises:
+            DatasetError: If that is all of them.
+        """
+        if self.faults and not self._read:
+            raise DatasetError(self.faults[0])
+        if self.faults:
+            more = f" and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
+            shown = "\n  ".join(self.faults[:_SHOWN])
+            logger.error("%d pictures were not predicted:\n  %s%s", len(self.faults), shown, more)
+
+
+def _share() -> tuple[int, int]:
+    """Return which items are this process's: the first, and the step to the next."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def serve_data_path(ours: type[Any]) -> None:
+    """Have anomalib's ``Engine.predict(data_path=...)`` read as `PredictImages` where the model is one of ours.
+
+    Anomalib has no hook for it: its engine makes its own dataset of the path. Other models go the way they went.
+
+    Args:
+        ours: Class of our models.
+    """
+    from anomalib.engine import Engine  # imports anomalib.models: the hook loads us when both are done
+
+    stock = Engine.predict
+    if getattr(stock, "serves_our_models", False):
+        return
+
+    @functools.wraps(stock)
+    def predict(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        asked: Any = model or self.model
+        path = kwargs.get("data_path")
+        if path is not None and kwargs.get("dataset") is None and len(args) < 3 and isinstance(asked, ours):
+            served: Any = asked
+            dataset = PredictImages(path, lambda: served.file_format)
+            return stock(self, model, *args, **{**kwargs, "data_path": None, "dataset": dataset})
+        return stock(self, model, *args, **kwargs)
+
+    predict.serves_our_models = True  # type: ignore[attr-defined]
+    Engine.predict = predict  # type: ignore[method-assign]

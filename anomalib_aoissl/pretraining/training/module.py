@@ -1,0 +1,158 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The training loop of an objective as a Lightning module, and its data loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader, DistributedSampler
+
+from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
+
+from .augmentation import Light
+from .images import CropDataset
+from .schedule import warmup_cosine
+
+__all__ = ["Optimisation", "PretrainingModule", "crop_loader"]
+
+_RANK_STRIDE, _BATCH_STRIDE = 1_000_003, 7919  # keep the seeds of ranks and of accumulated batches apart
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Numbers of AdamW [0] and its schedule.
+
+    Attributes:
+        learning_rate: Peak of the learning rate.
+        weight_decay: Of weights with two or more axes; biases, norms, tokens and positions have none.
+        betas: Decay of the running mean and of the running square of the gradient.
+        warmup: Share of the steps in which the rate grows from 0.
+
+    [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup: float
+
+
+class PretrainingModule(LightningModule):
+    """Trains an objective on crops; the randomness of a step depends on seed, step and rank alone.
+
+    Args:
+        objective: The objective.
+        optimisation: Numbers of the optimiser.
+        light: Random light on every batch.
+        mean: Of each input plane.
+        std: Of each input plane.
+        seed: Seed of masks and light.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimisation: Optimisation,
+        *,
+        light: Light,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self.optimisation = optimisation
+        self.light = light
+        self.seed = seed
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self._stepped = 0
+
+    @property
+    def progress(self) -> Progress:
+        """Where training stands."""
+        return Progress(self.trainer.global_step, max(int(self.trainer.estimated_stepping_batches), 1))
+
+    def generator(self, batch_index: int) -> torch.Generator:
+        """Return the generator of a batch; a resumed run draws what the unbroken one would have drawn."""
+        seed = (self.seed, self.trainer.global_step * _BATCH_STRIDE + batch_index, self.global_rank * _RANK_STRIDE)
+        return torch.Generator(self.device).manual_seed(hash(seed) & (2**63 - 1))
+
+    def normalised(self, views: Views, generator: torch.Generator) -> Views:
+        """Return uint8 crops as normalised floats under random light."""
+        done = {}
+        for name, crops in views.items():
+            lit = self.light(crops.flatten(0, 1).float() / 255, generator)
+            done[name] = ((lit - self.mean) / self.std).view(crops.shape)
+        return done
+
+    def training_step(self, batch: Views, batch_index: int) -> torch.Tensor:
+        """Return the loss of a batch of crops."""
+        generator = self.generator(batch_index)
+        values = self.objective(self.normalised(batch, generator), generator, self.progress)
+        size = len(next(iter(batch.values())))
+        self.log_dict({name: value.detach() for name, value in values.items()}, prog_bar=True, batch_size=size)
+        return values["loss"]
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with warm-up and cosine, step by step."""
+        numbers = self.optimisation
+        weights = [p for p in self.parameters() if p.requires_grad]
+        decayed = [p for p in weights if p.ndim > 1 and p.shape[0] > 1]  # tokens and positions are [1, T, D]
+        others = [p for p in weights if not (p.ndim > 1 and p.shape[0] > 1)]
+        groups = [{"params": decayed, "weight_decay": numbers.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=numbers.learning_rate, betas=numbers.betas)
+        steps = self.progress.steps
+        warmup = round(numbers.warmup * steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the objective change gradients and numbers."""
+        self.objective.before_step(optimizer, self.progress)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Let the objective follow, once for each optimiser step, however many batches it accumulated."""
+        del args, kwargs
+        if self.trainer.global_step != self._stepped:
+            self._stepped = self.trainer.global_step
+            self.objective.after_step(self.progress)
+
+    def on_train_start(self) -> None:
+        """Begin to count at the step that a checkpoint left off."""
+        self._stepped = self.trainer.global_step
+
+
+class _EpochSampler(DistributedSampler[Any]):
+    """Shuffles by seed and epoch, shares out to the ranks, and counts the indices on over the epochs."""
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.dataset)  # type: ignore[arg-type]
+        return (first + index for index in super().__iter__())
+
+
+def crop_loader(
+    dataset: CropDataset, *, batch_size: int, num_workers: int, rank: int, world_size: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """Return the loader of this rank's share of the crops, without an incomplete batch unless it is the only one."""
+    sampler = _EpochSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=dataset.seed)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,  # each keeps what it decoded
+        drop_last=len(sampler) >= batch_size,
+        pin_memory=pin_memory,
+    )

@@ -1,0 +1,54 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Labelled images of a datamodule for the probe; test images are never touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .measures import LabelledImage
+from .watcher import Labelled
+
+__all__ = ["probe_images"]
+
+
+def probe_images(datamodule: object, count: int) -> Labelled | None:
+    """Return up to ``count`` labelled training images as the bank and as many validation images as queries.
+
+    Where no validation image has a mask, the training images are shared out to both sides. None where fewer than two
+    images are labelled, or ``count`` is 0.
+    """
+    if count < 1:
+        return None
+    train = _labelled(getattr(datamodule, "train_data", None), 2 * count)
+    queries = _labelled(getattr(datamodule, "val_data", None), count)
+    if not queries:
+        train, queries = train[::2], train[1::2]
+    bank = train[:count]
+    if not bank or not queries:
+        return None
+    masks = [mask[mask != 255] for _, mask in (*bank, *queries)]
+    found = max(int(mask.max()) for mask in masks if mask.numel()) + 1
+    names: Any = getattr(datamodule, "class_names", ())
+    return Labelled(bank, queries, max(found, len(names), 2))
+
+
+def _labelled(dataset: Any, count: int) -> list[LabelledImage]:
+    """Return up to ``count`` images of the dataset that have a mask, spread over it."""
+    if dataset is None or not len(dataset):
+        return []
+    samples = getattr(dataset, "samples", None)
+    indices = list(range(len(dataset)))
+    if samples is not None and "mask_path" in samples:
+        indices = [index for index, path in enumerate(samples["mask_path"].tolist()) if path]
+    step = max(len(indices) // count, 1)
+    items = [dataset[index] for index in indices[::step][:count]]
+    return [(_plain(i.image).float(), _plain(i.gt_mask).to(torch.uint8)) for i in items if i.gt_mask is not None]
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without torchvision's subclass."""
+    return tensor.as_subclass(torch.Tensor)

@@ -1,0 +1,133 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of masks: one colour for each class, overlays, a legend, and class-index PNGs; needs no torch."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+
+# Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
+_OKABE_ITO = (
+    (0, 0, 0),
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+_IGNORE_COLOUR = (255, 255, 255)
+_GOLDEN_RATIO = 0.618034
+_ALPHA = 0.6
+_STRIPE = 2  # px, the least
+
+ABSTAINED = "does not know"
+"""What the legend calls the pixels for which a model abstains."""
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """Return a colour for each mask value, ``[256, 3]`` uint8; the classes' are distinct, ignore is white."""
+    colours = np.full((256, 3), 128, dtype=np.uint8)
+    colours[: len(_OKABE_ITO)] = _OKABE_ITO
+    for index in range(len(_OKABE_ITO), min(num_classes, IGNORE_INDEX)):
+        hue = (index * _GOLDEN_RATIO) % 1.0  # consecutive hues lie far apart
+        colours[index] = [round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.65, 0.95 - 0.3 * (index % 2))]
+    colours[IGNORE_INDEX] = _IGNORE_COLOUR
+    return colours
+
+
+def picture_of(planes: np.ndarray) -> np.ndarray:
+    """Return planes ``[P, H, W]`` in [0, 1] as a picture ``[H, W, 3]`` uint8.
+
+    Two lights that were packed to three planes, and any number of planes other than three, are shown by their first
+    in grey: their false colours would be taken for the classes' colours.
+    """
+    packed = len(planes) == 3 and np.allclose(planes[2], (planes[0] + planes[1]) / 2, atol=1e-3)
+    shown = planes if len(planes) == 3 and not packed else np.repeat(planes[:1], 3, axis=0)
+    return np.ascontiguousarray((255 * np.clip(shown, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the picture ``[H, W, 3]`` uint8 with the classes' colours laid over it; background stays clear.
+
+    Args:
+        picture: ``[H, W, 3]`` uint8.
+        mask: ``[H, W]`` uint8 class indices of the same size.
+        num_classes: C.
+    """
+    coloured = palette(num_classes)[mask].astype(np.float32)  # [H, W, 3]
+    covered = (mask != BACKGROUND_INDEX)[..., np.newaxis]
+    blended = (1 - _ALPHA) * picture + _ALPHA * coloured
+    return np.where(covered, blended, picture).round().astype(np.uint8)
+
+
+def hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return the picture ``[H, W, 3]`` uint8 with diagonal stripes over it where ``where`` ``[H, W]`` is true.
+
+    White and black stripes take turns with gaps that leave the picture to be seen, so that they show on any ground.
+    """
+    stripe = max(_STRIPE, round(min(where.shape) / 200))  # still seen where a large picture is shown small
+    rows, columns = np.indices(where.shape)
+    phase = (rows + columns) % (4 * stripe)
+    striped = picture.copy()
+    striped[where & (phase < stripe)] = 255
+    striped[where & (phase >= stripe) & (phase < 2 * stripe)] = 0
+    return striped
+
+
+def legend(class_names: Sequence[str], width: int, height: int = 28, *, abstains: bool = False) -> Image.Image:
+    """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines.
+
+    With ``abstains`` a hatched square says what hatching means.
+    """
+    font = ImageFont.load_default(size=round(height * 0.5))
+    colours = palette(len(class_names))
+    places, left, top = [], 8, 0
+    names = [*class_names, ABSTAINED] if abstains else list(class_names)
+    for name in names:
+        advance = height + round(font.getlength(name)) + 16
+        if left + advance > width and left > 8:
+            left, top = 8, top + height
+        places.append((left, top))
+        left += advance
+    strip = Image.new("RGB", (width, top + height), (24, 24, 24))
+    draw = ImageDraw.Draw(strip)
+    for index, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
+        box = (x, y + height // 4, x + height // 2, y + 3 * height // 4)
+        draw.rectangle(box, fill=tuple(int(v) for v in colours[index]), outline=(200, 200, 200))
+        if index == len(class_names):
+            side = height // 2
+            square = hatch(np.full((side, side, 3), 110, dtype=np.uint8), np.ones((side, side), dtype=bool))
+            strip.paste(Image.fromarray(square), (box[0], box[1]))
+        draw.text((x + round(height * 0.75), y + height // 2), name, fill="white", font=font, anchor="lm")
+    return strip
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask at (height, width) px, each pixel that of the nearest."""
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int) -> None:
+    """Write a class-index mask as a palette PNG: programs read the indices, people see colours.
+
+    Args:
+        path: File to write, whole or not at all.
+        mask: ``[H, W]`` uint8 class indices.
+        num_classes: C.
+    """
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
+    image.putpalette(palette(num_classes).flatten().tolist())
+    with whole_file(path) as temporary:
+        image.save(temporary, format="PNG")
