@@ -3,6 +3,7 @@
 
 """Fixtures of the segmenter's tests: a small set of drawn shapes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from PIL import Image
 
 
-@pytest.fixture(autouse=True)
-def _few_pixels_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit the pixel head in steps of few pixels, beside what ``short_fits`` does."""
-    from anomalib_aoissl.pixel_head import fitting
+@pytest.fixture(scope="module", autouse=True)
+def _shorter_fits(short_fits: None) -> Iterator[None]:
+    """Fit the pixel head to fewer views, in steps of fewer pixels, than ``short_fits`` does alone."""
+    from anomalib_aoissl.pixel_head import fitting, views
 
-    monkeypatch.setattr(fitting, "BATCH", 256)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "BATCH", 256)
+        patch.setattr(views, "_VIEWS", ((24, 3),))
+        yield
 
 
 @pytest.fixture(scope="session")
