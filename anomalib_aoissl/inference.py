@@ -168,12 +168,12 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
         if isinstance(image, str | Path):
-            planes, given = self.file_format.read(image), f"{image}"
+            planes, name = self.file_format.read(image), f": {image}"
         else:
             planes = self.file_format.read_array(image, color_order)
-            given = f"the array {image.shape}, read as [H, W, C],"
+            name = f": an array {image.shape}, read as [H, W, C]"
         if len(planes) != self.in_channels:
-            msg = f"The model takes {self.in_channels} planes, {given} has {len(planes)}."
+            msg = f"The model takes {self.in_channels} planes, the image has {len(planes)}{name}."
             raise ValueError(msg)
         return planes
 

@@ -292,7 +292,7 @@ ARRAYS = table(
     Row("more than the model's bits", array(DEEP * 15, file_format={"bit_depth": 12}), "more than bit_depth=12"),
     Row("NaN", array(spoiled(GREY, np.nan)), r"The array: holds NaN or infinity, first at row 2, column 3"),
     Row("infinity", array(spoiled(GREY, -np.inf)), "holds NaN or infinity"),
-    Row("floats to 255", array(GREY.astype(np.float64)), "floats must lie in"),
+    Row("floats to 255", array(GREY.astype(np.float64)), r"float in \[0, 1\]; got float64", TypeError),
     Row("whole numbers of 32 bits", array(GREY.astype(np.int32)), "got int32", TypeError),
     Row("a list", array(GREY.tolist()), "got list", TypeError),
     Row("no pixel", array(np.zeros((0, 4), np.uint8)), "must have the shape"),

@@ -70,8 +70,8 @@ def planes_of_array(image: np.ndarray, bit_depth: int | None = None, color_order
         color_order: "rgb", or "bgr" for what OpenCV reads: the first three of 3 or 4 channels are then swapped.
 
     Raises:
-        TypeError: If it is no array, or one of another type.
-        ValueError: If its shape is another, or a value is not finite or out of range.
+        TypeError: If it is no array, one of another type, or of floats beyond [0, 1].
+        ValueError: If its shape is another, or a value is not finite or more than ``bit_depth`` allows.
     """
     if color_order not in {"rgb", "bgr"}:
         msg = f"color_order={color_order!r} must be 'rgb' or 'bgr' (what OpenCV reads)."
@@ -85,6 +85,10 @@ def planes_of_array(image: np.ndarray, bit_depth: int | None = None, color_order
         raise ValueError(msg)
     if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
         msg = f"An image must be uint8, uint16, or float in [0, 1]; got {array.dtype}."
+        raise TypeError(msg)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array.min() < 0 or array.max() > 1):
+        given = f"{array.dtype} from {array.min():g} to {array.max():g}"
+        msg = f"An image must be uint8, uint16, or float in [0, 1]; got {given}."
         raise TypeError(msg)
     if color_order == "bgr" and array.shape[-1] in {3, 4}:
         array = array[..., [2, 1, 0, *range(3, array.shape[-1])]]
