@@ -22,7 +22,7 @@ _LARGEST = 127  # of the integers of an embedding in int8, see `precision.stored
 
 def damage(bank: BankArrays) -> str:
     """Return what is impossible in a bank, or does not fit together; empty where everything does."""
-    checks: tuple[Callable[[BankArrays], str], ...] = (_names, _shapes, _types, _embeddings, _numbers, _pixels)
+    checks: tuple[Callable[[BankArrays], str], ...] = (_shapes, _types, _embeddings, _numbers, _names, _pixels)
     return next((problem for check in checks if (problem := check(bank))), "")
 
 

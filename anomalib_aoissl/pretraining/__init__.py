@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from .callback import PretrainingCallback
 
-_OBJECTIVES = {"mae": ".mae:MAEPretraining", "dino": ".dino:DINOPretraining", "ibot": ".ibot:IBOTPretraining"}
+_OBJECTIVES = {
+    "mae": ".objectives.mae:MAEPretraining",
+    "dino": ".objectives.dino:DINOPretraining",
+    "ibot": ".objectives.ibot:IBOTPretraining",
+}
 _EXPORTS = {place.partition(":")[2]: place.partition(":")[0] for place in _OBJECTIVES.values()}
 
 __all__ = ["DINOPretraining", "IBOTPretraining", "MAEPretraining", "make_pretraining"]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a memory bank holds, as a value of tensors; edits are those of `bank_arrays`, which need no torch."""
+"""What a memory bank holds, as a value of tensors; edits are those of `bank.content`, which need no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anomalib_aoissl.bank.content import merged as merged_arrays
 from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 
 ROW_BUFFERS = REQUIRED[:-1]
-"""Tensors with one entry for each row of a bank; the counts, the last of `bank_arrays.REQUIRED`, come after them."""
+"""Tensors with one entry for each row of a bank; the counts, the last of `bank.content.REQUIRED`, come after them."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def merged(content: BankContent, other: BankContent) -> BankContent:
 
 
 def described(content: BankContent) -> dict[str, Any]:
-    """Return what `bank_arrays.described` says of a bank."""
+    """Return what `bank.content.described` says of a bank."""
     return described_arrays(arrays_of(content))
 
 

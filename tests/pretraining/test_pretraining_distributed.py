@@ -47,7 +47,8 @@ FIT = """
     torch.set_num_threads(1)
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from anomalib_aoissl.encoder.vit import PatchEncoder
-    from anomalib_aoissl.pretraining import make_pretraining, watching
+    from anomalib_aoissl.pretraining import make_pretraining
+    from anomalib_aoissl.pretraining.watching import watcher as watching
 
     # The probe is a real one, in the first process alone, but the last weights are kept whatever it says.
     probe, scores = watching.probe_mean_iou, iter((0.1, 0.9))

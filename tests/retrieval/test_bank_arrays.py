@@ -13,9 +13,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from anomalib_aoissl.bank import storage as bank_storage
+from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import (
     BankArrays,
-    damage,
     described,
     emptied,
     float_embeddings,

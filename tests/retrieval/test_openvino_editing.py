@@ -243,7 +243,7 @@ def test_nothing_of_it_imports_torch(xml: Path, tmp_path: Path) -> None:
 import sys
 import numpy as np
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval import bank_command
+from anomalib_aoissl.cli import bank as bank_command
 inferencer = SegmentationOpenVINOInferencer({str(xml)!r})
 inferencer.adapt(np.zeros((40, 70, 3), np.uint8), np.ones((40, 70), np.uint8), device="new")
 inferencer.save_bank({str(tmp_path / "bank.safetensors")!r})

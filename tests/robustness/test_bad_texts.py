@@ -132,10 +132,10 @@ ARGUMENTS = table(
     Row("a negative ratio", argument(test_ratio=-0.1), r"The ratios must lie in \[0, 1\)"),
     Row("a ratio that is no number", argument(val_ratio=float("nan")), "The ratios must lie"),
     Row("illuminations as a text", argument(illuminations="_a"), "illuminations='_a' must be a list"),
-    Row("a negative seed of drawings", drawn(seed=-1), "seed=-1 must be"),
+    Row("a negative seed of drawings", drawn(seed=-1), "seed=-1 must lie in"),
     Row("no image of a device", drawn(images_per_device=0), "images_per_device=0 must be"),
-    Row("a negative lot", drawn(lot=-1), "lot=-1 must be"),
-    Row("a size of nothing", drawn(image_size=(0, 64)), r"image_size=\(0, 64\) must be two whole numbers"),
+    Row("a negative lot", drawn(lot=-1), "lot=-1 must not be negative"),
+    Row("a size of nothing", drawn(image_size=(0, 64)), r"image_size=\(0, 64\) must be at least 32 px"),
     Row("a stored bit depth", lambda _: FileFormat.from_dict({"bit_depth": 40}), "bit_depth=40 must be"),
 )
 
