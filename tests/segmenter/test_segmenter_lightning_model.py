@@ -25,7 +25,7 @@ from anomalib_aoissl.segmenter import starting
 def test_it_learns_more_than_the_head_knows(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
     model = make_model(tiny_encoder, validations=4, learning_rate=5e-3)
     _, record, results = train(model, make_data(shapes), tmp_path, max_steps=40)
-    assert np.mean(record.losses[-5:]) < 0.5 * np.mean(record.losses[:5])
+    assert np.mean(record.losses[-5:]) < 0.65 * np.mean(record.losses[:5])
     head, *later = record.mean_iou  # the first one is after the first step
     assert max(later) > head
     assert results["mean_iou"] > 0.8
