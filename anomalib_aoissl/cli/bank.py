@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         text = commands[given.subcommand](**given[given.subcommand].as_dict())
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return 1
+        return 2
     sys.stdout.write(f"{text}\n")
     return 0
 

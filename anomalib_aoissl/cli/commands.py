@@ -32,7 +32,8 @@ def dispatch(arguments: Sequence[str]) -> int:
     if arguments[0] in COMMANDS:
         return run(arguments[0], arguments[1:])
     asked = arguments[0] in {"-h", "--help"}
-    known = f"usage: python -m anomalib_aoissl [{' | '.join(COMMANDS)}] [--help]; without a command: the plugins found"
+    names = " | ".join((*COMMANDS, "bank"))
+    known = f"usage: python -m anomalib_aoissl [{names}] [--help]; without a command: the plugins found"
     print(known if asked else f"{arguments[0]!r} is no command. {known}", file=None if asked else sys.stderr)
     return 0 if asked else 2
 

@@ -17,7 +17,7 @@ DEFAULT_ENCODER = "aoissl_vit_tiny_patch8"
 """Name in timm's registry of the encoder that the models use where none is named."""
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / f"{DEFAULT_ENCODER}.safetensors"
-"""The encoder's weights in half precision; `pretraining/README.md` says how they were trained."""
+"""The encoder's weights in half precision; `docs/model-card.md` says how they were trained."""
 
 default_cfgs = generate_default_cfgs(  # timm looks weights and constants up under this name
     {

@@ -85,7 +85,7 @@ def test_banks_are_condensed_alone_and_when_they_are_merged(
     assert main(["merge", str(output), str(bank), "--bank_size", "30", "--output", str(joined)]) == 0
     assert len(load_bank(joined).rows[0]) == 30
     assert int(load_bank(joined).rows[-1].sum()) == 96
-    assert main(["condense", str(bank), "1", "--in_place"]) == 1
+    assert main(["condense", str(bank), "1", "--in_place"]) == 2
     assert "A bank of 1 rows cannot hold" in capsys.readouterr().err
 
 
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said(
     arguments: list[str], message: str, bank: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = bank.read_bytes()
-    assert main([argument.format(bank=bank) for argument in arguments]) == 1
+    assert main([argument.format(bank=bank) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
     assert bank.read_bytes() == before
 
