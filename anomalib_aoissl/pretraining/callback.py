@@ -221,7 +221,8 @@ class PretrainingCallback(Callback):
         """
         if self.save_to is not None:
             check_replaceable(self.save_to)
-        arguments = {**self.arguments, **_circumstances(trainer)}
+        read = {"bit_depth": file_format.bit_depth, "planes": file_format.planes}
+        arguments = {**self.arguments, **_circumstances(trainer), **read}
         key = cache_key(encoder, self.objective_name, arguments, fingerprint(images))
         folder = cache_folder(self.cache_dir) / key
         with _alone(folder, trainer):

@@ -87,9 +87,10 @@ class SegmenterModel(nn.Module):
     def weigh(self, decoder_loss: float, head_loss: float) -> None:
         """Set the decoder's power by its Dice loss and that of the head's left-out answers, on the same images.
 
-        2 - their ratio: 1 where both are as good, 2 for a decoder without errors, 0 for one that is twice as bad.
+        2 - their ratio, at most 1: nothing for one that is twice as bad, as much as the head for one that is as good.
+        No more, since the decoder has seen these images.
         """
-        self.decoder_weight.fill_(max(2 - decoder_loss / max(head_loss, 1e-6), 0.0))
+        self.decoder_weight.fill_(min(max(2 - decoder_loss / max(head_loss, 1e-6), 0.0), 1.0))
 
     def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return logarithms of the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
