@@ -118,7 +118,7 @@ def test_a_full_disk(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # no file may be longer, as on a disk that is full
     try:
-        assert bank_command.main(["condense", str(source), "20", "--in_place"]) == 1
+        assert bank_command.main(["condense", str(source), "20", "--in_place"]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert kind in capfd.readouterr().err

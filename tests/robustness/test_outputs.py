@@ -200,14 +200,14 @@ def command(*arguments: str, exists: tuple[str, ...] = ()) -> Callable[[Path], o
     "row",
     table(
         Row("remove to a new file", command(*REMOVE, "--output", C), value=(0, True)),
-        Row("remove to its input", command(*REMOVE, "--output", A, "--overwrite"), value=(1, True)),
+        Row("remove to its input", command(*REMOVE, "--output", A, "--overwrite"), value=(2, True)),
         Row("remove in place", command(*REMOVE, "--in_place"), value=(0, False)),
-        Row("remove to an existing file", command(*REMOVE, "--output", C, exists=(C,)), value=(1, True)),
+        Row("remove to an existing file", command(*REMOVE, "--output", C, exists=(C,)), value=(2, True)),
         Row("remove over a file", command(*REMOVE, "--output", C, "--overwrite", exists=(C,)), value=(0, False)),
-        Row("merge to the other input", command("merge", A, B, "--output", B, "--overwrite"), value=(1, True)),
-        Row("condense to its input", command("condense", A, "2", "--output", A), value=(1, True)),
-        Row("export to its input", command("export", A, A), value=(1, True)),
-        Row("export to an existing file", command("export", A, B), value=(1, True)),
+        Row("merge to the other input", command("merge", A, B, "--output", B, "--overwrite"), value=(2, True)),
+        Row("condense to its input", command("condense", A, "2", "--output", A), value=(2, True)),
+        Row("export to its input", command("export", A, A), value=(2, True)),
+        Row("export to an existing file", command("export", A, B), value=(2, True)),
     ),
 )
 def test_the_bank_command_keeps_files(row: Row, tmp_path: Path) -> None:
