@@ -54,7 +54,7 @@ class SegmentationDataModuleMixin(_Base):
             DatasetError: Naming the argument, what was given and what is allowed.
         """
         smallest = {"seed": 0, "train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "shots": 1}
-        for name, least in {**smallest, "images_per_device": 1, "lot": 0}.items():
+        for name, least in smallest.items():
             value = getattr(self, name, None)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 msg = f"{name}={value!r} must be a whole number of at least {least}."

@@ -83,7 +83,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             in_channels=h.in_channels,
             pretrained=h.pretrained,
             blocks=h.get("blocks", 1),
-            normalize=h.normalize,
+            normalize=h.get("normalize", True),
         )
 
     def build_pre_processor(self) -> SegmentationPreProcessor:

@@ -11,11 +11,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from anomalib_aoissl.encoder.vit import even_blocks
+
 from .filters import scale_space
 from .points import STRIDE
 
 WINDOWS = (5, 13)
 """Tokens across, and down, whose means stand beside each token."""
+
+_TOKEN_BLOCKS = 2
+"""Evenly spaced blocks of an encoder whose tokens a head reads."""
+
+
+def token_blocks(depth: int) -> list[int]:
+    """Return the indices of the blocks, of an encoder with so many, whose tokens a head reads."""
+    return sorted(set(even_blocks(depth, _TOKEN_BLOCKS)))
 
 
 class FeatureMaps(NamedTuple):

@@ -80,7 +80,7 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
 
 
 @torch.no_grad()
-def left_out_probabilities(head: PixelHead, fit: HeadFit, view: View) -> torch.Tensor:
+def left_out_maps(head: PixelHead, fit: HeadFit, view: View) -> torch.Tensor:
     """Return class probabilities ``[1, C, H, W]`` of a view by networks that were not fitted to what it shows.
 
     Where there is one fold alone, by the head itself.

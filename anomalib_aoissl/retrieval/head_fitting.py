@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pixel_head.filters import filter_counts
-from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
+from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
 from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
 from anomalib_aoissl.pixel_head.stages import Stages, left_out_probabilities, refitted
 from anomalib_aoissl.pixel_head.training import fit_head, sample_more
@@ -27,20 +27,17 @@ from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)
 
-MOST_IMAGES = 64
-"""Labelled images at most that the head is fitted to, evenly taken; all of them fill the bank."""
-
 
 def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Fit the head of `AOISSLRetrieval` to its training images; return what `unseen_uncertainty` says of their pixels.
 
+    Of many images it is fitted to some, evenly taken; all of them fill the bank.
     In several processes each fits the same head. Where there is nothing to fit to, the bank votes alone, with a
     warning, and the result is None.
     """
     model: RetrievalModel = module.model
     loader = module.trainer.train_dataloader
-    number = min(MOST_IMAGES, len(loader.dataset))
-    indices = [index * len(loader.dataset) // number for index in range(number)]
+    indices = evenly_taken(len(loader.dataset), MOST_IMAGES)
     images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
     shown = _shown(images)
     missing = [name for index, name in enumerate(module.class_names) if index not in shown]

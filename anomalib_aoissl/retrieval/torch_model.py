@@ -12,7 +12,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.aggregation import (
     NEIGHBOURS,
     TEMPERATURE,
@@ -24,6 +24,7 @@ from anomalib_aoissl.matching.aggregation import (
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_search
 from anomalib_aoissl.matching.patches import patches_to_image
 from anomalib_aoissl.matching.searching import search as exact_search
+from anomalib_aoissl.pixel_head.features import token_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 
@@ -33,9 +34,6 @@ from .units import check_bank_unit, check_extraction, unit_size
 
 LABEL_BLOCK = 64
 """Queries whose neighbours' labels are combined at once outside of an export."""
-
-_HEAD_BLOCKS = 2
-"""Evenly spaced blocks of the encoder whose tokens the pixel head reads."""
 
 
 class Reading(NamedTuple):
@@ -105,7 +103,7 @@ class RetrievalModel(nn.Module):
         self.aggregation, self.retrieval = aggregation, retrieval
         self.search = exact_search if search == "exact" else FaissSearch(search)
         self.head: PixelHead | None = PixelHead() if head else None
-        self.head_blocks = sorted(set(even_blocks(len(encoder.vit.blocks), _HEAD_BLOCKS))) if head else []
+        self.head_blocks = token_blocks(len(encoder.vit.blocks)) if head else []
         self.abstention = Abstention(abstain)
 
     @property

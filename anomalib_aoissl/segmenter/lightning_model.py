@@ -137,13 +137,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def build_encoder(self) -> PatchEncoder:
-        """Return the encoder that ``self.hparams`` describe."""
-        h: Any = self.hparams
-        return PatchEncoder(
-            h.encoder, image_size=tuple(h.image_size), in_channels=h.in_channels, pretrained=h.pretrained
-        )
-
     def build_model(self) -> None:
         """Make the encoder and the empty head; the decoder is made when the classes are known."""
         self.model: SegmenterModel = SegmenterModel(self.build_encoder())

@@ -17,16 +17,13 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View
-from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_probabilities
+from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
+from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_maps
 
 from .examples import Example, Examples
 from .torch_model import SegmenterModel, softened
 
 logger = logging.getLogger(__name__)
-
-MOST_IMAGES = 64
-"""Labelled images at most that the head is fitted to, evenly taken; the decoder learns from all of them."""
 
 
 def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
@@ -37,8 +34,7 @@ def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
     """
     model, names = module.model, list(module.class_names)
     _warn_of_augmentation(dataset)
-    number = min(MOST_IMAGES, len(dataset))
-    fitted_to = [index * len(dataset) // number for index in range(number)]
+    fitted_to = evenly_taken(len(dataset), MOST_IMAGES)  # the decoder learns from all
     images = {index: image for index in fitted_to if (image := labelled_image(module, dataset, index)) is not None}
     counts = _pixels(images, len(names))
     _check_classes(counts, names)
@@ -87,7 +83,7 @@ def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | Non
 @torch.no_grad()
 def example_of(model: SegmenterModel, head: PixelHead, fit: HeadFit, view: View) -> Example:
     """Return the example that a view of a fit makes; the head is on the CPU, as the fit is."""
-    probabilities = softened(left_out_probabilities(head, fit, view))
+    probabilities = softened(left_out_maps(head, fit, view))
     tokens = model.standardized(view.tokens.to(model.head.mean.device))
     assert model.decoder is not None  # noqa: S101 - for the type checker; made before the head is fitted
     mask = torch.from_numpy(np.ascontiguousarray(view.mask)).to(torch.uint8)

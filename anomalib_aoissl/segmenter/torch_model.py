@@ -12,13 +12,11 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pixel_head.features import token_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
 
 from .decoder import Decoder
-
-_HEAD_BLOCKS = 2
-"""Evenly spaced blocks of the encoder whose tokens head and decoder read."""
 
 _PERCENTILE = 0.99
 _LEAST = 0.02
@@ -41,7 +39,7 @@ class SegmenterModel(nn.Module):
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.blocks = sorted(set(even_blocks(len(encoder.vit.blocks), _HEAD_BLOCKS)))
+        self.blocks = token_blocks(len(encoder.vit.blocks))
         self.head = PixelHead()
         self.decoder: Decoder | None = None
         self.num_classes = 0

@@ -13,7 +13,6 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aoissl.data.datamodule import SegmentationDataModuleMixin
 from anomalib_aoissl.data.description import DatasetDescription, read_description
-from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.listing import list_records
 from anomalib_aoissl.data.splitting import Splits, check_devices, select_devices, take_shots
 from anomalib_aoissl.plugin.arguments import Rule, names, null_or, number, validate, whole
@@ -120,9 +119,6 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.images_per_device = images_per_device
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
-        if len(image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in image_size):
-            msg = f"image_size={image_size} must be two whole numbers, height and width in px, of at least 1."
-            raise DatasetError(msg)
         self.image_size = (image_size[0], image_size[1])
         self.difficulty = float(difficulty)
         self.lot = lot

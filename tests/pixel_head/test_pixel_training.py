@@ -22,7 +22,7 @@ from anomalib_aoissl.pixel_head.sample import PixelSample
 from anomalib_aoissl.pixel_head.training import (
     _spread,
     fit_head,
-    left_out_probabilities,
+    left_out_maps,
     principal_directions,
     sample_more,
 )
@@ -181,7 +181,7 @@ def test_left_out_answers_are_those_of_the_networks_of_the_other_folds(
         alone[fold].set_networks(*networks)
         assert alone[fold].has_autocontext == (after > 0.5)
     for view in fit.views:
-        found = left_out_probabilities(head, fit, view)
+        found = left_out_maps(head, fit, view)
         with torch.no_grad():
             own = head(view.image, view.tokens)
             answers = {fold: one(view.image, view.tokens)[0] for fold, one in alone.items()}
@@ -199,7 +199,7 @@ def test_left_out_answers_contradict_labels_that_are_wrong() -> None:
     head = PixelHead()
     fit = fit_head(head, images, 2, reader())
     for view in fit.views:
-        said = left_out_probabilities(head, fit, view)[0].argmax(dim=0).numpy()
+        said = left_out_maps(head, fit, view)[0].argmax(dim=0).numpy()
         right = (said == view.mask)[view.mask != 255].mean()
         assert right < 0.5 if view.source.name == 11 else right > 0.5
 
@@ -212,7 +212,7 @@ def test_of_one_fold_alone_the_head_itself_answers() -> None:
     assert not fit.others
     with torch.no_grad():
         for view in fit.views:
-            assert torch.equal(left_out_probabilities(head, fit, view), head(view.image, view.tokens))
+            assert torch.equal(left_out_maps(head, fit, view), head(view.image, view.tokens))
 
 
 def test_a_state_of_a_fitted_head_loads_into_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
