@@ -58,25 +58,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)
     except CheckpointError as error:
         raise BankFileError(str(error)) from error
+    check_content(checkpoint, str(path))
     if not len(check_bank_of(checkpoint, str(path)).rows[0]):
         msg = f"{path}: its memory bank holds no row. Train the model, or give another checkpoint."
         raise BankFileError(msg)
     return checkpoint
 
 
-def check_bank_of(checkpoint: Mapping[str, Any], source: str, bank: Any = None) -> BankContent:
-    """Return the bank of a checkpoint that was loaded, which is possible, or has no rows.
+def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> BankContent:
+    """Return the bank of a checkpoint whose weights are finite; the bank is possible, or has no rows.
 
     Args:
         checkpoint: The checkpoint.
         source: What messages call it, such as its path.
-        bank: The `MemoryBank` that it is to be loaded into, whose rows have the same sizes; None for any.
 
     Raises:
-        CheckpointError: If it is no checkpoint of ours, or its weights are not finite.
-        BankFileError: If the bank is missing, impossible, or does not fit.
+        BankFileError: If the bank is missing or impossible.
     """
-    check_content(checkpoint, source)
     state = checkpoint["state_dict"]
     missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
     if missing:
@@ -89,12 +87,27 @@ def check_bank_of(checkpoint: Mapping[str, Any], source: str, bank: Any = None) 
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         msg = f"{source}: its memory bank is damaged ({error!r}). Restore a copy."
         raise BankFileError(msg) from error
-    if not problem and bank is not None and content.rows[0].shape[1] != bank.embeddings.shape[1]:
-        problem = f"{content.rows[0].shape[1]} dims, its encoder gives {bank.embeddings.shape[1]}"
     if problem:
-        msg = f"{source}: its memory bank is damaged ({problem}). Restore a copy, or train again, which takes seconds."
-        raise BankFileError(msg)
+        raise _damaged(source, problem)
     return content
+
+
+def check_dims(checkpoint: Mapping[str, Any], source: str, dims: int) -> None:
+    """Validate that the bank of a checkpoint, which `check_bank_of` has seen, has embeddings of a model's size.
+
+    Raises:
+        BankFileError: If it has others.
+    """
+    stored = checkpoint["state_dict"][f"{_PREFIX}{ROW_BUFFERS[0]}"].shape[1]
+    if stored != dims:
+        raise _damaged(source, f"{stored} dims, its encoder gives {dims}")
+
+
+def _damaged(source: str, problem: str) -> BankFileError:
+    """Return the error of a bank that cannot be."""
+    return BankFileError(
+        f"{source}: its memory bank is damaged ({problem}). Restore a copy, or train again, which takes seconds."
+    )
 
 
 def content_of(checkpoint: Mapping[str, Any]) -> BankContent:

@@ -28,7 +28,7 @@ from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_file import encoder_hash
-from .checkpoint_bank import check_bank_of, load_content
+from .checkpoint_bank import check_dims, load_content
 from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
@@ -181,7 +181,7 @@ class BankEditingMixin(_Base):
         """
         super().on_load_checkpoint(checkpoint)
         source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
-        check_bank_of(checkpoint, source, self.model.bank)
+        check_dims(checkpoint, source, self.model.bank.embeddings.shape[1])
 
 
 def _halved(bank: BankArrays) -> BankArrays:
