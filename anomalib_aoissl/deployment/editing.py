@@ -35,7 +35,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _one_at_a_time(method: _Method) -> _Method:
-    """Have threads wait for each other in a method: an edit begins with what the one before it made."""
+    """Lock a method: threads wait for each other, and an edit begins with what the one before it made."""
 
     @wraps(method)
     def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -235,7 +235,7 @@ def read_metadata(model: Any) -> dict[str, Any]:
 
 
 def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any], k: int, classes: int) -> None:
-    """Have the bank's vote searched and counted in new entries."""
+    """Redirect the search and the count of the bank's vote to new entries."""
     from openvino import opset13 as ops
 
     similarities, neighbours = search(tensors["queries"], entries["embeddings"], k)

@@ -117,7 +117,7 @@ def _share() -> tuple[int, int]:
 
 
 def serve_data_path(ours: type[Any]) -> None:
-    """Have anomalib's ``Engine.predict(data_path=...)`` read as `PredictImages` where the model is one of ours.
+    """Make anomalib's ``Engine.predict(data_path=...)`` read as `PredictImages` where the model is one of ours.
 
     Anomalib has no hook for it: its engine makes its own dataset of the path. Other models go the way they went.
 

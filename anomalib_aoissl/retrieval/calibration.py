@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 32
 """Labelled images at most that are embedded once more for the calibration."""
 
-_CHUNK = 1024  # bank entries that are asked at once
+_CHUNK = 1024  # bank entries that are searched at once
 
 
 def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
@@ -50,7 +50,7 @@ def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalMod
 
 @torch.no_grad()
 def ask_of_others(model: RetrievalModel, image: torch.Tensor, mask: torch.Tensor, name: str) -> None:
-    """Add a labelled image to the calibration, asked of the entries of all other images; nothing where there are none.
+    """Add a labelled image to the calibration, searched in the entries of all other images; nothing without others.
 
     Its patches are those of the image, not the entries that they became: those have been condensed.
 

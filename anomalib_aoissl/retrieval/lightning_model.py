@@ -181,7 +181,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0}
 
     def setup(self, stage: str) -> None:
-        """Have something to train where several processes fill the bank: no distributed strategy runs without.
+        """Register a parameter where several processes fill the bank: no distributed strategy runs without one.
 
         The parameter is gone after the fit and in no checkpoint.
         """
