@@ -56,8 +56,8 @@ def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str])
         in printed
     )
     pixels = (load_bank(bank).entries[1] == 1).sum()
-    assert f"wire          48   {pixels:,}" in printed
-    assert printed.index("a.png    24") < printed.index("... and 1 more images; --images 0 lists all")
+    assert f"wire             48   {pixels:,}" in printed
+    assert printed.index("a.png       24") < printed.index("... and 1 more images; --images 0 lists all")
 
 
 def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,4 +178,4 @@ def test_the_package_runs_it(bank: Path) -> None:
     command = [sys.executable, "-m", "anomalib_aoissl", "bank", "describe", str(bank)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "DEVICE  ENTRIES\na         24\nb         24" in result.stdout
+    assert "DEVICE  ENTRIES\na            24\nb            24" in result.stdout

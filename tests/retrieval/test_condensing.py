@@ -3,12 +3,14 @@
 
 """Condensing: the budget is kept, nothing vanishes, what decides stays, and the same seed gives the same bank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Entries, condense, covering_entries
+from anomalib_aoissl.bank.condensing import Entries, balancing_weights, condense, covering_entries, joint_points
 from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_size import entries_of_size
@@ -59,6 +61,24 @@ def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(budget: int)
 def test_a_budget_below_the_classes_and_devices_raises() -> None:
     with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .* 5 entries at least. Raise bank_size"):
         condense(random_entries(), 3, random())
+
+
+def test_balancing_weights_by_hand() -> None:
+    # 14 patches of background, 7 of wire, 4 of both by halves: 16 / 25 and 9 / 25 of all, whose roots are 4/5 and 3/5.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 8 + [1] * 8])
+    entries = replace(make_entries(torch.eye(3), labels), counts=np.array([14, 7, 4]))
+    expected = [14 / 0.8, 7 / 0.6, 4 * (0.5 / 0.8 + 0.5 / 0.6)]
+    assert balancing_weights(entries).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_labels_count_twice_as_far_as_looks_of_equal_spread() -> None:
+    # Two looks and two labels, each half of the entries: equal spread, so that distances between them are the weights.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 16, [1] * 16])
+    points = joint_points(make_entries(torch.eye(2)[[0, 0, 1, 1]], labels), random())
+    looks, both, marks = (float(np.linalg.norm(points[0] - points[other])) for other in (2, 3, 1))
+    assert marks == pytest.approx(2 * looks, rel=1e-5)
+    assert both == pytest.approx(5**0.5 * looks, rel=1e-5)
+    assert looks == pytest.approx(2, rel=1e-5)
 
 
 def test_covering_entries_show_every_class_and_device_with_few_entries() -> None:
