@@ -39,7 +39,7 @@ def remembers_written(init: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def command_line_wrote(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Have models that are loaded from a checkpoint while the block runs take these arguments.
+    """Give these arguments to models that are loaded from a checkpoint while the block runs.
 
     Anomalib's export makes a new model of the checkpoint, which knows nothing of the one that the command line made.
     """

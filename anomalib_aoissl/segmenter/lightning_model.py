@@ -54,7 +54,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
-        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         learning_rate: Peak of the decoder's learning rate.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
