@@ -105,7 +105,7 @@ def condense(rows: Rows, budget: int, generator: np.random.Generator) -> tuple[n
     if len(cover) > budget:
         msg = (
             f"A bank of {budget} rows cannot hold a patch of each class and each device of its images: "
-            f"{len(cover)} rows at least. Raise bank_size."
+            f"{len(cover)} rows at least. Allow a larger bank."
         )
         raise ValueError(msg)
     points, weights, groups = joint_points(rows, generator), balancing_weights(rows), _strata(rows)

@@ -73,7 +73,7 @@ def test_rare_classes_keep_more_of_their_rows() -> None:
 def test_small_banks_stay_and_too_small_sizes_are_refused() -> None:
     bank = drawn()
     assert condensed(bank, 400, PATCH) is bank
-    with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .*: 4 rows at least. Raise bank_size"):
+    with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .*: 4 rows at least. Allow a larger bank"):
         condensed(bank, 3, PATCH)
 
 
