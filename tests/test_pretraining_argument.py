@@ -66,7 +66,7 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
     torch.testing.assert_close(model.encoder.vit.blocks[0].mlp.fc1.weight.detach(), kept)
 
 
-def test_what_is_no_objective_is_refused_at_once(tiny_encoder: dict) -> None:
+def test_what_is_no_objective_raises_at_once(tiny_encoder: dict) -> None:
     with pytest.raises(ValueError, match=r"pretraining='mea' must be one of \['mae', 'dino', 'ibot'\]"):
         make_model(tiny_encoder, "mea")
     with pytest.raises(ValueError, match="arguments are those of MAEPretraining"):

@@ -105,7 +105,7 @@ class CheckpointMixin(_Base):
         return model
 
     def setup(self, stage: str) -> None:
-        """Have checkpoints of the run read and written with errors that name them."""
+        """Wrap the run's reading and writing of checkpoints, so that errors name the file."""
         super().setup(stage)
         strategy: Any = self.trainer.strategy
         if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):

@@ -185,9 +185,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """
         planes, taken = file_format.num_planes, self.hparams["in_channels"]
         if planes is not None and planes != taken:
-            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+            files = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
             msg = (
-                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
+                f"The pictures have {planes} planes{files}, but the model takes in_channels={taken}. Set "
                 f"in_channels={planes} (--model.in_channels {planes})."
             )
             raise ArgumentError(msg)
@@ -202,7 +202,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         if planes != wanted:
             msg = (
                 f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
-                "and for one to three lights) and train again, or give images of the model's lights."
+                "and for one to three lighting channels) and train again, or give images of the model's."
             )
             raise ArgumentError(msg)
 
@@ -219,7 +219,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             parent()
 
     def on_test_start(self) -> None:
-        """Take the class names of the test data, or refuse it where its classes are others."""
+        """Take the class names of the test data; raise where its classes are others."""
         self._adopt_dataset(self.trainer.test_dataloaders)
 
     def on_predict_start(self) -> None:
@@ -244,7 +244,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
 
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
-        illuminations of one item torn apart.
+        lighting channels of one item torn apart.
         """
         del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):

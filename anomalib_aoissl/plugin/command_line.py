@@ -39,7 +39,7 @@ _FAULTS = (ValueError, TypeError, OSError, ImportError)
 
 
 def attach(cli: Any) -> None:
-    """Have a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
+    """Make a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
     if hasattr(cli.init_parser, "attached"):
         return
     make, instantiate, run = cli.init_parser, cli.instantiate_classes, cli._run_subcommand

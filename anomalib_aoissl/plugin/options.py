@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from typing_extensions import Self
 
 from .arguments import ArgumentError, Rule, validate
 
 __all__ = ["Options", "OptionsRule", "flat", "nested", "options_of", "plain", "plain_data"]
+
+
+_Made = TypeVar("_Made", bound="Options")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Options:
     RULES: ClassVar[Mapping[str, Rule]] = {}
     """What the fields may be."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
         """Remember which fields the caller gave."""
-        self = super().__new__(cls)
+        self = object.__new__(cls)
         given = [field.name for field in fields(cls)][: len(args)]
         vars(self)["_written"] = frozenset([*given, *kwargs])
         return self

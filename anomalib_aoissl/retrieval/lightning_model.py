@@ -25,7 +25,7 @@ from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
 from .argument_rules import RULES
 from .bank_file import encoder_hash
-from .bank_size import rows_of_size
+from .bank_size import entries_of_size
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .checkpoint_bank import check_bank_of, load_content
 from .head_fitting import fit_to_training_images
@@ -57,7 +57,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
-        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes; null for the vote of the memory bank alone.
@@ -90,7 +90,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     _unseen: tuple[torch.Tensor, torch.Tensor] | None = None
     """Uncertainty, and how often it counts, of labelled pixels by a head that was fitted to other images; in a fit."""
 
-    # The bank file's rows are in the checkpoint by the time it is saved.
+    # The bank file's entries are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank.extends": None}
 
     @takes_removed(
@@ -148,7 +148,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         h: Any = self.hparams
         vote, bank, encoder = VoteOptions(**h.vote), self.bank_options, self.build_encoder()
         unit = unit_size(encoder, vote.level)
-        budget = rows_of_size(bank.size, encoder.embed_dim, unit, bank.precision)
+        budget = entries_of_size(bank.size, encoder.embed_dim, unit, bank.precision)
         self.model: RetrievalModel = RetrievalModel(
             encoder,
             vote,
@@ -168,7 +168,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0}
 
     def setup(self, stage: str) -> None:
-        """Have something to train where several processes fill the bank: no distributed strategy runs without.
+        """Register a parameter where several processes fill the bank: no distributed strategy runs without one.
 
         The parameter is gone after the fit and in no checkpoint.
         """
@@ -229,7 +229,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
     def fit(self) -> None:
-        """Make the patches that all processes put aside rows of the bank, the same in each of them.
+        """Make the patches that all processes put aside entries of the bank, the same in each of them.
 
         Raises:
             RuntimeError: If there are none.
@@ -299,7 +299,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         self._unseen = None
 
     def calibrate(self) -> None:
-        """Set the threshold of abstention on the bank's rows, those of each image asked of those of the others.
+        """Set the threshold of abstention on the bank's entries, those of each image asked of those of the others.
 
         For a bank that was edited, whose images need not be there any more. Too few images are warned of, and the model
         then abstains from nothing.

@@ -174,10 +174,10 @@ class RetrievalModel(nn.Module):
         return probabilities
 
     def vote_probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the shares of the vote ``[B, C, H, W]`` that each class has, of embeddings ``[B, P, D]``."""
+        """Return the vote's class probabilities ``[B, C, H, W]``, of embeddings ``[B, P, D]``."""
         votes = self.ask(embeddings)[0]
-        shares = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        return torch.cat([self.pixels(shares[:, index]) for index in range(self.num_classes)], dim=1)
+        probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
 
     def novelty(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the novelty ``[B, 1, rows, columns]`` of the patches of embeddings ``[B, P, D]``, in [0, 2]."""
@@ -227,7 +227,7 @@ class RetrievalModel(nn.Module):
         vote = self.vote_options
         similarities, neighbours = self.neighbours(queries, vote.k)
         weights = vote_weights(similarities, vote.aggregation, vote.temperature)
-        counts = self.bank.row_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
+        counts = self.bank.entry_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
         if len(counts):
             weights = weights * repetitions(mark("neighbour_counts", counts[neighbours]), vote.k, vote.aggregation)
         return similarities, neighbours, mark("vote_weights", weights)
@@ -239,7 +239,7 @@ class RetrievalModel(nn.Module):
             return mark("class_votes", class_votes(weights, labels, self.num_classes))
         # In blocks, whose votes stay in the processor's cache.
         parts = zip(weights.split(LABEL_BLOCK), neighbours.split(LABEL_BLOCK), strict=True)
-        return torch.cat([class_votes(part, self.bank.labels[rows], self.num_classes) for part, rows in parts])
+        return torch.cat([class_votes(part, self.bank.labels[entries], self.num_classes) for part, entries in parts])
 
     def uncertainty(self, batch: InferenceBatch, share: torch.Tensor) -> torch.Tensor:
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer` gave."""

@@ -55,7 +55,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
-        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         training: How the decoder is trained, see `TrainingOptions`.
         seed: Of what is random in the head's fit and in the decoder's examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.

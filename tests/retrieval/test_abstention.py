@@ -64,10 +64,10 @@ def test_uncertainty_of_the_model_equals_a_loop_over_pixels(tiny_encoder: dict) 
     similarities = queries @ bank.embeddings.T
     for row, column in [(0, 0), (7, 9), (20, 31), (31, 47)]:
         place = row % 8 * 8 + column % 8
-        values, rows = similarities[row // 8 * 6 + column // 8].topk(5)
+        values, entries = similarities[row // 8 * 6 + column // 8].topk(5)
         weights = (values / 0.1).softmax(dim=0)
         votes = np.zeros(3)
-        for weight, neighbour in zip(weights.tolist(), rows.tolist(), strict=True):
+        for weight, neighbour in zip(weights.tolist(), entries.tolist(), strict=True):
             label = bank.labels[neighbour, place]
             if label != 255:
                 votes[label] += weight
@@ -87,9 +87,9 @@ def test_calibration_on_the_bank_asks_each_image_of_the_others(tiny_encoder: dic
         values, order = similarities.topk(5)
         weights = (values / 0.1).softmax(dim=0)
         votes = torch.zeros(64, 3)
-        for weight, row in zip(weights, others[order], strict=True):
+        for weight, entry in zip(weights, others[order], strict=True):
             for index in range(3):
-                votes[:, index] += weight * counts[int(row)] ** 0.5 * (bank.labels[row] == index)
+                votes[:, index] += weight * counts[int(entry)] ** 0.5 * (bank.labels[entry] == index)
         share = votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9)
         uncertainty = (1 - share * values[0])[bank.labels[query] != 255]
         expected += counts[query] * histogram(uncertainty)
@@ -130,7 +130,7 @@ def test_the_calibration_is_in_the_state_dict_and_an_older_one_loads(tiny_encode
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 5])
-def test_a_share_out_of_range_is_refused(tiny_encoder: dict, share: float) -> None:
+def test_a_share_out_of_range_raises(tiny_encoder: dict, share: float) -> None:
     with pytest.raises(ValueError, match=rf"abstain={share} must lie in \(0, 1\)"):
         AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE, abstain=share)
 
@@ -292,13 +292,15 @@ def test_one_labelled_image_calibrates_nothing(
 
 
 @pytest.mark.parametrize("head", ["pixel", None])
-def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCaptureFixture, head: str | None) -> None:
+def test_an_edited_bank_is_calibrated_on_its_entries(
+    run: Any, caplog: pytest.LogCaptureFixture, head: str | None
+) -> None:
     model = AOISSLRetrieval.load_from_checkpoint(run.ckpt).eval()
     if head is None:
         model.model.head.clear()
     names = list(model.model.bank.image_names)
     model.calibrate()
-    labelled = int(((model.model.bank.labels != 255).sum(dim=1) * model.model.bank.row_counts()).sum())
+    labelled = int(((model.model.bank.labels != 255).sum(dim=1) * model.model.bank.entry_counts()).sum())
     # with a head pixels are drawn, and each stands for a rounded number of them
     expected = pytest.approx(pixels_of_views(len(names)), rel=0.01) if head else labelled
     assert model.model.abstention.pixels.sum() == expected
@@ -307,7 +309,7 @@ def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         model.calibrate()
     assert "abstain=0.2 has no effect" in caplog.text
-    assert model.model.abstention.threshold is None  # that of other rows is none of theirs
+    assert model.model.abstention.threshold is None  # that of other entries is none of theirs
 
 
 def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_encoder: dict) -> None:

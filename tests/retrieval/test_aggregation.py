@@ -58,15 +58,15 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> np.ndarray:
     for index, query in enumerate(model.read(image[None]).embeddings[0]):
         similarities = (bank.embeddings.float() @ query).tolist()
         votes, left = np.zeros((64, 3)), float(model.vote_options.k)
-        for row in sorted(range(len(bank)), key=lambda i: -similarities[i])[: model.vote_options.k]:
-            cast = counts[row] ** 0.5
+        for entry in sorted(range(len(bank)), key=lambda i: -similarities[i])[: model.vote_options.k]:
+            cast = counts[entry] ** 0.5
             if model.vote_options.aggregation == "attention":
-                cast *= np.exp((similarities[row] - max(similarities)) / model.vote_options.temperature)
+                cast *= np.exp((similarities[entry] - max(similarities)) / model.vote_options.temperature)
             else:  # until k votes are cast
                 cast = min(cast, left)
                 left -= cast
-                cast *= max(similarities[row], 0)
-            for pixel, label in enumerate(bank.labels[row].tolist()):
+                cast *= max(similarities[entry], 0)
+            for pixel, label in enumerate(bank.labels[entry].tolist()):
                 if label != 255:
                     votes[pixel, label] += cast
         y, x = divmod(index, 6)
@@ -85,7 +85,7 @@ def test_class_maps_equal_brute_force(tiny_encoder: dict, aggregation: str, budg
     assert (mask != brute_force(model, image)).mean() <= 0.01  # equal votes may go either way
 
 
-def test_names_that_are_refused(tiny_encoder: dict) -> None:
+def test_names_that_raise(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     with pytest.raises(ValueError, match=r"vote\.aggregation='mean' must be one of \['attention'"):
         RetrievalModel(encoder, VoteOptions(aggregation="mean"))

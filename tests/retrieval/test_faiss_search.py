@@ -20,8 +20,8 @@ from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 SIZE = (16, 24)
 
 
-def unit(rows: int, dims: int = 16) -> torch.Tensor:
-    return functional.normalize(torch.randn(rows, dims), dim=-1)
+def unit(entries: int, dims: int = 16) -> torch.Tensor:
+    return functional.normalize(torch.randn(entries, dims), dim=-1)
 
 
 def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tiny_encoder: dict) -> None:
@@ -38,9 +38,9 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_the_flat_index_equals_a_full_sort(dtype: torch.dtype) -> None:
     pytest.importorskip("faiss", reason="faiss-cpu is not installed")
     keys, queries = stored(unit(700), dtype), unit(30)
-    similarities, rows = FaissSearch("faiss-flat")(queries, keys, 9)
+    similarities, entries = FaissSearch("faiss-flat")(queries, keys, 9)
     expected = (queries @ restored(keys).T).sort(dim=1, descending=True)
-    assert torch.equal(rows, expected.indices[:, :9])
+    assert torch.equal(entries, expected.indices[:, :9])
     torch.testing.assert_close(similarities, expected.values[:, :9], atol=1e-6, rtol=0)
 
 
@@ -50,16 +50,16 @@ def test_cells_find_most_neighbours_and_always_k(tiny_encoder: dict) -> None:
     keys = functional.normalize(centres.repeat_interleave(100, 0) + 0.1 * torch.randn(4000, 16), dim=1)
     queries = functional.normalize(centres + 0.1 * torch.randn(40, 16), dim=1)
     search = FaissSearch("faiss-ivf")
-    similarities, rows = search(queries, keys, 10)
+    similarities, entries = search(queries, keys, 10)
     exact = (queries @ keys.T).topk(10).indices
-    recall = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), exact.tolist(), strict=True)) / 400
+    recall = sum(len(set(a) & set(b)) for a, b in zip(entries.tolist(), exact.tolist(), strict=True)) / 400
     assert search._index.nprobe == 8
     assert 0.9 < recall <= 1.0
-    torch.testing.assert_close(similarities, (queries @ keys.T).gather(1, rows), atol=1e-6, rtol=0)
-    assert torch.equal(FaissSearch("faiss-ivf")(queries, keys, 10)[1], rows)  # deterministic
+    torch.testing.assert_close(similarities, (queries @ keys.T).gather(1, entries), atol=1e-6, rtol=0)
+    assert torch.equal(FaissSearch("faiss-ivf")(queries, keys, 10)[1], entries)  # deterministic
     most = search(queries, keys, 3000)[1]  # the cells that are read hold fewer
     assert int(most.min()) >= 0
-    assert all(len(set(row)) == 3000 for row in most.tolist())
+    assert all(len(set(entry)) == 3000 for entry in most.tolist())
 
 
 def test_edits_are_seen_and_the_index_is_not_saved(tiny_encoder: dict) -> None:

@@ -115,7 +115,7 @@ def test_two_processes_fill_the_bank_of_one(filled: Path, case: int) -> None:
             assert torch.equal(state[key], tensor), key
 
 
-def test_gathering_keeps_the_names_and_rows_that_the_bank_had() -> None:
+def test_gathering_keeps_the_names_and_entries_that_the_bank_had() -> None:
     bank = MemoryBank(4, (2, 2))
     embeddings, masks = torch.randn(3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8)
     bank.add(embeddings[:1], masks[:1], ["z"], ["z0"])

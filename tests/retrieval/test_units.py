@@ -52,9 +52,9 @@ def test_masks_of_the_nearest_images_vote_pixel_by_pixel(model: RetrievalModel) 
     for index, query in enumerate(embeddings(model, images)):
         similarities = embeddings(model, pictures) @ query
         votes = np.zeros((*SIZE, 3))
-        for row in np.argsort(-similarities)[:3]:
+        for entry in np.argsort(-similarities)[:3]:
             for label in range(3):
-                votes[..., label] += np.exp(similarities[row] / 0.05 - 20) * (masks[row].numpy() == label)
+                votes[..., label] += np.exp(similarities[entry] / 0.05 - 20) * (masks[entry].numpy() == label)
         assert (result.pred_mask[index, 0].numpy() == votes.argmax(-1)).mean() > 0.998
         np.testing.assert_allclose(result.anomaly_map[index], 1 - similarities.max(), atol=1e-5)
         assert float(result.pred_score[index]) == pytest.approx(1 - similarities.max(), abs=1e-5)

@@ -137,7 +137,7 @@ BAD: tuple[tuple[str, Callable[[Path], Any], str], ...] = (
     ("labels beyond the classes", state("model.bank.labels", filled(7)), "bank is damaged .labels up to 7, but 2"),
     ("devices beyond the names", state("model.bank.device_ids", filled(9)), "device_ids up to 9, but 2 names"),
     ("images below 0", state("model.bank.image_ids", filled(-1)), "image_ids up to"),
-    ("a bank of fewer labels", state("model.bank.labels", lambda labels: labels[:-1]), "bank is damaged .rows of"),
+    ("a bank of fewer labels", state("model.bank.labels", lambda labels: labels[:-1]), "bank is damaged .entries of"),
     ("a bank without positions", state("model.bank.positions", lambda _: None), "bank is damaged"),
     ("a bank without names", state("model.bank._extra_state", lambda _: {}), "bank is damaged"),
     ("a bank of fewer classes", names(class_names=["background"]), "labels up to 1, but 1 names"),
@@ -169,7 +169,7 @@ def extended(write: Callable[[Path], Any]) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     "row", table(*(Row(what, loaded(write), f"model.ckpt: .*{error}") for what, write, error in BAD))
 )
-def test_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> None:
+def test_a_bad_checkpoint_raises_with_its_name(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> 
         )
     ),
 )
-def test_the_bank_of_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> None:
+def test_the_bank_of_a_bad_checkpoint_raises_with_its_name(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_the_bank_of_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_pat
     "what",
     ["0 bytes", "a flipped bit", "another model", "labels beyond the classes", "arguments out of range", "no file"],
 )
-def test_anomalib_refuses_a_bad_checkpoint_with_its_name(what: str, tmp_path: Path, drawn_folder: Path) -> None:
+def test_anomalib_rejects_a_bad_checkpoint_with_its_name(what: str, tmp_path: Path, drawn_folder: Path) -> None:
     write = next(row[1] for row in BAD if row[0] == what)
     write(tmp_path / "model.ckpt")
     engine = Engine(default_root_dir=tmp_path, **QUIET)
