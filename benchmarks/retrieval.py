@@ -34,6 +34,7 @@ from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.export import export_onnx
 from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
@@ -56,14 +57,14 @@ def make_model(
     image_ids = torch.arange(entries, dtype=torch.int32) * images // entries
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
     bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, bank=bank).eval()
+    return RetrievalModel(encoder, VoteOptions(k), bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
     bank = arrays_of(model.bank.content())
     sizes = model.encoder.image_size, model.bank.patch_size
-    settings = BankSettings(model.k, *sizes, None)
+    settings = BankSettings(model.vote_options.k, *sizes, None)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
     path = Path(folder) / "model.onnx"
     export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})
@@ -99,10 +100,10 @@ def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Return search, labels and the whole of a model as steps."""
     queries = model.read(image).embeddings[0]
-    similarities, neighbours = search(queries, model.bank.embeddings, model.k)
+    similarities, neighbours = search(queries, model.bank.embeddings, model.vote_options.k)
     weights = similarities.softmax(dim=-1)
     return {
-        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
+        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.vote_options.k),
         f"{name}: labels": lambda: model.class_votes(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
@@ -136,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--filled", type=int, default=4, help="labelled images of the banks whose filling is timed")
-    parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
+    parser.add_argument("--k", type=int, default=30, help="neighbours")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")

@@ -20,7 +20,7 @@ SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "
 
 def make_model(tiny_encoder: dict, pretraining: object) -> AOISSLRetrieval:
     return AOISSLRetrieval(
-        encoder=tiny_encoder, pretrained=False, pretraining=pretraining, image_size=(64, 96), visualizer=False
+        encoder={**tiny_encoder, "pretrained": False}, pretraining=pretraining, image_size=(64, 96), visualizer=False
     )
 
 
@@ -50,11 +50,10 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
 ) -> None:
     settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe_images": 0}
     model = AOISSLSegmenter(
-        encoder=tiny_encoder,
-        pretrained=False,
+        encoder={**tiny_encoder, "pretrained": False},
         pretraining=settings,
         image_size=(64, 96),
-        select="last",
+        training={"select": "last"},
         visualizer=False,
     )
     before = model.encoder.vit.blocks[0].mlp.fc1.weight.clone()

@@ -105,7 +105,7 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
     if len(cover) > budget:
         msg = (
             f"A bank of {budget} entries cannot hold a patch of each class and each device of its images: "
-            f"{len(cover)} entries at least. Raise bank_size."
+            f"{len(cover)} entries at least. Allow a larger bank."
         )
         raise ValueError(msg)
     points, weights, groups = joint_points(entries, generator), balancing_weights(entries), _strata(entries)

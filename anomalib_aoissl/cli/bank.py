@@ -204,7 +204,7 @@ def adapt(
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
     if path.suffix not in _MODELS:
-        msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Extend others by training: --model.bank."
+        msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Others: train with --model.bank.extends."
         raise ValueError(msg)
     target = _target(path, output, in_place, overwrite, [image, mask])
     inferencer = SegmentationOpenVINOInferencer(path)

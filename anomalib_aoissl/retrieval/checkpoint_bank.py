@@ -126,7 +126,9 @@ def _patch_size(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the (height, width) of a patch, px; None where an older checkpoint of whole images does not say it."""
     state = checkpoint["state_dict"]
     size, weight = state[_NAMES].get("patch_size"), state.get(_PATCHES)
-    if size is None and weight is not None and checkpoint["hyper_parameters"].get("retrieval", "patches") == "patches":
+    arguments = checkpoint["hyper_parameters"]
+    level = arguments.get("vote", {}).get("level") or arguments.get("retrieval", "patches")  # the latter in 0.1.0
+    if size is None and weight is not None and level == "patches":
         size = weight.shape[-2:]
     return None if size is None else (int(size[0]), int(size[1]))
 

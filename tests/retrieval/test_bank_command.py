@@ -24,7 +24,7 @@ SIZE = (32, 48)
 
 def make_model(tiny_encoder: dict, devices: list[str], **options: object) -> AOISSLRetrieval:
     """Return a model that has learnt an image of 24 patches of each device."""
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, **options}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": SIZE, **options}
     model = AOISSLRetrieval(**arguments).eval()
     model.set_dataset(CLASSES, FileFormat())
     for device in devices:
@@ -110,16 +110,16 @@ def test_a_checkpoint_without_an_image_is_the_model_without_it(tiny_encoder: dic
 
 
 def test_checkpoints_are_merged_and_condensed(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
-    small = saved(make_model(tiny_encoder, ["long name"], bank_size=30), tmp_path / "small.ckpt")
+    small = saved(make_model(tiny_encoder, ["long name"], bank={"size": 30}), tmp_path / "small.ckpt")
     assert main(["merge", str(small), str(bank), "--output", str(tmp_path / "merged.ckpt")]) == 0
     content = load_content(tmp_path / "merged.ckpt")
-    assert len(content.entries[0]) == 30  # condensed to the model's bank_size
+    assert len(content.entries[0]) == 30  # condensed to the model's size of a bank
     assert int(content.entries[-1].sum()) == 72
     assert set(content.device_names) == {"a", "b", "long name"}
 
 
 def test_a_model_edits_its_bank(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
-    model = make_model(tiny_encoder, ["a"], bank_size=None)
+    model = make_model(tiny_encoder, ["a"], bank={"size": None})
     model.merge(bank)
     assert model.describe()["entries"] == 72
     model.undo()
@@ -130,7 +130,7 @@ def test_a_model_edits_its_bank(tiny_encoder: dict, tmp_path: Path, bank: Path) 
         model.add(torch.rand(1, 3, 40, 60), masks + 7, ["c"])
     with pytest.raises(ValueError, match="do not belong together"):
         model.add(torch.rand(1, 3, 40, 61), masks, ["c"])
-    fresh = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE)
+    fresh = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE)
     with pytest.raises(ValueError, match="knows no classes yet"):
         fresh.add(torch.rand(1, 3, 40, 60), masks, ["c"])
 

@@ -73,7 +73,7 @@ def test_rare_classes_keep_more_of_their_entries() -> None:
 def test_small_banks_stay_and_too_small_sizes_raise() -> None:
     bank = drawn()
     assert condensed(bank, 400, PATCH) is bank
-    with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .*: 4 entries at least. Raise bank_size"):
+    with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .*: 4 entries at least. Allow a larger"):
         condensed(bank, 3, PATCH)
 
 

@@ -136,7 +136,7 @@ def train(
     folder: Path, drawn_folder: Path, tiny_encoder: dict, device: list[str], **arguments: object
 ) -> AOISSLRetrieval:
     model = AOISSLRetrieval(
-        encoder=tiny_encoder, **{"pretrained": False, "image_size": (64, 96), "visualizer": False, **arguments}
+        encoder={**tiny_encoder, "pretrained": False}, **{"image_size": (64, 96), "visualizer": False, **arguments}
     )
     data = SegmentationFolder(drawn_folder, devices=device, num_workers=0, test_ratio=0.25, val_ratio=0.25)
     options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -147,13 +147,13 @@ def train(
 def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
     old = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold"])
     path = save_bank(old.model.bank.content(), tmp_path / "old.safetensors")
-    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path)
+    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path})
     at_once = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold", "sot23_copper"])
     assert extended.model.bank.describe()["images"] == 2 * old.model.bank.describe()["images"]
     images = torch.rand(2, 3, 64, 96)
     assert torch.equal(extended(images).pred_mask, at_once(images).pred_mask)
     torch.testing.assert_close(extended(images).anomaly_map, at_once(images).anomaly_map)
-    assert type(extended.hparams["bank"]) is str  # plain data, which a checkpoint may hold
+    assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
     with pytest.raises(BankFileError, match="Use that encoder"):
-        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path, blocks=2)
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, blocks=2)

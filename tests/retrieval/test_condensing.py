@@ -15,6 +15,7 @@ from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 PATCH = (4, 4)
@@ -59,7 +60,7 @@ def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(budget: int)
 
 
 def test_a_budget_below_the_classes_and_devices_raises() -> None:
-    with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .* 5 entries at least. Raise bank_size"):
+    with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .* 5 entries at least. Allow a larger bank"):
         condense(random_entries(), 3, random())
 
 
@@ -272,12 +273,12 @@ def test_megabytes_are_those_that_the_bank_describes() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, "0MB", "8", "8GB", "many", "0.0001MB"])
 def test_sizes_that_raise(size: int | str) -> None:
-    with pytest.raises(ValueError, match=r"bank_size=.*must be"):
+    with pytest.raises(ValueError, match=r"bank\.size=.*must be"):
         entries_of_size(size, 192, (8, 8))
 
 
 def test_names_that_raise() -> None:
-    with pytest.raises(ValueError, match="bank_precision='fp8' is not known"):
+    with pytest.raises(ValueError, match=r"bank\.precision='fp8' must be one of"):
         MemoryBank(4, PATCH, precision="fp8")
     with pytest.raises(ValueError, match="A bank of 0 entries"):
         MemoryBank(4, PATCH, budget=0)
@@ -292,7 +293,7 @@ def test_an_entry_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: 
 
     def model(counts: list[int], repeats: list[int]) -> RetrievalModel:
         bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
-        result = RetrievalModel(encoder, k=k, temperature=0.3, aggregation=aggregation, bank=bank)
+        result = RetrievalModel(encoder, VoteOptions(k, 0.3, aggregation), bank=bank)
         result.fill(pictures, masks, ["a", "a"], ["x", "y"])
         bank.finish()
         entries = bank.content().entries

@@ -11,6 +11,7 @@ import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 CLASSES = ["background", "wire", "ball"]
@@ -48,7 +49,7 @@ def test_adding_again_equals_adding_at_once() -> None:
 def test_a_then_b_gives_the_masks_of_a_and_b(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     pictures, masks = torch.rand(4, 3, *SIZE), torch.randint(0, 3, (4, *SIZE)).to(torch.uint8)
-    models = [RetrievalModel(encoder, k=5) for _ in range(2)]
+    models = [RetrievalModel(encoder, VoteOptions(5)) for _ in range(2)]
     for model, steps in zip(models, ([[0, 1], [2, 3]], [[0, 1, 2, 3]]), strict=True):
         model.bank.class_names = list(CLASSES)
         for step in steps:
@@ -163,7 +164,7 @@ def test_a_merged_bank_keeps_its_budget_and_one_that_cannot_stays_as_it_was() ->
     assert bank.describe()["pixels_of_class"]["ball"] >= 1
     small = make_bank([0, 2], budget=1)
     before = small.content()
-    with pytest.raises(ValueError, match="Raise bank_size"):
+    with pytest.raises(ValueError, match="Allow a larger bank"):
         small.merge(make_bank([1, 3]))
     assert all(torch.equal(x, y) for x, y in zip(before.entries, small.content().entries, strict=True))
 

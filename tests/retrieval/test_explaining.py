@@ -14,6 +14,7 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain, explain_region
 from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)
@@ -22,7 +23,8 @@ CLASSES = ["background", "wire", "ball"]
 
 def make_model(tiny_encoder: dict, budget: int | None = None) -> tuple[RetrievalModel, torch.Tensor, torch.Tensor]:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    model = RetrievalModel(encoder, k=6, bank=MemoryBank(encoder.embed_dim, encoder.patch_size, budget=budget)).eval()
+    bank = MemoryBank(encoder.embed_dim, encoder.patch_size, budget=budget)
+    model = RetrievalModel(encoder, VoteOptions(6), bank=bank).eval()
     pictures, masks = torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8)
     masks[0, 0, 0] = 255
     model.bank.class_names = list(CLASSES)

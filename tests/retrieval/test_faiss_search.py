@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.matching.faiss_search import FaissSearch, check_search
+from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.precision import restored, stored
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (16, 24)
@@ -27,10 +28,10 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "faiss", None)
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     with pytest.raises(ModuleNotFoundError, match=r"search='faiss-ivf' needs FAISS: pip install 'anomalib-aoissl\[fa"):
-        RetrievalModel(encoder, search="faiss-ivf")
-    check_search("exact")
-    with pytest.raises(ValueError, match=r"search='hnsw' is not known\. It must be one of"):
-        RetrievalModel(encoder, search="hnsw")
+        RetrievalModel(encoder, VoteOptions(search="faiss-ivf"))
+    check_faiss("exact")
+    with pytest.raises(ValueError, match=r"vote\.search='hnsw' must be one of"):
+        RetrievalModel(encoder, VoteOptions(search="hnsw"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
@@ -66,7 +67,7 @@ def test_edits_are_seen_and_the_index_is_not_saved(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
     bank.class_names = ["background", "wire", "ball"]
-    models = [RetrievalModel(encoder, k=3, bank=bank, search=name) for name in ("exact", "faiss-flat")]
+    models = [RetrievalModel(encoder, VoteOptions(3, search=name), bank=bank) for name in ("exact", "faiss-flat")]
     images, masks = torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8)
 
     def same() -> bool:

@@ -23,7 +23,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 
 
 def make_model(tiny_encoder: dict, **arguments: Any) -> AOISSLRetrieval:
-    return AOISSLRetrieval(**{"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, **arguments})
+    return AOISSLRetrieval(**{"encoder": {**tiny_encoder, "pretrained": False}, "image_size": SIZE, **arguments})
 
 
 def make_data(drawn_folder: Path, **arguments: Any) -> SegmentationFolder:
@@ -119,10 +119,10 @@ def test_test_from_a_checkpoint_gives_the_same_numbers(run: Run, tmp_path: Path,
 
 def test_arguments_that_fit_the_weights_may_change_and_others_raise(run: Run) -> None:
     content = torch.load(run.checkpoint, weights_only=True)
-    model = AOISSLRetrieval(k=7)
+    model = AOISSLRetrieval(vote={"k": 7})
     model.on_load_checkpoint(content)
-    assert model.hparams["k"] == 7
-    assert model.model.k == 7
+    assert model.hparams["vote"]["k"] == 7
+    assert model.model.vote_options.k == 7
     assert model.hparams["image_size"] == SIZE
     with pytest.raises(ValueError, match=r"saved with image_size=\(64, 96\), but --model.image_size says \(128, 128\)"):
         AOISSLRetrieval(image_size=(128, 128)).on_load_checkpoint(content)
@@ -170,7 +170,7 @@ def test_without_data_the_demonstration_set_is_used(
 
 
 def test_configuration_objects_become_plain_data(tiny_encoder: dict) -> None:
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": [64, 96], "blocks": [0, 1]}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": [64, 96], "blocks": [0, 1]}
     model = get_model({"class_path": "AOISSLRetrieval", "init_args": arguments})
     assert type(model.hparams["encoder"]) is dict
     assert model.hparams["image_size"] == (64, 96)

@@ -23,7 +23,7 @@ openvino = pytest.importorskip("openvino")
 
 
 def test_a_bank_of_another_encoder_raises(inferencer: SegmentationOpenVINOInferencer, tmp_path: Path) -> None:
-    other = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, head=None)
+    other = AOISSLRetrieval(encoder={**ENCODER, "pretrained": False}, image_size=SIZE, head=None)
     torch.nn.init.normal_(other.model.encoder.vit.patch_embed.proj.weight)
     other.set_dataset(CLASSES, FileFormat())
     other.add(*labelled(1, seed=1), ["old"])

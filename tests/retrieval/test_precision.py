@@ -17,6 +17,7 @@ from anomalib_aoissl.models.export import export_onnx
 from anomalib_aoissl.retrieval.bank_file import load_bank, save_bank
 from anomalib_aoissl.retrieval.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (16, 24)
@@ -67,7 +68,9 @@ def encoder(tiny_encoder: dict) -> PatchEncoder:
 
 
 def test_novelty_differs_by_no_more_than_the_error_of_the_entries(encoder: PatchEncoder) -> None:
-    exact, small = (RetrievalModel(encoder, k=5, bank=make_bank(encoder, p, range(6))) for p in ("fp32", "int8"))
+    exact, small = (
+        RetrievalModel(encoder, VoteOptions(5), bank=make_bank(encoder, p, range(6))) for p in ("fp32", "int8")
+    )
     error = (restored(small.bank.embeddings) - exact.bank.embeddings).norm(dim=1).max()
     assert 0 < float(error) < 0.02
     images = torch.rand(3, 3, *SIZE)
@@ -112,7 +115,7 @@ def test_megabytes_of_int8_entries_and_a_condensed_bank_of_them(encoder: PatchEn
 
 def test_openvino_gives_what_torch_gives(encoder: PatchEncoder, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    model = RetrievalModel(encoder, k=5, bank=make_bank(encoder, "int8", range(6))).eval()
+    model = RetrievalModel(encoder, VoteOptions(5), bank=make_bank(encoder, "int8", range(6))).eval()
 
     class Resized(torch.nn.Module):
         def __init__(self) -> None:

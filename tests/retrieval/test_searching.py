@@ -14,6 +14,7 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching import searching
 from anomalib_aoissl.matching.searching import largest, products, search
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 
@@ -108,7 +109,7 @@ def test_the_work_of_a_search_does_not_grow_with_the_images_of_the_bank(tiny_enc
         bank.finish()
         bank.class_names = ["background", "wire", "ball"]
         assert len(bank.image_names) == images
-        model = RetrievalModel(encoder, k=5, bank=bank)
+        model = RetrievalModel(encoder, VoteOptions(5), bank=bank)
         with Recorded() as recorded:
             model.ask(torch.ones(1, 6, 32))
         calls.append(recorded.calls)

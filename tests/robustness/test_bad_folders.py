@@ -304,7 +304,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: dict) -> Sim
     """Return a model with a bank, without a pixel head, and what it was trained on."""
     root = tmp_path_factory.mktemp("trained")
     make(root)
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(16, 16), head=None)
+    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=(16, 16), head=None)
     data = SegmentationFolder(root, num_workers=0, val_ratio=0.0, test_ratio=0.25)
     engine(root).fit(model, datamodule=data)
     return SimpleNamespace(model=model, root=root)
