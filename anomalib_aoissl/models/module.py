@@ -31,7 +31,7 @@ from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .checkpoint_mixin import CheckpointMixin
 from .exporting import ExportingMixin
-from .predicting import PredictImages, serve_data_path
+from .predicting import PredictImages, serve_data_path, serve_written_arguments
 from .preprocessing import SegmentationPreProcessor
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
+    left_out: int = 0
+    """Pictures that the last prediction of a folder could not read."""
     _demonstration: Any = None
     _pretraining: Callback | None = None
 
@@ -233,10 +235,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             DatasetError: If that is all of them.
         """
         loaders = self.trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-            dataset = getattr(loader, "dataset", None)
-            if isinstance(dataset, PredictImages):
-                dataset.report()
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        datasets = [getattr(loader, "dataset", None) for loader in loaders]
+        self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -306,3 +307,4 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
 
 serve_data_path(SegmentationModuleMixin)
+serve_written_arguments(SegmentationModuleMixin)

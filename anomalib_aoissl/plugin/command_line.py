@@ -24,7 +24,7 @@ from jsonargparse import Namespace
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
-from .written_arguments import command_line_wrote
+from .written_arguments import command_line_wrote, written_values
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -61,10 +61,8 @@ def attach(cli: Any) -> None:
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
         model: Any = getattr(self, "model", None)
-        names: frozenset[str] = getattr(model, "written_arguments", frozenset())
         try:
-            values = flat(model.hparams, model.RULES) if names else {}
-            with command_line_wrote({name: values[name] for name in names if name in values}):
+            with command_line_wrote(written_values(model)):
                 run(self)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -72,6 +70,8 @@ def attach(cli: Any) -> None:
             if not (_is_ours(type(error)) or _is_raised_by_us(error)):
                 raise
             _fail(str(error))
+        if getattr(model, "left_out", 0):  # the log has said which pictures, and why
+            raise SystemExit(1)
 
     init_parser.attached = True  # type: ignore[attr-defined]
     cli.init_parser, cli.instantiate_classes = staticmethod(init_parser), instantiate_classes

@@ -275,10 +275,11 @@ def test_abstention_is_off_where_it_is_written_off(tmp_path: Path) -> None:
     assert model.written_arguments == {"abstain"}
 
 
-def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> None:
+def test_anomalibs_export_takes_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalib.cli import AnomalibCLI
 
     path, taken = save(tmp_path / "model.ckpt"), []
+    monkeypatch.setattr(AOISSLRetrieval, "to_torch", lambda self, **_: taken.append(self.hparams) or path)
     arguments = [
         "--model=AOISSLRetrieval",
         "--model.encoder.pretrained=false",
@@ -286,10 +287,11 @@ def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> N
         "--export_type=torch",
     ]
     cli = AnomalibCLI(["export", *arguments, f"--ckpt_path={path}", f"--default_root_dir={tmp_path}"], run=False)
-    cli.engine.export = lambda model, ckpt_path, **_: taken.append(type(model).load_from_checkpoint(ckpt_path))
     cli._run_subcommand()
-    assert taken[0].hparams["abstain"] is None
-    assert taken[0].hparams["vote"]["k"] == 12
+    model = AOISSLRetrieval(encoder={"pretrained": False}, abstain=None)
+    Engine(default_root_dir=tmp_path).export(model, "torch", ckpt_path=path)
+    assert [given["abstain"] for given in taken] == [None, None]
+    assert [given["vote"]["k"] for given in taken] == [12, 12]
 
 
 # --- pictures that do not fit ----------------------------------------------------------------------------------------

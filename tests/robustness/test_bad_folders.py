@@ -23,6 +23,7 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.models.predicting import PredictImages
+from anomalib_aoissl.plugin.command_line import attach
 
 Change = Callable[[Path], object]
 
@@ -330,6 +331,29 @@ def test_predict_mirrors_folders_of_any_name_and_goes_past_a_broken_picture(
         assert image.size == (20, 40)
     assert len(results) == 5
     assert any("1 pictures were not predicted" in line and "broken.png" in line for line in lines)
+    assert trained.model.left_out == 1
+
+
+@pytest.mark.parametrize(("left_out", "code"), [(0, None), (2, 1)])
+def test_the_command_ends_with_1_where_pictures_were_left_out(left_out: int, code: int | None) -> None:
+    class CommandLine:
+        model = SimpleNamespace(left_out=left_out)
+        init_parser = staticmethod(lambda: None)
+        ran = False
+
+        def instantiate_classes(self) -> None:
+            """Nothing."""
+
+        def _run_subcommand(self) -> None:
+            self.ran = True
+
+    attach(CommandLine)
+    cli, ended = CommandLine(), None
+    try:
+        cli._run_subcommand()
+    except SystemExit as end:
+        ended = end.code
+    assert (cli.ran, ended) == (True, code)
 
 
 def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespace, tmp_path: Path) -> None:
