@@ -304,7 +304,7 @@ def test_other_planes_than_the_models_are_named(
 ) -> None:
     arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96)}
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    with pytest.raises(ValueError, match=rf"pictures have 3 planes.*in_channels={planes}"):
+    with pytest.raises(ValueError, match=rf"in_channels={planes}, but .* has 3 planes\. Set in_channels=3"):
         Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(
             model(**arguments, in_channels=planes), datamodule=data
         )
