@@ -33,8 +33,8 @@ def make_entries(embeddings: torch.Tensor, labels: torch.Tensor, devices: torch.
     """Return entries that each stand for one patch, of one device where none are given."""
     number = len(labels)
     devices = torch.zeros(number, dtype=torch.int32) if devices is None else devices
-    arrays = (embeddings.float(), labels.to(torch.uint8), devices, torch.ones(number, dtype=torch.int32))
-    return Entries(*(array.numpy() for array in arrays), PATCH)
+    counts = np.ones(number, np.int32)
+    return Entries(embeddings.float().numpy(), labels.to(torch.uint8).numpy(), devices.numpy(), counts, PATCH)
 
 
 def random_entries(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Entries:
@@ -126,8 +126,8 @@ def test_the_entry_in_the_middle_stands_for_its_group() -> None:
 
 def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
     one = random_entries(10)
-    columns = (one.embeddings, one.labels, one.devices, one.counts)
-    entries = Entries(*(np.concatenate([column] * 9) for column in columns), PATCH)
+    nine = [np.concatenate([column] * 9) for column in (one.embeddings, one.labels, one.devices, one.counts)]
+    entries = Entries(nine[0], nine[1], nine[2], nine[3], PATCH)
     kept, counts = condense(entries, 40, random())
     assert len(kept) == 10
     assert counts.tolist() == [9] * 10

@@ -87,7 +87,7 @@ def state(name: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Path], 
         value = content["state_dict"][name]
         content["state_dict"][name] = change(value)
 
-    return lambda path: save(path, put) and None
+    return lambda path: (save(path, put), None)[1]
 
 
 def names(**changed: Any) -> Callable[[Path], None]:
@@ -97,7 +97,7 @@ def names(**changed: Any) -> Callable[[Path], None]:
 
 def hparams(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed arguments."""
-    return lambda path: save(path, lambda content: content["hyper_parameters"].update(changed)) and None
+    return lambda path: (save(path, lambda content: content["hyper_parameters"].update(changed)), None)[1]
 
 
 def filled(value: float) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -365,7 +365,7 @@ def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespac
             image[..., 0] = lamp
             Image.fromarray(image).save(path.with_name(f"{path.stem}_{light}.png"))
         path.unlink()
-    data = SegmentationFolder(
+    data: Any = SegmentationFolder(
         tmp_path, num_workers=0, val_ratio=0.0, test_ratio=0.25, illuminations=["_a", "_b"], train_batch_size=4
     )
     data.setup()
@@ -376,7 +376,7 @@ def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespac
 
 
 def test_other_models_predict_as_they_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stock = Engine.predict.__wrapped__
+    stock: Any = vars(Engine.predict)["__wrapped__"]
     with pytest.raises(ValueError, match="requires an"):
         Engine.predict(SimpleNamespace(model=None), None, data_path=tmp_path)
     assert Engine.predict.__doc__ == stock.__doc__

@@ -49,9 +49,9 @@ def link(source: str, target: str, how: Callable = os.symlink) -> Make:
 
 
 def asked(make: Make, outputs: tuple[str, ...], inputs: tuple[str, ...] = (), overwrite: bool = False) -> Callable:
-    """Return an act that makes files, asks for outputs, and gives what the folder then holds."""
+    """Return an act that makes files, and asks for outputs."""
 
-    def act(folder: Path) -> object:
+    def act(folder: Path) -> None:
         make(folder)
         named = {f"--{index}": folder / name for index, name in enumerate(outputs)}
         check_outputs(named, [folder / name for name in inputs], overwrite=overwrite)
