@@ -56,7 +56,7 @@ def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str])
         in printed
     )
     pixels = (load_bank(bank).entries[1] == 1).sum()
-    assert f"wire          48   {pixels:,}" in printed
+    assert f"wire            48   {pixels:,}" in printed
     assert printed.index("a.png    24") < printed.index("... and 1 more images; --images 0 lists all")
 
 
