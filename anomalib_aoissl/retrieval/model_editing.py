@@ -29,7 +29,6 @@ from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_file import encoder_hash
 from .checkpoint_bank import check_dims, load_content
-from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
 
@@ -95,7 +94,7 @@ class BankEditingMixin(_Base):
             self._refit()
         return removed
 
-    def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
+    def merge(self, bank: MemoryBank | BankArrays | str | Path) -> None:
         """Add the entries of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
 
         Raises:
@@ -133,7 +132,7 @@ class BankEditingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         return {**super().export_metadata(), "bank": pack_description(bank, self._settings(), self._head())}
 
     def _settings(self) -> BankSettings:
@@ -162,7 +161,7 @@ class BankEditingMixin(_Base):
 
         Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.
         """
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         if compression_name(compression_type) == "fp16":
             bank = _halved(bank)
         try:
