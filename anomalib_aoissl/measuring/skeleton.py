@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +94,12 @@ def _nodes(pixels: list[tuple[int, int]], junctions: np.ndarray) -> tuple[int, i
 def _without_spurs(found: list[Branch]) -> list[Branch]:
     """Return the branches without those that only lead from the centre line to the edge of the part."""
     kept = [branch for branch in found if not _is_spur(branch)]
-    return kept or sorted(found, key=lambda branch: -branch.length)[:1]
+    kept = kept or sorted(found, key=lambda branch: -branch.length)[:1]
+    degree = Counter(node for branch in kept for node in branch.nodes)
+    for branch in kept:  # where all spurs of a tip went, it is a free end
+        first, last = (node if degree[node] > 1 else -1 for node in branch.nodes)
+        branch.nodes = (first, last)
+    return kept
 
 
 def _is_spur(branch: Branch) -> bool:

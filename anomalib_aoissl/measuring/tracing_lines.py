@@ -48,6 +48,16 @@ def lines(found: Sequence[Branch], width: float) -> list[Line]:
         width: Width of one wire, px.
     """
     shared = {number for number, branch in enumerate(found) if _is_shared(branch, width)}
+    partner = _partners(found, shared, width)
+    while idle := _idle(found, shared, partner, width):
+        shared -= idle
+        partner = _partners(found, shared, width)
+    own = [number for number in range(len(found)) if number not in shared]
+    return [_line(chain, found) for chain in _chains(own, partner)]
+
+
+def _partners(found: Sequence[Branch], shared: set[int], width: float) -> dict[End, End]:
+    """Return which end goes on to which at all places, both ways."""
     places = _joined_places(found, shared)
     at_place: dict[int, list[End]] = defaultdict(list)
     for number, branch in enumerate(found):
@@ -57,10 +67,24 @@ def lines(found: Sequence[Branch], width: float) -> list[Line]:
     partner: dict[End, End] = {}
     for ends in at_place.values():
         partner.update(_matched(ends, found, width))
-    own = [number for number in range(len(found)) if number not in shared]
-    if not own:
-        return [_line([(number, 0)], found) for number in shared]
-    return [_line(chain, found) for chain in _chains(own, partner)]
+    return partner
+
+
+def _idle(found: Sequence[Branch], shared: set[int], partner: dict[End, End], width: float) -> set[int]:
+    """Return the shared branches that no wire leads along, and that are too long to be left out."""
+    import networkx as nx
+
+    graph = nx.Graph()
+    for number in shared:
+        graph.add_edge(*found[number].nodes, number=number)
+    used = set()
+    for (one, end), (other, far) in partner.items():
+        first, last = found[one].nodes[end], found[other].nodes[far]
+        if first != last:
+            path = nx.shortest_path(graph, first, last)
+            used |= {graph.edges[pair]["number"] for pair in zip(path, path[1:], strict=False)}
+    own = len(shared) < len(found)
+    return {number for number in shared - used if not own or found[number].length >= _SHORT * width}
 
 
 def _is_shared(branch: Branch, width: float) -> bool:
