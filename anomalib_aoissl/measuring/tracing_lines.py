@@ -3,14 +3,14 @@
 
 """Which branches of a skeleton are one wire: at a crossing, those that go on in the same direction.
 
-Two wires that cross at a small angle, or touch side by side, share a branch that is wider than a wire. It is taken out
+Two wires that cross at a small angle, or touch side by side, share a branch. It is taken out
 with the junctions at its ends, and the branches around it are joined across the gap. All joints of a place are chosen
 at once, by a matching of the least total bend.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +19,9 @@ import numpy as np
 from .skeleton import Branch
 
 _LARGEST_BEND = np.deg2rad(60)
-_WIDE, _SHORT = 1.4, 1.5  # shared branches are so many wires wide, or so many wide in length
+_WIDE = 1.4  # wires: a branch of this width is of two
+_SHORT, _LONG = 1.5, 6.0  # wires' widths: a branch of this length is of two for sure; may be of two that cross
+_SWAP = np.deg2rad(30)
 
 
 @dataclass(frozen=True)
@@ -66,32 +68,43 @@ def _partners(found: Sequence[Branch], shared: set[int], width: float) -> dict[E
                 at_place[places[branch.nodes[end]]].append((number, end))
     partner: dict[End, End] = {}
     for ends in at_place.values():
-        partner.update(_matched(ends, found, width))
+        partner.update(_matched(ends, found, shared, width))
     return partner
 
 
 def _idle(found: Sequence[Branch], shared: set[int], partner: dict[End, End], width: float) -> set[int]:
-    """Return the shared branches that no wire leads along, and that are too long to be left out."""
+    """Return the shared branches that are no places where wires cross or touch: too few wires lead along them."""
+    leading = Counter(number for ends in partner.items() for number in _between(found, shared, *ends))
+    own = len(shared) < len(found)
+    return {number for number in shared if not own or leading[number] // 2 < _least(found[number], width)}
+
+
+def _least(branch: Branch, width: float) -> int:
+    """Return how many wires must lead along a shared branch; both ways are counted."""
+    if branch.length < _SHORT * width:
+        return 0
+    return 1 if branch.width > _WIDE * width else 2
+
+
+def _between(found: Sequence[Branch], shared: set[int], one: End, other: End) -> list[int]:
+    """Return the shared branches that lead from one end to another."""
     import networkx as nx
 
+    first, last = found[one[0]].nodes[one[1]], found[other[0]].nodes[other[1]]
+    if first == last:
+        return []
     graph = nx.Graph()
     for number in shared:
         graph.add_edge(*found[number].nodes, number=number)
-    used = set()
-    for (one, end), (other, far) in partner.items():
-        first, last = found[one].nodes[end], found[other].nodes[far]
-        if first != last:
-            path = nx.shortest_path(graph, first, last)
-            used |= {graph.edges[pair]["number"] for pair in zip(path, path[1:], strict=False)}
-    own = len(shared) < len(found)
-    return {number for number in shared - used if not own or found[number].length >= _SHORT * width}
+    path = nx.shortest_path(graph, first, last)
+    return [graph.edges[pair]["number"] for pair in zip(path, path[1:], strict=False)]
 
 
 def _is_shared(branch: Branch, width: float) -> bool:
-    """Tell whether a branch between two junctions is of several wires."""
+    """Tell whether a branch between two junctions may be of several wires."""
     if -1 in branch.nodes:
         return False
-    return branch.width > _WIDE * width or branch.length < _SHORT * width
+    return branch.width > _WIDE * width or branch.length < _LONG * width
 
 
 def _joined_places(found: Sequence[Branch], shared: set[int]) -> dict[int, int]:
@@ -103,7 +116,7 @@ def _joined_places(found: Sequence[Branch], shared: set[int]) -> dict[int, int]:
     return places
 
 
-def _matched(ends: Sequence[End], found: Sequence[Branch], width: float) -> dict[End, End]:
+def _matched(ends: Sequence[End], found: Sequence[Branch], shared: set[int], width: float) -> dict[End, End]:
     """Return which end goes on to which, both ways."""
     import networkx as nx
 
@@ -112,10 +125,32 @@ def _matched(ends: Sequence[End], found: Sequence[Branch], width: float) -> dict
     for i in range(len(ends)):
         for j in range(i):
             bend = _bend(*leaving[i], *leaving[j], width)
+            along = _between(found, shared, ends[i], ends[j])
+            if _changes_sides([found[number] for number in along], leaving[i][0], leaving[j][0], width):
+                bend += _SWAP
             if bend < 2 * _LARGEST_BEND:
                 graph.add_edge(i, j, weight=4 * np.pi - bend)  # more joints before less bend
     pairs = nx.max_weight_matching(graph)
     return {ends[a]: ends[b] for pair in pairs for a, b in (pair, pair[::-1])}
+
+
+def _changes_sides(along: Sequence[Branch], first: np.ndarray, second: np.ndarray, width: float) -> bool:
+    """Tell whether a wire would change to the other side of a branch that is two wires wide all along.
+
+    Where wires cross, their common branch is narrow at one place; where they touch, it is not.
+    """
+    if len(along) != 1 or len(along[0].points) < 2 * width:
+        return False
+    branch = along[0]
+    rim = min(len(branch.points) // 4, round(width))
+    inner = branch.radius[rim : len(branch.radius) - rim]
+    if 2 * float(inner.min()) < _WIDE * width:
+        return False
+    axis = branch.points[-1] - branch.points[0]
+    sides = [
+        axis[0] * (place - branch.points[0])[1] - axis[1] * (place - branch.points[0])[0] for place in (first, second)
+    ]
+    return bool(sides[0] * sides[1] < 0)
 
 
 def _leaving(branch: Branch, end: int, width: float) -> tuple[np.ndarray, np.ndarray]:

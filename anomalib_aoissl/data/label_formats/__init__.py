@@ -53,7 +53,8 @@ def read_labels(source: Source) -> LabelSet:
     labels = form.read(form.files(source), source)
     count = len(labels.images)
     if not any(image.labelled for image in labels.images):
-        msg = f"{source.path}: this {form.name} export of {count} pictures holds no labels. Export it again."
+        why = f" ({labels.notes[0]})" if labels.notes else ""
+        msg = f"{source.path}: this {form.name} export of {count} pictures holds no labels{why}. Export it again."
         raise DatasetError(msg)
     return labels
 

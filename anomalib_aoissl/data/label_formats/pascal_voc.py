@@ -51,7 +51,17 @@ def _entries(path: Path) -> list[tuple[str, list[str]]]:
     """Return name and colour of the lines ``name:red,green,blue:parts:actions``."""
     lines = [line.split("#", 1)[0].strip() for line in read_text(path).splitlines()]
     parts = [line.split(":") for line in lines if line]
-    return [(part[0], part[1].split(",") if len(part) > 1 else []) for part in parts]
+    given = [(part[0], part[1].split(",") if len(part) > 1 and part[1] else None) for part in parts]
+    return [(name, voc_colour(i) if values is None else values) for i, (name, values) in enumerate(given)]
+
+
+def voc_colour(index: int) -> list[str]:
+    """Return red, green and blue of VOC's own colour map, which a line without a colour means.
+
+    Bits 0 to 2 of the index are the highest of the three, bits 3 to 5 the next, and so on.
+    """
+    bits = [[(index >> (3 * level + channel)) & 1 for level in range(3)] for channel in range(3)]
+    return [str(sum(bit << (7 - level) for level, bit in enumerate(channel))) for channel in bits]
 
 
 def colour_table(entries: Sequence[tuple[str, Sequence[str]]], path: Path) -> tuple[tuple[str, ...], dict[Colour, int]]:

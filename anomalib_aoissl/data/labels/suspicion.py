@@ -5,7 +5,7 @@
 
 The border of a right mask lies on edges of the picture. The *fit* of a mask is the mean edge strength along its border
 (gradient, smoothed by 1 px, cut at its 95th percentile). It is computed for the mask as it is (best of shifts of up to
-2 px, as drawn borders are not exact), for all shifts of up to 24 px, and for the mirrored mask. The *suspicion* is the
+2 px, as drawn borders are not exact), for all shifts of 5 to 24 px, and for the mirrored mask. The *suspicion* is the
 best of these others divided by the fit as it is: below 1 the mask lies best where it is.
 
 A mask that is inverted has the same border. It is found by its share of foreground: with m the median share of all
@@ -26,6 +26,7 @@ import numpy as np
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 
 _LONGEST, _SHIFT, _EXACT = 640, 24, 2  # px
+_FLAT = 0.95
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,14 @@ def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
 def _judged(fits: dict[str, np.ndarray], scale: float) -> tuple[float, str]:
     """Return the best of the other fits divided by that of the mask as it is, and what it is."""
     rows, columns = np.indices(fits[""].shape) - _SHIFT
-    near = np.maximum(abs(rows), abs(columns)) <= _EXACT
+    distance = np.maximum(abs(rows), abs(columns))
+    near = distance <= _EXACT
     as_is = max(float(fits[""][near].max()), 1e-6)
-    shifted = np.where(near, 0, fits[""])
-    row, column = (int(value) - _SHIFT for value in np.unravel_index(int(shifted.argmax()), shifted.shape))
+    shifted = np.where(distance <= 2 * _EXACT, 0, fits[""])
+    best = np.unravel_index(int(shifted.argmax()), shifted.shape)
+    row, column = rows[best], columns[best]
+    top = (shifted >= _FLAT * shifted.max()) & (np.maximum(abs(rows - row), abs(columns - column)) <= 2 * _EXACT)
+    row, column = rows[top].mean(), columns[top].mean()  # smooth edges make flat tops
     others = {f"fits better {_way(column / scale, row / scale)}": float(shifted.max())}
     for name in list(fits)[1:]:
         others[f"fits better {'mirrored ' if 'turned' not in name else ''}{name}"] = float(fits[name][near].max())
