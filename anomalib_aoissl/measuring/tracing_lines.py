@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def _between(found: Sequence[Branch], shared: set[int], one: End, other: End) ->
     for number in shared:
         graph.add_edge(*found[number].nodes, number=number)
     path = nx.shortest_path(graph, first, last)
-    return [graph.edges[pair]["number"] for pair in zip(path, path[1:], strict=False)]
+    return [graph.edges[pair]["number"] for pair in pairwise(path)]
 
 
 def _is_shared(branch: Branch, width: float) -> bool:

@@ -78,15 +78,16 @@ def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
 
 def _judged(fits: dict[str, np.ndarray], scale: float) -> tuple[float, str]:
     """Return the best of the other fits divided by that of the mask as it is, and what it is."""
-    rows, columns = np.indices(fits[""].shape) - _SHIFT
+    down = np.arange(-_SHIFT, _SHIFT + 1)
+    rows, columns = np.meshgrid(down, down, indexing="ij")
     distance = np.maximum(abs(rows), abs(columns))
     near = distance <= _EXACT
     as_is = max(float(fits[""][near].max()), 1e-6)
     shifted = np.where(distance <= 2 * _EXACT, 0, fits[""])
-    best = np.unravel_index(int(shifted.argmax()), shifted.shape)
-    row, column = rows[best], columns[best]
+    best = int(shifted.argmax())
+    row, column = float(rows.flat[best]), float(columns.flat[best])
     top = (shifted >= _FLAT * shifted.max()) & (np.maximum(abs(rows - row), abs(columns - column)) <= 2 * _EXACT)
-    row, column = rows[top].mean(), columns[top].mean()  # smooth edges make flat tops
+    row, column = float(rows[top].mean()), float(columns[top].mean())  # smooth edges make flat tops
     others = {f"fits better {_way(column / scale, row / scale)}": float(shifted.max())}
     for name in list(fits)[1:]:
         others[f"fits better {'mirrored ' if 'turned' not in name else ''}{name}"] = float(fits[name][near].max())
