@@ -27,7 +27,8 @@ def _files(source: Source) -> list[Path]:
 def _folders(source: Source) -> list[Path]:
     """Return the folders of masks; the folder itself where it is called so."""
     found = [source.root / place for place in _PLACES]
-    return [source.root] if source.root.name == "masks" else found
+    bare = source.root.name == "masks" and not any(folder.is_dir() for folder in found)
+    return [source.root] if bare else found
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:
