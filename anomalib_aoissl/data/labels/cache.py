@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.label_formats import find_format, masks, read_labels
 
@@ -40,7 +41,12 @@ def as_masks(root: Path, classes: Sequence[str] | None = None, illuminations: Se
     if target.is_dir():
         return target
     labels = read_labels(source)
-    report = convert(labels, source, target, masks.FORMAT, Choices(classes=classes))
+    try:
+        report = convert(labels, source, target, masks.FORMAT, Choices(classes=classes))
+    except (DatasetError, OSError):
+        if target.is_dir():  # another process was faster
+            return target
+        raise
     logger.warning("%s is %s: %d pictures with labels, written to %s.", root, labels.format, report.labelled, target)
     for note in report.notes:
         logger.warning("%s.", note)
