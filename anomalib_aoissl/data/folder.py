@@ -17,6 +17,7 @@ from .datamodule import SegmentationDataModuleMixin
 from .description import DESCRIPTION_NAME, DatasetDescription, read_description
 from .errors import DatasetError
 from .folders import say
+from .labels.cache import as_masks
 from .listing import Record, check_groups, list_records
 from .splitting import Splits, check_devices, take_shots
 
@@ -24,8 +25,9 @@ SPLIT_NAMES = ("train", "val", "test")
 
 
 class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
-    """Images and class-index masks in folders.
+    """Images and class-index masks in folders, or what a labelling tool exported.
 
+    An export in one of the formats of ``data/label_formats`` is converted below ``./datasets`` first.
     Three layouts: ``root/{train,val,test}/{images,masks}`` is taken as it is; a flat ``root/{images,masks}`` is split
     by device where ``train_devices`` or ``test_devices`` is given, and by ratio, device for device, where not. An
     image and its mask have the same name. The class names come from ``classes``, ``root/dataset.json`` or
@@ -112,6 +114,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
         """Return the description and the records of each split."""
+        self.root = as_masks(self.root, self.classes, self.illuminations or ())
         self.description = description = read_description(self.root, self.classes)
         if self.unlabelled_dir is not None and not self.unlabelled_dir.is_dir():
             msg = f"unlabelled_dir={self.unlabelled_dir}: the folder does not exist."
