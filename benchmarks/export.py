@@ -42,7 +42,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     cls: Any = AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval
     model = cls.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
-    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size), val_ratio=arguments.val_ratio)
+    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size))
     sample = sample_of(data, arguments.pictures, model.class_names)
     with tempfile.TemporaryDirectory() as folder, exporting("off"):
         runners, sizes = _exports(model, data, Path(folder), arguments.types)
@@ -68,7 +68,9 @@ def main() -> None:
 
 def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dict[str, Runner], dict[str, int]]:
     """Return a runner and the bytes of each export, the trained model's first."""
-    torch_file, onnx_file = model.to_torch(folder), model.to_onnx(folder)
+    torch_file, traced = model.to_torch(folder), model._onnx_model({})
+    model._onnx_model = lambda _: traced  # the same for all
+    onnx_file = model.to_onnx(folder)
     runners = {
         "torch": torch_runner(model),
         "torch file": saved_torch_runner(torch_file),
@@ -103,7 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--segmenter", action="store_true", help="the checkpoint is of AOISSLSegmenter")
     parser.add_argument("--devices", nargs="+", default=None, help="devices of WireBond; all where not said")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="of the pictures: height and width, px")
-    parser.add_argument("--val_ratio", type=float, default=0.2)
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=TYPES, help="compressions")
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=9)
