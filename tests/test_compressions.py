@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_export import NAMES, drawn_masks, drawn_pictures, trained
+from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
@@ -47,11 +47,7 @@ MODELS = {"AOISSLRetrieval": retrieval, "AOISSLSegmenter": segmenter}
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest, short_fits: None, tiny_encoder: dict) -> Any:
-    """Return a model whose graph is traced once for all tests."""
-    model = MODELS[request.param](tiny_encoder)
-    traced = model._onnx_model({})
-    model._onnx_model = lambda _: traced
-    return model
+    return traced_once(MODELS[request.param](tiny_encoder))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_export import NAMES, drawn_masks, drawn_pictures, trained
+from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.reading import read_mask
@@ -38,8 +38,7 @@ def example(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
-    pictures = drawn_pictures(3)
-    return trained(tiny_encoder, pictures, drawn_masks(pictures))
+    return traced_once(trained(tiny_encoder, drawn_pictures(3), drawn_masks(drawn_pictures(3))))
 
 
 @pytest.fixture(scope="module")

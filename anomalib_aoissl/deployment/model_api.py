@@ -27,7 +27,8 @@ def model_api_model(model: Any, class_names: Sequence[str]) -> Any:
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     model = model.clone()
-    named = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    nodes = [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]  # which have names too
+    named = {name: port for node in nodes for port in node.outputs() for name in port.get_names()}
     found = next((named[name] for name in _PROBABILITIES if name in named), None)
     scores = _one_hot(named["pred_mask"], len(class_names)) if found is None else found
     result = openvino.opset13.result(scores)

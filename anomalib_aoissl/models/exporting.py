@@ -71,7 +71,7 @@ class ExportingMixin(_Base):
         """
         del input_size
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
-        model, gate = self._onnx_model(kwargs), Gate.of(self)
+        gate, model = Gate.of(self), self._onnx_model(kwargs)
         with TemporaryDirectory() as folder:
             file = write_onnx(model, Path(folder) / "model.onnx", self.export_metadata())
             report = gate.run({"onnx": lambda: self._runner(file)})
@@ -153,9 +153,10 @@ class ExportingMixin(_Base):
             GateError: If the file does not answer as this model does.
         """
         path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
+        gate = Gate.of(self)
         with TemporaryDirectory() as folder:
             file = super().to_torch(folder, model_file_name)
-            report = Gate.of(self).run({"torch file": lambda: saved_torch_runner(file)})
+            report = gate.run({"torch file": lambda: saved_torch_runner(file)})
             with whole_files(path, *_report_paths(path, report)) as (temporary, *beside):
                 shutil.copyfile(file, temporary)
                 _write_report(report, beside)

@@ -29,25 +29,36 @@ class Gate:
 
     Attributes:
         module: The trained model.
-        pictures: How many are compared; 0 for no comparison.
-        datamodule: Where they come from; None for drawn ones.
+        sample: Pictures that are compared; None for no comparison.
         compression: Name of the compression; empty for none.
         limits: What is asked of the compressed model.
     """
 
     module: Any
-    pictures: int
-    datamodule: Any
+    sample: Sample | None
     compression: str
     limits: Limits
 
     @classmethod
     def of(cls, module: Any, datamodule: Any = None, compression: str = "", max_drop: float = 0.01) -> Gate:
-        """Return the gate that the running export asks for."""
+        """Return the gate that the running export asks for.
+
+        Raises:
+            ValueError: If the datamodule has no pictures, or pictures of other planes than the model's.
+        """
         options, limits = export_options(), LIMITS.get(compression, LIMITS[""])
         if compression == "int8_acq":
             limits = replace(limits, iou_drop=max(max_drop, limits.iou_drop or 0.0))
-        return cls(module, options.gate, datamodule or options.datamodule, compression, limits)
+        datamodule = datamodule or options.datamodule
+        if not options.gate:
+            return cls(module, None, compression, limits)
+        if datamodule is None:
+            pictures = drawn_pictures(options.gate, module.hparams["in_channels"])
+            return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
+        sample = sample_of(datamodule, options.gate, module.class_names)
+        for image in sample.images:
+            module._check_image(image, sample.source)
+        return cls(module, sample, compression, limits)
 
     def run(self, others: Mapping[str, Callable[[], Runner]]) -> GateReport | None:
         """Return the result, which is passed; None where nothing is compared.
@@ -58,23 +69,16 @@ class Gate:
         Raises:
             GateError: If one of them answers otherwise.
         """
-        if not self.pictures:
+        if self.sample is None:
             return None
-        sample = self._sample()
-        logger.info("Gate: comparing %s on %d pictures of %s.", ", ".join(others), len(sample.images), sample.source)
+        count, source = len(self.sample.images), self.sample.source
+        logger.info("Gate: comparing %s on %d pictures of %s.", ", ".join(others), count, source)
         runners: dict[str, Runner] = {"torch": torch_runner(self.module)}
         runners.update({name: make() for name, make in others.items()})
-        report = judge(runners, sample, self.limits, self.compression)
+        report = judge(runners, self.sample, self.limits, self.compression)
         report.check()
         logger.info("Gate passed: %s.", report.summary())
         return report
-
-    def _sample(self) -> Sample:
-        """Return the pictures to compare on."""
-        planes = self.module.hparams["in_channels"]
-        if self.datamodule is None:
-            return Sample(drawn_pictures(self.pictures, planes), "the drawn set WireBond (no --data given)")
-        return sample_of(self.datamodule, self.pictures, self.module.class_names)
 
 
 def torch_runner(module: Any) -> Runner:

@@ -13,6 +13,7 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import class_pairs, mean_iou
+from anomalib_aoissl.plugin.export_log import set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +82,19 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float) -> Any:
         raise ImportError(msg) from error
     # Most names are not those of nodes that could be quantized, so that NNCF is not to ask for them.
     ignored = nncf.IgnoredScope(names=sorted(_outside_encoder(model)), validate=False)
-    if name == "int8":
-        return nncf.compress_weights(model, ignored_scope=ignored)
-    loader = datamodule.val_dataloader()
-    _warn_of_few(len(loader.dataset))
-    calibration = nncf.Dataset(loader, _image)
-    options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "ignored_scope": ignored}
-    if name == "int8_ptq":
-        return nncf.quantize(model, calibration, **options)
-    validation = nncf.Dataset(datamodule.test_dataloader())
-    return nncf.quantize_with_accuracy_control(model, calibration, validation, _mean_iou, max_drop=max_drop, **options)
+    with set_aside("nncf"):  # it says hundreds of lines, one for each node that is left alone
+        if name == "int8":
+            return nncf.compress_weights(model, ignored_scope=ignored)
+        loader = datamodule.val_dataloader()
+        _warn_of_few(len(loader.dataset))
+        calibration = nncf.Dataset(loader, _image)
+        options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "ignored_scope": ignored}
+        if name == "int8_ptq":
+            return nncf.quantize(model, calibration, **options)
+        validation = nncf.Dataset(datamodule.test_dataloader())
+        return nncf.quantize_with_accuracy_control(
+            model, calibration, validation, _mean_iou, max_drop=max_drop, **options
+        )
 
 
 def _outside_encoder(model: Any) -> set[str]:
