@@ -96,10 +96,10 @@ def _begin_export(cli: Any) -> None:
     ours = path.partition(".")[0] == PACKAGE
     try:
         export_command.check_options(config, ours, path.rpartition(".")[2])
-    except ValueError as error:
+        if ours:
+            cli.export_log.enter_context(export_command.quiet(config))
+    except (ValueError, OSError) as error:
         _fail(str(error))
-    if ours:
-        cli.export_log.enter_context(export_command.quiet(config))
 
 
 @contextmanager
