@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class BankEditingMixin(_Base):
     """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
 
     model: Any
+    EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {"model.bank.": "bank."}
 
     def add(
         self, images: torch.Tensor, masks: torch.Tensor, devices: Sequence[str], names: Sequence[str] | None = None
@@ -151,10 +152,6 @@ class BankEditingMixin(_Base):
         each = PIXELS // images if pixels is None else len(pixels) // images
         mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
         return HeadContent(stages_of(model), mean, scale, each, head.basis())
-
-    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too
-        """Write the model as ONNX, its bank in constants of stable names, and return the path."""
-        return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
 
     def finished_export(self, model: Any, compression_type: Any) -> Any:
         """Return the model with its bank in constants of stable names.
