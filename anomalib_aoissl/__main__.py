@@ -93,12 +93,8 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
 
 def _run(arguments: list[str]) -> int:
     """Run the command that the arguments name, or the report where there are none."""
-    if arguments[:1] == ["bank"]:
-        from anomalib_aoissl.cli import bank as bank_command
-
-        return bank_command.main(arguments[1:])
     if arguments:
-        from anomalib_aoissl.cli.commands import dispatch
+        from anomalib_aoissl.cli.dispatching import dispatch
 
         return dispatch(arguments)
     return main()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.visualization.overlay import (
@@ -28,7 +29,8 @@ from anomalib_aoissl.visualization.overlay import (
 
 from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
 from .editing import OpenVINOBankMixin
-from .exported_bank import NotEditableError, check_bank, read_metadata
+from .explaining import explanation, region_of
+from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
 from .many import PictureError, each_in_order
 from .model_file import read_model
 from .requests import SharedModel, check_device, compiled, with_defaults
@@ -237,6 +239,39 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             return self.predict(image, color_order)
 
         return each_in_order(predict, images, self._compiled.requests, return_errors=return_errors)
+
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        region: np.ndarray | tuple[int, int],
+        color_order: ColorOrder = "rgb",
+    ) -> Explanation:
+        """Return which labelled patches decided on the class of a pixel or a region of an image.
+
+        Args:
+            image: File or array, as in `predict`.
+            region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region; of the image's own size.
+            color_order: As in `predict`.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+            ValueError: If the region lies outside of the image, is empty, or of another size.
+        """
+        return self._explained(self._read(image, color_order), region)[0]
+
+    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
+        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
+        loaded, threshold = self._loaded, self.threshold
+        region = region_of(region, (planes.shape[1], planes.shape[2]))
+        bank_of(loaded.model)  # before the work
+        if loaded.abstention is None:
+            msg = "The model does not say how sure it is: it is of another version. Export it again."
+            raise NotEditableError(msg)
+        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
+        novelty = outputs["anomaly_map"][:, 0]
+        doubt = loaded.abstention.uncertainty(outputs[WINNING_SHARE], novelty)
+        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
+        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""

@@ -63,7 +63,7 @@ def compiled(model: Any, device: str, config: Mapping[str, Any]) -> SharedModel:
             "out."
         )
         raise ValueError(msg) from error
-    return SharedModel(done, int(done.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1)
+    return SharedModel(done)
 
 
 class SharedModel:
@@ -74,11 +74,13 @@ class SharedModel:
 
     Args:
         compiled: `openvino.CompiledModel`.
-        requests: Calls at once at most; one more than the device computes at once keeps it from waiting.
+        requests: Calls at once at most; None for one more than the device computes at once, so that it never waits.
     """
 
-    def __init__(self, compiled: Any, requests: int) -> None:
-        self.compiled, self.requests = compiled, requests
+    def __init__(self, compiled: Any, requests: int | None = None) -> None:
+        if requests is None:
+            requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
+        self._compiled, self.requests = compiled, requests
         self._free: LifoQueue[Any] = LifoQueue()
         for _ in range(requests):
             self._free.put(None)  # to be made
@@ -87,7 +89,7 @@ class SharedModel:
         """Return the outputs for images ``[B, C, H, W]`` by name, copied from the request."""
         request, outputs = self._free.get(), None
         try:
-            request = self.compiled.create_infer_request() if request is None else request
+            request = self._compiled.create_infer_request() if request is None else request
             outputs = request.infer(images, share_inputs=True, share_outputs=False)
         finally:
             self._free.put(None if outputs is None else request)  # a request that failed is not used again

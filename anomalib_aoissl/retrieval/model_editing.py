@@ -140,7 +140,8 @@ class BankEditingMixin(_Base):
         """Return what an edit of the export must know beside the bank."""
         model = self.model
         sizes = model.encoder.image_size, model.bank.patch_size
-        return BankSettings(model.k, *sizes, model.bank.budget, self.hparams["seed"])
+        voting = model.aggregation, model.temperature
+        return BankSettings(model.k, *sizes, model.bank.budget, self.hparams["seed"], *voting)
 
     def _head(self) -> HeadContent | None:
         """Return the pixel head for an export; None where the bank decides the classes."""

@@ -102,7 +102,7 @@ def test_a_request_that_fails_is_not_used_again() -> None:
 
 def test_nothing_is_kept_for_each_image_size() -> None:
     inferencer = SegmentationOpenVINOInferencer(exported(), config={"PERFORMANCE_HINT": "LATENCY"})
-    compiled = inferencer._compiled.compiled
+    compiled = inferencer._compiled._compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
     assert inferencer._target[1]["CPU_RUNTIME_CACHE_CAPACITY"] == 0
     for side in (33, 64, 97):
