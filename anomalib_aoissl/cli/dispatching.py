@@ -32,16 +32,10 @@ _OWN_PARSERS = {"bank": "bank"}
 def dispatch(arguments: Sequence[str]) -> int:
     """Run the command that the first argument names, and return the exit code."""
     name = arguments[0]
-    try:
-        if name in _OWN_PARSERS:
-            return int(import_module(f"{__package__}.{_OWN_PARSERS[name]}").main(arguments[1:]))
-        if name in COMMANDS:
-            return run(name, arguments[1:])
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("anomalib_aoissl."):
-            raise
-        print(f"{name}: {MISSING_HERE}", file=sys.stderr)
-        return 2
+    if name in _OWN_PARSERS:
+        return int(import_module(f"{__package__}.{_OWN_PARSERS[name]}").main(arguments[1:]))
+    if name in COMMANDS:
+        return run(name, arguments[1:])
     asked = name in {"-h", "--help"}
     names = " | ".join((*COMMANDS, *_OWN_PARSERS))
     known = f"usage: python -m anomalib_aoissl [{names}] [--help]; without a command: the plugins found"
@@ -51,17 +45,21 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit code: 0 where it returns none, 2 where arguments or files are at fault."""
-    describe, act = (resolve_name(f"{__package__}.{place}") for place in COMMANDS[name])
-    parser = argparse.ArgumentParser(prog=f"python -m anomalib_aoissl {name}", description=(act.__doc__ or "").strip())
-    describe(parser)
-    options = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog=f"python -m anomalib_aoissl {name}")
     try:
-        return act(options) or 0
-    except ModuleNotFoundError:
-        raise
+        describe, act = (resolve_name(f"{__package__}.{place}") for place in COMMANDS[name])
+        parser.description = (act.__doc__ or "").strip()
+        describe(parser)
+        return act(parser.parse_args(arguments)) or 0
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {said(error)}", file=sys.stderr)
         return 2
+
+
+def said(error: Exception) -> str:
+    """Return what an error says; of a part of the package that the line's install has not, what to do."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("anomalib_aoissl.")
+    return MISSING_HERE if missing else str(error)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
