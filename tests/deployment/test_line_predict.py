@@ -95,17 +95,21 @@ def test_all_that_the_line_does_goes_without_torch(models: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(not ON_THE_LINE, reason="this environment has torch")
-def test_the_line_has_no_torch_and_says_what_is_elsewhere() -> None:
+def test_the_line_has_no_torch_and_says_what_is_elsewhere(tmp_path: Path) -> None:
     from importlib.util import find_spec
 
     assert [name for name in ("torch", "lightning", "anomalib", "timm") if find_spec(name)] == []
     assert "site-packages" in Path(anomalib_aoissl.__file__).parts
     with pytest.raises(ImportError, match=r"AOISSLRetrieval: this machine has anomalib-aoissl-line"):
         _ = anomalib_aoissl.AOISSLRetrieval
-    report = subprocess.run([sys.executable, "-m", "anomalib_aoissl"], capture_output=True, text=True, check=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "anomalib_aoissl", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    report = run()
     assert (report.returncode, report.stderr) == (0, "")
     assert report.stdout.startswith("anomalib-aoissl-line 0.1.0, Python 3")
-    command = [sys.executable, "-m", "anomalib_aoissl", "label-next", "--count", "3"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = run("label-next", "--count", "3")
     assert refused.returncode == 2
     assert "label-next: this machine has anomalib-aoissl-line" in refused.stderr
