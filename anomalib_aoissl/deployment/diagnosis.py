@@ -148,14 +148,11 @@ def gate_of(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     inside = metadata.get("gate")
     if isinstance(inside, dict):
         return inside
-    for file in sorted(path.parent.glob(f"{path.stem}*gate*.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            return content
-    return None
+    try:
+        content = json.loads(path.with_suffix(".gate.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def weight_precision(model: Any) -> str:

@@ -17,8 +17,9 @@ from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
 from anomalib_aoissl.deployment.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
+from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadata
 from anomalib_aoissl.deployment.findings import findings
-from anomalib_aoissl.deployment.model_file import core, read_model
+from anomalib_aoissl.deployment.model_file import core, read_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,18 @@ def test_the_gates_report_is_read_beside_the_model(models: Path, tmp_path: Path,
     assert content["gate"]["pictures"] == 7
     assert content["facts"]["decided_by"] == "bank"
     assert len(content["latency"]) == 1
+
+
+def test_the_gates_report_in_the_model_is_of_before_an_edit(models: Path, tmp_path: Path, capsys: Any) -> None:
+    graph = read_model(models / "bank.xml")
+    metadata = {**read_metadata(graph), "gate": {"version": 1, "passed": True, "pictures": 3, "source": "mine"}}
+    graph.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    model = str(save_model(graph, tmp_path / "m.xml"))
+    assert dispatch(["doctor", model, "--rounds", "1"]) == 0
+    assert "passed on 3 pictures of mine\n" in capsys.readouterr().out
+    assert dispatch(["bank", "remove", model, "--image", "0", "--in_place"]) == 0
+    assert dispatch(["doctor", model, "--rounds", "1"]) == 0
+    assert "passed on 3 pictures of mine; the bank was edited since" in capsys.readouterr().out
 
 
 def test_precisions_are_those_of_the_graph(models: Path) -> None:
