@@ -121,7 +121,7 @@ def _bank(bank: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if bank is None:
         yield "none", ""
         return
-    entries = f"{bank['rows']:,} for {bank['patches']:,} patches of {bank['images']:,} images"
+    entries = f"{bank['entries']:,} for {bank['patches']:,} patches of {bank['images']:,} images"
     pixels = f"{bank['pixels']:,} labelled pixels, {bank['megabytes_of_pixels']:.1f} MB"
     yield "entries", f"{entries}, {bank['megabytes']:.1f} MB; {pixels}"
     yield "of class", _counted(bank["entries_of_class"])

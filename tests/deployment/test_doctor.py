@@ -48,7 +48,7 @@ def test_the_page_says_what_is_so(diagnosis: Diagnosis, models: Path) -> None:
         "decided by the pixel head",
         f"above an uncertainty of {inferencer.threshold:.3f}",
         "weights in 32 bits; computes in f32; bank searched in f32",
-        f"{inferencer.bank['rows']} for",
+        f"{inferencer.bank['entries']} for",
         "old 72",
         "2 runs) at 32x48 px",
         "gate        not run",
