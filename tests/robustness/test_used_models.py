@@ -29,7 +29,6 @@ from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.mask_format import MaskFormat
 from anomalib_aoissl.deployment.requests import with_defaults
 from anomalib_aoissl.models.quantizing import check_compression
-from anomalib_aoissl.retrieval.editing import content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")
@@ -49,11 +48,11 @@ def merged_with(**fields: Any) -> Act:
 
 
 def merged_in_torch(folder: Path) -> None:
-    own, spoilt_one = content_from(bank()), bank()
+    own, spoilt_one = bank(), bank()
     spoilt_one.entries["counts"][0] = 0
     held = MemoryBank(32, (8, 8))
     held.take(own)
-    held.merge(content_from(spoilt_one))
+    held.merge(spoilt_one)
 
 
 def condense_entries(patch_size: tuple[int, int] | None) -> list[int]:
