@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Resize
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
 from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_maps
@@ -72,7 +73,7 @@ def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | Non
     if not bool(torch.isfinite(item.image).all()):
         msg = f"{_name(dataset, index)}: the image holds NaN or infinite values. Write it again, or leave it out."
         raise ValueError(msg)
-    resize = module.pre_processor.transform.transforms[0]
+    resize = resize_of(module.pre_processor)
     image, mask = resize(tv_tensors.Image(item.image[None]), tv_tensors.Mask(item.gt_mask[None]))
     labels = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
     if not bool((labels != IGNORE_INDEX).any()):
