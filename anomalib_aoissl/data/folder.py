@@ -11,6 +11,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
+from .argument_rules import FOLDER_RULES, validate_data
 from .checking import check_training_masks
 from .datamodule import SegmentationDataModuleMixin
 from .description import DESCRIPTION_NAME, DatasetDescription, read_description
@@ -59,8 +60,8 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         seed: Seed of the splits and shots.
 
     Raises:
-        DatasetError: If an argument is out of its range; at setup, if the files are at fault. The message names the
-            argument or the file, and what was expected.
+        ArgumentError: If an argument is out of its range.
+        DatasetError: At setup, if the files are at fault. The message names the file, and what was expected.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         augmentations: Transform | None = None,
         seed: int = 0,
     ) -> None:
+        validate_data(FOLDER_RULES, locals())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -109,7 +111,6 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
-        self.check_arguments()
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
         """Return the description and the records of each split."""

@@ -169,11 +169,8 @@ class OpenVINOBankMixin:
         planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
-        if self._embedder is None:
-            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
-        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
         patches = patch_labels(labels, settings.patch_size)
-        new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
+        new = labelled_image(self._embeddings(planes), patches, device=device, image=name, class_names=names)
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
             run = self._compile(part_model(self._model, learning_outputs(head)))
@@ -196,6 +193,14 @@ class OpenVINOBankMixin:
     def save_bank(self, path: str | Path) -> Path:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
+
+    @_one_at_a_time
+    def _embeddings(self, planes: np.ndarray) -> np.ndarray:
+        """Return the embeddings ``[P, D]`` of the patches of an image ``[C, H, W]``, in row-major order."""
+        if self._embedder is None:
+            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
+        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
+        return np.asarray(embeddings[0])
 
     def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
         """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.visualization.overlay import (
@@ -28,9 +29,11 @@ from anomalib_aoissl.visualization.overlay import (
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
-from .exported_bank import NotEditableError, check_bank, read_metadata
-from .model_file import core, read_model
-from .requests import SharedModel, with_defaults
+from .explaining import explanation, region_of
+from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
+from .many import PictureError, each_in_order
+from .model_file import read_model
+from .requests import SharedModel, check_device, compiled, with_defaults
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,8 +115,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     Args:
         path: The IR's ``.xml`` or an ``.onnx`` file.
-        device: OpenVINO device.
-        config: OpenVINO configuration, added to the defaults. By default floats are computed in 32 bits: where a
+        device: OpenVINO device, such as "CPU", "GPU" or "AUTO:GPU,CPU".
+        config: OpenVINO configuration, added to the defaults, such as ``{"PERFORMANCE_HINT": "THROUGHPUT"}`` for
+            several cameras. By default floats are computed in 32 bits: where a
             processor has bfloat16, OpenVINO would use it, and novelty, a small difference of large similarities, loses
             its digits. And nothing is kept for each image size that came.
 
@@ -123,10 +127,12 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin.
+        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin; or if
+            OpenVINO has no such device, or does not take the configuration.
     """
 
     def __init__(self, path: str | Path, device: str = "CPU", config: Mapping[str, Any] | None = None) -> None:
+        check_device(device)
         model = read_model(path)
         metadata = _checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
@@ -153,7 +159,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _compile(self, model: Any) -> SharedModel:
         """Return the model compiled for the inferencer's device."""
-        return SharedModel(core().compile_model(model, *self._target))
+        return compiled(model, *self._target)
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
@@ -204,6 +210,68 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             )
             raise ValueError(msg)
         return list(self._segment(np.stack(planes)))
+
+    def predict_many(
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        color_order: ColorOrder = "rgb",
+        *,
+        return_errors: bool = False,
+    ) -> Iterator[Segmentation | PictureError]:
+        """Return an iterator over the segmentations of many images of any sizes, in order.
+
+        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}`` several are computed
+        at once. A result comes as soon as it is there; a few images are read ahead, however many there are.
+
+        Args:
+            images: Files or arrays as `predict` takes them, such as a list, or a generator of a camera's frames. It is
+                read by a thread of its own.
+            color_order: As in `predict`.
+            return_errors: Whether the error of an image stands in the place of its result, and the others go on; else
+                it is raised.
+
+        Raises:
+            PictureError: If an image cannot be segmented; the message names it, ``index`` is its place.
+            TypeError: If ``images`` is one image.
+        """
+
+        def predict(image: str | Path | np.ndarray) -> Segmentation:
+            return self.predict(image, color_order)
+
+        return each_in_order(predict, images, self._compiled.requests, return_errors=return_errors)
+
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        region: np.ndarray | tuple[int, int],
+        color_order: ColorOrder = "rgb",
+    ) -> Explanation:
+        """Return which labelled patches decided on the class of a pixel or a region of an image.
+
+        Args:
+            image: File or array, as in `predict`.
+            region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region; of the image's own size.
+            color_order: As in `predict`.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+            ValueError: If the region lies outside of the image, is empty, or of another size.
+        """
+        return self._explained(self._read(image, color_order), region)[0]
+
+    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
+        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
+        loaded, threshold = self._loaded, self.threshold
+        region = region_of(region, (planes.shape[1], planes.shape[2]))
+        bank_of(loaded.model)  # before the work
+        if loaded.abstention is None:
+            msg = "The model does not say how sure it is: it is of another version. Export it again."
+            raise NotEditableError(msg)
+        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
+        novelty = outputs["anomaly_map"][:, 0]
+        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
+        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
+        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""

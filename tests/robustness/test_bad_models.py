@@ -42,7 +42,6 @@ from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, NotEditableE
 from anomalib_aoissl.deployment.requests import with_defaults
 from anomalib_aoissl.models.quantizing import check_compression
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
-from anomalib_aoissl.retrieval.editing import content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")
@@ -230,7 +229,12 @@ MODELS = table(
     Row("weights of another", spoilt(weights_of_another, ".bin"), CHANGED),
     Row("weights cut", spoilt(lambda p: cut(p, 0.99), ".bin"), CHANGED),
     Row("weights of 0 bytes", spoilt(lambda p: p.write_bytes(b""), ".bin"), CHANGED),
-    Row("weights missing", spoilt(Path.unlink, ".bin"), r"model\.bin: the model does not exist", FileNotFoundError),
+    Row(
+        "weights missing",
+        spoilt(Path.unlink, ".bin"),
+        r"model\.bin: the weights of model\.xml are not there",
+        FileNotFoundError,
+    ),
     Row("letter of the graph", spoilt(lambda p: renamed(p, b"wire", b"wine")), CHANGED),
     Row("graph cut", spoilt(cut), r"model\.xml: cannot be read as a model"),
     Row("graph of 0 bytes", spoilt(lambda p: p.write_bytes(b"")), r"model\.xml: cannot be read as a model"),
@@ -350,11 +354,11 @@ def merged_with(**fields: Any) -> Act:
 
 
 def merged_in_torch(folder: Path) -> None:
-    own, spoilt_one = content_from(bank()), bank()
+    own, spoilt_one = bank(), bank()
     spoilt_one.entries["counts"][0] = 0
     held = MemoryBank(32, (8, 8))
     held.take(own)
-    held.merge(content_from(spoilt_one))
+    held.merge(spoilt_one)
 
 
 def condense_entries(patch_size: tuple[int, int] | None) -> list[int]:
