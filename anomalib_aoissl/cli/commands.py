@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands of ``python -m anomalib_aoissl`` that look into a trained model: explain, label-next."""
+"""Commands of ``python -m anomalib_aoissl``: explain and label-next look into a trained model, report into a study."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from .report import add_report_arguments, report
 
 if TYPE_CHECKING:
     import torch
@@ -321,5 +323,6 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
     "explain": (_explain_arguments, explain),
     "label-next": (_label_next_arguments, label_next),
+    "report": (add_report_arguments, report),
 }
 """The commands by name: what describes their arguments, and what runs them."""
