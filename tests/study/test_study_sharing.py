@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.study.plan import Job, PlanError, estimate, plan, read_config
 from benchmarks.study.sharing import Board
-from benchmarks.study.table import COLUMNS, write_table
+from benchmarks.study.table import COLUMNS
 from benchmarks.study.working import work
 
 ROOT = Path(__file__).resolve().parents[2]
