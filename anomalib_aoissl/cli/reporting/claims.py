@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .rows import Row, grouped
+from .rows import Row, grouped, our_or_peer
 
 __all__ = ["CLAIMS", "LEAST_SEEDS", "Claim", "Comparison", "Setting", "compare", "decide"]
 
@@ -255,7 +255,7 @@ def _own_pictures(rows: list[Row]) -> list[Comparison]:
 
 def _our_and_peers(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of masks that models are compared by."""
-    return [row for row in rows if row.kind == "masks" and (row.is_peer or row.weights == "shipped")]
+    return [row for row in our_or_peer(rows) if row.kind == "masks"]
 
 
 def _model(name: str) -> Pick:

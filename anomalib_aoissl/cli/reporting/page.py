@@ -51,7 +51,12 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
         raise ReportError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    blocks = [*_head(rows, csv_path), *_claims(rows, folder, written), *_curves(rows, folder, written)]
+    blocks = [
+        *_head(rows, csv_path),
+        *_glance(rows, folder, written),
+        *_claims(rows, folder, written),
+        *_curves(rows, folder, written),
+    ]
     blocks += [*_pictures(rows, csv_path.parent, folder, written), *_tables(rows), *_missing(csv_path)]
     for name, text in (("report.md", _markdown(blocks)), ("report.html", _html(blocks))):
         with whole_file(folder / name) as temporary:
@@ -72,6 +77,31 @@ def _head(rows: Sequence[Row], csv_path: Path) -> list[Block]:
     runs = f"{len(rows)} runs on {', '.join(sets)}; seeds {', '.join(map(str, seeds))}."
     text = f"{runs} {said[:1].upper()}{said[1:]}. Each run's command, commit and machine stand in {csv_path.name}."
     return [Block("h1", "Study"), Block("p", text), Block("p", _RULE)]
+
+
+def _glance(rows: Sequence[Row], folder: Path, written: list[Path]) -> list[Block]:
+    """Return the table and the picture that a README shows: our best model and the best peer at each set and labels."""
+    table = [["set", "labelled", "ours", "mean IoU", "CPU s", "best peer", "mean IoU", "CPU s"]]
+    masks = [row for row in our_or_peer(rows) if row.kind == "masks"]
+    for (name, labels), group in sorted(grouped(masks, lambda row: (row.set, row.labels)).items()):
+        sides = [_best([row for row in group if row.is_peer is peer]) for peer in (False, True)]
+        if all(sides):
+            table.append([name, str(labels), *sides[0], *sides[1]])
+    if len(table) == 1:
+        return []
+    caption = "Mean IoU over labelled images and over CPU seconds, on the set that most runs are of"
+    figure = _figure(plots.overview_figure(rows), "overview.png", caption, folder, written)
+    return [Block("h2", "At a glance"), Block("table", table), *figure]
+
+
+def _best(rows: Sequence[Row]) -> list[str]:
+    """Return name, mean IoU and seconds of the best model, nothing where there are no rows."""
+    groups = grouped(rows, lambda row: (row.model, row.budget)).values()
+    if not groups:
+        return []
+    best = max(groups, key=lambda runs: spread([row.value for row in runs]).mean)
+    value, seconds = spread([row.value for row in best]), spread([row.seconds for row in best])
+    return [best[0].model, f"{value.mean:.3f} ± {value.deviation:.3f}", f"{seconds.mean:.0f}"]
 
 
 def _claims(rows: list[Row], folder: Path, written: list[Path]) -> list[Block]:

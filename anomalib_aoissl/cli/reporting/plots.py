@@ -17,7 +17,15 @@ from matplotlib.figure import Figure
 from .claims import Comparison
 from .rows import Row, grouped, our_or_peer, spread
 
-__all__ = ["claim_figure", "classes_figure", "labels_figure", "novelty_figure", "pretraining_figure", "seconds_figure"]
+__all__ = [
+    "claim_figure",
+    "classes_figure",
+    "labels_figure",
+    "novelty_figure",
+    "overview_figure",
+    "pretraining_figure",
+    "seconds_figure",
+]
 
 _COLOURS = {"yes": "#1b7837", "no": "#b2182b", "no difference": "#555555", "not decided": "#aaaaaa"}
 _COLUMNS = 3
@@ -48,39 +56,57 @@ def claim_figure(comparisons: Sequence[Comparison]) -> Figure | None:
 
 def labels_figure(rows: Sequence[Row]) -> Figure | None:
     """Return mean IoU over the number of labelled images, a plot for each set."""
-
-    def draw(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
-        for name, line in grouped(chosen, _called).items():
-            points = sorted(grouped(line, lambda row: row.labels).items())
-            values = [spread([row.value for row in group]) for _, group in points]
-            xs, means = [labels for labels, _ in points], [value.mean for value in values]
-            axes.errorbar(xs, means, [value.deviation for value in values], label=name, capsize=2, **styles[name])
-        axes.set_xscale("log")
-        ticks = sorted({row.labels for row in chosen})
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("labelled images")
-
-    return _by_set(our_or_peer(_masks(rows)), draw)
+    return _by_set(our_or_peer(_masks(rows)), _draw_labels)
 
 
 def seconds_figure(rows: Sequence[Row]) -> Figure | None:
     """Return mean IoU over CPU seconds of the fit, a plot for each set, at its most measured number of labels."""
+    return _by_set(our_or_peer(_masks(rows)), _draw_seconds)
 
-    def draw(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
-        labels = _usual_labels(chosen)
-        timed = [row for row in chosen if row.labels == labels and not math.isnan(row.seconds)]
-        for model, line in grouped(timed, lambda row: row.model).items():
-            groups = sorted(grouped(line, lambda row: row.budget).items())
-            seconds = [max(spread([row.seconds for row in group]).mean, 0.1) for _, group in groups]
-            values = [spread([row.value for row in group]) for _, group in groups]
-            means = [value.mean for value in values]
-            style = styles[_called(line[0])]
-            axes.errorbar(seconds, means, [value.deviation for value in values], label=model, capsize=2, **style)
-        axes.set_xscale("log")
-        axes.set_xlabel(f"CPU seconds of the fit, {labels} labelled")
 
-    return _by_set(our_or_peer(_masks(rows)), draw)
+def overview_figure(rows: Sequence[Row]) -> Figure | None:
+    """Return both curves of the set that most runs are of."""
+    sets = grouped(our_or_peer(_masks(rows)), lambda row: row.set)
+    if not sets:
+        return None
+    name = max(sets, key=lambda each: len(sets[each]))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    both, styles = figure.subplots(1, 2, sharey=True), _styles(sets[name])
+    for axes, draw in zip(both, (_draw_labels, _draw_seconds), strict=True):
+        draw(axes, sets[name], styles)
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel("mean IoU, pixels pooled")
+    figure.suptitle(name)
+    handles = {label: handle for handle, label in zip(*both[0].get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=7)
+    return figure
+
+
+def _draw_labels(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
+    for name, line in grouped(chosen, _called).items():
+        points = sorted(grouped(line, lambda row: row.labels).items())
+        values = [spread([row.value for row in group]) for _, group in points]
+        xs, means = [labels for labels, _ in points], [value.mean for value in values]
+        axes.errorbar(xs, means, [value.deviation for value in values], label=name, capsize=2, **styles[name])
+    axes.set_xscale("log")
+    ticks = sorted({row.labels for row in chosen})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled images")
+
+
+def _draw_seconds(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
+    labels = _usual_labels(chosen)
+    timed = [row for row in chosen if row.labels == labels and not math.isnan(row.seconds)]
+    for model, line in grouped(timed, lambda row: row.model).items():
+        groups = sorted(grouped(line, lambda row: row.budget).items())
+        seconds = [max(spread([row.seconds for row in group]).mean, 0.1) for _, group in groups]
+        values = [spread([row.value for row in group]) for _, group in groups]
+        means = [value.mean for value in values]
+        style = styles[_called(line[0])]
+        axes.errorbar(seconds, means, [value.deviation for value in values], label=model, capsize=2, **style)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"CPU seconds of the fit, {labels} labelled")
 
 
 def pretraining_figure(rows: Sequence[Row]) -> Figure | None:
