@@ -27,7 +27,7 @@ def main() -> int:
     """Do what the command line says; return 0 where every job has a result, 1 where some have not, 2 on bad input."""
     options = _parser().parse_args()
     try:
-        jobs = plan(read_config(options.config))
+        planned = jobs = plan(read_config(options.config))
     except PlanError as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,14 +42,14 @@ def main() -> int:
         jobs = [job for job in jobs if job.id in {wanted.id, *wanted.needs}]
     board = Board(options.output)
     if options.merge:
-        print(write_table(jobs, board))
+        print(write_table(planned, board))
         return 0
     others = [subprocess.Popen(_command(options)) for _ in range(options.processes - 1)]
-    missing = _work(jobs, board, options)
+    _work(jobs, planned, board, options)
     for other in others:
         other.wait()
-    path = write_table(jobs, board)
-    missing = sum(not board.has_result(job.id) for job in jobs) if others else missing
+    path = write_table(planned, board)
+    missing = sum(not board.has_result(job.id) for job in jobs)
     print(f"{path}: {len(jobs) - missing} of {len(jobs)} jobs done" + (f"; see {_list(board)}" if missing else ""))
     return int(missing > 0)
 
@@ -59,7 +59,7 @@ def _list(board: Board) -> Path:
     return board.folder / "study.missing.txt"
 
 
-def _work(jobs: list[Job], board: Board, options: argparse.Namespace) -> int:
+def _work(jobs: list[Job], planned: list[Job], board: Board, options: argparse.Namespace) -> None:
     """Run what nobody has run; heavy imports happen here."""
     import torch
 
@@ -69,7 +69,7 @@ def _work(jobs: list[Job], board: Board, options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     roots = {"data": options.data, "drawn": options.drawn or options.output / "drawn"}
-    return work(jobs, board, runner(options.config, roots))
+    work(jobs, board, runner(options.config, roots), planned=planned)
 
 
 def _command(options: argparse.Namespace) -> list[str]:

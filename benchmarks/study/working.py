@@ -23,16 +23,23 @@ Runner = Callable[[Job, Board], Mapping[str, Any]]
 _PAUSE_SECONDS = 2.0
 
 
-def work(jobs: Sequence[Job], board: Board, run: Runner, pause: float = _PAUSE_SECONDS) -> int:
-    """Run what nobody has run, and return how many jobs of the plan are without a result at the end.
+def work(
+    jobs: Sequence[Job],
+    board: Board,
+    run: Runner,
+    pause: float = _PAUSE_SECONDS,
+    planned: Sequence[Job] | None = None,
+) -> int:
+    """Run what nobody has run, and return how many of the jobs are without a result at the end.
 
     A job that fails is written down and not tried again before the next start. One whose weights failed is left.
 
     Args:
-        jobs: The plan.
+        jobs: What is to be run.
         board: Where claims and results are.
         run: What runs a job, and returns its result as plain data.
         pause: Seconds between two looks while others work on what is left.
+        planned: The whole plan, which the table is of, where the jobs are a part of it.
     """
     begun = time.time()
     while True:
@@ -43,23 +50,23 @@ def work(jobs: Sequence[Job], board: Board, run: Runner, pause: float = _PAUSE_S
             if not all(board.has_result(need) for need in job.needs):
                 waiting |= not any(_failed_since(board, need, begun) for need in job.needs)
                 continue
-            took_this = _attempt(job, board, run, jobs)
+            took_this = _attempt(job, board, run, planned or jobs)
             took, waiting = took or took_this, waiting or not took_this
         if not took and not waiting:
             break
         if not took:
             time.sleep(pause)
-    write_table(jobs, board)
+    write_table(planned or jobs, board)
     return sum(not board.has_result(job.id) for job in jobs)
 
 
-def _attempt(job: Job, board: Board, run: Runner, jobs: Sequence[Job]) -> bool:
+def _attempt(job: Job, board: Board, run: Runner, planned: Sequence[Job]) -> bool:
     """Run a job where it is free; return whether it was."""
     with board.claim(job.id) as free:
         if not free:
             return False
         now = time.strftime("%H:%M:%S")
-        print(f"{now} {sum(board.has_result(j.id) for j in jobs)} of {len(jobs)} done; now {job.id}", flush=True)
+        print(f"{now} {sum(board.has_result(j.id) for j in planned)} of {len(planned)} done; now {job.id}", flush=True)
         try:
             result = run(job, board)
         except Exception as error:  # one job must not end the others
@@ -67,7 +74,7 @@ def _attempt(job: Job, board: Board, run: Runner, jobs: Sequence[Job]) -> bool:
             board.write_failure(job.id, f"{type(error).__name__}: {error}")
             return True
         board.write_result(job.id, result)
-    write_table(jobs, board)
+    write_table(planned, board)
     return True
 
 

@@ -124,6 +124,14 @@ def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path:
     assert not (tmp_path / "study.missing.txt").read_text(encoding="utf-8")
 
 
+def test_a_part_of_the_plan_leaves_the_other_rows_in_the_table(jobs: list[Job], tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for job in (jobs[2], jobs[3]):
+        assert work([job], board, fake, planned=jobs) == 0
+    rows = list(csv.DictReader((tmp_path / "study.csv").open(encoding="utf-8")))
+    assert [row["job"] for row in rows] == [jobs[2].id, jobs[3].id]
+
+
 def test_a_claim_excludes_others_while_it_lives(tmp_path: Path) -> None:
     one, other = Board(tmp_path), Board(tmp_path)
     with one.claim("job") as first, other.claim("job") as second:

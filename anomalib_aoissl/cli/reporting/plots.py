@@ -158,7 +158,8 @@ def classes_figure(rows: Sequence[Row]) -> Figure | None:
         axes.set_yticks(range(len(lines)), list(lines), fontsize=6)
         axes.grid(visible=False)
 
-    return _by_set(our_or_peer(_masks(rows)), draw, y_label="", legend=False)
+    known = [row for row in our_or_peer(_masks(rows)) if row.classes]
+    return _by_set(known, draw, y_label="", legend=False)
 
 
 def novelty_figure(rows: Sequence[Row]) -> Figure | None:
