@@ -31,6 +31,9 @@ from .editing import OpenVINOBankMixin
 from .exported_bank import NotEditableError, check_bank, read_metadata
 from .model_file import core, read_model
 from .requests import SharedModel, with_defaults
+from .strip_files import check_output
+from .tiled_model import TiledModel
+from .tiling import Tiling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,12 +98,14 @@ class _Loaded:
         run: The compiled model.
         class_names: Names of its classes.
         abstention: How it abstains; None where it cannot.
+        tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
     """
 
     model: Any
     run: SharedModel
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
+    tiled: TiledModel | None
 
 
 class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
@@ -116,6 +121,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         config: OpenVINO configuration, added to the defaults. By default floats are computed in 32 bits: where a
             processor has bfloat16, OpenVINO would use it, and novelty, a small difference of large similarities, loses
             its digits. And nothing is kept for each image size that came.
+        tiling: How pictures are cut into tiles of the model's size at their own resolution; null for what the model
+            says, which was trained on tiles or on whole pictures.
 
     Attributes:
         threshold: Uncertainty in [0, 1] above which the model abstains; may be set. None for never.
@@ -123,10 +130,17 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin.
+        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin; if tiles
+            are asked for that it cannot take.
     """
 
-    def __init__(self, path: str | Path, device: str = "CPU", config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "CPU",
+        config: Mapping[str, Any] | None = None,
+        tiling: Tiling | Mapping[str, Any] | None = None,
+    ) -> None:
         model = read_model(path)
         metadata = _checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
@@ -134,7 +148,12 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         abstention = _abstention(metadata)
         self.threshold = abstention.threshold if abstention is not None else None
         self._target, self._editing = (device, with_defaults(device, config)), RLock()
-        self._use(model)
+        self.tiling = Tiling.of(metadata.get("tiling") if tiling is None else tiling)
+        try:
+            self._use(model)
+        except NotEditableError as error:
+            msg = f"{path}: {error}"
+            raise NotEditableError(msg) from error
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -165,9 +184,24 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention)
+        tiled = None
+        if self.tiling is not None:
+            tiled = TiledModel(model, self.tiling, _abstention(metadata), self._compile_for_tiles)
+        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention, tiled)
 
-    def predict(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> Segmentation:
+    def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
+        """Return the model compiled for several tiles at once, and how many these are."""
+        device, config = self._target
+        compiled = core().compile_model(model, device, {"PERFORMANCE_HINT": "THROUGHPUT", **config})
+        return SharedModel(compiled), int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def predict(
+        self,
+        image: str | Path | np.ndarray,
+        color_order: ColorOrder = "rgb",
+        *,
+        output: str | Path | None = None,
+    ) -> Segmentation:
         """Return the segmentation of one image.
 
         Args:
@@ -175,13 +209,26 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 ``[H, W]``, ``[H, W, C]``, uint8, uint16 (of the training data's bit depth, 16 where it had none) or
                 float in [0, 1], C illuminations, or colours in the order red, green, blue.
             color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
+            output: With tiles: file (``.tif`` or ``.npy``) that the class map is written to strip by strip, novelty and
+                uncertainty beside it as ``<stem>_novelty`` and ``<stem>_uncertainty``. The result's maps are then
+                memory maps of these files. For pictures that fill the memory.
 
         Raises:
             DatasetError: If the file cannot be read, or a value is not finite or out of range.
             TypeError: If the array is of another type.
-            ValueError: If its shape is another, or its channels do not fit the model.
+            ValueError: If its shape is another, its channels do not fit the model, or ``output`` cannot be written so.
+            OSError: If ``output`` cannot be written; nothing is left of it then.
         """
-        return next(self._segment(self._read(image, color_order)[np.newaxis]))
+        loaded = self._loaded
+        if output is not None:
+            check_output(output)
+            if loaded.tiled is None:
+                msg = f"output={output} is written strip by strip, by a model with tiles. Use save_mask of the result."
+                raise ValueError(msg)
+        planes = self._read(image, color_order)
+        if loaded.tiled is not None:
+            return self._segment_tiles(loaded, loaded.tiled, planes, output)
+        return next(self._segment(planes[np.newaxis]))
 
     def predict_batch(
         self, images: Sequence[str | Path | np.ndarray], color_order: ColorOrder = "rgb"
@@ -191,6 +238,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         Raises:
             ValueError: If there is no image or the sizes differ, and as `predict`.
         """
+        if self._loaded.tiled is not None and len(images):
+            return [self.predict(image, color_order) for image in images]  # one fills the processor
         planes = [self._read(image, color_order) for image in images]
         if not planes:
             msg = "A batch needs at least one image."
@@ -230,11 +279,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         if loaded.abstention is not None:
             doubts = loaded.abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
-            msg = (
-                "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else "
-                "compute in 32 bits: leave INFERENCE_PRECISION_HINT out of config."
-            )
-            raise ValueError(msg)
+            raise ValueError(_NOT_FINITE)
         for index, (planes, doubt) in enumerate(zip(images, doubts, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
@@ -245,6 +290,32 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 uncertainty=None if doubt is None else resize_map(doubt, (height, width)),
                 abstained=_abstained(doubt, threshold, (height, width)),
             )
+
+    def _segment_tiles(
+        self, loaded: _Loaded, tiled: TiledModel, planes: np.ndarray, output: str | Path | None
+    ) -> Segmentation:
+        """Return the segmentation of a picture ``[C, H, W]`` of any size, by its tiles."""
+        threshold = self.threshold
+        try:
+            answer = tiled.answer(planes, output)
+        except FloatingPointError as error:
+            raise ValueError(_NOT_FINITE) from error
+        doubt = answer.uncertainty if loaded.abstention is not None else None
+        return Segmentation(
+            class_map=answer.classes,
+            novelty=answer.values,
+            score=answer.score,
+            class_names=loaded.class_names,
+            image=picture_of(planes),
+            uncertainty=doubt,
+            abstained=None if doubt is None or threshold is None else np.asarray(doubt > threshold),
+        )
+
+
+_NOT_FINITE = (
+    "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
+    "bits: leave INFERENCE_PRECISION_HINT out of config."
+)
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:
@@ -266,6 +337,7 @@ def _checked_metadata(model: Any, path: str | Path) -> dict[str, Any]:
             check_bank(model)
             FileFormat.from_dict(metadata.get("file_format", {}))
             _abstention(metadata)
+            Tiling.of(metadata.get("tiling"))
         names = metadata.get("class_names") or ()
         known = len(names) > 0 and all(isinstance(name, str) for name in names)
     except NotEditableError as error:

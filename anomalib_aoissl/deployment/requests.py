@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from queue import Empty, LifoQueue
 from typing import Any
 
-import numpy as np
-
 _DEFAULTS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 _DEFAULTS_OF_CPU = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
@@ -36,8 +34,8 @@ class SharedModel:
         self._compiled = compiled
         self._free: LifoQueue[Any] = LifoQueue()
 
-    def __call__(self, images: np.ndarray) -> Any:
-        """Return the outputs for images ``[B, C, H, W]`` by name, copied from the request."""
+    def __call__(self, images: Any) -> Any:
+        """Return the outputs for images ``[B, C, H, W]``, or a list of all inputs, by name, copied from the request."""
         try:
             request = self._free.get_nowait()
         except Empty:

@@ -107,6 +107,8 @@ class CheckpointMixin(_Base):
         flags = checkpoint.get("anomalib_components_enabled") or {}
         flags = {name: enabled for name, enabled in flags.items() if name not in self.written_arguments}
         super().on_load_checkpoint({**checkpoint, "anomalib_components_enabled": flags})
+        if isinstance(self.pre_processor, SegmentationPreProcessor):
+            self.pre_processor.set_tiled(self.hparams.get("tiling") is not None)  # it may be written otherwise
 
     @classmethod
     def check_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> None:

@@ -18,10 +18,12 @@ from torch import nn
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.matching.aggregation import NEIGHBOURS, TEMPERATURE
-from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
-from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining
+from anomalib_aoissl.models.tiles import plain_sizes, tiled_predictions
+from anomalib_aoissl.plugin.arguments import ArgumentError, validate
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import remembers_written
 
@@ -61,6 +63,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        tiling: Tiles (size, overlap) that pictures are cut into at their own resolution, each the model's input; null
+            for pictures that are resized as a whole. For parts that are too thin at image_size.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
         normalize: Apply the encoder's final layer norm to each block that is read.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
@@ -126,6 +130,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
+        tiling: Tiling | None = None,
         blocks: int | list[int] = 1,
         normalize: bool = True,
         head: Literal["pixel"] | None = "pixel",
@@ -146,7 +151,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     ) -> None:
         validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, image_size = plain_encoder(encoder), plain_size(image_size)
+        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)
         pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
@@ -160,6 +165,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
         h: Any = self.hparams
+        if h.get("tiling") is not None and h.retrieval == "images":
+            msg = "tiling cuts pictures, but retrieval='images' compares whole ones. Leave out one of both."
+            raise ArgumentError(msg)
         encoder = self.build_encoder()
         unit = unit_size(encoder, h.retrieval)
         budget = rows_of_size(h.bank_size, encoder.embed_dim, unit, h.bank_precision)
@@ -236,8 +244,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         """Put the batch's patches into the bank; the loss is zero."""
         del args, kwargs
         size = len(batch.image)
-        names = batch.image_path or [""] * size
-        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
+        self.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, batch.image_path or [""] * size)
         anchor = self._parameters.get(_ANCHOR)
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
@@ -270,6 +277,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""
+        if self.tiling is not None:
+            return tiled_predictions(self, images)
         batch, share = self.model.answer(images)
         uncertainty = self.model.uncertainty(batch, share)[:, 0]
         threshold = self.model.abstention.threshold

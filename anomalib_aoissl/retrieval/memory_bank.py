@@ -102,6 +102,7 @@ class MemoryBank(DynamicBufferMixin):
         masks: torch.Tensor,
         devices: Sequence[str],
         images: Sequence[str],
+        first: int = 0,
     ) -> None:
         """Put the patches of labelled images aside until `finish` makes them rows.
 
@@ -113,6 +114,7 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
+            first: Position of the first patch: a tile goes on where the one before it ended.
 
         Raises:
             ValueError: If embeddings are not finite; nothing is put aside then.
@@ -131,7 +133,7 @@ class MemoryBank(DynamicBufferMixin):
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
             unit = functional.normalize(embeddings[row][used].float(), dim=-1)
             if len(used):
-                origin = ids, image_ids, used.to(torch.int32), torch.ones_like(ids)  # the last are the counts
+                origin = ids, image_ids, (used + first).to(torch.int32), torch.ones_like(ids)  # the last are the counts
                 self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
 
     @property

@@ -14,9 +14,11 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aoissl.deployment.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
+from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining
+from anomalib_aoissl.models.tiles import plain_sizes
 from anomalib_aoissl.plugin.arguments import validate
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import remembers_written
@@ -55,6 +57,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        tiling: Tiles (size, overlap) that pictures are cut into at their own resolution, each the model's input; null
+            for pictures that are resized as a whole. For parts that are too thin at image_size.
         learning_rate: Peak of the decoder's learning rate.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
         early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
@@ -112,6 +116,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
+        tiling: Tiling | None = None,
         learning_rate: float = 2e-3,
         validations: int = 20,
         early_stopping: int | None = None,
@@ -125,7 +130,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     ) -> None:
         validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, image_size = plain_encoder(encoder), plain_size(image_size)
+        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)
         pretraining = plain_pretraining(pretraining)
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
