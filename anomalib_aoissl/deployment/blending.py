@@ -22,7 +22,8 @@ _BATCH_PIXELS = 1 << 17
 _BINS = 1 << 16
 _PERCENTILE = 0.99
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Tiles ``[B, C, h, w]`` to maps ``[B, K, h, w]`` float32."""
@@ -32,6 +33,8 @@ def blended_strips(
     planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1, done: Callable[[int], object] = lambda _: None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row and the maps ``[K, rows, W]`` of each strip of a picture, from top to bottom.
+
+    The maps are overwritten when the next strip is asked for.
 
     Args:
         planes: The picture ``[C, H, W]``.

@@ -172,7 +172,7 @@ class OpenVINOBankMixin:
             raise ValueError(msg)
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
-        label = {"device": device, "image": name, "class_names": names}
+        label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
         if self._embedder is None:
             self._embedder = self._compile(self._part(["patch_embeddings"]))
         if self.tiling is None:

@@ -84,14 +84,14 @@ class StripFiles:
             if name in self._memory:
                 self._memory[name][self._row : self._row + rows] = strips[name]
             else:
-                self._streams[name].write(np.ascontiguousarray(strips[name], kind).data)
+                self._streams[name].write(_bytes_of(strips[name], kind).data)
         self._row += rows
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the maps, those of files as memory maps that are not to be written."""
         if self._output is None:
             return self._memory
-        mapped = {}
+        mapped: dict[str, np.ndarray] = {}
         for name, kind in self._kinds.items():
             path = self._path(name)
             mapped[name] = np.memmap(path, kind, "r", _begin_of(path), self._size)
@@ -102,6 +102,11 @@ class StripFiles:
         path = self._output
         assert path is not None  # noqa: S101 - for the type checker; asked where there are files
         return path.with_name(f"{path.stem}_{name}{path.suffix}") if name else path
+
+
+def _bytes_of(array: np.ndarray, kind: Any) -> np.ndarray:
+    """Return an array as it stands in a file."""
+    return np.ascontiguousarray(array, kind)
 
 
 def _begin(path: Path, size: tuple[int, int], kind: Any) -> int:

@@ -270,12 +270,12 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             if self.HAS_BANK:  # the segmenter reads its examples by itself
                 datamodule.train_batch_size = 1
 
-    def forward(self, images: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Return what the model says of images ``[B, C, H, W]`` in [0, 1]; an export is the model of one tile."""
         if self.tiling is None or torch.compiler.is_exporting():
-            answer: InferenceBatch = super().forward(images, *args, **kwargs)
+            answer: InferenceBatch = super().forward(batch, *args, **kwargs)
             return answer
-        fields = tiled_predictions(self, self._seen(images))
+        fields = tiled_predictions(self, self._seen(batch))
         return InferenceBatch(**{name: fields[name] for name in ("pred_score", "anomaly_map", "pred_mask")})
 
     def _seen(self, images: torch.Tensor) -> torch.Tensor:

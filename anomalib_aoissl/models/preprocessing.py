@@ -106,7 +106,8 @@ class SegmentationPreProcessor(PreProcessor):
 
     def see_picture(self, images: torch.Tensor) -> torch.Tensor:
         """Return images ``[B, C, H, W]`` in [0, 1] as training sees them: at their own size where the model tiles."""
-        seen: torch.Tensor = self.transform(images) if self.config.get("tiled") else self(images)
+        own: Any = self.transform if self.config.get("tiled") else self
+        seen: torch.Tensor = own(images)
         return seen
 
     def checkpoint_config(self) -> dict[str, Any]:

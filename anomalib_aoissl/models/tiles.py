@@ -86,7 +86,8 @@ def _chosen(grid: TileGrid, labels: np.ndarray, most: int | None) -> list[Tile]:
     tiles = [tile for tile, count in counts.items() if count[:IGNORE_INDEX].any()]
     if most is None or len(tiles) <= most:
         return tiles
-    shown = np.flatnonzero(sum(counts[tile] for tile in tiles)[:IGNORE_INDEX])
+    table = np.stack([counts[tile] for tile in tiles])
+    shown = np.flatnonzero(table[:, :IGNORE_INDEX].any(axis=0))
     best = list(dict.fromkeys(max(tiles, key=lambda tile: counts[tile][index]) for index in shown))[:most]
     others = [tile for tile in tiles if tile not in best]
     best += [others[index] for index in evenly_taken(len(others), most - len(best))] if most > len(best) else []
@@ -137,7 +138,11 @@ def tiled_predictions(module: Any, images: torch.Tensor) -> dict[str, torch.Tens
         maps = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*strips, strict=True))
         found.append((*maps, torch.tensor(reader.score, device=device)))
     masks, values, uncertainty, scores = (torch.stack(parts) for parts in zip(*found, strict=True))
-    fields = {"pred_mask": masks[:, None], "anomaly_map": values[:, None], "pred_score": scores}
+    fields: dict[str, torch.Tensor | None] = {
+        "pred_mask": masks[:, None],
+        "anomaly_map": values[:, None],
+        "pred_score": scores,
+    }
     if not module.HAS_BANK:
         return fields
     threshold = module.model.abstention.threshold

@@ -151,7 +151,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     ) -> None:
         validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)
+        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)  # type: ignore[assignment] # plain too
         pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
         blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(

@@ -130,7 +130,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     ) -> None:
         validate(RULES, locals())
         # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)
+        encoder, (image_size, tiling) = plain_encoder(encoder), plain_sizes(image_size, tiling)  # type: ignore[assignment] # plain too
         pretraining = plain_pretraining(pretraining)
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
