@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.blending import StripReader, blended_strips, in_order
+from anomalib_aoissl.deployment.blending import Run, StripReader, blended_strips, in_order
 from anomalib_aoissl.deployment.light import light_of
 
 
-def whole(planes: np.ndarray, tiling: Tiling, run, **arguments) -> np.ndarray:
+def whole(planes: np.ndarray, tiling: Tiling, run: Run, workers: int = 1) -> np.ndarray:
     """Return the blended maps of a picture, its strips put together."""
     grid = tiling.grid(planes.shape[-2:])
-    strips = [(first, maps.copy()) for first, maps in blended_strips(planes, grid, run, **arguments)]
+    strips = [(first, maps.copy()) for first, maps in blended_strips(planes, grid, run, workers=workers)]
     firsts = [first for first, _ in strips]
     heights = [maps.shape[1] for _, maps in strips]
     assert firsts == [0, *np.cumsum(heights)[:-1]]
