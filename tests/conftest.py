@@ -176,7 +176,7 @@ def short_fits() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with eight drawn images of two devices, 64x96 px under two lights; not to be changed."""
+    """Return a folder with eight drawn images of two devices, 64x96 px, two lighting channels; not to be changed."""
     from anomalib_aoissl.wirebond.drawing import write_images
 
     root = tmp_path_factory.mktemp("drawn")

@@ -16,7 +16,7 @@ from anomalib_aoissl.data.reading import read_mask
 SIZES = '{"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}'
 ENCODER = f'{{"architecture": "vit_tiny_patch16_224", "model_args": {SIZES}}}'
 MODEL = ["--model", "AOISSLRetrieval"]
-SMALL = ["--model.encoder", ENCODER, "--model.pretrained", "false", "--model.image_size", "[64,96]"]
+SMALL = ["--model.encoder", ENCODER, "--model.encoder.pretrained", "false", "--model.image_size", "[64,96]"]
 DATA = ["--data", "WireBond", "--data.devices", "[sot23_copper,soic8_gold]", "--data.image_size", "[64,96]"]
 CPU = ["--trainer.accelerator", "cpu"]
 
@@ -108,11 +108,13 @@ benchmark:
   model:
     class_path: AOISSLRetrieval
     init_args:
-      encoder: {ENCODER}
-      pretrained: false
+      encoder:
+        architecture: {ENCODER}
+        pretrained: false
       image_size: [64, 96]
-      k:
-        grid: [1, 5]
+      vote:
+        k:
+          grid: [1, 5]
   data:
     class_path: WireBond
     init_args:
@@ -123,6 +125,6 @@ benchmark:
     shell("anomalib", "benchmark", "--config", str(config))
     (results,) = (shell.folder / "runs").rglob("results.csv")
     rows = list(csv.DictReader(results.open()))
-    (column,) = (name for name in rows[0] if name.endswith("init_args.k"))
+    (column,) = (name for name in rows[0] if name.endswith("init_args.vote.k"))
     assert [row[column] for row in rows] == ["1", "5"]
     assert all(0 < float(row["mean_iou"]) <= 1 for row in rows)

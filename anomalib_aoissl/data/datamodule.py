@@ -14,7 +14,7 @@ from .checking import check_splits
 from .dataset import SegmentationDataset
 from .description import DatasetDescription
 from .errors import DatasetError
-from .file_format import FileFormat, validate_illuminations
+from .file_format import FileFormat, validate_suffixes
 from .listing import Record
 from .reading import validate_bit_depth
 from .splitting import Splits, check_ratios, split_by_device, split_by_ratio
@@ -67,7 +67,7 @@ class SegmentationDataModuleMixin(_Base):
         check_ratios(val_ratio=self.val_ratio, test_ratio=self.test_ratio)
         try:
             validate_bit_depth(self.bit_depth)
-            validate_illuminations(self.illuminations or ())
+            validate_suffixes(self.illuminations or ())
         except ValueError as error:
             raise DatasetError(str(error)) from error
 

@@ -60,7 +60,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Have errors of the system that the block raises, such as a full disk, name ``path`` and not a temporary file."""
+    """Name ``path``, not a temporary file, in errors of the system that the block raises, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -72,7 +72,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder, where the system can open folders."""
+    """Write the names in a folder to the disk, where the system can open folders."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

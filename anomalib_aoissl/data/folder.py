@@ -33,7 +33,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
     Args:
         root: Folder of the dataset.
         classes: Names of the classes in the order of their indices, background first.
-        illuminations: Suffixes of the files that make one item, such as ["_ch0", "_ch1"]; default: what
+        illuminations: Suffixes of an item's lighting channels, such as ["_ch0", "_ch1"]; default: what
             dataset.json says, else one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; default: all 16.
         device_pattern: Regular expression searched in an image's name; its first group names the device. Default:

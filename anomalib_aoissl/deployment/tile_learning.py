@@ -60,7 +60,7 @@ def learned_tiles(
         (embeddings,) = run([grid.cut(planes, tile)[np.newaxis], *light]).to_tuple()
         patches = patch_labels(grid.cut_mask(mask, tile), settings.patch_size)
         part = labelled_image(np.asarray(embeddings[0]), patches, **label)
-        part.rows["positions"][:] += tile.index * len(patches)
+        part.entries["positions"][:] += tile.index * len(patches)
         bank = part if bank is None else _joined(bank, part)
         if budget is not None and len(bank) > _HELD * budget:
             bank = condensed(bank, _HELD * budget // 2, settings.patch_size)
@@ -101,7 +101,7 @@ def tile_pixels(
 
 def _joined(bank: BankArrays, part: BankArrays) -> BankArrays:
     """Return the entries of two parts of one picture."""
-    return replace(bank, rows={name: np.concatenate([array, part.rows[name]]) for name, array in bank.rows.items()})
+    return replace(bank, entries={name: np.concatenate([array, part.entries[name]]) for name, array in bank.entries.items()})
 
 
 def _labelled(grid: TileGrid, mask: np.ndarray) -> list[Tile]:

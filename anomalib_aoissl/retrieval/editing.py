@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.bank.checking import damage
-from anomalib_aoissl.bank.content import REQUIRED, BankArrays, pixels_without, rows_to_remove, without_rows
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays, entries_to_remove, pixels_without, without_entries
 from anomalib_aoissl.bank.content import described as described_arrays
 from anomalib_aoissl.bank.content import merged as merged_arrays
 from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
 
-ROW_BUFFERS = REQUIRED[:-1]
-"""Tensors with one entry for each row of a bank; the counts, the last of `bank.content.REQUIRED`, come after them."""
+ENTRY_BUFFERS = REQUIRED[:-1]
+"""Tensors of length N, for N entries of a bank; the counts, the last of `bank.content.REQUIRED`, come after them."""
 
 
 @dataclass(frozen=True)
 class BankContent:
-    """Rows and names of a bank.
+    """Entries and names of a bank.
 
     Attributes:
-        rows: The tensors of `ROW_BUFFERS`, and last the counts ``[N]`` int32, patches that each row stands for.
+        entries: The tensors of `ENTRY_BUFFERS`, and last the counts ``[N]`` int32, patches that each entry stands for.
         class_names: Names of the classes in the order of their indices.
         device_names: Names that the device ids index.
         image_names: Names that the image ids index.
@@ -35,7 +35,7 @@ class BankContent:
         patch_size: (height, width) of a patch, px; None where it is not known.
     """
 
-    rows: tuple[torch.Tensor, ...]
+    entries: tuple[torch.Tensor, ...]
     class_names: tuple[str, ...] = ()
     device_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
@@ -44,46 +44,46 @@ class BankContent:
     patch_size: tuple[int, int] | None = None
 
 
-def joined_rows(rows: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+def joined_entries(entries: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
     """Return several tuples of tensors as one, each tensor concatenated."""
-    return tuple(torch.cat(tensors) for tensors in zip(*rows, strict=True))
+    return tuple(torch.cat(tensors) for tensors in zip(*entries, strict=True))
 
 
 def arrays_of(content: BankContent) -> BankArrays:
     """Return a bank's content as numpy arrays, which share its memory where it is the processor's."""
-    named = zip(REQUIRED, content.rows, strict=True)
-    # A buffer without entries beside rows is one that this bank does not need.
-    rows = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.rows[0])}
+    named = zip(REQUIRED, content.entries, strict=True)
+    # A buffer of length 0 in a bank with entries is one that this bank does not need.
+    entries = {n: t.detach().cpu().numpy() for n, t in named if len(t) or not len(content.entries[0])}
     names = content.class_names, content.device_names, content.image_names, content.encoder_hash
-    return BankArrays(rows, *names, pixels=content.pixels, patch_size=content.patch_size)
+    return BankArrays(entries, *names, pixels=content.pixels, patch_size=content.patch_size)
 
 
 def content_from(bank: BankArrays, device: torch.device | None = None) -> BankContent:
     """Return numpy arrays as a bank's content, copied, on the processor or another device."""
-    rows = tuple(torch.from_numpy(bank.rows[name].copy()).to(device) for name in REQUIRED)
+    entries = tuple(torch.from_numpy(bank.entries[name].copy()).to(device) for name in REQUIRED)
     names = bank.class_names, bank.device_names, bank.image_names
-    return BankContent(rows, *names, bank.encoder_hash, bank.pixels, bank.patch_size)
+    return BankContent(entries, *names, bank.encoder_hash, bank.pixels, bank.patch_size)
 
 
 def without(content: BankContent, *, device: str | None = None, image: str | None = None) -> BankContent:
-    """Return the content without the rows of a device or of an image; of an image of a device where both are given.
+    """Return the content without the entries of a device or of an image; of an image of a device where both are given.
 
-    A class whose last row goes is warned of. Names without rows go too.
+    A class whose last entry goes is warned of. Names without entries go too.
 
     Raises:
         ValueError: If neither is given, or the bank has no such device or image.
     """
     bank = arrays_of(content)
-    leaving, pixels = rows_to_remove(bank, device, image), pixels_without(bank, device, image)
-    left = without_rows(bank, leaving, pixels, " undo() brings it back.")
-    return content_from(left, content.rows[0].device)
+    leaving, pixels = entries_to_remove(bank, device, image), pixels_without(bank, device, image)
+    left = without_entries(bank, leaving, pixels, " undo() brings it back.")
+    return content_from(left, content.entries[0].device)
 
 
 def merged(content: BankContent, other: BankContent) -> BankContent:
-    """Return the content with the rows of another bank after its own; the other's classes are mapped by name.
+    """Return the content with the entries of another bank after its own; the other's classes are mapped by name.
 
     Raises:
-        ValueError: If the other bank has classes that this one has not, its rows are of another encoder, or it holds
+        ValueError: If the other bank has classes that this one has not, its entries are of another encoder, or it holds
             what no bank can.
     """
     taken = arrays_of(other)
@@ -91,7 +91,7 @@ def merged(content: BankContent, other: BankContent) -> BankContent:
     if problem:
         msg = f"The bank to take in is damaged ({problem}). Restore a copy, or fill it from the images again."
         raise ValueError(msg)
-    return content_from(merged_arrays(arrays_of(content), taken), content.rows[0].device)
+    return content_from(merged_arrays(arrays_of(content), taken), content.entries[0].device)
 
 
 def described(content: BankContent) -> dict[str, Any]:

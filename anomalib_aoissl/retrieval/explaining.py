@@ -32,7 +32,7 @@ class Vote:
         label: Name of the class that it has at the pixel's place in the patch, and in a region the one that it votes
             for the most; empty where it is ignored there.
         patches: Patches that it stands for in a condensed bank.
-        row: Its row in the bank.
+        entry: Its entry in the bank.
     """
 
     image: str
@@ -42,7 +42,7 @@ class Vote:
     weight: float
     label: str
     patches: int
-    row: int
+    entry: int
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,14 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     embeddings = model.read(image[None]).embeddings
     places = patch_labels(region[None].float(), model.patch_size)[0]  # [P, L]
     asked = (places > 0).any(dim=1)
-    similarities, rows, weights = model.vote(embeddings[0][asked])  # [q, k] each
-    shares = _shares(model, rows, places[asked])  # [q, k, C + 1]; each neighbour's sum up to the patch's share
+    similarities, entries, weights = model.vote(embeddings[0][asked])  # [q, k] each
+    shares = _shares(model, entries, places[asked])  # [q, k, C + 1]; each neighbour's sum up to the patch's share
     shares = shares * (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(-1)
-    used, index = rows.flatten().unique(return_inverse=True)
-    of_row = torch.zeros(len(used), shares.shape[-1]).index_add_(0, index, shares.flatten(0, 1))  # [rows, C + 1]
+    used, index = entries.flatten().unique(return_inverse=True)
+    of_entry = torch.zeros(len(used), shares.shape[-1]).index_add_(0, index, shares.flatten(0, 1))  # [entries, C + 1]
     nearest = torch.full((len(used),), -1.0).scatter_reduce(0, index, similarities.flatten(), "amax")
     names = [*model.bank.class_names, IGNORED]
-    order = of_row.sum(dim=1).argsort(descending=True, stable=True).tolist()
+    order = of_entry.sum(dim=1).argsort(descending=True, stable=True).tolist()
     uncertainty = model.uncertainty(answer, share)[0, 0][region]
     threshold = model.abstention.threshold
     predicted = torch.bincount(batch.pred_mask[0, 0][region].long(), minlength=len(names)) / int(region.sum())
@@ -143,42 +143,42 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     return Explanation(
         box=_box_around(region),
         pixels=int(region.sum()),
-        tally=_shares_by_name(of_row.sum(dim=0), names),
+        tally=_shares_by_name(of_entry.sum(dim=0), names),
         predicted=_shares_by_name(predicted, names),
         differs=float((voted != batch.pred_mask[0, 0])[region].float().mean()),
         novelty=float(batch.anomaly_map[0, 0][region].mean()),
         uncertainty=float(uncertainty.mean()),
         abstained=None if threshold is None else float((uncertainty > threshold).float().mean()),
         votes=[
-            _vote(model, int(used[i]), float(nearest[i]), float(of_row[i].sum()), names[int(of_row[i].argmax())])
+            _vote(model, int(used[i]), float(nearest[i]), float(of_entry[i].sum()), names[int(of_entry[i].argmax())])
             for i in order
         ],
     )
 
 
-def _shares(model: RetrievalModel, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _shares(model: RetrievalModel, entries: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return the share of the region's pixels that lie in each query's patch and have each class in each neighbour.
 
     ``[q, k, C + 1]``, the ignored last, of entries ``[q, k]`` and the pixels ``[q, L]`` of the region, 1 or 0; for each
     neighbour they sum up to the patch's share of the region.
     """
-    labels, counted = model.bank.labels[rows], places.unsqueeze(1)
+    labels, counted = model.bank.labels[entries], places.unsqueeze(1)
     classes = [*range(model.num_classes), IGNORE_INDEX]
     return torch.stack([((labels == c) * counted).sum(dim=-1) for c in classes], dim=-1) / places.sum()
 
 
-def _vote(model: RetrievalModel, row: int, similarity: float, weight: float, label: str) -> Vote:
-    """Return the vote of a row of the bank."""
+def _vote(model: RetrievalModel, entry: int, similarity: float, weight: float, label: str) -> Vote:
+    """Return the vote of an entry of the bank."""
     bank = model.bank
     return Vote(
-        image=bank.image_names[int(bank.image_ids[row])],
-        device=bank.device_names[int(bank.device_ids[row])],
-        box=_patch_box(model, int(bank.positions[row])),
+        image=bank.image_names[int(bank.image_ids[entry])],
+        device=bank.device_names[int(bank.device_ids[entry])],
+        box=_patch_box(model, int(bank.positions[entry])),
         similarity=similarity,
         weight=weight,
         label=label,
-        patches=int(bank.counts[row]) if len(bank.counts) else 1,
-        row=row,
+        patches=int(bank.counts[entry]) if len(bank.counts) else 1,
+        entry=entry,
     )
 
 

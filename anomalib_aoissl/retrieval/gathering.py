@@ -13,16 +13,16 @@ from torch import distributed
 
 from anomalib_aoissl.bank.content import joint_names
 
-from .editing import ROW_BUFFERS, joined_rows
+from .editing import ENTRY_BUFFERS, joined_entries
 
-_DEVICES, _IMAGES, _POSITIONS = (ROW_BUFFERS.index(name) for name in ("device_ids", "image_ids", "positions"))
+_DEVICES, _IMAGES, _POSITIONS = (ENTRY_BUFFERS.index(name) for name in ("device_ids", "image_ids", "positions"))
 
 Added = tuple[tuple[torch.Tensor, ...] | None, tuple[str, ...], tuple[str, ...]]
-"""Rows, None where there are none, and the names of devices and images that their ids index."""
+"""Entries, None where there are none, and the names of devices and images that their ids index."""
 
 
 def gathered(added: Added, device_names: Sequence[str], image_names: Sequence[str]) -> Added:
-    """Return the rows and names that all processes added, ordered by image and position, images by name.
+    """Return the entries and names that all processes added, ordered by image and position, images by name.
 
     The order that the images came in, which shuffling changes, and the number of processes make no difference. An image
     that several processes added, since shares of a data set are filled up to equal sizes with images that others have,
@@ -39,15 +39,15 @@ def gathered(added: Added, device_names: Sequence[str], image_names: Sequence[st
     filled = [part for part in parts if part[0] is not None]
     if not filled:
         return None, devices, images
-    rows = joined_rows([_renumbered(part, devices, images) for part in filled])
-    order = torch.arange(len(rows[0]))
+    entries = joined_entries([_renumbered(part, devices, images) for part in filled])
+    order = torch.arange(len(entries[0]))
     for column in (_POSITIONS, _IMAGES, _DEVICES):  # the last sort decides
-        order = order[rows[column][order].argsort(stable=True)]
-    rows = tuple(tensor[order] for tensor in rows)
+        order = order[entries[column][order].argsort(stable=True)]
+    entries = tuple(tensor[order] for tensor in entries)
     if len(parts) > 1:
-        kept = _first_of_each_patch(rows, images)
-        rows = tuple(tensor[kept] for tensor in rows)
-    return rows, devices, images
+        kept = _first_of_each_patch(entries, images)
+        entries = tuple(tensor[kept] for tensor in entries)
+    return entries, devices, images
 
 
 def _of_all_processes(mine: Added) -> list[Added]:
@@ -65,17 +65,19 @@ def _all_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> tuple[s
 
 
 def _renumbered(part: Added, devices: Sequence[str], images: Sequence[str]) -> tuple[torch.Tensor, ...]:
-    """Return rows with ids that index these names."""
-    rows = list(part[0] or ())
+    """Return entries with ids that index these names."""
+    entries = list(part[0] or ())
     for column, names, old in ((_DEVICES, devices, part[1]), (_IMAGES, images, part[2])):
-        rows[column] = torch.from_numpy(joint_names(names, old)[1])[rows[column].long()]
-    return tuple(rows)
+        entries[column] = torch.from_numpy(joint_names(names, old)[1])[entries[column].long()]
+    return tuple(entries)
 
 
-def _first_of_each_patch(rows: tuple[torch.Tensor, ...], images: Sequence[str]) -> torch.Tensor:
-    """Return for ordered rows which to keep, ``[N]`` booleans: one of each patch; images without a name all differ."""
-    kept = torch.ones(len(rows[0]), dtype=torch.bool)
-    same = torch.stack([rows[column][1:] == rows[column][:-1] for column in (_DEVICES, _IMAGES, _POSITIONS)]).all(dim=0)
-    named = torch.tensor([bool(name) for name in images])[rows[_IMAGES][1:].long()]
+def _first_of_each_patch(entries: tuple[torch.Tensor, ...], images: Sequence[str]) -> torch.Tensor:
+    """Return which of ordered entries to keep, ``[N]`` booleans: one of each patch; images without a name differ."""
+    kept = torch.ones(len(entries[0]), dtype=torch.bool)
+    same = torch.stack([entries[column][1:] == entries[column][:-1] for column in (_DEVICES, _IMAGES, _POSITIONS)]).all(
+        dim=0
+    )
+    named = torch.tensor([bool(name) for name in images])[entries[_IMAGES][1:].long()]
     kept[1:] = ~(same & named)
     return kept

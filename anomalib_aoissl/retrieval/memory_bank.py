@@ -13,7 +13,7 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Rows, condense
+from anomalib_aoissl.bank.condensing import Entries, condense
 from anomalib_aoissl.bank.content import check_embeddings
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.patches import patch_labels, patches_to_image
@@ -21,7 +21,16 @@ from anomalib_aoissl.matching.precision import PRECISIONS, converted, restored, 
 from anomalib_aoissl.pixel_head.sample import PixelSample
 
 from .bank_size import check_bank
-from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, pixel_state, pixels_of_state, without
+from .editing import (
+    ENTRY_BUFFERS,
+    BankContent,
+    described,
+    joined_entries,
+    merged,
+    pixel_state,
+    pixels_of_state,
+    without,
+)
 from .gathering import gathered
 
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
@@ -33,13 +42,13 @@ thereby lost, costs accuracy, so that a few images should be condensed once, at 
 
 
 class MemoryBank(DynamicBufferMixin):
-    """Labelled patches that retrieval searches; N rows, D dims, L = patch height * patch width labels a row.
+    """Labelled patches that retrieval searches; N entries, D dims, L = patch height * patch width labels an entry.
 
     Buffers: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids`` and
     ``image_ids`` ``[N]`` int32, indices into `device_names` and `image_names`, ``positions`` ``[N]`` int32, the patch
     in its image in row-major order, and ``counts`` int32, the patches that each row stands for: ``[N]`` in a condensed
     bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
-    rows is loaded.
+    entries is loaded.
 
     ``pixels`` are the labelled pixels that the pixel head was fitted to, None without one.
 
@@ -49,9 +58,9 @@ class MemoryBank(DynamicBufferMixin):
     Args:
         embed_dim: D.
         patch_size: (height, width) of a patch, px.
-        budget: Rows to keep at most; None for all.
+        budget: Entries to keep at most; None for all.
         seed: Of what is random in condensing.
-        precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
+        precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of an entry is
             that of its integers, not 1.
 
     Raises:
@@ -90,10 +99,10 @@ class MemoryBank(DynamicBufferMixin):
         self.pixels: PixelSample | None = None
         self._previous: BankContent | None = None  # for undo
         self._before_adding: BankContent | None = None
-        self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ROW_BUFFERS, and counts
+        self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ENTRY_BUFFERS, and counts
 
     def __len__(self) -> int:
-        """Rows that are searched; what was added is counted after `finish`."""
+        """Entries that are searched; what was added is counted after `finish`."""
         return len(self.embeddings)
 
     def add(
@@ -104,7 +113,7 @@ class MemoryBank(DynamicBufferMixin):
         images: Sequence[str],
         first: int = 0,
     ) -> None:
-        """Put the patches of labelled images aside until `finish` makes them rows.
+        """Put the patches of labelled images aside until `finish` makes them entries.
 
         Patches without any label (all pixels ignored) are left out, since they could never vote. Only embeddings and
         labels are kept, never the images.
@@ -125,50 +134,50 @@ class MemoryBank(DynamicBufferMixin):
         self._before_adding = self._before_adding or self.content()
         batch = labels.shape[0] * labels.shape[1]
         limit = None if self.budget is None else HELD_BUDGETS * self.budget + HELD_BATCHES * batch
-        for row, (device, image) in enumerate(zip(devices, images, strict=True)):
-            used = (labels[row] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [rows]
-            if limit is not None and self.pending_rows + len(used) > limit:
-                self._pending = [self._condensed(joined_rows(self._pending), limit // 2)]
+        for index, (device, image) in enumerate(zip(devices, images, strict=True)):
+            used = (labels[index] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [entries]
+            if limit is not None and self.pending_entries + len(used) > limit:
+                self._pending = [self._condensed(joined_entries(self._pending), limit // 2)]
             ids = torch.full_like(used, _index_of(device, self.device_names), dtype=torch.int32)
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
-            unit = functional.normalize(embeddings[row][used].float(), dim=-1)
+            unit = functional.normalize(embeddings[index][used].float(), dim=-1)
             if len(used):
                 origin = ids, image_ids, (used + first).to(torch.int32), torch.ones_like(ids)  # the last are the counts
-                self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
+                self._pending.append((stored(unit, self.embeddings.dtype), labels[index][used], *origin))
 
     @property
-    def pending_rows(self) -> int:
-        """Rows that were added and are not searched yet."""
+    def pending_entries(self) -> int:
+        """Entries that were added and are not searched yet."""
         return sum(len(pending[0]) for pending in self._pending)
 
     def gather(self) -> None:
         """Put what all processes added aside in each of them, in an order that depends on neither; before `finish`."""
         before = self._before_adding or self.content()
-        rows = joined_rows(self._pending) if self._pending else None
-        mine = rows, tuple(self.device_names), tuple(self.image_names)
-        rows, devices, images = gathered(mine, before.device_names, before.image_names)
-        self._before_adding = None if rows is None else before
-        self._pending = [] if rows is None else [tuple(tensor.to(self.embeddings.device) for tensor in rows)]
+        entries = joined_entries(self._pending) if self._pending else None
+        mine = entries, tuple(self.device_names), tuple(self.image_names)
+        entries, devices, images = gathered(mine, before.device_names, before.image_names)
+        self._before_adding = None if entries is None else before
+        self._pending = [] if entries is None else [tuple(tensor.to(self.embeddings.device) for tensor in entries)]
         self.device_names, self.image_names = list(devices), list(images)
 
     def finish(self) -> None:
-        """Make what was added rows of the bank, and condense it where it has a budget.
+        """Make what was added entries of the bank, and condense it where it has a budget.
 
         Raises:
-            ValueError: If the budget cannot hold a row of each class and each device.
+            ValueError: If the budget cannot hold an entry of each class and each device.
         """
         if not self._pending:
             return
         target = self._pending[0][0].device
-        rows = joined_rows([tuple(tensor.to(target) for tensor in self._rows()), *self._pending])
+        entries = joined_entries([tuple(tensor.to(target) for tensor in self._entries()), *self._pending])
         self._pending.clear()
-        self._take_rows(self._finished(rows))
+        self._take_entries(self._finished(entries))
         self._previous, self._before_adding = self._before_adding, None
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
-        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+        """Take the entries of a device or an image out, of an image of a device where both are given; return how many.
 
-        A class whose last row goes is warned of.
+        A class whose last entry goes is warned of.
 
         Raises:
             ValueError: If neither is given, or the bank has no such device or image.
@@ -177,20 +186,20 @@ class MemoryBank(DynamicBufferMixin):
         before = self.content()
         self.take(without(before, device=device, image=image))
         self._previous = before
-        return len(before.rows[0]) - len(self)
+        return len(before.entries[0]) - len(self)
 
     def merge(self, other: MemoryBank | BankContent) -> None:
-        """Add the rows of another bank, its classes mapped by name, and condense where this bank has a budget.
+        """Add the entries of another bank, its classes mapped by name, and condense where this bank has a budget.
 
         Raises:
             ValueError: If the other bank has classes that this one has not, is of another encoder, or the budget cannot
-                hold a row of each class and each device.
+                hold an entry of each class and each device.
         """
         self.finish()
         before = self.content()
         try:
             self.take(merged(before, other.content() if isinstance(other, MemoryBank) else other))
-            self._take_rows(self._finished(self._rows()))
+            self._take_entries(self._finished(self._entries()))
         except ValueError:
             self.take(before)
             raise
@@ -210,61 +219,61 @@ class MemoryBank(DynamicBufferMixin):
         self._previous, self._before_adding = None, None
 
     def content(self) -> BankContent:
-        """Return the rows and names as a value, which later edits do not change."""
+        """Return the entries and names as a value, which later edits do not change."""
         names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
-        return BankContent(self._rows(), *names, self.encoder_hash, self.pixels, self.patch_size)
+        return BankContent(self._entries(), *names, self.encoder_hash, self.pixels, self.patch_size)
 
     def take(self, content: BankContent) -> None:
         """Hold this content in place of the present one."""
-        self._take_rows(content.rows)
+        self._take_entries(content.entries)
         self.class_names, self.device_names = list(content.class_names), list(content.device_names)
         self.image_names, self.encoder_hash = list(content.image_names), content.encoder_hash
         self.pixels = content.pixels
 
-    def _rows(self) -> tuple[torch.Tensor, ...]:
-        """Return the tensors of `ROW_BUFFERS`, and the counts, of ones where the bank is not condensed."""
-        return (*(getattr(self, name) for name in ROW_BUFFERS), self.row_counts())
+    def _entries(self) -> tuple[torch.Tensor, ...]:
+        """Return the tensors of `ENTRY_BUFFERS`, and the counts, of ones where the bank is not condensed."""
+        return (*(getattr(self, name) for name in ENTRY_BUFFERS), self.entry_counts())
 
-    def row_counts(self) -> torch.Tensor:
-        """Return the patches ``[N]`` that each row stands for, of ones where the bank is not condensed."""
+    def entry_counts(self) -> torch.Tensor:
+        """Return the patches ``[N]`` that each entry stands for, of ones where the bank is not condensed."""
         return self.counts if len(self.counts) else torch.ones_like(self.device_ids)
 
-    def _take_rows(self, rows: tuple[torch.Tensor, ...]) -> None:
-        """Take tensors as `_rows` gives them in place of the present ones."""
-        for name, tensor in zip(ROW_BUFFERS, rows[:-1], strict=True):
+    def _take_entries(self, entries: tuple[torch.Tensor, ...]) -> None:
+        """Take tensors as `_entries` gives them in place of the present ones."""
+        for name, tensor in zip(ENTRY_BUFFERS, entries[:-1], strict=True):
             setattr(self, name, tensor)
-        self.counts = rows[-1] if bool((rows[-1] != 1).any()) else rows[-1][:0]
+        self.counts = entries[-1] if bool((entries[-1] != 1).any()) else entries[-1][:0]
 
-    def _finished(self, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return the rows that the bank holds of these: all without a budget, else condensed to it."""
-        return rows if self.budget is None else self._condensed(rows, self.budget)
+    def _finished(self, entries: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the entries that the bank holds of these: all without a budget, else condensed to it."""
+        return entries if self.budget is None else self._condensed(entries, self.budget)
 
-    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
-        """Return the rows that are kept within the budget, in the order of device, image and position."""
-        if len(rows[0]) <= budget:
-            return rows
+    def _condensed(self, entries: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
+        """Return the entries that are kept within the budget, in the order of device, image and position."""
+        if len(entries[0]) <= budget:
+            return entries
         for column, names in ((3, self.image_names), (2, self.device_names)):  # the last sort decides
             rank = torch.tensor(sorted(range(len(names)), key=names.__getitem__)).argsort()
-            order = rank[rows[column].cpu().long()].argsort(stable=True).to(rows[column].device)
-            rows = tuple(tensor[order] for tensor in rows)
+            order = rank[entries[column].cpu().long()].argsort(stable=True).to(entries[column].device)
+            entries = tuple(tensor[order] for tensor in entries)
         # On the CPU, where sums have a fixed order.
-        embeddings, labels, devices, counts = (rows[index].cpu() for index in (0, 1, 2, 5))
-        view = Rows(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
+        embeddings, labels, devices, counts = (entries[index].cpu() for index in (0, 1, 2, 5))
+        view = Entries(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
         kept, stand_for = condense(view, budget, np.random.default_rng(self.seed))
-        taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
-        return tuple(tensor.to(rows[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
+        taken = [tensor.cpu()[kept] for tensor in entries[:-1]]
+        return tuple(tensor.to(entries[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
 
     def clear(self) -> None:
-        """Take all rows and the names of devices and images out."""
+        """Take all entries and the names of devices and images out."""
         before = self.content()
         self._pending.clear()
-        for name in (*ROW_BUFFERS, "counts"):
+        for name in (*ENTRY_BUFFERS, "counts"):
             setattr(self, name, getattr(self, name)[:0])
         self.device_names, self.image_names, self.pixels = [], [], None
-        self._previous, self._before_adding = before if len(before.rows[0]) else None, None
+        self._previous, self._before_adding = before if len(before.entries[0]) else None, None
 
     def describe(self) -> dict[str, Any]:
-        """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
+        """Return entries, patches, megabytes and encoder, and the entries or pixels of each device, image and class."""
         return described(self.content())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -96,7 +96,7 @@ class BankEditingMixin(_Base):
                 self.model.fill(part, labels, [device], [name], tile.index)
 
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
-        """Take the rows of a device or an image out of the bank and return how many, as `MemoryBank.remove`.
+        """Take the entries of a device or an image out of the bank and return how many, as `MemoryBank.remove`.
 
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
         """
@@ -106,7 +106,7 @@ class BankEditingMixin(_Base):
         return removed
 
     def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
-        """Add the rows of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
+        """Add the entries of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
 
         Raises:
             ValueError: If the file cannot be used, the bank is of another encoder, or has classes that this has not.
@@ -129,7 +129,7 @@ class BankEditingMixin(_Base):
         refit(self.model, len(self.class_names), self.hparams["seed"])
 
     def describe(self) -> dict[str, Any]:
-        """Return rows, patches, megabytes and encoder of the bank, and its rows of each device, image and class."""
+        """Return what the bank holds: entries, patches, megabytes, encoder; entries of devices, images and classes."""
         return self._bank().describe()
 
     def _bank(self) -> MemoryBank:
@@ -150,7 +150,7 @@ class BankEditingMixin(_Base):
         """Return what an edit of the export must know beside the bank."""
         model = self.model
         sizes = model.encoder.image_size, model.bank.patch_size
-        return BankSettings(model.k, *sizes, model.bank.budget, self.hparams["seed"])
+        return BankSettings(model.vote_options.k, *sizes, model.bank.budget, self.hparams["seed"])
 
     def _head(self) -> HeadContent | None:
         """Return the pixel head for an export; None where the bank decides the classes."""
@@ -196,7 +196,7 @@ class BankEditingMixin(_Base):
 
 def _halved(bank: BankArrays) -> BankArrays:
     """Return the bank with embeddings of half precision where they have more."""
-    embeddings = bank.rows["embeddings"]
+    embeddings = bank.entries["embeddings"]
     if embeddings.dtype == np.float32:
-        return replace(bank, rows={**bank.rows, "embeddings": embeddings.astype(np.float16)})
+        return replace(bank, entries={**bank.entries, "embeddings": embeddings.astype(np.float16)})
     return bank

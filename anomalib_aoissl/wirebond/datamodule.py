@@ -48,7 +48,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
 
     The same arguments give the same pictures. They are written once, below ``root`` in a folder named by the
     arguments that decide their content, as `SegmentationFolder` reads them. Without ``train_devices`` and
-    ``test_devices``, other units of the same devices are tested; with one of them, devices that were not trained on.
+    ``test_devices``, other images of the same devices are tested; with one of them, devices that were not trained on.
 
     Args:
         root: Folder for the pictures.
@@ -58,7 +58,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         test_devices: Devices to test on; default: all that are in neither of the other lists.
         shots: Labelled images to train on for each device, drawn with the seed; default: all.
         foreground: Classes that become one, "foreground", for models that know one; all others become background.
-        images_per_device: Units drawn of each device type.
+        images_per_device: Images drawn of each device type.
         val_ratio: Share of the images for validation, in [0, 1).
         test_ratio: Share of the images for testing where no devices are named, in [0, 1).
         image_size: (height, width) of the pictures, px; wires are 2 to 6 px wide at 512.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bank file: what was saved comes back, what is damaged or of another encoder is refused, and a run extends it."""
+"""The bank file: what was saved comes back, what is damaged or of others raises, a run extends it."""
 
 import json
 from dataclasses import replace
@@ -34,9 +34,9 @@ def content() -> BankContent:
 def test_what_was_saved_comes_back(content: BankContent, tmp_path: Path) -> None:
     path = save_bank(content, tmp_path / "new" / "bank.safetensors")
     loaded = load_bank(path, "a" * 64)
-    assert replace(loaded, rows=()) == replace(content, rows=())
-    assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(loaded.rows, content.rows, strict=True))
-    assert int(loaded.rows[-1].sum()) == 64  # a condensed bank knows what its rows stand for
+    assert replace(loaded, entries=()) == replace(content, entries=())
+    assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(loaded.entries, content.entries, strict=True))
+    assert int(loaded.entries[-1].sum()) == 64  # a condensed bank knows what its entries stand for
 
 
 def test_the_file_is_plain_safetensors_with_its_version(content: BankContent, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_save_that_fails_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
-def test_a_corrupt_file_is_refused(content: BankContent, tmp_path: Path, damage: str) -> None:
+def test_a_corrupt_file_raises(content: BankContent, tmp_path: Path, damage: str) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"no bank", "header": b"\xff" + whole[1:]}[damage])
@@ -73,7 +73,7 @@ def test_a_corrupt_file_is_refused(content: BankContent, tmp_path: Path, damage:
         load_bank(path)
 
 
-def test_a_missing_file_and_a_file_of_others_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_of_others_raise(tmp_path: Path) -> None:
     with pytest.raises(BankFileError, match="does not exist"):
         load_bank(tmp_path / "bank.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
@@ -90,24 +90,24 @@ def test_a_missing_file_and_a_file_of_others_are_refused(tmp_path: Path) -> None
         (3, -1, "image_ids up to"),
     ],
 )
-def test_contents_that_do_not_fit_together_are_refused(
+def test_contents_that_do_not_fit_together_raise(
     content: BankContent, tmp_path: Path, index: int, value: float, message: str
 ) -> None:
-    rows = [tensor.clone() for tensor in content.rows]
-    rows[index].view(-1)[0] = value
-    path = save_bank(replace(content, rows=tuple(rows)), tmp_path / "bank.safetensors")
+    entries = [tensor.clone() for tensor in content.entries]
+    entries[index].view(-1)[0] = value
+    path = save_bank(replace(content, entries=tuple(entries)), tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match=message):
         load_bank(path)
 
 
-def test_rows_of_other_numbers_are_refused(content: BankContent, tmp_path: Path) -> None:
-    rows = (content.rows[0][1:], *content.rows[1:])
-    path = save_bank(replace(content, rows=rows), tmp_path / "bank.safetensors")
-    with pytest.raises(BankFileError, match=r"damaged \(rows of \{'embeddings': 39, 'labels': 40"):
+def test_entries_of_other_numbers_raise(content: BankContent, tmp_path: Path) -> None:
+    entries = (content.entries[0][1:], *content.entries[1:])
+    path = save_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
+    with pytest.raises(BankFileError, match=r"damaged \(entries of \{'embeddings': 39, 'labels': 40"):
         load_bank(path)
 
 
-def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_raises(content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank_storage, "VERSION", 2)
     path = save_bank(content, tmp_path / "bank.safetensors")
     monkeypatch.undo()
@@ -115,7 +115,7 @@ def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkey
         load_bank(path)
 
 
-def test_another_encoder_is_refused(content: BankContent, tmp_path: Path) -> None:
+def test_another_encoder_raises(content: BankContent, tmp_path: Path) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match="filled with the encoder aaaaaaaaaaaa, this model's is bbbbbbbbbbbb"):
         load_bank(path, "b" * 64)
@@ -136,7 +136,7 @@ def train(
     folder: Path, drawn_folder: Path, tiny_encoder: dict, device: list[str], **arguments: object
 ) -> AOISSLRetrieval:
     model = AOISSLRetrieval(
-        encoder=tiny_encoder, **{"pretrained": False, "image_size": (64, 96), "visualizer": False, **arguments}
+        encoder={**tiny_encoder, "pretrained": False}, **{"image_size": (64, 96), "visualizer": False, **arguments}
     )
     data = SegmentationFolder(drawn_folder, devices=device, num_workers=0, test_ratio=0.25, val_ratio=0.25)
     options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -147,13 +147,13 @@ def train(
 def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
     old = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold"])
     path = save_bank(old.model.bank.content(), tmp_path / "old.safetensors")
-    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path)
+    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path})
     at_once = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold", "sot23_copper"])
     assert extended.model.bank.describe()["images"] == 2 * old.model.bank.describe()["images"]
     images = torch.rand(2, 3, 64, 96)
     assert torch.equal(extended(images).pred_mask, at_once(images).pred_mask)
     torch.testing.assert_close(extended(images).anomaly_map, at_once(images).anomaly_map)
-    assert type(extended.hparams["bank"]) is str  # plain data, which a checkpoint may hold
+    assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
     with pytest.raises(BankFileError, match="Use that encoder"):
-        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path, blocks=2)
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, blocks=2)

@@ -88,7 +88,7 @@ def test_a_bank_of_another_model_changes_novelty_alone(
     with caplog.at_level(logging.WARNING):
         trained.merge(make_model(1, seed=7).model.bank)
     assert "filled by another model, so that its" in caplog.text
-    assert "old" in trained.describe()["rows_of_device"]
+    assert "old" in trained.describe()["entries_of_device"]
     assert same(trained.model.bank.pixels, before)
 
 

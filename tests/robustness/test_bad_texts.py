@@ -114,9 +114,9 @@ KEYS = table(
     Row("a group without a name", described(groups={"u1": None}), "'u1' has None"),
     Row("a group as a number", described("groups", groups={"u1": 7}), value={"u1": "7"}),
     Row("illuminations as a text", described(illuminations="_a"), '"illuminations" must be a list, got str'),
-    Row("an illumination twice", described(illuminations=["_a", "_a"]), r"dataset\.json: illuminations=.* of both"),
+    Row("a lighting channel twice", described(illuminations=["_a", "_a"]), r"dataset\.json: illuminations=.* of both"),
     Row("one that ends with another", described(illuminations=["_1", "x_1"]), "'x_1' ends with '_1'"),
-    Row("an empty illumination", described(illuminations=["", "_a"]), "a list of suffixes"),
+    Row("an empty lighting channel", described(illuminations=["", "_a"]), "a list of suffixes"),
 )
 
 ARGUMENTS = table(

@@ -110,7 +110,7 @@ def test_it_learns_a_picture_in_tiles(tiled_xml: Path, tmp_path: Path) -> None:
     assert 48 * (len(tiles) - 4) < learnt <= 48 * len(tiles)
     bank = bank_of(inferencer._model)
     assert bank.image_names == ("first", "second", "third")
-    assert int((bank.rows["image_ids"] == 2).sum()) == learnt == len(set(bank.rows["positions"][-learnt:]))
+    assert int((bank.entries["image_ids"] == 2).sum()) == learnt == len(set(bank.entries["positions"][-learnt:]))
     after = inferencer.predict(image)
     assert after.novelty[:, 80:].max() < 1e-3 < before.novelty[:, 80:].max()
     right = after.class_map == masks[0].numpy()
@@ -141,7 +141,7 @@ def test_a_model_of_whole_pictures_takes_tiles_of_its_size(
     tiled_model: AOISSLRetrieval, tiny_encoder: dict, tmp_path: Path
 ) -> None:
     del tiled_model
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(48, 64), head=None).eval()
+    model = AOISSLRetrieval(encoder=tiny_encoder, image_size=(48, 64), head=None).eval()
     model.set_dataset(CLASSES, FileFormat())
     pictures, masks = drawn(2, (48, 64), seed=1)
     model.add(pictures, masks, ["device"] * 2, ["a", "b"])
@@ -186,14 +186,17 @@ def test_a_model_from_before_tiles_says_so(tiled_xml: Path, tmp_path: Path) -> N
             {"tiling": Tiling((48, 64)), "image_size": (64, 64)},
             r"image_size=\(64, 64\) and tiling.size=\(48, 64\) differ",
         ),
-        ({"tiling": Tiling((48, 64)), "retrieval": "images", "head": None}, r"tiling cuts pictures, but retrieval"),
+        (
+            {"tiling": Tiling((48, 64)), "vote": {"level": "images"}, "head": None},
+            r"tiling cuts pictures, but vote.level",
+        ),
         ({"tiling": Tiling((48, 64)), "pre_processor": False}, "tiling needs the model's own pre-processor"),
         ({"tiling": {"size": [48, 64], "overlap": 48}}, "tiling.overlap=48 must be"),
     ],
 )
 def test_what_does_not_fit_is_said(tiny_encoder: dict, arguments: dict, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, **arguments)
+        AOISSLRetrieval(encoder=tiny_encoder, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +214,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_test_and_checkpoint_at_native_resolution(folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, tiling=TILING, visualizer=False)
+    model = AOISSLRetrieval(encoder=tiny_encoder, tiling=TILING, visualizer=False)
     data = SegmentationFolder(folder, num_workers=0)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     engine = Engine(default_root_dir=tmp_path, **quiet)
