@@ -97,10 +97,14 @@ def warn_of_thin_parts(dataset: Any, size: tuple[int, int], names: Sequence[str]
 
 
 def _opened(inside: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """Return the pixels ``[H, W]`` uint8 that a block of (height, width) px covers which lies inside."""
-    block = np.ones(tuple(sides), np.uint8)
-    kept = cv2.erode(inside, block, anchor=(0, 0))
-    return np.asarray(cv2.dilate(kept, block, anchor=(sides[1] - 1, sides[0] - 1)), np.uint8)
+    """Return the pixels ``[H, W]`` uint8 that a block of (height, width) px covers which lies inside.
+
+    What is cut off by the border goes on behind it.
+    """
+    (down, across), block = sides, np.ones(tuple(sides), np.uint8)
+    padded = np.pad(inside, ((down, down), (across, across)), mode="edge")
+    kept = cv2.dilate(cv2.erode(padded, block, anchor=(0, 0)), block, anchor=(across - 1, down - 1))
+    return np.asarray(kept[down:-down, across:-across], np.uint8)
 
 
 def _widths(inside: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ def test_a_model_of_whole_pictures_takes_tiles_of_its_size(
     tiled_model: AOISSLRetrieval, tiny_encoder: dict, tmp_path: Path
 ) -> None:
     del tiled_model
-    model = AOISSLRetrieval(encoder=tiny_encoder, image_size=(48, 64), head=None).eval()
+    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=(48, 64), head=None).eval()
     model.set_dataset(CLASSES, FileFormat())
     pictures, masks = drawn(2, (48, 64), seed=1)
     model.add(pictures, masks, ["device"] * 2, ["a", "b"])
@@ -196,7 +196,7 @@ def test_a_model_from_before_tiles_says_so(tiled_xml: Path, tmp_path: Path) -> N
 )
 def test_what_does_not_fit_is_said(tiny_encoder: dict, arguments: dict, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        AOISSLRetrieval(encoder=tiny_encoder, **arguments)
+        AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_test_and_checkpoint_at_native_resolution(folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
-    model = AOISSLRetrieval(encoder=tiny_encoder, tiling=TILING, visualizer=False)
+    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, tiling=TILING, visualizer=False)
     data = SegmentationFolder(folder, num_workers=0)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     engine = Engine(default_root_dir=tmp_path, **quiet)
