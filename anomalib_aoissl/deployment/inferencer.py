@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TILES_AT_ONCE = 4
+"""Infer requests for the tiles of a picture, at most: each needs some hundred MB."""
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -192,8 +195,10 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
         device, config = self._target
-        compiled = core().compile_model(model, device, {"PERFORMANCE_HINT": "THROUGHPUT", **config})
-        return SharedModel(compiled), int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        several = {"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _TILES_AT_ONCE}
+        compiled = core().compile_model(model, device, {**several, **config})
+        number = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        return SharedModel(compiled), min(number, _TILES_AT_ONCE)
 
     def predict(
         self,

@@ -101,7 +101,9 @@ def tile_pixels(
 
 def _joined(bank: BankArrays, part: BankArrays) -> BankArrays:
     """Return the entries of two parts of one picture."""
-    return replace(bank, entries={name: np.concatenate([array, part.entries[name]]) for name, array in bank.entries.items()})
+    return replace(
+        bank, entries={name: np.concatenate([array, part.entries[name]]) for name, array in bank.entries.items()}
+    )
 
 
 def _labelled(grid: TileGrid, mask: np.ndarray) -> list[Tile]:

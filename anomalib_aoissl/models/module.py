@@ -268,9 +268,13 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
+        """Prepare the data for tiles, where the model has them."""
         super().setup(stage)
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        self.prepare_batches()
+
+    def prepare_batches(self) -> None:
+        """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
         if self.tiling is not None and datamodule is not None:
             datamodule.eval_batch_size = 1
             if self.HAS_BANK:  # the segmenter reads its examples by itself

@@ -236,6 +236,10 @@ def test_train_test_and_checkpoint_at_native_resolution(folder: Path, tiny_encod
     path = engine.trainer.checkpoint_callback.best_model_path
     loaded = AOISSLRetrieval.load_from_checkpoint(path)
     assert loaded.tiling == TILING
+    other = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, visualizer=False)  # knows nothing of tiles
+    again = Engine(default_root_dir=tmp_path, **quiet)
+    (tested,) = again.test(other, datamodule=SegmentationFolder(folder, num_workers=0), ckpt_path=path)
+    assert tested["mean_iou"] == results["mean_iou"]
     picture = drawn(1, (80, 112), seed=40)[0]
     assert torch.equal(loaded.eval()(picture).pred_mask, model.eval()(picture).pred_mask)
     assert AOISSLRetrieval.load_from_checkpoint(path, tiling=Tiling((48, 64), 8)).tiling == Tiling((48, 64), 8)
