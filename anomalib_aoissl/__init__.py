@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
-    from anomalib_aoissl.deployment.tiling import Tiling as Tiling
+    from anomalib_aoissl.deployment.tiles.tiling import Tiling as Tiling
     from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
     from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
@@ -28,7 +28,7 @@ _EXPORTS = {
     "PatchEncoder": "anomalib_aoissl.encoder.vit",
     "SegmentationFolder": "anomalib_aoissl.data.folder",
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
-    "Tiling": "anomalib_aoissl.deployment.tiling",
+    "Tiling": "anomalib_aoissl.deployment.tiles.tiling",
     "WireBond": "anomalib_aoissl.wirebond.datamodule",
 }
 

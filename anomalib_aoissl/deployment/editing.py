@@ -28,9 +28,9 @@ from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
 from .images import resize_labels, resize_planes
 from .model_file import save_model
 from .refitting import labelled_pixels, learning_outputs, refitted_head
-from .tile_graph import tile_graph
-from .tile_learning import learned_tiles, tile_pixels
-from .tiling import Tiling
+from .tiles.graph import tile_graph
+from .tiles.learning import learned_tiles, tile_pixels
+from .tiles.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 

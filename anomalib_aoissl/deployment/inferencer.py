@@ -31,9 +31,9 @@ from .editing import OpenVINOBankMixin
 from .exported_bank import NotEditableError, check_bank, read_metadata
 from .model_file import core, read_model
 from .requests import SharedModel, with_defaults
-from .strip_files import check_output
-from .tiled_model import TiledModel
-from .tiling import Tiling
+from .tiles.model import TiledModel
+from .tiles.strip_files import check_output
+from .tiles.tiling import Tiling
 
 if TYPE_CHECKING:
     from PIL.Image import Image

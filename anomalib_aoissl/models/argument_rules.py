@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anomalib_aoissl.deployment.tiling import Tiling
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import SEED, SIZE, Rule, whole
 from anomalib_aoissl.plugin.options import options_of

@@ -13,7 +13,7 @@ from anomalib.pre_processing import PreProcessor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
-from anomalib_aoissl.deployment.light import DARK, LEAST_DEVIATION
+from anomalib_aoissl.deployment.tiles.light import DARK, LEAST_DEVIATION
 from anomalib_aoissl.pixel_head.marking import mark
 
 _SPREAD, _MIDDLE = 0.2, 0.5

@@ -17,7 +17,7 @@ from torch import nn
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
-from anomalib_aoissl.deployment.tiling import Tiling
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.blending import Run, StripReader, blended_strips, in_order
-from anomalib_aoissl.deployment.light import light_of
+from anomalib_aoissl.deployment.tiles.blending import Run, StripReader, blended_strips, in_order
+from anomalib_aoissl.deployment.tiles.light import light_of
 
 
 def whole(planes: np.ndarray, tiling: Tiling, run: Run, workers: int = 1) -> np.ndarray:

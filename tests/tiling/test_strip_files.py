@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from anomalib_aoissl.data.reading import read_mask
-from anomalib_aoissl.deployment import strip_files
-from anomalib_aoissl.deployment.strip_files import StripFiles
+from anomalib_aoissl.deployment.tiles import strip_files
+from anomalib_aoissl.deployment.tiles.strip_files import StripFiles
 
 KINDS = {"": np.uint8, "novelty": np.float32}
 MAPS = {

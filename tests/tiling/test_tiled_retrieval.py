@@ -17,7 +17,7 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpe
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.deployment.exported_bank import NotEditableError, bank_of, read_metadata
 from anomalib_aoissl.deployment.model_file import core, read_model
-from anomalib_aoissl.deployment.tile_graph import LIGHT, tile_graph
+from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph
 from anomalib_aoissl.models.preprocessing import standardize_light
 from anomalib_aoissl.plugin.arguments import ArgumentError
 

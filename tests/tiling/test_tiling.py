@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.tiling import Axis
+from anomalib_aoissl.deployment.tiles.tiling import Axis
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
 sides = some.integers(1, 90)

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+
 from .blending import StripReader, blended_strips
+from .graph import answer_names, maps_of, size_of, tile_graph
 from .light import light_of
 from .strip_files import StripFiles
-from .tile_graph import answer_names, maps_of, size_of, tile_graph
 from .tiling import Tiling
 
 _LONG = 64
