@@ -226,7 +226,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """
         loaded = self._loaded
         if output is not None:
-            check_output(output)
+            check_output(output, image if isinstance(image, str | Path) else None)
             if loaded.tiled is None:
                 msg = f"output={output} is written strip by strip, by a model with tiles. Use save_mask of the result."
                 raise ValueError(msg)
@@ -305,15 +305,15 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             answer = tiled.answer(planes, output)
         except FloatingPointError as error:
             raise ValueError(_NOT_FINITE) from error
-        doubt = answer.uncertainty if loaded.abstention is not None else None
+        uncertainty = answer.uncertainty if loaded.abstention is not None else None
         return Segmentation(
             class_map=answer.classes,
             novelty=answer.values,
             score=answer.score,
             class_names=loaded.class_names,
             image=picture_of(planes),
-            uncertainty=doubt,
-            abstained=None if doubt is None or threshold is None else np.asarray(doubt > threshold),
+            uncertainty=uncertainty,
+            abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
         )
 
 

@@ -135,6 +135,8 @@ def test_results_go_to_files_strip_by_strip(tiled_xml: Path, tmp_path: Path) -> 
     assert [one.class_map.shape for one in batch] == [(131, 170), (60, 170)]
     with pytest.raises(ValueError, match="must end with one of"):
         inferencer.predict(image, output=tmp_path / "unit.png")
+    with pytest.raises(ValueError, match=r"output=.*is the picture itself"):
+        inferencer.predict(tmp_path / "unit.tif", output=tmp_path / "unit.tif")
 
 
 def test_a_model_of_whole_pictures_takes_tiles_of_its_size(

@@ -20,13 +20,20 @@ SUFFIXES = (".tif", ".tiff", ".npy")
 _BIG = 1 << 31  # bytes from which on a TIFF needs places of 64 bits
 
 
-def check_output(path: str | Path) -> Path:
+def check_output(path: str | Path, read: str | Path | None = None) -> Path:
     """Return the path of a class map that is written strip by strip.
 
+    Args:
+        path: The path.
+        read: Picture that the map is of, where it is a file.
+
     Raises:
-        ValueError: If its suffix is another.
+        ValueError: If its suffix is another, or it is the picture.
     """
     path = Path(path)
+    if read is not None and path.resolve() == Path(read).resolve():
+        msg = f"output={path} is the picture itself, which would be lost. Give another file."
+        raise ValueError(msg)
     if path.suffix.lower() not in SUFFIXES:
         msg = f"output={path} must end with one of {', '.join(SUFFIXES)}, which are written strip by strip."
         raise ValueError(msg)
