@@ -26,13 +26,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.deployment.exported_bank import BankSettings, pack_description, with_bank
 from anomalib_aoissl.deployment.model_file import core, read_model
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import stored
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.export import export_onnx
-from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
@@ -56,13 +56,14 @@ def make_model(
     bank = MemoryBank(dims, encoder.patch_size, precision=precision)
     image_ids = torch.arange(entries, dtype=torch.int32) * images // entries
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
-    bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
+    columns = dict(zip(REQUIRED, (column.numpy() for column in content), strict=True))
+    bank.take(BankArrays(columns, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
     return RetrievalModel(encoder, VoteOptions(k), bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
-    bank = arrays_of(model.bank.content())
+    bank = model.bank.content()
     sizes = model.encoder.image_size, model.bank.patch_size
     settings = BankSettings(model.vote_options.k, *sizes, None)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}

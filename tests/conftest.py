@@ -72,6 +72,15 @@ def make_plugin(tmp_path: Path) -> MakePlugin:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_gate() -> Iterator[None]:
+    """Export without comparing what was exported: the tests of the gate ask for it."""
+    from anomalib_aoissl.plugin.export_options import exporting
+
+    with exporting("off"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
     """Return environment variables in which neither the checkout nor a switch of the hook is set."""

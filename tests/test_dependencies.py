@@ -18,7 +18,13 @@ import anomalib_aoissl
 tomllib = pytest.importorskip("tomllib", reason="python 3.10 reads no TOML")
 
 PACKAGE = Path(anomalib_aoissl.__file__).parent
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "faiss": "faiss-cpu", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 """Of modules whose distribution has another name."""
 NOT_IMPORTED = {"imagecodecs"}  # tifffile decodes compressed files with it
 FOR_DEVELOPERS = {"dev", "docs", "test"}

@@ -4,6 +4,7 @@
 """The real ``anomalib`` command in an environment that holds the built wheel: train, predict, export, benchmark."""
 
 import csv
+import json
 import subprocess
 from pathlib import Path
 
@@ -85,7 +86,15 @@ def test_predict_writes_masks_at_the_original_size(trained: Path, shell: Shell) 
 
 def test_export_runs_without_torch(trained: Path, shell: Shell) -> None:
     checkpoint = str(trained / "weights" / "lightning" / "model.ckpt")
-    shell("anomalib", "export", *MODEL, "--export_type", "openvino", "--ckpt_path", checkpoint, "--export_root", "line")
+    export = ["anomalib", "export", *MODEL, "--export_type", "openvino", "--ckpt_path", checkpoint]
+    output = shell(*export, "--export_root", "line", "--gate", "1")
+    ours = [line for line in output.splitlines() if "anomalib_aoissl" in line and "INFO" in line]
+    assert 3 <= len(ours) <= 10
+    assert "Gate passed" in ours[-2]
+    assert "initializer" not in output
+    folder = shell.folder / "line" / "weights" / "openvino"
+    assert json.loads((folder / "model.gate.json").read_text())["passed"] is True
+    assert "initializer" in (folder / "model.log").read_text()
     data = next((shell.folder / "datasets" / "WireBond").iterdir())
     script = (
         "import sys\n"

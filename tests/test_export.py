@@ -4,6 +4,7 @@
 """The exported graph gives torch's masks and novelty for any batch and image size, on real images where they are."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def trained(tiny_encoder: dict, pictures: torch.Tensor, masks: torch.Tensor, **a
     names = [f"image{index}" for index in range(len(pictures))]
     model.add(pictures, masks, ["device"] * len(pictures), names)
     return model
+
+
+def traced_once(model: Any) -> Any:
+    """Return the model, whose exports all share one graph: tracing takes most of their time."""
+    model._onnx_model = partial(_given, model._onnx_model({}))  # which a torch export can save
+    return model
+
+
+def _given(traced: Any, options: Any) -> Any:
+    return traced
 
 
 def drawn_pictures(count: int, channels: int = 3) -> torch.Tensor:

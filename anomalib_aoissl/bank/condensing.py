@@ -44,6 +44,12 @@ class Entries:
     counts: np.ndarray
     patch_size: tuple[int, int] | None
 
+    @classmethod
+    def of(cls, bank: BankArrays) -> Entries:
+        """Return the entries of a bank."""
+        labels, devices, counts = (bank.entries[name] for name in ("labels", "device_ids", "counts"))
+        return cls(float_embeddings(bank.entries), labels, devices, counts, bank.patch_size)
+
     @cached_property
     def classes(self) -> list[int]:
         """Indices of the classes that occur, rising; ignored is no class."""
@@ -74,9 +80,7 @@ def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int] | None) -
     """
     if len(bank) <= size:
         return bank
-    labels, devices, counts = (bank.entries[name] for name in ("labels", "device_ids", "counts"))
-    view = Entries(float_embeddings(bank.entries), labels, devices, counts, patch_size)
-    kept, counts = condense(view, size, np.random.default_rng(0))
+    kept, counts = condense(Entries.of(replace(bank, patch_size=patch_size)), size, np.random.default_rng(0))
     entries = {name: array[kept] for name, array in bank.entries.items()}
     return with_used_names(replace(bank, entries={**entries, "counts": counts}))
 

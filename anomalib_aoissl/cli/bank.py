@@ -244,9 +244,8 @@ def bank_in(path: Path) -> BankArrays:
         return read_bank(path)
     if path.suffix == _CHECKPOINT:
         from anomalib_aoissl.retrieval.checkpoint_bank import content_of, load_checkpoint
-        from anomalib_aoissl.retrieval.editing import arrays_of
 
-        return arrays_of(content_of(load_checkpoint(path)))
+        return content_of(load_checkpoint(path))
     if path.suffix in _MODELS:
         from anomalib_aoissl.deployment.exported_bank import NotEditableError, bank_of
         from anomalib_aoissl.deployment.model_file import read_model
@@ -307,9 +306,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
             refitted_checkpoint,
             save_checkpoint,
         )
-        from anomalib_aoissl.retrieval.editing import content_from
 
-        checkpoint = put_content(load_checkpoint(path), content_from(bank))
+        checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
         from anomalib_aoissl.deployment.exported_bank import head_of, settings_of, with_bank
@@ -326,13 +324,12 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
 
 def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
     """Return the bank after merging with the checkpoint's own model, which condenses."""
-    from anomalib_aoissl.retrieval.editing import arrays_of, content_from
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
     model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
     for other in others:
-        model.merge(content_from(other))
-    return arrays_of(model.model.bank.content())
+        model.merge(other)
+    return model.model.bank.content()
 
 
 def _condensed(bank: BankArrays, size: int) -> BankArrays:

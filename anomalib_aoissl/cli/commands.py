@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from . import labels, measure
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -349,5 +351,7 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
     "explain": (_explain_arguments, explain),
     "label-next": (_label_next_arguments, label_next),
+    "labels": (labels.describe, labels.labels),
+    "measure": (measure.describe, measure.measure),
 }
 """The commands by name: what describes their arguments, and what runs them."""

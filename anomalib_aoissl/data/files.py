@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .full_disk import names_full_disk
@@ -30,6 +30,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     with named_errors(path), names_full_disk(path), temporary_file(path) as temporary:
         yield temporary
         put_in_place(temporary, path)
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[list[Path]]:
+    """Give a temporary path for each of the paths, as `whole_file`; all are written before the first takes its place.
+
+    Raises:
+        OSError: If one cannot be written; the message names the first path.
+    """
+    with named_errors(paths[0]), names_full_disk(paths[0]), ExitStack() as stack:
+        temporaries = [stack.enter_context(temporary_file(path)) for path in paths]
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            put_in_place(temporary, path)
 
 
 @contextmanager

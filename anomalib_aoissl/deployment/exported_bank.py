@@ -200,6 +200,7 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     _hold(model, held)
     _validate(model)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
+    metadata.pop("gate", None)  # which compared another bank
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
 

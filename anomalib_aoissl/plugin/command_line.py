@@ -15,12 +15,14 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 
+from . import export_command
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
@@ -43,6 +45,7 @@ def attach(cli: Any) -> None:
     if hasattr(cli.init_parser, "attached"):
         return
     make, instantiate, run = cli.init_parser, cli.instantiate_classes, cli._run_subcommand
+    add_export = cli.add_export_arguments
 
     @functools.wraps(make)
     def init_parser(**kwargs: Any) -> Any:
@@ -51,11 +54,22 @@ def attach(cli: Any) -> None:
         parser.parse_args = functools.partial(_parse, parser.parse_args)
         return parser
 
+    @functools.wraps(add_export)
+    def add_export_arguments(self: Any, parser: Any) -> None:
+        add_export(self, parser)
+        export_command.add_options(parser)
+
     @functools.wraps(instantiate)
     def instantiate_classes(self: Any) -> None:
         _check_options(self)
         self.parser.add_instantiator(_instance, object, subclasses=True)
-        instantiate(self)
+        self.export_log = ExitStack()  # until the command has run
+        try:
+            _begin_export(self)
+            instantiate(self)
+        except BaseException:
+            self.export_log.close()
+            raise
         _remember(self)
 
     @functools.wraps(run)
@@ -64,7 +78,10 @@ def attach(cli: Any) -> None:
         names: frozenset[str] = getattr(model, "written_arguments", frozenset())
         try:
             values = flat(model.hparams, model.RULES) if names else {}
-            with command_line_wrote({name: values[name] for name in names if name in values}):
+            with (
+                command_line_wrote({name: values[name] for name in names if name in values}),
+                _export_options(self),
+            ):
                 run(self)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -76,6 +93,32 @@ def attach(cli: Any) -> None:
     init_parser.attached = True  # type: ignore[attr-defined]
     cli.init_parser, cli.instantiate_classes = staticmethod(init_parser), instantiate_classes
     cli._run_subcommand = run_subcommand
+    cli.add_export_arguments = add_export_arguments
+
+
+def _begin_export(cli: Any) -> None:
+    """Validate our options of an export, and keep the log of one of our models short until it has run."""
+    if cli.subcommand != export_command.COMMAND:
+        return
+    config = cli.config[cli.subcommand]
+    path = str(config.model.class_path)
+    ours = path.partition(".")[0] == PACKAGE
+    try:
+        export_command.check_options(config, ours, path.rpartition(".")[2])
+        if ours:
+            cli.export_log.enter_context(export_command.quiet(config))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _export_options(cli: Any) -> Iterator[None]:
+    """Have an export of one of our models take our options; other commands run as they are."""
+    if cli.subcommand != export_command.COMMAND or not _is_ours(type(cli.model)):
+        yield
+        return
+    with cli.export_log, export_command.options_of(cli.config[cli.subcommand], cli.datamodule):
+        yield
 
 
 def _is_ours(cls: type) -> bool:

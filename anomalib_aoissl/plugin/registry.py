@@ -19,8 +19,7 @@ from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import Any
 
-from .autoload import complain
-from .loading import is_executing
+from .autoload import complain, is_executing
 
 REGISTERED = "registered"
 REJECTED = "rejected"

@@ -39,10 +39,10 @@ def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalMod
     It is searched exactly: an index would have to be built for each view.
     """
     content, names = model.bank.content(), set(images)
-    ids = torch.tensor([index for index, name in enumerate(content.image_names) if name in names], dtype=torch.int32)
-    kept = ~torch.isin(model.bank.image_ids, ids.to(model.bank.image_ids.device))
-    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
-    bank.take(replace(content, entries=tuple(tensor[kept] for tensor in content.entries)))
+    ids = [index for index, name in enumerate(content.image_names) if name in names]
+    kept = ~np.isin(content.entries["image_ids"], ids)
+    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size).to(model.bank.embeddings.device)
+    bank.take(replace(content, entries={name: array[kept] for name, array in content.entries.items()}))
     view = copy.copy(model)
     view._modules = {**model._modules, "bank": bank, "head": None}
     view.search = search

@@ -55,8 +55,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     patches, pixel by pixel: AOI-SSL, 2026, arXiv 2605.12430.
 
     Args:
-        encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
-            pretraining wrote, or ``hf-hub:...``; or a mapping, see `EncoderOptions`.
+        encoder: Vision transformer: its architecture alone as text, or a mapping, see `EncoderOptions`.
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_file import encoder_hash
 from .checkpoint_bank import check_dims, load_content
-from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
 
@@ -46,6 +45,7 @@ class BankEditingMixin(_Base):
     """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
 
     model: Any
+    EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {"model.bank.": "bank."}
 
     def add(
         self, images: torch.Tensor, masks: torch.Tensor, devices: Sequence[str], names: Sequence[str] | None = None
@@ -105,7 +105,7 @@ class BankEditingMixin(_Base):
             self._refit()
         return removed
 
-    def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
+    def merge(self, bank: MemoryBank | BankArrays | str | Path) -> None:
         """Add the entries of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
 
         Raises:
@@ -143,7 +143,7 @@ class BankEditingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         return {**super().export_metadata(), "bank": pack_description(bank, self._settings(), self._head())}
 
     def _settings(self) -> BankSettings:
@@ -163,16 +163,12 @@ class BankEditingMixin(_Base):
         mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
         return HeadContent(stages_of(model), mean, scale, each, head.basis())
 
-    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too
-        """Write the model as ONNX, its bank in constants of stable names, and return the path."""
-        return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
-
     def finished_export(self, model: Any, compression_type: Any) -> Any:
         """Return the model with its bank in constants of stable names.
 
         Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.
         """
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         if compression_name(compression_type) == "fp16":
             bank = _halved(bank)
         try:

@@ -126,7 +126,7 @@ class RetrievalModel(nn.Module):
             if not self.head_blocks:
                 return Reading(embeddings, embeddings.new_empty(0))
             maps = torch.cat([tokens[block] for block in self.head_blocks], dim=-1).transpose(1, 2)
-            return Reading(embeddings, maps.unflatten(2, self.encoder.grid_size))
+            return Reading(embeddings, mark("tokens", maps.unflatten(2, self.encoder.grid_size)))
 
     def fill(
         self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str], tile: int = 0

@@ -75,7 +75,7 @@ class SegmenterModel(nn.Module):
         """Return tokens ``[B, D, rows, columns]`` of normalised images ``[B, P, H, W]`` of the encoder's input size."""
         with torch.no_grad():
             maps = torch.cat(self.encoder.tokens_of(images, self.blocks), dim=-1).transpose(1, 2)
-            return maps.unflatten(2, self.encoder.grid_size)
+            return mark("tokens", maps.unflatten(2, self.encoder.grid_size))
 
     def standardized(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return tokens ``[B, D, rows, columns]`` in the head's directions and unit, ``[B, E, rows, columns]``."""
@@ -127,7 +127,7 @@ class SegmenterModel(nn.Module):
         Raises:
             RuntimeError: If nothing was trained yet.
         """
-        probabilities = mark("answer_probabilities", self.maps(images))
+        probabilities = mark("joint_probabilities", self.maps(images))
         best = probabilities.max(dim=1, keepdim=True)  # [B, 1, H, W]
         uncertainty = 1.0 - best.values
         return InferenceBatch(

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from anomalib_aoissl.bank.condensing import condensed
-from anomalib_aoissl.bank.content import BankArrays
-from anomalib_aoissl.retrieval.editing import BankContent, content_from
+from anomalib_aoissl.bank.content import BankArrays, emptied
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 PATCH = (2, 4)
@@ -81,7 +80,7 @@ def test_the_line_keeps_the_entries_that_training_keeps() -> None:
     bank = replace(drawn(dims=64), device_names=("a",))
     bank.entries["device_ids"][:], bank.entries["image_ids"][:] = 0, 0
     trained = MemoryBank(64, PATCH)
-    trained.take(content_from(bank))
+    trained.take(bank)
     trained.budget = 60
-    trained.merge(BankContent(tuple(tensor[:0] for tensor in trained.content().entries), bank.class_names))
+    trained.merge(emptied(bank))
     assert trained.positions.tolist() == condensed(bank, 60, PATCH).entries["positions"].tolist()

@@ -175,8 +175,8 @@ def fill(bank: MemoryBank, order: list[int], batch: int = 2) -> int:
     waited: list[int] = []
     condensed = bank._condensed
 
-    def watched(entries: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
-        waited.append(len(entries[0]))
+    def watched(entries: dict[str, torch.Tensor], budget: int) -> dict[str, torch.Tensor]:
+        waited.append(len(entries["labels"]))
         return condensed(entries, budget)
 
     bank._condensed = watched  # type: ignore[method-assign]
@@ -278,7 +278,8 @@ def test_an_entry_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: 
         bank.finish()
         entries = bank.content().entries
         chosen = torch.arange(12).repeat_interleave(torch.tensor(repeats))
-        bank._take_entries((*(tensor[chosen] for tensor in entries[:-1]), torch.tensor(counts, dtype=torch.int32)))
+        taken = {name: torch.from_numpy(array)[chosen] for name, array in entries.items()}
+        bank._take_entries({**taken, "counts": torch.tensor(counts, dtype=torch.int32)})
         bank.class_names = ["background", "wire", "ball"]
         return result
 

@@ -18,11 +18,11 @@ from editable_models import make_model as make_any_model
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import read_bank
 from anomalib_aoissl.deployment.exported_bank import bank_of
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.deployment.model_file import core
-from anomalib_aoissl.retrieval.editing import BankContent, content_from
 
 openvino = pytest.importorskip("openvino")
 
@@ -36,7 +36,8 @@ def sized(model: AOISSLRetrieval, entries: int) -> AOISSLRetrieval:
     labels = torch.randint(0, 3, (entries, 64), generator=generator).to(torch.uint8)
     ids = torch.zeros(entries, dtype=torch.int32)
     counts = torch.randint(1, 9, (entries,), generator=generator).to(torch.int32)
-    content = BankContent((embeddings, labels, ids, ids.clone(), ids.clone(), counts), tuple(CLASSES), ("d",), ("i",))
+    columns = (column.numpy() for column in (embeddings, labels, ids, ids, ids, counts))
+    content = BankArrays(dict(zip(REQUIRED, columns, strict=True)), tuple(CLASSES), ("d",), ("i",))
     other = make_model(1, seed=5)
     other.model.bank.take(content)
     return other
@@ -128,7 +129,7 @@ def test_a_bank_size_is_kept_to_on_the_line(
     assert inferencer.bank["entries"] == 60
     assert set(inferencer.bank["entries_of_device"]) == {"old", "new"}
     other = make_model(1, seed=5)
-    other.model.bank.take(content_from(bank_of(inferencer._model)))
+    other.model.bank.take(bank_of(inferencer._model))
     check_equal(inferencer, other)
     before = inferencer.bank
     with pytest.raises(ValueError, match="A bank of 1 entries cannot hold"):

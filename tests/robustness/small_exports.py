@@ -23,7 +23,6 @@ from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.deployment.model_file import core
 from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.retrieval.editing import arrays_of
 
 
 @cache
@@ -65,7 +64,7 @@ def checkpoint() -> Path:
 
 def bank() -> BankArrays:
     """Return its bank as arrays of their own, with one labelled pixel of each image."""
-    content = arrays_of(model().model.bank.content())
+    content = model().model.bank.content()
     ids = np.arange(3, dtype=np.int32)
     floats, bytes_ = np.ones(3, np.float32), np.zeros(3, np.uint8)
     matrix = np.zeros((3, 4), np.int8)

@@ -42,7 +42,6 @@ from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, NotEditableE
 from anomalib_aoissl.deployment.requests import with_defaults
 from anomalib_aoissl.models.quantizing import check_compression
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
-from anomalib_aoissl.retrieval.editing import content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")
@@ -350,11 +349,11 @@ def merged_with(**fields: Any) -> Act:
 
 
 def merged_in_torch(folder: Path) -> None:
-    own, spoilt_one = content_from(bank()), bank()
+    own, spoilt_one = bank(), bank()
     spoilt_one.entries["counts"][0] = 0
     held = MemoryBank(32, (8, 8))
     held.take(own)
-    held.merge(content_from(spoilt_one))
+    held.merge(spoilt_one)
 
 
 def condense_entries(patch_size: tuple[int, int] | None) -> list[int]:

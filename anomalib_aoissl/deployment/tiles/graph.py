@@ -20,7 +20,7 @@ from anomalib_aoissl.deployment.exported_bank import NotEditableError, named_ten
 LIGHT = ("light_mean", "light_deviation")
 """Names in a graph of the mean and the deviation ``[B, 1, 1, 1]`` that the light is standardised by."""
 
-ANSWER = "answer_probabilities"
+ANSWER = "joint_probabilities"
 """Name in a graph of the class probabilities ``[B, C, H, W]`` of a model without a bank."""
 
 
