@@ -117,9 +117,7 @@ benchmark:
   model:
     class_path: AOISSLRetrieval
     init_args:
-      encoder:
-        architecture: {ENCODER}
-        pretrained: false
+      encoder: {ENCODER[:-1]}, "pretrained": false}}
       image_size: [64, 96]
       vote:
         k:

@@ -18,6 +18,7 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
 
+from .dispatching import said
 from .outputs import check_outputs
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         text = commands[given.subcommand](**given[given.subcommand].as_dict())
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {said(error)}\n")
         return 2
     sys.stdout.write(f"{text}\n")
     return 0

@@ -173,14 +173,11 @@ class OpenVINOBankMixin:
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
         label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
-        if self._embedder is None:
-            self._embedder = self._compile(self._part(["patch_embeddings"]))
         if self.tiling is None:
             planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
-            (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
-            new = labelled_image(embeddings[0], patch_labels(labels, settings.patch_size), **label)
+            new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
         else:
-            new = learned_tiles(self._embedder, planes, labels, self.tiling, settings, label)
+            new = learned_tiles(self._embeddings, planes, labels, self.tiling, settings, label)
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
             run = self._compile(self._part(learning_outputs(head)))
@@ -208,6 +205,18 @@ class OpenVINOBankMixin:
     def _part(self, names: Sequence[str]) -> Any:
         """Return the part of the model from images, or from tiles and their light, to named tensors."""
         return part_model(self._model, names) if self.tiling is None else tile_graph(self._model, names)
+
+    @_one_at_a_time
+    def _embeddings(self, planes: np.ndarray, *light: np.ndarray) -> np.ndarray:
+        """Return the embeddings ``[P, D]`` of the patches of an image ``[C, H, W]``, in row-major order.
+
+        Of a tile, given the mean and the deviation of its picture's light.
+        """
+        if self._embedder is None:
+            self._embedder = self._compile(self._part(["patch_embeddings"]))
+        image = planes[np.newaxis]
+        (embeddings,) = self._embedder([image, *light] if light else image).to_tuple()
+        return np.asarray(embeddings[0])
 
     def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
         """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""

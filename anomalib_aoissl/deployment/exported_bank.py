@@ -60,6 +60,8 @@ class BankSettings:
         patch_size: (height, width) of a patch, px.
         budget: Entries that the bank was condensed to when the model was exported; None for any number.
         seed: Of what is random.
+        aggregation: What a neighbour's vote weighs, "attention" or "similarity".
+        temperature: Of the softmax of "attention".
     """
 
     k: int
@@ -67,6 +69,8 @@ class BankSettings:
     patch_size: tuple[int, int]
     budget: int | None
     seed: int = 0
+    aggregation: str = "attention"
+    temperature: float = 0.02
 
 
 def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent | None = None) -> dict[str, Any]:
@@ -79,6 +83,8 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
         "seed": settings.seed,
+        "aggregation": settings.aggregation,
+        "temperature": settings.temperature,
         "head": None if head is None else head.describe(),
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
@@ -96,7 +102,8 @@ def settings_of(model: Any) -> BankSettings:
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
     sizes = (height, width), (patch_height, patch_width)
-    return BankSettings(description["k"], *sizes, description["budget"], description["seed"])
+    voting = {name: description[name] for name in ("aggregation", "temperature") if name in description}
+    return BankSettings(description["k"], *sizes, description["budget"], description["seed"], **voting)
 
 
 def head_of(model: Any) -> HeadContent | None:
@@ -200,7 +207,8 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     _hold(model, held)
     _validate(model)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
-    metadata.pop("gate", None)  # which compared another bank
+    if "gate" in metadata:
+        metadata["gate"] = {**metadata["gate"], "edited": True}  # it compared the bank of before
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
 

@@ -108,6 +108,13 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
             raise ValueError(msg)  # else they were being replaced just now
 
 
+def has_checksum(path: Path) -> bool:
+    """Tell whether an ``.xml`` ends with a checksum."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 200, 0))
+        return _CHECKSUM.search(file.read()) is not None
+
+
 def _fit(graph: bytes, weights: bytes) -> bool:
     """Tell whether a graph's checksum is that of itself and the weights, or it has none."""
     found = _CHECKSUM.search(graph)

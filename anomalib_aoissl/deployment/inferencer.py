@@ -6,90 +6,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
-from anomalib_aoissl.visualization.overlay import (
-    hatch,
-    legend,
-    overlay_mask,
-    picture_of,
-    resize_mask,
-    write_class_index_png,
-)
+from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
-from .exported_bank import NotEditableError, check_bank, read_metadata
-from .model_file import core, read_model
-from .requests import SharedModel, with_defaults
+from .explaining import explanation, region_of
+from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
+from .many import PictureError, each_in_order
+from .model_file import read_model
+from .requests import SharedModel, check_device, compiled, with_defaults
+from .segmentation import Segmentation
 from .tiles.model import TiledModel
 from .tiles.strip_files import check_output
 from .tiles.tiling import Tiling
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 logger = logging.getLogger(__name__)
 
 _TILES_AT_ONCE = 4
 """Infer requests for the tiles of a picture, at most: each needs some hundred MB."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What the model says of one image.
-
-    Attributes:
-        class_map: ``[H, W]`` uint8 class indices at the image's original size.
-        novelty: ``[H, W]`` float32 at the original size, 0 (looks like a labelled patch) to 2.
-        score: The image's novelty, the largest of its patches'.
-        class_names: Names of the classes in the order of their indices.
-        image: ``[H, W, 3]`` uint8, what was looked at.
-        uncertainty: ``[H, W]`` float32 at the original size, 0 (sure) to 1; None where the model cannot tell.
-        abstained: ``[H, W]`` bool, where the model says that it does not know; None where it has no threshold. The
-            class map names its best guess there too.
-    """
-
-    class_map: np.ndarray
-    novelty: np.ndarray
-    score: float
-    class_names: tuple[str, ...]
-    image: np.ndarray
-    uncertainty: np.ndarray | None = None
-    abstained: np.ndarray | None = None
-
-    def class_shares(self) -> dict[str, float]:
-        """Return the share of the image's pixels that each class has, 0 to 1."""
-        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
-        return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
-
-    def overlay(self) -> Image:
-        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below."""
-        from PIL import Image as PILImage
-
-        coloured = overlay_mask(self.image, self.class_map, len(self.class_names))
-        if self.abstained is not None:
-            coloured = hatch(coloured, self.abstained)
-        picture = PILImage.fromarray(coloured)
-        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None)
-        result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
-        result.paste(picture, (0, 0))
-        result.paste(strip, (0, picture.height))
-        return result
-
-    def save_mask(self, path: str | Path) -> None:
-        """Write the class map as a palette PNG, whole or not at all."""
-        write_class_index_png(path, self.class_map, len(self.class_names))
 
 
 @dataclass(frozen=True)
@@ -120,8 +66,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     Args:
         path: The IR's ``.xml`` or an ``.onnx`` file.
-        device: OpenVINO device.
-        config: OpenVINO configuration, added to the defaults. By default floats are computed in 32 bits: where a
+        device: OpenVINO device, such as "CPU", "GPU" or "AUTO:GPU,CPU".
+        config: OpenVINO configuration, added to the defaults, such as ``{"PERFORMANCE_HINT": "THROUGHPUT"}`` for
+            several cameras. By default floats are computed in 32 bits: where a
             processor has bfloat16, OpenVINO would use it, and novelty, a small difference of large similarities, loses
             its digits. And nothing is kept for each image size that came.
         tiling: How pictures are cut into tiles of the model's size at their own resolution; null for what the model
@@ -134,7 +81,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin; if tiles
-            are asked for that it cannot take.
+            are asked for that it cannot take; or if OpenVINO has no such device, or does not take the configuration.
     """
 
     def __init__(
@@ -144,6 +91,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         config: Mapping[str, Any] | None = None,
         tiling: Tiling | Mapping[str, Any] | None = None,
     ) -> None:
+        check_device(device)
         model = read_model(path)
         metadata = _checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
@@ -175,7 +123,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _compile(self, model: Any) -> SharedModel:
         """Return the model compiled for the inferencer's device."""
-        return SharedModel(core().compile_model(model, *self._target))
+        return compiled(model, *self._target)
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
@@ -196,9 +144,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """Return the model compiled for several tiles at once, and how many these are."""
         device, config = self._target
         several = {"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _TILES_AT_ONCE}
-        compiled = core().compile_model(model, device, {**several, **config})
-        number = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        return SharedModel(compiled), min(number, _TILES_AT_ONCE)
+        run = compiled(model, device, {**several, **config})
+        return run, min(run.requests, _TILES_AT_ONCE)
 
     def predict(
         self,
@@ -258,6 +205,72 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             )
             raise ValueError(msg)
         return list(self._segment(np.stack(planes)))
+
+    def predict_many(
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        color_order: ColorOrder = "rgb",
+        *,
+        return_errors: bool = False,
+    ) -> Iterator[Segmentation | PictureError]:
+        """Return an iterator over the segmentations of many images of any sizes, in order.
+
+        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}`` several are computed
+        at once. A result comes as soon as it is there; a few images are read ahead, however many there are.
+
+        Args:
+            images: Files or arrays as `predict` takes them, such as a list, or a generator of a camera's frames. It is
+                read by a thread of its own.
+            color_order: As in `predict`.
+            return_errors: Whether the error of an image stands in the place of its result, and the others go on; else
+                it is raised.
+
+        Raises:
+            PictureError: If an image cannot be segmented; the message names it, ``index`` is its place.
+            TypeError: If ``images`` is one image.
+        """
+
+        def predict(image: str | Path | np.ndarray) -> Segmentation:
+            return self.predict(image, color_order)
+
+        at_once = self._compiled.requests if self._loaded.tiled is None else 1  # tiles of one picture fill the device
+        return each_in_order(predict, images, at_once, return_errors=return_errors)
+
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        region: np.ndarray | tuple[int, int],
+        color_order: ColorOrder = "rgb",
+    ) -> Explanation:
+        """Return which labelled patches decided on the class of a pixel or a region of an image.
+
+        Args:
+            image: File or array, as in `predict`.
+            region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region; of the image's own size.
+            color_order: As in `predict`.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+            ValueError: If the region lies outside of the image, is empty, or of another size.
+        """
+        return self._explained(self._read(image, color_order), region)[0]
+
+    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
+        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
+        loaded, threshold = self._loaded, self.threshold
+        if loaded.tiled is not None:
+            msg = "The model cuts pictures into tiles, whose votes cannot be shown yet. Ask a model of whole pictures."
+            raise NotEditableError(msg)
+        region = region_of(region, (planes.shape[1], planes.shape[2]))
+        bank_of(loaded.model)  # before the work
+        if loaded.abstention is None:
+            msg = "The model does not say how sure it is: it is of another version. Export it again."
+            raise NotEditableError(msg)
+        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
+        novelty = outputs["anomaly_map"][:, 0]
+        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
+        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
+        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""

@@ -61,10 +61,13 @@ def read_model(path: str | Path) -> Any:
     if path.suffix not in SUFFIXES:
         msg = f"{path}: an exported model ends with .xml (its .bin beside it) or .onnx. Give that file."
         raise ValueError(msg)
-    for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
-        if not file.is_file():
-            msg = f"{file}: the model does not exist. Export one: anomalib export --export_type openvino."
-            raise FileNotFoundError(msg)
+    if not path.is_file():
+        msg = f"{path}: the model does not exist. Export one: anomalib export --export_type openvino."
+        raise FileNotFoundError(msg)
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and not weights.is_file():
+        msg = f"{weights}: the weights of {path.name} are not there. Copy the file that was exported with it beside it."
+        raise FileNotFoundError(msg)
     try:
         # From memory: what is checked is what is read, and it stays whole when the files are written anew.
         model = reader.read_model(*(read_pair(path) if path.suffix == ".xml" else [read_onnx(path)]))

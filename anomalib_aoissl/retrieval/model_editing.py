@@ -150,7 +150,8 @@ class BankEditingMixin(_Base):
         """Return what an edit of the export must know beside the bank."""
         model = self.model
         sizes = model.encoder.image_size, model.bank.patch_size
-        return BankSettings(model.vote_options.k, *sizes, model.bank.budget, self.hparams["seed"])
+        vote, seed = model.vote_options, self.hparams["seed"]
+        return BankSettings(vote.k, *sizes, model.bank.budget, seed, vote.aggregation, vote.temperature)
 
     def _head(self) -> HeadContent | None:
         """Return the pixel head for an export; None where the bank decides the classes."""

@@ -12,10 +12,10 @@ import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain, explain_region
-from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
+from anomalib_aoissl.visualization.explanation_picture import draw_explanation
 
 SIZE = (32, 48)
 CLASSES = ["background", "wire", "ball"]

@@ -71,7 +71,7 @@ def test_models_without_a_bank_or_damaged(xml: Path, tmp_path: Path) -> None:
         with pytest.raises(NotEditableError, match=message):
             _ = SegmentationOpenVINOInferencer(path).bank
     path.with_suffix(".bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.bin: the model does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"model\.bin: the weights of model\.xml are not there"):
         SegmentationOpenVINOInferencer(path)
     path.with_suffix(".bin").write_bytes(b"")
     path.write_text("no model")

@@ -91,7 +91,7 @@ def test_a_request_that_fails_is_not_used_again() -> None:
             made.append(Request())
             return made[-1]
 
-    shared = SharedModel(Compiled())
+    shared = SharedModel(Compiled(), 2)
     assert [shared(1), shared(2)] == [2, 4]  # type: ignore[arg-type]
     assert len(made) == 1
     with pytest.raises(RuntimeError):

@@ -34,7 +34,7 @@ _HELD = 4
 
 
 def learned_tiles(
-    run: Callable[[Any], Any],
+    embed: Callable[..., np.ndarray],
     planes: np.ndarray,
     mask: np.ndarray,
     tiling: Tiling,
@@ -44,7 +44,7 @@ def learned_tiles(
     """Return the entries of a labelled picture, no more than the bank was exported with.
 
     Args:
-        run: Tiles and their light to embeddings ``[B, P, D]``.
+        embed: A tile ``[C, h, w]``, and mean and deviation of its light, to embeddings ``[P, D]``.
         planes: The picture ``[C, H, W]`` in [0, 1].
         mask: Its class indices ``[H, W]`` uint8, 255 is ignored.
         tiling: How it is cut.
@@ -57,9 +57,9 @@ def learned_tiles(
     grid, light, budget = tiling.grid((planes.shape[-2], planes.shape[-1])), light_of(planes), settings.budget
     bank: BankArrays | None = None
     for tile in _labelled(grid, mask):
-        (embeddings,) = run([grid.cut(planes, tile)[np.newaxis], *light]).to_tuple()
+        embeddings = embed(grid.cut(planes, tile), *light)
         patches = patch_labels(grid.cut_mask(mask, tile), settings.patch_size)
-        part = labelled_image(np.asarray(embeddings[0]), patches, **label)
+        part = labelled_image(embeddings, patches, **label)
         part.entries["positions"][:] += tile.index * len(patches)
         bank = part if bank is None else _joined(bank, part)
         if budget is not None and len(bank) > _HELD * budget:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.visualization.overlay import legend, overlay_mask, palette, resize_mask
+from anomalib_aoissl.bank.explaining import Explanation, Vote
+from anomalib_aoissl.data.file_format import FileFormat
 
-from .explaining import Explanation, Vote
+from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
 
 _QUERY_WIDTH = 520
 _TILE, _CAPTION, _GAP = 190, 54, 12
@@ -23,6 +24,18 @@ _AROUND = 6  # a patch is shown with so many patch widths of its image around it
 _GROUND, _TEXT, _FAINT, _MARK = (24, 24, 24), (240, 240, 240), (160, 160, 160), (255, 60, 200)
 
 ReadPicture = Callable[[str], np.ndarray | None]
+
+
+def reader_of(file_format: FileFormat) -> ReadPicture:
+    """Return a function that reads the picture of a labelled image; of a file that is not here it gives None."""
+
+    def read(name: str) -> np.ndarray | None:
+        try:
+            return picture_of(file_format.read(name))
+        except ValueError:  # the file moved, or is on another machine
+            return None
+
+    return read
 
 
 def draw_explanation(
