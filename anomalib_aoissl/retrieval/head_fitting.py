@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.preprocessing import resize_of
+from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
@@ -93,13 +94,14 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
         names: Name of each image.
     """
     model, bank = module.model, module.model.bank
-    resize = resize_of(module.pre_processor)
-    images, masks = resize(images.cpu()), masks.cpu()
-    labelled = [
-        LabelledImage(image[None], mask, bank.device_names.index(device), bank.image_names.index(name))
-        for image, mask, device, name in zip(images.clamp(0, 1), masks, devices, names, strict=True)
-        if name in bank.image_names
-    ]
+    images, masks = images.cpu(), masks.cpu()
+    if module.tiling is None:
+        images = resize_of(module.pre_processor)(images)
+    labelled: list[LabelledImage] = []
+    for image, mask, device, name in zip(images.clamp(0, 1), masks, devices, names, strict=True):
+        if name in bank.image_names:
+            ids = bank.device_names.index(device), bank.image_names.index(name)
+            labelled += _parts(module, image, mask, ids, len(images))
     classes, seed = len(module.class_names), module.hparams["seed"]
     if model.has_fitted_head and bank.pixels is not None:
         known = PixelHead()  # on the CPU, where samples are made
@@ -200,9 +202,20 @@ def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
     bank = module.model.bank
     resize = resize_of(module.pre_processor)
     for batch in loader:
-        image, mask = resize(batch.image, batch.gt_mask)
+        image, mask = batch.image, batch.gt_mask
+        if module.tiling is None:
+            image, mask = resize(image, mask)
         name, device = (batch.image_path or [""])[0], (batch.device_name or [""])[0]
         if name in bank.image_names:  # else every pixel is ignored
             mask = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
             ids = bank.device_names.index(device), bank.image_names.index(name)
-            yield LabelledImage(image.as_subclass(torch.Tensor).clamp(0, 1), mask, *ids)
+            yield from _parts(module, image.as_subclass(torch.Tensor)[0].clamp(0, 1), mask, ids, len(loader))
+
+
+def _parts(
+    module: Any, image: torch.Tensor, mask: torch.Tensor, ids: tuple[int, int], images: int
+) -> list[LabelledImage]:
+    """Return an image ``[C, H, W]``, one of so many, with its mask ``[H, W]`` as the head reads it: whole, or tiles."""
+    if module.tiling is None:
+        return [LabelledImage(image[None], mask, *ids)]
+    return head_tiles(image, mask, module.tiling, ids, -(-MOST_IMAGES // images))
