@@ -92,7 +92,7 @@ def state(name: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Path], 
 
 def names(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed names of its bank."""
-    return state("model.bank._extra_state", lambda value: {**value, **changed})
+    return state("model.bank._extra_state", lambda value: {**dict(value), **changed})
 
 
 def hparams(**changed: Any) -> Callable[[Path], None]:
@@ -223,7 +223,7 @@ def taken(cls: type, names: tuple[str, ...], **written: Any) -> Callable[[Path],
     def act(_: Path) -> object:
         model = cls(**written) if written else cls()
         model.on_load_checkpoint(copy.deepcopy(SAVED[cls]))
-        values = flat(model.hparams, cls.RULES)
+        values = flat(model.hparams, model.RULES)
         return [values[name] for name in names]
 
     return act
