@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
+    from anomalib_aoissl.deployment.tiles.tiling import Tiling as Tiling
     from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
     from anomalib_aoissl.plugin.export_options import exporting as exporting
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
@@ -28,6 +29,7 @@ _EXPORTS = {
     "PatchEncoder": "anomalib_aoissl.encoder.vit",
     "SegmentationFolder": "anomalib_aoissl.data.folder",
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
+    "Tiling": "anomalib_aoissl.deployment.tiles.tiling",
     "WireBond": "anomalib_aoissl.wirebond.datamodule",
     "exporting": "anomalib_aoissl.plugin.export_options",
 }

@@ -38,6 +38,12 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     from .outputs import check_outputs
 
     model = load_retrieval(options.ckpt_path)
+    if model.tiling is not None:
+        msg = (
+            f"--ckpt_path {options.ckpt_path}: cuts pictures into tiles, whose votes cannot be shown yet. Explain with "
+            "a model that was trained without --model.tiling."
+        )
+        raise CommandError(msg)
     read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
     check_outputs({"--output": options.output, "--data": options.data}, read, overwrite=options.overwrite)
     image = _input(model, options.image)[0]
@@ -120,7 +126,7 @@ def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argpa
     pool = []
     for path in paths:
         try:
-            embeddings = model.model.read(_input(model, path)).embeddings[0]
+            embeddings = _embeddings(model, path)
         except ValueError as error:  # one bad file must not end the run
             print(f"left out: {error}", file=sys.stderr)
             continue
@@ -157,7 +163,7 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
         second = f"gain {choice.gain:.4f}"
         if len(model.model.bank):
             with torch.no_grad():
-                novelty = model.model(_input(model, Path(choice.name))).anomaly_map[0, 0].numpy()
+                novelty = model(_planes(model, Path(choice.name))).anomaly_map[0, 0].numpy()
             picture = overlay_novelty(picture, novelty, largest)
             second += f", novelty {choice.novelty:.3f}, at most {choice.largest_novelty:.3f} (pink: {largest:.3f})"
         tiles.append((picture, f"{rank}  {Path(choice.name).name}", second))
@@ -169,11 +175,31 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
 
 def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
     """Return the image as the model takes it, ``[1, C, height, width]``."""
+    pre_processor: Any = model.pre_processor
+    images: torch.Tensor = pre_processor(_planes(model, path))
+    return images
+
+
+def _planes(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
+    """Return the image ``[1, C, H, W]`` in [0, 1]."""
     import torch
 
-    pre_processor: Any = model.pre_processor
-    images: torch.Tensor = pre_processor(torch.from_numpy(model.file_format.read(path))[None])
-    return images
+    return torch.from_numpy(model.file_format.read(path))[None]
+
+
+def _embeddings(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
+    """Return the embeddings ``[P, D]`` of an image, those of all its tiles where the model has tiles."""
+    import torch
+
+    if model.tiling is None:
+        return model.model.read(_input(model, path)).embeddings[0]
+    from anomalib_aoissl.models.tiles import labelled_tiles
+
+    image = model._seen(_planes(model, path))[0]
+    every = torch.zeros(image.shape[-2:], dtype=torch.uint8)
+    return torch.cat(
+        [model.model.read(tile.image).embeddings[0] for tile in labelled_tiles(image, every, model.tiling)]
+    )
 
 
 def load_retrieval(path: Path) -> AOISSLRetrieval:

@@ -44,6 +44,12 @@ class AbstentionFormat:
         """Return plain data for an exported model."""
         return {"threshold": self.threshold, "grid_size": list(self.grid_size), "patch_size": list(self.patch_size)}
 
+    def picture(self, patches: np.ndarray) -> np.ndarray:
+        """Return ``[B, H, W]`` of values ``[Q, L]`` of the pixels of patches."""
+        (rows, columns), (height, width) = self.grid_size, self.patch_size
+        blocks = patches.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
+        return blocks.reshape(-1, rows * height, columns * width)
+
     def uncertainty(self, probability: np.ndarray, novelty: np.ndarray) -> np.ndarray:
         """Return 1 - probability * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
 
@@ -51,10 +57,7 @@ class AbstentionFormat:
             probability: Of each pixel's class, ``[B, H, W]``, or ``[Q, L]`` where patches vote.
             novelty: ``[B, H, W]``, 1 - similarity to the nearest labelled patch.
         """
-        if probability.ndim == 2:
-            (rows, columns), (height, width) = self.grid_size, self.patch_size
-            blocks = probability.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
-            probability = blocks.reshape(-1, rows * height, columns * width)
+        probability = self.picture(probability) if probability.ndim == 2 else probability
         return 1.0 - probability * np.maximum(1.0 - novelty, 0.0)
 
 

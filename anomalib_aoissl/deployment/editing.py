@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -28,6 +28,9 @@ from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
 from .images import resize_labels, resize_planes
 from .model_file import save_model
 from .refitting import labelled_pixels, learning_outputs, refitted_head
+from .tiles.graph import tile_graph
+from .tiles.learning import learned_tiles, tile_pixels
+from .tiles.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class OpenVINOBankMixin:
     """
 
     file_format: FileFormat
+    tiling: Tiling | None
     _editing: RLock
     _compile: Callable[[Any], Any]
     _embedder: Any = None
@@ -166,15 +170,19 @@ class OpenVINOBankMixin:
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
-        planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
-        patches = patch_labels(labels, settings.patch_size)
-        new = labelled_image(self._embeddings(planes), patches, device=device, image=name, class_names=names)
+        label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
+        if self.tiling is None:
+            planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+            new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
+        else:
+            new = learned_tiles(self._embeddings, planes, labels, self.tiling, settings, label)
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
-            run = self._compile(part_model(self._model, learning_outputs(head)))
-            pixels = labelled_pixels(run, planes, labels, head, len(names), settings.seed, fold)
+            run = self._compile(self._part(learning_outputs(head)))
+            learn = labelled_pixels if self.tiling is None else partial(tile_pixels, self.tiling)
+            pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
             new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
@@ -194,12 +202,20 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
+    def _part(self, names: Sequence[str]) -> Any:
+        """Return the part of the model from images, or from tiles and their light, to named tensors."""
+        return part_model(self._model, names) if self.tiling is None else tile_graph(self._model, names)
+
     @_one_at_a_time
-    def _embeddings(self, planes: np.ndarray) -> np.ndarray:
-        """Return the embeddings ``[P, D]`` of the patches of an image ``[C, H, W]``, in row-major order."""
+    def _embeddings(self, planes: np.ndarray, *light: np.ndarray) -> np.ndarray:
+        """Return the embeddings ``[P, D]`` of the patches of an image ``[C, H, W]``, in row-major order.
+
+        Of a tile, given the mean and the deviation of its picture's light.
+        """
         if self._embedder is None:
-            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
-        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
+            self._embedder = self._compile(self._part(["patch_embeddings"]))
+        image = planes[np.newaxis]
+        (embeddings,) = self._embedder([image, *light] if light else image).to_tuple()
         return np.asarray(embeddings[0])
 
     def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:

@@ -335,12 +335,17 @@ def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    found = {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
+    found = named_tensors(model)
     missing = [name for name in required if name not in found]
     if missing:
         msg = f"The model's graph has no tensor named {missing}. Export it again with this version of the package."
         raise NotEditableError(msg)
     return found
+
+
+def named_tensors(model: Any) -> dict[str, Any]:
+    """Return all tensors of a model that have a name, by name."""
+    return {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
 
 
 def _graph_names(bank: BankArrays) -> list[str]:

@@ -85,8 +85,8 @@ class SharedModel:
         for _ in range(requests):
             self._free.put(None)  # to be made
 
-    def __call__(self, images: np.ndarray) -> Any:
-        """Return the outputs for images ``[B, C, H, W]`` by name, copied from the request."""
+    def __call__(self, images: np.ndarray | list[np.ndarray]) -> Any:
+        """Return the outputs for images ``[B, C, H, W]``, or a list of all inputs, by name, copied from the request."""
         request, outputs = self._free.get(), None
         try:
             request = self._compiled.create_infer_request() if request is None else request

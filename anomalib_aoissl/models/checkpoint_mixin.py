@@ -57,6 +57,7 @@ class CheckpointMixin(_Base):
 
         def build_model(self) -> None: ...  # noqa: D102
         def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
+        def prepare_batches(self) -> None: ...  # noqa: D102
         def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -127,6 +128,9 @@ class CheckpointMixin(_Base):
         flags = checkpoint.get("anomalib_components_enabled") or {}
         flags = {name: enabled for name, enabled in flags.items() if name not in self.written_arguments}
         super().on_load_checkpoint({**checkpoint, "anomalib_components_enabled": flags})
+        if isinstance(self.pre_processor, SegmentationPreProcessor):
+            self.pre_processor.set_tiled(self.hparams.get("tiling") is not None)  # it may be written otherwise
+        self.prepare_batches()
 
     @classmethod
     def check_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> None:

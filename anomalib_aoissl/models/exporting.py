@@ -46,7 +46,9 @@ class ExportingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names and file format."""
-        return {"class_names": list(self.class_names), "file_format": self.file_format.to_dict()}
+        tiling = self.hparams.get("tiling")
+        tiles = {} if tiling is None else {"tiling": dict(tiling)}
+        return {"class_names": list(self.class_names), "file_format": self.file_format.to_dict(), **tiles}
 
     def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
         self,

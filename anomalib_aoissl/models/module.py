@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
@@ -31,8 +32,10 @@ from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .checkpoint_mixin import CheckpointMixin
 from .exporting import ExportingMixin
-from .predicting import PredictImages, serve_data_path
+from .predicting import PredictImages, serve_data_path, serve_written_arguments
 from .preprocessing import SegmentationPreProcessor
+from .thin_parts import warn_of_thin_parts
+from .tiles import plain_sizes, tiled_predictions
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Base
@@ -51,6 +54,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
+    left_out: int = 0
+    """Pictures that the last prediction of a folder could not read."""
     _demonstration: Any = None
     _pretraining: Callback | None = None
 
@@ -62,7 +67,11 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         Raises:
             ValueError: If an argument of pretraining, encoder or model is out of range.
         """
-        self.hparams["image_size"] = self.input_size
+        size, tiling = plain_sizes(self.hparams["image_size"], self.hparams.get("tiling"))
+        self.hparams.update(image_size=size, tiling=tiling)
+        if tiling is not None and pre_processor is not True:
+            msg = "tiling needs the model's own pre-processor: leave out pre_processor."
+            raise ArgumentError(msg)
         self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
@@ -80,19 +89,31 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """
         h: Any = self.hparams
         options = EncoderOptions(**h.encoder)
-        return PatchEncoder(
-            options.description,
-            image_size=self.input_size,
-            in_channels=h.in_channels,
-            pretrained=options.pretrained,
-            blocks=h.get("blocks", 1),
-            normalize=options.normalize,
-        )
+        if self.tiling is not None and self.tiling.size != self.input_size:
+            msg = (
+                f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
+                "see at once. Give that size, or train again."
+            )
+            raise ArgumentError(msg)
+        try:
+            return PatchEncoder(
+                options.description,
+                image_size=self.input_size,
+                in_channels=h.in_channels,
+                pretrained=options.pretrained,
+                blocks=h.get("blocks", 1),
+                normalize=options.normalize,
+            )
+        except ValueError as error:
+            if self.tiling is None or not str(error).startswith("image_size="):
+                raise
+            raise ArgumentError(str(error).replace("image_size", "tiling.size", 1)) from error
 
     def build_pre_processor(self) -> SegmentationPreProcessor:
         """Return the pre-processor with the encoder's size and constants."""
         encoder = self.model.encoder
-        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std)
+        tiled = self.tiling is not None
+        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std, tiled=tiled)
 
     def build_pretraining(self) -> None:
         """Make the callback that ``self.hparams`` ask for; it is the same as given by ``--trainer.callbacks``.
@@ -127,6 +148,11 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     def learning_type(self) -> LearningType:
         """ONE_CLASS, the only type for which anomalib's engine runs ``fit``; it has no supervised or few-shot fit."""
         return LearningType.ONE_CLASS
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """Tiles that pictures are cut into; None where they are resized as a whole."""
+        return Tiling.of(self.hparams.get("tiling"))
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -171,44 +197,35 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             )
             raise TypeError(msg)
         file_format = getattr(dataset, "file_format", FileFormat())
-        self._check_planes(file_format)
-        if file_format.num_planes is None and len(dataset):  # type: ignore[arg-type]
+        if file_format.num_planes is not None:
+            of_files = " + ".join(map(str, file_format.planes or ()))
+            self._check_planes(file_format.num_planes, f"an item of the data ({of_files} of its files)")
+        elif len(dataset):  # type: ignore[arg-type]
             item = dataset[0]  # type: ignore[index]
-            self._check_image(item.image, item.image_path)
+            self._check_planes(item.image.shape[-3], str(item.image_path))
         self.set_dataset(names, file_format)
 
-    def _check_planes(self, file_format: FileFormat) -> None:
-        """Validate that the model takes as many planes as the data's pictures have.
+    def _check_planes(self, planes: int, what: str) -> None:
+        """Validate that the model takes as many planes as a picture has.
 
         Raises:
             ArgumentError: Naming ``in_channels`` and its right value.
         """
-        planes, taken = file_format.num_planes, self.hparams["in_channels"]
-        if planes is not None and planes != taken:
-            files = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+        taken = self.hparams["in_channels"]
+        if planes != taken:
             msg = (
-                f"The pictures have {planes} planes{files}, but the model takes in_channels={taken}. Set "
-                f"in_channels={planes} (--model.in_channels {planes})."
-            )
-            raise ArgumentError(msg)
-
-    def _check_image(self, image: torch.Tensor, path: Any) -> None:
-        """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
-
-        Raises:
-            ArgumentError: If it has others.
-        """
-        planes, wanted = image.shape[-3], self.hparams["in_channels"]
-        if planes != wanted:
-            msg = (
-                f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
-                "and for one to three lighting channels) and train again, or give images of the model's."
+                f"in_channels={taken}, but {what} has {planes} planes. Set in_channels={planes} (--model.in_channels "
+                f"{planes}; 3 for colour and for one to three lighting channels) and train again, or give pictures of "
+                f"{taken} planes."
             )
             raise ArgumentError(msg)
 
     def on_train_start(self) -> None:
-        """Take the class names of the training data."""
-        self._adopt_dataset(self.trainer.train_dataloader)
+        """Take the class names of the training data, and warn where its masks are too fine for the model's size."""
+        loader: Any = self.trainer.train_dataloader
+        self._adopt_dataset(loader)
+        if self.tiling is None and self.trainer.is_global_zero:
+            warn_of_thin_parts(getattr(loader, "dataset", None), self.input_size, self.class_names)
 
     def on_validation_start(self) -> None:
         """Take the class names of the validation data, then go on as the model does."""
@@ -233,12 +250,39 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             DatasetError: If that is all of them.
         """
         loaders = self.trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-            dataset = getattr(loader, "dataset", None)
-            if isinstance(dataset, PredictImages):
-                dataset.report()
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        datasets = [getattr(loader, "dataset", None) for loader in loaders]
+        self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     # --- steps -------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Prepare the data for tiles, where the model has them."""
+        super().setup(stage)
+        self.prepare_batches()
+
+    def prepare_batches(self) -> None:
+        """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        if self.tiling is not None and datamodule is not None:
+            datamodule.eval_batch_size = 1
+            if self.HAS_BANK:  # the segmenter reads its examples by itself
+                datamodule.train_batch_size = 1
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+        """Return what the model says of images ``[B, C, H, W]`` in [0, 1]; an export is the model of one tile."""
+        if self.tiling is None or torch.compiler.is_exporting():
+            answer: InferenceBatch = super().forward(batch, *args, **kwargs)
+            return answer
+        fields = tiled_predictions(self, self._seen(batch))
+        return InferenceBatch(**{name: fields[name] for name in ("pred_score", "anomaly_map", "pred_mask")})
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, H, W]`` in [0, 1] as the batches of training are."""
+        if isinstance(self.pre_processor, SegmentationPreProcessor):
+            return self.pre_processor.see_picture(images)
+        seen: torch.Tensor = self.pre_processor(images) if self.pre_processor else images
+        return seen
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
@@ -257,9 +301,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             return SegmentationBatch(image=batch.image)
         images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
         for image, path in zip(images, batch.image_path, strict=True):
-            self._check_image(image, path)
-        if self.pre_processor:  # each by itself: their sizes may differ
-            images = [self.pre_processor(image) for image in images]
+            self._check_planes(image.shape[-3], str(path))
+        images = [self._seen(image) for image in images]  # each by itself: their sizes may differ
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=torch.cat(images), image_path=first)
 
@@ -275,6 +318,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the fields of a batch that the model gives for normalised images ``[B, C, H, W]``."""
+        if self.tiling is not None:
+            return tiled_predictions(self, images)
         outputs: dict[str, torch.Tensor | None] = self.model(images)._asdict()
         return outputs
 
@@ -306,3 +351,4 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
 
 serve_data_path(SegmentationModuleMixin)
+serve_written_arguments(SegmentationModuleMixin)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -105,6 +105,8 @@ def plain(rules: Mapping[str, Rule], arguments: Mapping[str, Any]) -> dict[str, 
 
 def plain_data(value: Any) -> Any:
     """Return configuration objects and tuples as dictionaries and lists, paths as text, numpy's scalars as numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_data({field.name: getattr(value, field.name) for field in fields(value)})
     if isinstance(value, Mapping):
         return {str(key): plain_data(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.models.tiles import labelled_tiles
 
 from .abstention import uncertainty_of
 from .head_fitting import left_out, unseen_uncertainty
@@ -83,7 +84,12 @@ def calibrate_on_labelled_images(module: Any) -> None:
     for index, one in enumerate(DataLoader(share, batch_size=1, collate_fn=loader.collate_fn)):
         batch = trainer.strategy.batch_to_device(one, module.device)
         processor.on_validation_batch_start(trainer, module, batch, index)
-        ask_of_others(model, batch.image, batch.gt_mask[0], (batch.image_path or [""])[0])
+        name, tiling = (batch.image_path or [""])[0], module.tiling
+        parts = [(batch.image, batch.gt_mask)]
+        if tiling is not None:
+            parts = [part[1:] for part in labelled_tiles(batch.image[0], batch.gt_mask[0], tiling, CALIBRATION_IMAGES)]
+        for image, mask in parts:
+            ask_of_others(model, image, mask[0], name)
     sum_over_ranks(module)
 
 

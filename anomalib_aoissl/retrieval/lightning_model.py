@@ -17,9 +17,12 @@ from torch import nn
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
+from anomalib_aoissl.models.tiles import tiled_predictions
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
@@ -57,6 +60,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
+        tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
+            pictures that are resized as a whole. For parts that are too thin at image_size.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes; null for the vote of the memory bank alone.
@@ -123,6 +128,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
+        tiling: Tiling | None = None,
         blocks: int | list[int] = 1,
         head: Literal["pixel"] | None = "pixel",
         vote: VoteOptions = _VOTE,
@@ -145,7 +151,11 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
         h: Any = self.hparams
-        vote, bank, encoder = VoteOptions(**h.vote), self.bank_options, self.build_encoder()
+        vote, bank = VoteOptions(**h.vote), self.bank_options
+        if h.tiling is not None and vote.level == "images":
+            msg = "tiling cuts pictures, but vote.level='images' compares whole ones. Leave out one of both."
+            raise ArgumentError(msg)
+        encoder = self.build_encoder()
         unit = unit_size(encoder, vote.level)
         budget = entries_of_size(bank.size, encoder.embed_dim, unit, bank.precision)
         self.model: RetrievalModel = RetrievalModel(
@@ -222,8 +232,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         """Put the batch's patches into the bank; the loss is zero."""
         del args, kwargs
         size = len(batch.image)
-        names = batch.image_path or [""] * size
-        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
+        self.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, batch.image_path or [""] * size)
         anchor = self._parameters.get(_ANCHOR)
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
@@ -256,6 +265,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""
+        if self.tiling is not None:
+            return tiled_predictions(self, images)
         batch, share = self.model.answer(images)
         uncertainty = self.model.uncertainty(batch, share)[:, 0]
         threshold = self.model.abstention.threshold

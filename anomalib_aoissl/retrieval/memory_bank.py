@@ -112,6 +112,7 @@ class MemoryBank(DynamicBufferMixin):
         masks: torch.Tensor,
         devices: Sequence[str],
         images: Sequence[str],
+        first: int = 0,
     ) -> None:
         """Put the patches of labelled images aside until `finish` makes them entries.
 
@@ -123,6 +124,7 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
+            first: Position of the first patch: a tile goes on where the one before it ended.
 
         Raises:
             ValueError: If embeddings are not finite; nothing is put aside then.
@@ -142,7 +144,7 @@ class MemoryBank(DynamicBufferMixin):
             unit = functional.normalize(embeddings[index][used].float(), dim=-1)
             if len(used):
                 vectors, shown = stored(unit, self.embeddings.dtype), labels[index][used]
-                columns = vectors, shown, ids, image_ids, used.to(torch.int32), torch.ones_like(ids)
+                columns = vectors, shown, ids, image_ids, (used + first).to(torch.int32), torch.ones_like(ids)
                 self._pending.append(dict(zip(REQUIRED, columns, strict=True)))
 
     def _content_before_adding(self) -> BankArrays:

@@ -25,6 +25,7 @@ from anomalib_aoissl.deployment.exported_bank import (
 )
 from anomalib_aoissl.deployment.exported_head import HeadContent
 from anomalib_aoissl.models.quantizing import compression_name
+from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_file import encoder_hash
@@ -76,14 +77,23 @@ class BankEditingMixin(_Base):
         if not bool(torch.isfinite(images).all()):
             msg = "An image holds NaN or infinity; give images in [0, 1]."
             raise ValueError(msg)
-        resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
+        if self.tiling is None:
+            masks = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
         bank = self._bank()
         names = list(names or [""] * len(images))
-        seen = self.pre_processor(images) if self.pre_processor else images
-        self.model.fill(seen, resized, list(devices), names)
+        self.fill(self._seen(images), masks, list(devices), names)
         bank.finish()
         if self.model.head is not None:
-            fit_on(self, images, resized, list(devices), names)
+            fit_on(self, images, masks, list(devices), names)
+
+    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
+        """Put normalised labelled images ``[B, C, H, W]`` aside for the bank, in tiles where the model has them."""
+        if self.tiling is None:
+            self.model.fill(images, masks, devices, names)
+            return
+        for image, mask, device, name in zip(images, masks, devices, names, strict=True):
+            for tile, part, labels in labelled_tiles(image, mask, self.tiling):
+                self.model.fill(part, labels, [device], [name], tile.index)
 
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
         """Take the entries of a device or an image out of the bank and return how many, as `MemoryBank.remove`.

@@ -128,9 +128,12 @@ class RetrievalModel(nn.Module):
             maps = torch.cat([tokens[block] for block in self.head_blocks], dim=-1).transpose(1, 2)
             return Reading(embeddings, mark("tokens", maps.unflatten(2, self.encoder.grid_size)))
 
-    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
-        """Put normalised labelled images into the bank; searched after ``bank.finish()``."""
-        self.bank.add(self.read(images).embeddings, masks, devices, names)
+    def fill(
+        self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str], tile: int = 0
+    ) -> None:
+        """Put normalised labelled images, or tiles of one number, into the bank; searched after ``bank.finish()``."""
+        first = tile * self.grid_size[0] * self.grid_size[1]
+        self.bank.add(self.read(images).embeddings, masks, devices, names, first)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, novelty ``[B, 1, H, W]`` in [0, 2] and its maximum ``[B]``.
@@ -167,6 +170,22 @@ class RetrievalModel(nn.Module):
         )
         return batch, share
 
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return class probabilities and, after them, the novelty ``[B, C + 1, H, W]`` of normalised images.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        reading = self.read(images)
+        if self.has_fitted_head:
+            classes, novelty = self.head_probabilities(images, reading.tokens), self.novelty(reading.embeddings)
+        else:
+            votes, novelty = self.ask(reading.embeddings)
+            classes = self._pixel_probabilities(votes)
+        size = self.encoder.image_size
+        maps = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
+        return torch.cat([classes, maps], dim=1)
+
     def head_probabilities(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the pixel head's class probabilities ``[B, C, H, W]``."""
         assert self.head is not None  # noqa: S101 - for the type checker; asked of models with a head
@@ -175,7 +194,10 @@ class RetrievalModel(nn.Module):
 
     def vote_probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the vote's class probabilities ``[B, C, H, W]``, of embeddings ``[B, P, D]``."""
-        votes = self.ask(embeddings)[0]
+        return self._pixel_probabilities(self.ask(embeddings)[0])
+
+    def _pixel_probabilities(self, votes: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of votes ``[Q, C, L]``."""
         probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
         return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
 

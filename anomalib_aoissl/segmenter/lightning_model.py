@@ -14,6 +14,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.encoder.vit import PatchEncoder
@@ -55,6 +56,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
+        tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
+            pictures that are resized as a whole. For parts that are too thin at image_size.
         training: How the decoder is trained, see `TrainingOptions`.
         seed: Of what is random in the head's fit and in the decoder's examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
@@ -109,6 +112,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
+        tiling: Tiling | None = None,
         training: TrainingOptions = _TRAINING,
         seed: int = 0,
         pre_processor: nn.Module | bool = True,

@@ -106,6 +106,14 @@ class SegmenterModel(nn.Module):
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
         return joined.log_softmax(dim=1)
 
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
+
+        Raises:
+            RuntimeError: If nothing was trained yet.
+        """
+        return self.log_probabilities(images).exp()
+
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.
 
@@ -119,7 +127,7 @@ class SegmenterModel(nn.Module):
         Raises:
             RuntimeError: If nothing was trained yet.
         """
-        probabilities = mark("joint_probabilities", self.log_probabilities(images).exp())
+        probabilities = mark("joint_probabilities", self.maps(images))
         best = probabilities.max(dim=1, keepdim=True)  # [B, 1, H, W]
         uncertainty = 1.0 - best.values
         return InferenceBatch(

@@ -26,6 +26,7 @@ __all__ = [
 
 _ALPHA = 0.6
 _STRIPE = 2  # px, the least
+_STRIP = 256  # rows that are converted at once
 
 ABSTAINED = "does not know"
 """What the legend calls the pixels for which a model abstains."""
@@ -37,9 +38,15 @@ def picture_of(planes: np.ndarray) -> np.ndarray:
     Two lights that were packed to three planes, and any number of planes other than three, are shown by their first
     in grey: their false colours would be taken for the classes' colours.
     """
-    packed = len(planes) == 3 and np.allclose(planes[2], (planes[0] + planes[1]) / 2, atol=1e-3)
-    shown = planes if len(planes) == 3 and not packed else np.repeat(planes[:1], 3, axis=0)
-    return np.ascontiguousarray((255 * np.clip(shown, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0))
+    strips = [slice(first, first + _STRIP) for first in range(0, planes.shape[1], _STRIP)]  # a picture may be large
+    packed = len(planes) == 3 and all(
+        np.allclose(planes[2, rows], (planes[0, rows] + planes[1, rows]) / 2, atol=1e-3) for rows in strips
+    )
+    shown = planes if len(planes) == 3 and not packed else planes[[0]]
+    picture = np.empty((*planes.shape[1:], 3), np.uint8)
+    for rows in strips:
+        picture[rows] = (255 * np.clip(shown[:, rows], 0, 1)).round().transpose(1, 2, 0)
+    return picture
 
 
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:

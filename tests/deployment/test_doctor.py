@@ -76,7 +76,10 @@ def test_a_sound_model_is_only_told_that_its_gate_was_not_run(diagnosis: Diagnos
         ({"facts": {"editable": False}}, "no bank that can be edited"),
         ({"facts": {"budget": 10}}, "72 entries, 10 at the export"),
         ({"facts": {"exported_with": "2099.1.0-1-abc"}}, "is older than the exporter's 2099.1.0"),
-        ({"bank": {"entries_of_class": {"background": 3, "wire": 0, "ball": 0}}}, "No entry of the bank shows wire, ball"),
+        (
+            {"bank": {"entries_of_class": {"background": 3, "wire": 0, "ball": 0}}},
+            "No entry of the bank shows wire, ball",
+        ),
         ({"bank": {"images": 1}}, "a single image"),
         ({"bank": {"pixels": 0}}, "no labelled pixels"),
         ({"versions": {"anomalib-aoissl": "0.1.0", "anomalib-aoissl-line": "0.2.0"}}, "over each other"),

@@ -128,7 +128,7 @@ def read_lighting_channels(
         images = [_with_planes(*item) for item in zip(images, planes, paths, strict=True)]
     elif len(images) > 1:
         images = [image[:1] if is_grey(image) else image for image in images]
-    return pack_channels(np.concatenate(images))
+    return pack_channels(np.concatenate(images) if len(images) > 1 else images[0])
 
 
 def check_one_size(paths: Sequence[str | Path], images: Sequence[np.ndarray]) -> None:
@@ -213,7 +213,9 @@ def _scaled(array: np.ndarray, bits: int | None, name: str, bit_depth: int | Non
         if depth < bits and int(array.max()) > largest:
             msg = f"{name}: holds the value {int(array.max())}, more than bit_depth={depth} allows ({largest})."
             raise DatasetError(msg)
-        return np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32) / np.float32(largest)
+        planes = np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32)
+        planes /= np.float32(largest)  # in place: a large picture fills a part of the memory
+        return planes
     if array.dtype.kind != "f":
         msg = f"{name}: pixels must be 8- or 16-bit unsigned integers, or floats in [0, 1]; got {array.dtype}."
         raise DatasetError(msg)
