@@ -149,7 +149,7 @@ def test_hook_that_comes_after_the_host_registers_at_once() -> None:
 def test_probe_before_the_import_neither_breaks_nor_consumes_the_hook() -> None:
     install()
     importlib.invalidate_caches()
-    spec = importlib.util.find_spec(MODELS)
+    spec: Any = importlib.util.find_spec(MODELS)
     assert spec.origin.endswith("models.py")
     loader: Any = spec.loader
     assert "class Builtin(Base)" in loader.get_source(MODELS)

@@ -28,7 +28,7 @@ def test_results_of_changing_sizes_are_those_of_single_calls_in_order(
 
 
 def test_items_are_taken_when_they_are_needed_and_only_so_many() -> None:
-    taken, count = list[int](), Lock()
+    taken, count = [], Lock()
 
     def items() -> Iterator[int]:
         for number in range(1000):
@@ -94,7 +94,8 @@ def test_what_the_items_raise_comes_after_all_results() -> None:
         msg = "the camera is gone"
         raise OSError(msg)
 
-    results, seen = in_order(lambda _, item: item, items(), 2), list[int]()
+    results = in_order(lambda _, item: item, items(), 2)
+    seen: list[int] = []
     with pytest.raises(OSError, match="the camera is gone"):
         seen.extend(iter(lambda: next(results), None))
     assert seen == [0, 1, 2]

@@ -217,7 +217,7 @@ def test_a_full_disk_names_the_checkpoint_that_training_writes(
 # --- what the user wrote ---------------------------------------------------------------------------------------------
 
 
-def taken(cls: type, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
+def taken(cls: Any, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
     """Return an act that writes arguments, loads a checkpoint, and returns the arguments that then hold."""
 
     def act(_: Path) -> object:
