@@ -190,8 +190,7 @@ def _measured(contenders: dict[Name, Contender], pictures: int, rounds: int) -> 
 def _table(found: dict[Name, list[Round]]) -> str:
     """Return the table: medians over the rounds, ratios round by round."""
     lines = [
-        "| settings | | pictures/s | times the encoder's | in processor time | times one camera's | in processor time "
-        "| latency, ms: median | 95 % |",
+        "| settings | | pictures/s | times the encoder's | (processor) | times one camera's | (processor) | ms: median | 95 % |",
         "| --- " * 9 + "|",
     ]
     for (name, settings), rounds in found.items():
@@ -240,7 +239,7 @@ Commit {commit}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU, 
 OpenVINO {version}, f32; pictures of the model's size. "Times the encoder's" is the time of a picture beside that of the
 encoder alone in OpenVINO's own queue, with the same settings, in the same round; less is better. "Times one camera's"
 is the number of pictures beside that of one camera; more is better. Medians of the rounds, and from lowest to highest.
-"In processor time" is the same of the seconds that processors spent, which other work on the machine changes less.
+"(Processor)" is the same of the seconds that processors spent, which other work on the machine changes less.
 
 ```bash
 python benchmarks/line.py{options}
