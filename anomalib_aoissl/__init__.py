@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
     from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
+    from anomalib_aoissl.plugin.export_options import exporting as exporting
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
     from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
     from anomalib_aoissl.wirebond.datamodule import WireBond as WireBond
@@ -28,6 +29,7 @@ _EXPORTS = {
     "SegmentationFolder": "anomalib_aoissl.data.folder",
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
     "WireBond": "anomalib_aoissl.wirebond.datamodule",
+    "exporting": "anomalib_aoissl.plugin.export_options",
 }
 
 MISSING_HERE = (

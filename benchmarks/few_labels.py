@@ -83,13 +83,12 @@ def _run(name: str, shots: int, start: str, seed: int, arguments: argparse.Names
 def _model(start: str, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Return the model of a start, and the trainer's arguments."""
     kind, _, weights = start.partition(":")
-    common: dict[str, Any] = {"image_size": SIZE, "visualizer": False, "pretrained": weights != "random"}
-    if weights not in {"", "random"}:
-        common["encoder"] = weights
+    encoder = {"architecture": weights} if weights not in {"", "random"} else {"pretrained": weights != "random"}
+    common: dict[str, Any] = {"encoder": encoder, "image_size": SIZE, "visualizer": False}
     if kind == "retrieval":
         return AOISSLRetrieval(**common), {}
     budget = {"max_time": {"seconds": arguments.seconds}, "max_epochs": -1}
-    return AOISSLSegmenter(select="last", **common), budget
+    return AOISSLSegmenter(training={"select": "last"}, **common), budget
 
 
 def _data(name: str, shots: int, seed: int, arguments: argparse.Namespace) -> Any:

@@ -31,7 +31,9 @@ def run(short_fits: None, tmp_path_factory: pytest.TempPathFactory, drawn_folder
     """Return a checkpoint with a bank of one image of each of two devices, and the images."""
     folder = tmp_path_factory.mktemp("run")
     images = shutil.copytree(drawn_folder, folder / "data") / "images"
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(64, 96), visualizer=False, abstain=0.1)
+    model = AOISSLRetrieval(
+        encoder={**tiny_encoder, "pretrained": False}, image_size=(64, 96), visualizer=False, abstain=0.1
+    )
     data = SegmentationFolder(folder / "data", num_workers=0, shots=1, val_ratio=0.0, test_ratio=0.25)
     engine = Engine(default_root_dir=folder, **QUIET)
     engine.fit(model, datamodule=data)
@@ -174,8 +176,8 @@ def test_bad_arguments_of_label_next(run: Any, tmp_path: Path, capsys: Any) -> N
 def test_unknown_commands_and_help(capsys: Any) -> None:
     assert dispatch(["explian"]) == 2
     assert (
-        "'explian' is no command. usage: python -m anomalib_aoissl [doctor | explain | label-next | bank]"
-        in capsys.readouterr().err
+        "'explian' is no command. usage: python -m anomalib_aoissl [doctor | explain | label-next | labels | measure | "
+        "bank]" in capsys.readouterr().err
     )
     assert dispatch(["--help"]) == 0
     assert "label-next" in capsys.readouterr().out

@@ -34,7 +34,7 @@ class Vote:
         label: Name of the class that it has at the pixel's place in the patch, and in a region the one that it votes
             for the most; empty where it is ignored there.
         patches: Patches that it stands for in a condensed bank.
-        row: Its entry in the bank.
+        entry: Its place in the bank.
     """
 
     image: str
@@ -44,7 +44,7 @@ class Vote:
     weight: float
     label: str
     patches: int
-    row: int
+    entry: int
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def voting_neighbours(
         aggregation: "attention" or "similarity".
         temperature: Of the softmax of "attention".
     """
-    embeddings, k = float_embeddings(bank.rows), min(k, len(bank))
+    embeddings, k = float_embeddings(bank.entries), min(k, len(bank))
     queries = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-6)
     similarities, entries = (np.empty((len(queries), k), kind) for kind in (np.float32, np.int64))
     for start in range(0, len(queries), _QUERIES):
@@ -134,7 +134,7 @@ def voting_neighbours(
         order = np.argsort(-values, axis=1, kind="stable")
         similarities[block] = np.take_along_axis(values, order, 1)
         entries[block] = np.take_along_axis(best, order, 1)
-    counts = bank.rows["counts"][entries] if "counts" in bank.rows else np.ones_like(entries)
+    counts = bank.entries["counts"][entries] if "counts" in bank.entries else np.ones_like(entries)
     return Neighbours(similarities, entries, _weights(similarities, counts, k, aggregation, temperature))
 
 
@@ -176,7 +176,7 @@ def explained(
     counted = places[asked]  # [q, L]
     classes, number = [*range(len(bank.class_names)), IGNORE_INDEX], int(region.sum())
     weights = neighbours.weights / neighbours.weights.sum(axis=1, keepdims=True)
-    shown = [bank.rows["labels"][neighbours.entries] == c for c in classes]  # [q, k, L] each
+    shown = [bank.entries["labels"][neighbours.entries] == c for c in classes]  # [q, k, L] each
     votes = np.stack([np.einsum("qk,qkl->ql", weights, s.astype(np.float32)) for s in shown[:-1]])  # [C, q, L]
     # of each neighbour's weight, the part that it gives to each class
     shares = np.stack([(s & counted[:, None]).sum(axis=2) for s in shown], axis=2) / number  # [q, k, C + 1]
@@ -215,16 +215,16 @@ def _vote(
     patch_size: tuple[int, int],
 ) -> Vote:
     """Return the vote of an entry that gives these shares to the classes."""
-    row, column = divmod(int(bank.rows["positions"][entry]), columns)
+    row, column = divmod(int(bank.entries["positions"][entry]), columns)
     return Vote(
-        image=bank.image_names[bank.rows["image_ids"][entry]],
-        device=bank.device_names[bank.rows["device_ids"][entry]],
+        image=bank.image_names[bank.entries["image_ids"][entry]],
+        device=bank.device_names[bank.entries["device_ids"][entry]],
         box=(row * patch_size[0], column * patch_size[1], *patch_size),
         similarity=similarity,
         weight=float(shares.sum()),
         label=names[int(shares.argmax())],
-        patches=int(bank.rows["counts"][entry]) if "counts" in bank.rows else 1,
-        row=entry,
+        patches=int(bank.entries["counts"][entry]) if "counts" in bank.entries else 1,
+        entry=entry,
     )
 
 

@@ -45,8 +45,8 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     explanation = explain_region(model.model, image, at_size)
     with torch.no_grad():
         mask = model.model(image[None]).pred_mask[0, 0].numpy()
-    rows = [vote.row for vote in explanation.votes[: options.votes]]
-    labels = model.model.bank.labels[rows].reshape(-1, *model.model.encoder.patch_size).numpy()
+    entries = [vote.entry for vote in explanation.votes[: options.votes]]
+    labels = model.model.bank.labels[entries].reshape(-1, *model.model.encoder.patch_size).numpy()
     read_picture = reader_of(model.file_format)
     query = picture_of(model.file_format.read(options.image))
     write(explanation, draw_explanation(explanation, query, mask, model.class_names, labels, read_picture), options)
@@ -61,7 +61,9 @@ def add_label_next(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--ckpt_path", type=Path, help="checkpoint of AOISSLRetrieval, whose bank is to be extended")
     source.add_argument("--encoder", help="encoder to begin with, where nothing is labelled yet")
     parser.add_argument("--image_size", type=int, nargs=2, default=None, help="with --encoder: height and width, px")
-    parser.add_argument("--illuminations", nargs="+", default=(), help="with --encoder: suffixes of an item's files")
+    parser.add_argument(
+        "--illuminations", nargs="+", default=(), help="with --encoder: suffixes of the lighting channels"
+    )
     parser.add_argument("--pool", type=Path, required=True, help="folder of unlabelled images, sub-folders too")
     parser.add_argument("--count", type=int, default=10, help="images to choose (%(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write; the pictures go beside it as PNG")

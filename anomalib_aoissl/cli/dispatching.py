@@ -22,6 +22,8 @@ COMMANDS = {
     "doctor": ("doctor:add_doctor", "doctor:doctor"),
     "explain": ("explain:add_explain", "explain:explain"),
     "label-next": ("commands:add_label_next", "commands:label_next"),
+    "labels": ("labels:describe", "labels:labels"),
+    "measure": ("measure:describe", "measure:measure"),
 }
 """Where in this folder the functions of a command are: the one that describes its arguments, the one that runs it."""
 

@@ -112,8 +112,7 @@ def _gate(gate: Mapping[str, Any] | None) -> str:
         if name != gate.get("reference") and "equal_pixels" in run
     ]
     on = f" on {gate['pictures']} pictures of {gate.get('source', '?')}" if "pictures" in gate else ""
-    edited = "; the bank was edited since" if gate.get("edited") else ""
-    return f"{'passed' if gate.get('passed') else 'FAILED'}{on}{': ' if runs else ''}{'; '.join(runs)}{edited}"
+    return f"{'passed' if gate.get('passed') else 'FAILED'}{on}{': ' if runs else ''}{'; '.join(runs)}"
 
 
 def _bank(bank: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
@@ -121,12 +120,12 @@ def _bank(bank: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if bank is None:
         yield "none", ""
         return
-    entries = f"{bank['rows']:,} for {bank['patches']:,} patches of {bank['images']:,} images"
+    entries = f"{bank['entries']:,} for {bank['patches']:,} patches of {bank['images']:,} images"
     pixels = f"{bank['pixels']:,} labelled pixels, {bank['megabytes_of_pixels']:.1f} MB"
     yield "entries", f"{entries}, {bank['megabytes']:.1f} MB; {pixels}"
-    yield "of class", _counted(bank["rows_of_class"])
-    yield "of device", _counted(bank["rows_of_device"])
-    yield "of image", _counted({Path(name).name: entries for name, entries in bank["rows_of_image"].items()})
+    yield "of class", _counted(bank["entries_of_class"])
+    yield "of device", _counted(bank["entries_of_device"])
+    yield "of image", _counted({Path(name).name: entries for name, entries in bank["entries_of_image"].items()})
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -62,7 +62,7 @@ def _explain_exported(options: argparse.Namespace, region: np.ndarray) -> None:
     inferencer = SegmentationOpenVINOInferencer(options.model)
     read = [options.model.with_suffix(".bin"), *inferencer.file_format.files(options.image)]
     outputs = {"--output": options.output, "--data": options.data}
-    check_outputs(outputs, [*read, *inferencer.bank["rows_of_image"]], overwrite=options.overwrite)
+    check_outputs(outputs, [*read, *inferencer.bank["entries_of_image"]], overwrite=options.overwrite)
     explanation, picture = explain_with_picture(inferencer, options.image, region, options.votes)
     write(explanation, picture, options)
 

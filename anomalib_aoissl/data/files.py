@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .full_disk import names_full_disk
@@ -30,6 +30,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     with named_errors(path), names_full_disk(path), temporary_file(path) as temporary:
         yield temporary
         put_in_place(temporary, path)
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[list[Path]]:
+    """Give a temporary path for each of the paths, as `whole_file`; all are written before the first takes its place.
+
+    Raises:
+        OSError: If one cannot be written; the message names the first path.
+    """
+    with named_errors(paths[0]), names_full_disk(paths[0]), ExitStack() as stack:
+        temporaries = [stack.enter_context(temporary_file(path)) for path in paths]
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            put_in_place(temporary, path)
 
 
 @contextmanager
@@ -60,7 +74,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Have errors of the system that the block raises, such as a full disk, name ``path`` and not a temporary file."""
+    """Name ``path``, not a temporary file, in errors of the system that the block raises, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -72,7 +86,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder, where the system can open folders."""
+    """Write the names in a folder to the disk, where the system can open folders."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -35,7 +35,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _one_at_a_time(method: _Method) -> _Method:
-    """Have threads wait for each other in a method: an edit begins with what the one before it made."""
+    """Lock a method: threads wait for each other, and an edit begins with what the one before it made."""
 
     @wraps(method)
     def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +49,7 @@ class OpenVINOBankMixin:
     """Edits for an inferencer that compiles a model with `_compile` and runs the one of `_use`.
 
     An edit builds the new model beside the present one, which goes on answering until the new one is compiled and
-    stays where the edit is refused.
+    stays where the edit fails.
     """
 
     file_format: FileFormat
@@ -77,7 +77,7 @@ class OpenVINOBankMixin:
 
     @property
     def bank(self) -> dict[str, Any]:
-        """What the bank holds: rows, patches, images, megabytes, encoder, and rows of each device, image and class.
+        """What the bank holds: entries, patches, megabytes, encoder; entries and pixels of devices, images and classes.
 
         Raises:
             NotEditableError: If the model has no bank.
@@ -92,8 +92,8 @@ class OpenVINOBankMixin:
 
         Args:
             path: Bank file (``.safetensors``) of the same encoder.
-            new_classes: Add classes that the model has not, after its own, in place of refusing them.
-            bank_size: Rows to keep at most, by `condensing.condensed`; None for all.
+            new_classes: Add classes that the model has not, after its own; else they are an error.
+            bank_size: Entries to keep at most, by `condensing.condensed`; None for all.
             refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only novelty changes.
 
         Raises:
@@ -107,17 +107,17 @@ class OpenVINOBankMixin:
     def extend_bank(
         self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
     ) -> None:
-        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
+        """Add the entries of a bank file to the bank; arguments and errors are those of `replace_bank`."""
         self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size, refit)
 
     @_one_at_a_time
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
-        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+        """Take the entries of a device or an image out, of an image of a device where both are given; return how many.
 
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
 
         Raises:
-            ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+            ValueError: If neither is given, the bank has no such device or image, or no entry would be left.
         """
         bank = bank_of(self._model)
         left = removed(bank, device=device, image=image)
@@ -147,7 +147,7 @@ class OpenVINOBankMixin:
             name: Name of the image, by which it can be removed; its path where it is a file.
             class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
                 mapped by name, and names that the model has not become new classes after its own.
-            bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
+            bank_size: Entries that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
             color_order: "bgr" for an array with blue first, as in `predict`.
 
@@ -207,11 +207,11 @@ class OpenVINOBankMixin:
         settings, whole = settings_of(self._model), len(bank)
         if bank_size is not None:
             bank = condensed(bank, bank_size, settings.patch_size)
-            logger.info("The bank's %d rows were condensed to %d.", whole, len(bank))
+            logger.info("The bank's %d entries were condensed to %d.", whole, len(bank))
         elif settings.budget is not None and whole > settings.budget:
             logger.warning(
-                "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
-                "which takes longer: pass bank_size=%d to condense it.",
+                "The bank has %d entries now, more than the %d that it was exported with (bank_size). All are "
+                "searched, which takes longer: pass bank_size=%d to condense it.",
                 whole,
                 settings.budget,
                 settings.budget,

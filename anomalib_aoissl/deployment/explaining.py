@@ -82,7 +82,7 @@ def explain_with_picture(
     """
     planes, model = inferencer._read(image), inferencer._model
     reason, class_map = inferencer._explained(planes, region)
-    labels = bank_of(model).rows["labels"][[vote.row for vote in reason.votes[:votes]]]
+    labels = bank_of(model).entries["labels"][[vote.entry for vote in reason.votes[:votes]]]
     patches = labels.reshape(-1, *settings_of(model).patch_size)
     read, names = reader_of(inferencer.file_format), inferencer.class_names
     return reason, draw_explanation(reason, picture_of(planes), class_map, names, patches, read)

@@ -89,12 +89,12 @@ def _of_model(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 def _of_bank(bank: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is unusual about what the model has learnt."""
-    empty = [name for name, entries in bank["rows_of_class"].items() if not entries]
+    empty = [name for name, entries in bank["entries_of_class"].items() if not entries]
     if empty:
         what = f"No entry of the bank shows {', '.join(empty)}."
         yield Finding(False, what, "Teach an image with it (adapt), else no mask will show it.")
-    if facts["budget"] is not None and bank["rows"] > facts["budget"]:
-        what = f"The bank has {bank['rows']:,} entries, {facts['budget']:,} at the export: the search takes longer."
+    if facts["budget"] is not None and bank["entries"] > facts["budget"]:
+        what = f"The bank has {bank['entries']:,} entries, {facts['budget']:,} at the export: the search takes longer."
         yield Finding(False, what, f"python -m anomalib_aoissl bank condense <model> {facts['budget']} --in_place")
     if facts["decided_by"] == "pixel head" and not bank["pixels"]:
         what = "The model has no labelled pixels: adapt changes novelty, not masks."

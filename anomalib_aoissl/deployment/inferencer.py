@@ -27,7 +27,7 @@ from anomalib_aoissl.visualization.overlay import (
     write_class_index_png,
 )
 
-from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
+from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
 from .explaining import explanation, region_of
 from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
@@ -167,7 +167,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         abstention = _abstention(metadata)
         if abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
-            if not add_winning_share(asked):
+            if not add_winning_probability(asked):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
@@ -177,9 +177,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """Return the segmentation of one image.
 
         Args:
-            image: A file, read as the model's training data was, with its other illuminations beside it; or an array
+            image: A file, read as the training data was, with its other lighting channels beside it; or an array
                 ``[H, W]``, ``[H, W, C]``, uint8, uint16 (of the training data's bit depth, 16 where it had none) or
-                float in [0, 1], C illuminations, or colours in the order red, green, blue.
+                float in [0, 1], C lighting channels, or colours in the order red, green, blue.
             color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
 
         Raises:
@@ -269,7 +269,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             raise NotEditableError(msg)
         outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
         novelty = outputs["anomaly_map"][:, 0]
-        doubt = loaded.abstention.uncertainty(outputs[WINNING_SHARE], novelty)
+        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
         maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
         return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
 
@@ -294,24 +294,24 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         loaded, threshold = self._loaded, self.threshold
         outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
-        doubts: Any = [None] * len(images)
+        uncertainties: Any = [None] * len(images)
         if loaded.abstention is not None:
-            doubts = loaded.abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
+            uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
             msg = (
                 "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else "
                 "compute in 32 bits: leave INFERENCE_PRECISION_HINT out of config."
             )
             raise ValueError(msg)
-        for index, (planes, doubt) in enumerate(zip(images, doubts, strict=True)):
+        for index, (planes, uncertainty) in enumerate(zip(images, uncertainties, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
                 novelty=resize_map(outputs["anomaly_map"][index, 0], (height, width)),
                 score=float(outputs["pred_score"][index]),
                 class_names=loaded.class_names,
                 image=picture_of(planes),
-                uncertainty=None if doubt is None else resize_map(doubt, (height, width)),
-                abstained=_abstained(doubt, threshold, (height, width)),
+                uncertainty=None if uncertainty is None else resize_map(uncertainty, (height, width)),
+                abstained=_abstained(uncertainty, threshold, (height, width)),
             )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
 from .file_pair import read_pair, replace_pair
+from .full_precision import keep_precision
 from .onnx_checksum import read_onnx
 
 SUFFIXES = (".xml", ".onnx")
@@ -91,8 +93,13 @@ def check_numbers(model: Any) -> None:
             raise ValueError(msg)
 
 
-def save_model(model: Any, path: str | Path) -> Path:
+def save_model(model: Any, path: str | Path, beside: Mapping[Path, str | None] | None = None) -> Path:
     """Write ``.xml`` and ``.bin``, both or neither, and return the path of the ``.xml``.
+
+    Args:
+        model: `openvino.Model`.
+        path: Of the ``.xml``.
+        beside: Texts of files that are written with the model, by their paths; None for one that is removed.
 
     Raises:
         OSError: If they cannot be written; what was there is left as it was.
@@ -110,5 +117,6 @@ def save_model(model: Any, path: str | Path) -> Path:
         except RuntimeError as error:
             msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
             raise OSError(msg) from error
-        replace_pair(structure, weights, path)
+        structure.write_bytes(keep_precision(structure.read_bytes()))
+        replace_pair(structure, weights, path, beside)
     return path

@@ -10,7 +10,7 @@ AnomalibModule)``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader
 
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
+from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
-from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
-from .checkpoint_mixin import CheckpointMixin, plain_data
+from .checkpoint_mixin import CheckpointMixin
 from .exporting import ExportingMixin
 from .predicting import PredictImages, serve_data_path
 from .preprocessing import SegmentationPreProcessor
@@ -61,6 +62,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         Raises:
             ValueError: If an argument of pretraining, encoder or model is out of range.
         """
+        self.hparams["image_size"] = self.input_size
         self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
@@ -77,13 +79,14 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             ValueError: If no such encoder can be made, or the image size does not fit it.
         """
         h: Any = self.hparams
+        options = EncoderOptions(**h.encoder)
         return PatchEncoder(
-            h.encoder,
-            image_size=tuple(h.image_size),
+            options.description,
+            image_size=self.input_size,
             in_channels=h.in_channels,
-            pretrained=h.pretrained,
+            pretrained=options.pretrained,
             blocks=h.get("blocks", 1),
-            normalize=h.get("normalize", True),
+            normalize=options.normalize,
         )
 
     def build_pre_processor(self) -> SegmentationPreProcessor:
@@ -128,7 +131,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the model's input after pre-processing, px."""
-        return plain_size(self.hparams["image_size"])
+        size = self.hparams["image_size"]
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        return int(height), int(width)
 
     # --- class names -------------------------------------------------------------------------------------------------
 
@@ -180,9 +185,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """
         planes, taken = file_format.num_planes, self.hparams["in_channels"]
         if planes is not None and planes != taken:
-            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+            files = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
             msg = (
-                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
+                f"The pictures have {planes} planes{files}, but the model takes in_channels={taken}. Set "
                 f"in_channels={planes} (--model.in_channels {planes})."
             )
             raise ArgumentError(msg)
@@ -197,7 +202,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         if planes != wanted:
             msg = (
                 f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
-                "and for one to three lights) and train again, or give images of the model's lights."
+                "and for one to three lighting channels) and train again, or give images of the model's."
             )
             raise ArgumentError(msg)
 
@@ -214,7 +219,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             parent()
 
     def on_test_start(self) -> None:
-        """Take the class names of the test data, or refuse it where its classes are others."""
+        """Take the class names of the test data; raise where its classes are others."""
         self._adopt_dataset(self.trainer.test_dataloaders)
 
     def on_predict_start(self) -> None:
@@ -239,7 +244,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
 
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
-        illuminations of one item torn apart.
+        lighting channels of one item torn apart.
         """
         del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
@@ -298,27 +303,6 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the demonstration set's test images; called where no data is given."""
         return self._demonstration_data().test_dataloader()
-
-
-def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width) px of an integer or a pair, as plain integers that a checkpoint may hold.
-
-    Raises:
-        ValueError: If it is neither, or not positive.
-    """
-    SIZE.check("image_size", image_size)
-    sizes = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    return int(sizes[0]), int(sizes[1])
-
-
-def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """Return the encoder's name or description as plain data that a checkpoint may hold."""
-    return encoder if isinstance(encoder, str) else plain_data(encoder)
-
-
-def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
-    """Return the objective's name or description as plain data that a checkpoint may hold."""
-    return plain_data(pretraining)
 
 
 serve_data_path(SegmentationModuleMixin)

@@ -56,7 +56,7 @@ class PredictImages(IterableDataset[SegmentationItem]):
 
     @functools.cached_property
     def items(self) -> list[tuple[Path, ...]]:
-        """The files of each item; an item of which a light is missing is among the faults."""
+        """The files of each item; an item of which a lighting channel is missing is among the faults."""
         file_format, items, others = self._file_format(), [], []
         for path in self._files:
             if file_format.illuminations and not path.stem.endswith(file_format.illuminations):
@@ -68,7 +68,8 @@ class PredictImages(IterableDataset[SegmentationItem]):
                 self.faults.append(str(error))
         if not items and others:
             file_format.files(others[0])
-        say(f"pictures are of none of the illuminations {list(file_format.illuminations)}", [p.name for p in others])
+        channels = list(file_format.illuminations)
+        say(f"pictures are of none of the lighting channels {channels}", [path.name for path in others])
         return list(dict.fromkeys(items))
 
     @property
@@ -116,7 +117,7 @@ def _share() -> tuple[int, int]:
 
 
 def serve_data_path(ours: type[Any]) -> None:
-    """Have anomalib's ``Engine.predict(data_path=...)`` read as `PredictImages` where the model is one of ours.
+    """Make anomalib's ``Engine.predict(data_path=...)`` read as `PredictImages` where the model is one of ours.
 
     Anomalib has no hook for it: its engine makes its own dataset of the path. Other models go the way they went.
 

@@ -11,7 +11,6 @@ import torch
 
 from anomalib_aoissl.bank.explaining import Answer, Explanation, Neighbours, Vote, asked_patches, explained
 
-from .editing import arrays_of
 from .torch_model import RetrievalModel
 
 
@@ -64,5 +63,4 @@ def explain_region(model: RetrievalModel, image: torch.Tensor, region: torch.Ten
     maps: list[Any] = [batch.pred_mask, batch.anomaly_map, model.uncertainty(batch, share)]
     answer = Answer(model.abstention.threshold, *(values[0, 0].numpy() for values in maps))
     neighbours = Neighbours(*(values.numpy() for values in voted))
-    bank = arrays_of(model.bank.content())
-    return explained(bank, neighbours, region.numpy(), answer, model.patch_size)
+    return explained(model.bank.content(), neighbours, region.numpy(), answer, model.patch_size)

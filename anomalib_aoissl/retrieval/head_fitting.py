@@ -79,7 +79,7 @@ def reader_of(model: RetrievalModel, pre_processor: Any, seed: int) -> Reader:
 
 
 def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
-    """Have the head of `AOISSLRetrieval` learn labelled images whose patches its bank has; the first ones make it.
+    """Fit the head of `AOISSLRetrieval` to labelled images whose patches its bank has; the first ones make it.
 
     Args:
         module: The model.

@@ -103,8 +103,8 @@ def _summary(e: Explanation) -> list[tuple[str, str | None, float]]:
     decided = names[0] if e.pixels == 1 else ", ".join([*names[:2], *(["…"] if len(names) > 2 else [])])
     of = "pixel" if e.pixels == 1 else f"{e.pixels} pixels"
     lines: list[tuple[str, str | None, float]] = [(f"decided for the {of}: {decided}", None, 0.0)]
-    doubt = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
-    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{doubt}", None, 0.0))
+    unknown = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
+    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
     if e.differs:
         lines.append((f"the pixel head decided, otherwise than the vote on {_percent(e.differs)}", None, 0.0))
     return lines + [

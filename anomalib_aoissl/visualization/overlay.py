@@ -5,45 +5,30 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+from anomalib_aoissl.data.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX
 
-# Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
-_OKABE_ITO = (
-    (0, 0, 0),
-    (0, 158, 115),
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-_IGNORE_COLOUR = (255, 255, 255)
-_GOLDEN_RATIO = 0.618034
+__all__ = [
+    "ABSTAINED",
+    "hatch",
+    "legend",
+    "overlay_mask",
+    "palette",
+    "picture_of",
+    "resize_mask",
+    "write_class_index_png",
+]
+
 _ALPHA = 0.6
 _STRIPE = 2  # px, the least
 
 ABSTAINED = "does not know"
 """What the legend calls the pixels for which a model abstains."""
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """Return a colour for each mask value, ``[256, 3]`` uint8; the classes' are distinct, ignore is white."""
-    colours = np.full((256, 3), 128, dtype=np.uint8)
-    colours[: len(_OKABE_ITO)] = _OKABE_ITO
-    for index in range(len(_OKABE_ITO), min(num_classes, IGNORE_INDEX)):
-        hue = (index * _GOLDEN_RATIO) % 1.0  # consecutive hues lie far apart
-        colours[index] = [round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.65, 0.95 - 0.3 * (index % 2))]
-    colours[IGNORE_INDEX] = _IGNORE_COLOUR
-    return colours
 
 
 def picture_of(planes: np.ndarray) -> np.ndarray:
@@ -117,17 +102,3 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the mask at (height, width) px, each pixel that of the nearest."""
     image = Image.fromarray(np.ascontiguousarray(mask))
     return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int) -> None:
-    """Write a class-index mask as a palette PNG: programs read the indices, people see colours.
-
-    Args:
-        path: File to write, whole or not at all.
-        mask: ``[H, W]`` uint8 class indices.
-        num_classes: C.
-    """
-    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
-    image.putpalette(palette(num_classes).flatten().tolist())
-    with whole_file(path) as temporary:
-        image.save(temporary, format="PNG")

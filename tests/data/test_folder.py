@@ -94,7 +94,7 @@ def test_ratio_split_and_shots(tmp_path: Path) -> None:
     assert data.val_dataloader() == []
 
 
-def test_illuminations_from_the_argument_make_one_item(tmp_path: Path) -> None:
+def test_lighting_channels_from_the_argument_make_one_item(tmp_path: Path) -> None:
     for unit in range(2):
         for light in (0, 1):
             write(tmp_path / "images" / f"u{unit}_ch{light}.png", np.full((8, 12), 100 * light, dtype=np.uint8))
@@ -107,11 +107,11 @@ def test_illuminations_from_the_argument_make_one_item(tmp_path: Path) -> None:
     assert [round(255 * float(plane.mean())) for plane in item.image] == [0, 100, 50]
     assert data.train_data.file_format.illuminations == ("_ch0", "_ch1")
     (tmp_path / "images" / "u1_ch1.png").unlink()
-    with pytest.raises(DatasetError, match=r"u1_ch0\.png: the file of the illumination '_ch1' is missing"):
+    with pytest.raises(DatasetError, match=r"u1_ch0\.png: the file of the lighting channel '_ch1' is missing"):
         SegmentationFolder(tmp_path, **arguments).setup()
 
 
-def test_drawn_folder_is_read_with_its_own_illuminations(drawn_folder: Path) -> None:
+def test_drawn_folder_is_read_with_its_own_lighting_channels(drawn_folder: Path) -> None:
     data = SegmentationFolder(drawn_folder, train_devices=["soic8_gold"], val_ratio=0.0)
     data.setup()
     assert (len(data.train_data), len(data.test_data)) == (4, 4)

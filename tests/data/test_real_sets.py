@@ -33,7 +33,7 @@ def test_wire_bonds_split_by_module() -> None:
     assert len(image_files(data.unlabelled_dir)) == 890
 
 
-def test_boards_split_by_board_and_a_leak_is_refused() -> None:
+def test_boards_split_by_board_and_a_leak_raises() -> None:
     data = SegmentationFolder(SHARED / "pcb_components", train_devices=["board_0009"], val_ratio=0.0)
     data.setup()
     assert [len(data.train_data), len(data.test_data)] == [4, 4]

@@ -31,9 +31,9 @@ def test_a_bank_that_learns_a_picture_is_the_one_that_torch_filled_with_it(
 def test_what_is_removed_again_leaves_the_bank_as_it_was(
     bank: SegmentationOpenVINOInferencer, arrays: dict[str, np.ndarray]
 ) -> None:
-    before = bank.bank["rows"]
+    before = bank.bank["entries"]
     added = bank.adapt(arrays["pictures"][3], arrays["masks"][3], device="new", name="3")
-    assert bank.bank["rows"] == before + added
+    assert bank.bank["entries"] == before + added
     assert bank.remove(device="new") == added
     answer = bank._compiled(planes(arrays))
     np.testing.assert_array_equal(answer["pred_mask"], bank._compiled(planes(arrays))["pred_mask"])
@@ -54,11 +54,11 @@ def test_a_head_learns_a_picture(head: SegmentationOpenVINOInferencer, arrays: d
 def test_bank_files_travel_between_lines(
     bank: SegmentationOpenVINOInferencer, head: SegmentationOpenVINOInferencer, tmp_path: Path
 ) -> None:
-    file, rows = head.save_bank(tmp_path / "b.safetensors"), bank.bank["rows"]
+    file, rows = head.save_bank(tmp_path / "b.safetensors"), bank.bank["entries"]
     bank.extend_bank(file)
-    assert bank.bank["rows"] == rows + head.bank["rows"]
+    assert bank.bank["entries"] == rows + head.bank["entries"]
     bank.replace_bank(file, bank_size=20)
-    assert bank.bank["rows"] == 20
+    assert bank.bank["entries"] == 20
 
 
 def test_the_bank_commands_edit_an_exported_model(
@@ -71,4 +71,4 @@ def test_the_bank_commands_edit_an_exported_model(
     assert dispatch(["bank", "merge", output, file, "--in_place"]) == 0
     capsys.readouterr()
     assert dispatch(["bank", "describe", output]) == 0
-    assert "18 rows" in capsys.readouterr().out
+    assert "18 entries" in capsys.readouterr().out

@@ -257,9 +257,13 @@ PREDICTED = table(
     ),
     Row("no picture", predicted(lambda root: (root / "a.txt").touch()), "holds no image"),
     Row("no folder", lambda root: PredictImages(root / "no", FileFormat), "no: does not exist"),
-    Row("two lights, each once", predicted(pool("u_a.png", "u_b.png"), illuminations=("_a", "_b")), value=["u_a.png"]),
     Row(
-        "two lights of two kinds of file",
+        "two lighting channels, each once",
+        predicted(pool("u_a.png", "u_b.png"), illuminations=("_a", "_b")),
+        value=["u_a.png"],
+    ),
+    Row(
+        "two lighting channels of two kinds of file",
         predicted(pool("u_a.png", "u_b.bmp"), illuminations=("_a", "_b")),
         value=["u_a.png"],
     ),
@@ -267,15 +271,21 @@ PREDICTED = table(
         "a missing light",
         predicted(
             pool("u_a.png", "v_a.png", "v_b.png"),
-            "u_b.png: this illumination's file is missing",
+            "u_b.png: this lighting channel's file is missing",
             illuminations=("_a", "_b"),
         ),
         value=["v_a.png"],
     ),
     Row(
-        "a third light", predicted(pool("u_a.png", "u_b.png", "u_c.png"), illuminations=("_a", "_b")), value=["u_a.png"]
+        "a third lighting channel",
+        predicted(pool("u_a.png", "u_b.png", "u_c.png"), illuminations=("_a", "_b")),
+        value=["u_a.png"],
     ),
-    Row("no light at all", predicted(pool("u.png"), illuminations=("_a", "_b")), r"u\.png: .* ends with none of them"),
+    Row(
+        "no lighting channel at all",
+        predicted(pool("u.png"), illuminations=("_a", "_b")),
+        r"u\.png: .* ends with none of them",
+    ),
     Row(
         "sizes of all kinds",
         predicted(lambda r: (write(r / "a.png"), write(r / "b.png", 1, (99, 7, 3)))),
@@ -294,7 +304,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: dict) -> Sim
     """Return a model with a bank, without a pixel head, and what it was trained on."""
     root = tmp_path_factory.mktemp("trained")
     make(root)
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(16, 16), head=None)
+    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=(16, 16), head=None)
     data = SegmentationFolder(root, num_workers=0, val_ratio=0.0, test_ratio=0.25)
     engine(root).fit(model, datamodule=data)
     return SimpleNamespace(model=model, root=root)

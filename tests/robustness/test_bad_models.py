@@ -42,7 +42,6 @@ from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, NotEditableE
 from anomalib_aoissl.deployment.requests import with_defaults
 from anomalib_aoissl.models.quantizing import check_compression
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
-from anomalib_aoissl.retrieval.editing import content_from
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")
@@ -91,20 +90,20 @@ BANKS = table(
     Row("embedding of zeros", impossible("embeddings", np.zeros((72, 32), np.float32)), "embedding of length 0"),
     Row("embeddings of doubles", impossible("embeddings", np.ones((72, 32))), "embeddings of type float64"),
     Row("integers of length 0", impossible("embeddings", np.zeros((72, 32), np.int8)), "8 bits whose largest value"),
-    Row("embeddings in one row", impossible("embeddings", np.ones(72, np.float32)), r"rows of \{'embeddings': 72"),
+    Row("embeddings in one row", impossible("embeddings", np.ones(72, np.float32)), r"entries of \{'embeddings': 72"),
     Row("embeddings missing", lambda f: read_bank(write_bank(without("embeddings"), f / "b.safetensors")), "missing"),
     Row("label without a class", impossible("labels", 3), "labels up to 3, but 3 names"),
     Row("label 254", impossible("labels", 254), "labels up to 254, but 3 names"),
     Row("labels of floats", impossible("labels", np.zeros((72, 64), np.float32)), "labels of type float32"),
     Row("label of other patches", impossible("labels", np.zeros((72, 60), np.uint8)), "8x8 px, but 60 labels"),
-    Row("count 0", impossible("counts", 0), "counts down to 0; a row stands for 1 patch at least"),
+    Row("count 0", impossible("counts", 0), "counts down to 0; an entry stands for 1 patch at least"),
     Row("count below 0", impossible("counts", -7), "counts down to -7"),
     Row("position below 0", impossible("positions", -1), "positions down to -1"),
     Row("device without a name", impossible("device_ids", 1), "device_ids up to 1, but 1 names"),
     Row("image below 0", impossible("image_ids", -1), "image_ids up to 2, down to -1, but 3 names"),
     Row("image ids of floats", impossible("image_ids", np.zeros(72, np.float32)), r"\['image_ids'\] that are no int"),
     Row("one count less", impossible("counts", np.ones(71, np.int32)), "'counts': 71"),
-    Row("no rows", lambda f: read_bank(write_bank(empty(), f / "b.safetensors")), "no rows"),
+    Row("no entries", lambda f: read_bank(write_bank(empty(), f / "b.safetensors")), "no entries"),
     Row("class named twice", impossible("", 0, class_names=("a", "b", "a")), "class_names with a name twice"),
     Row("image named twice", impossible("", 0, image_names=("a", "b", "a")), "image_names with a name twice"),
     Row("class named by a number", impossible("", 0, class_names=("a", "b", 3)), "class_names that are no text"),
@@ -134,12 +133,12 @@ BANKS = table(
 
 def without(name: str) -> Any:
     content = bank()
-    return replace(content, rows={key: array for key, array in content.rows.items() if key != name})
+    return replace(content, entries={key: array for key, array in content.entries.items() if key != name})
 
 
 def empty() -> Any:
     content = bank()
-    return replace(content, rows={name: array[:0] for name, array in content.rows.items()}, pixels=None)
+    return replace(content, entries={name: array[:0] for name, array in content.entries.items()}, pixels=None)
 
 
 def renamed(path: Path, old: bytes, new: bytes) -> None:
@@ -292,7 +291,7 @@ def of_state(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def load(change: Callable[[dict[str, Any]], object]) -> Act:
-    """Load the bank of a checkpoint that was changed; the model then refuses it too."""
+    """Load the bank of a checkpoint that was changed; the model then raises too."""
 
     def act(folder: Path) -> object:
         path = spoilt_checkpoint(folder, change)
@@ -355,23 +354,25 @@ def merged_with(**fields: Any) -> Act:
 
 
 def merged_in_torch(folder: Path) -> None:
-    own, spoilt_one = content_from(bank()), bank()
-    spoilt_one.rows["counts"][0] = 0
+    own, spoilt_one = bank(), bank()
+    spoilt_one.entries["counts"][0] = 0
     held = MemoryBank(32, (8, 8))
     held.take(own)
-    held.merge(content_from(spoilt_one))
+    held.merge(spoilt_one)
 
 
-def condense_rows(patch_size: tuple[int, int] | None) -> list[int]:
-    """Return which rows of a bank of 4 x 16 px are kept, whose class lies left or right."""
+def condense_entries(patch_size: tuple[int, int] | None) -> list[int]:
+    """Return which entries of a bank of 4 x 16 px are kept, whose class lies left or right."""
     generator = np.random.default_rng(0)
     labels = np.zeros((40, 4, 16), np.uint8)
     labels[::2, :, :8], labels[1::2, :, 8:] = 1, 1
     content = bank()
-    rows = {name: array[:40] for name, array in content.rows.items()}
-    rows["embeddings"] = np.repeat(generator.normal(size=(1, 32)), 40, axis=0).astype(np.float32)
-    small = condensed(replace(content, rows={**rows, "labels": labels.reshape(40, 64)}, pixels=None), 2, patch_size)
-    return sorted((small.rows["positions"] % 2).tolist())
+    entries = {name: array[:40] for name, array in content.entries.items()}
+    entries["embeddings"] = np.repeat(generator.normal(size=(1, 32)), 40, axis=0).astype(np.float32)
+    small = condensed(
+        replace(content, entries={**entries, "labels": labels.reshape(40, 64)}, pixels=None), 2, patch_size
+    )
+    return sorted((small.entries["positions"] % 2).tolist())
 
 
 def condensed_by_command(folder: Path) -> object:
@@ -380,8 +381,8 @@ def condensed_by_command(folder: Path) -> object:
     assert bank_command.main(["condense", str(path), "20", "--in_place"]) == 0
     small = read_bank(path)
     expected = condensed(content, 20, (4, 16))
-    np.testing.assert_array_equal(small.rows["positions"], expected.rows["positions"])
-    assert not np.array_equal(expected.rows["positions"], condensed(content, 20, (8, 8)).rows["positions"])
+    np.testing.assert_array_equal(small.entries["positions"], expected.entries["positions"])
+    assert not np.array_equal(expected.entries["positions"], condensed(content, 20, (8, 8)).entries["positions"])
     return small.patch_size
 
 
@@ -443,7 +444,7 @@ USES = table(
     Row("patches of other sides merged", merged_with(patch_size=(4, 16)), r"patches of \(8, 8\) and \(4, 16\) px"),
     Row("patches of unknown sides merged", merged_with(patch_size=None), value=144),
     Row("damaged bank merged in torch", merged_in_torch, "The bank to take in is damaged .*counts down to 0"),
-    Row("4x16 patches condensed", lambda _: condense_rows((4, 16)), value=[0, 1]),
+    Row("4x16 patches condensed", lambda _: condense_entries((4, 16)), value=[0, 1]),
     Row("4x16 patches condensed by the command", condensed_by_command, value=(4, 16)),
     Row("masks of indices", learnt(MaskFormat(), Image.fromarray), value=[EACH] * 3),
     Row("masks of colours", learnt(MaskFormat(colours=COLOURS), painted), value=[EACH] * 3),

@@ -36,7 +36,7 @@ def killed(command: str, folder: Path) -> list[Path]:
 def images(path: Path) -> int:
     """Return how many images a model holds that is read as by any program, and by ours."""
     stock, ours = bank_of(core().read_model(path)), bank_of(read_model(path))
-    np.testing.assert_array_equal(stock.rows["embeddings"], ours.rows["embeddings"])
+    np.testing.assert_array_equal(stock.entries["embeddings"], ours.entries["embeddings"])
     return len(ours.image_names)
 
 

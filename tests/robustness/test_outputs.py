@@ -168,9 +168,9 @@ REMOVE = ("remove", A, "--device=a")
 
 
 def bank() -> BankArrays:
-    """Return two rows of two images."""
+    """Return two entries of two images."""
     ids = np.arange(2, dtype=np.int32)
-    rows = {
+    entries = {
         "embeddings": np.eye(2, 4, dtype=np.float32),
         "labels": np.array([[0] * 4, [1] * 4], dtype=np.uint8),
         "device_ids": ids,
@@ -178,7 +178,7 @@ def bank() -> BankArrays:
         "positions": ids,
         "counts": np.ones(2, dtype=np.int32),
     }
-    return BankArrays(rows, ("background", "wire"), ("a", "b"), ("a.png", "b.png"), "hash")
+    return BankArrays(entries, ("background", "wire"), ("a", "b"), ("a.png", "b.png"), "hash")
 
 
 def command(*arguments: str, exists: tuple[str, ...] = ()) -> Callable[[Path], object]:

@@ -46,6 +46,6 @@ def test_progress_goes_by_whichever_budget_ends_first() -> None:
     assert progress(trainer(math.inf, 50, timer(90, 60))) == 1
 
 
-def test_a_run_without_a_budget_is_refused() -> None:
+def test_a_run_without_a_budget_raises() -> None:
     with pytest.raises(ValueError, match=r"Give --trainer.max_steps <steps>, --trainer.max_epochs <epochs> or"):
         progress(trainer(math.inf, 0, Timer()))

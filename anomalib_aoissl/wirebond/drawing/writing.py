@@ -30,7 +30,7 @@ from .rendering import check_arguments, draw
 
 logger = logging.getLogger(__name__)
 
-ILLUMINATIONS: tuple[str, str] = ("_ch0", "_ch1")
+LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
 # RGB by class index, as in every picture of masks.
 PALETTE: tuple[tuple[int, ...], ...] = tuple(
     tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
@@ -155,7 +155,7 @@ def _settings(types: list[DeviceType], **given: Any) -> dict[str, Any]:
 
 
 def _claim(root: Path, settings: dict[str, Any]) -> None:
-    """Make the folders and note the settings; refuse a folder that holds other settings."""
+    """Make the folders and note the settings; validate that the folder holds no others."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     note = root / "generator.json"
@@ -209,7 +209,7 @@ def _stem(device: DeviceType, lot: int, unit: int) -> str:
 def _paths(root: Path, stem: str) -> tuple[Path, Path, Path]:
     """Return the paths of bright field, dark field and mask."""
     images = root / "images"
-    bright, dark = (images / f"{stem}{illumination}.png" for illumination in ILLUMINATIONS)
+    bright, dark = (images / f"{stem}{channel}.png" for channel in LIGHTING_CHANNELS)
     return bright, dark, root / "masks" / f"{stem}.png"
 
 
@@ -239,7 +239,7 @@ def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
         "classes": list(CLASS_NAMES),
         "ignore_index": IGNORE_INDEX,
         "groups": groups,
-        "illuminations": list(ILLUMINATIONS),
+        "illuminations": list(LIGHTING_CHANNELS),
         "generator": settings,
     }
     return json.dumps(description, indent=2).encode()
