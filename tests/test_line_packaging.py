@@ -81,8 +81,11 @@ def test_no_module_of_the_wheel_imports_torch_or_what_is_not_there(files: dict[s
 
 def test_the_wheel_asks_for_no_torch(files: dict[str, str]) -> None:
     metadata = files["anomalib_aoissl_line-0.1.0.dist-info/METADATA"]
-    lines = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
-    needed = {line.split()[1].partition(">")[0] for line in lines}
+    needed = {
+        line.split()[1].partition(">")[0]
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist") and "extra ==" not in line
+    }
     assert needed == {
         "imagecodecs",
         "jsonargparse[signatures]",
