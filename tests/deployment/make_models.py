@@ -44,7 +44,7 @@ def write_models(folder: Path) -> Path:
             arrays[f"{name}_mask"], arrays[f"{name}_novelty"] = answer.pred_mask.numpy(), answer.anomaly_map.numpy()
             arrays[f"{name}_uncertainty"] = model.model.uncertainty(answer, share).numpy()
     for name, model in (("head", head), ("bank", bank)):
-        with exporting("off"):
+        with exporting("off"):  # the tests compare
             path = model.to_openvino(folder / "export", model_file_name=name)
         for file in (path, path.with_suffix(".bin")):
             shutil.move(file, folder / file.name)
