@@ -6,7 +6,7 @@
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
 registered and with 1 otherwise, be it that one was refused, that one failed,
 or that the hook is not in use. With a name after it, it runs a command:
-``explain``, ``label-next`` or ``bank``, which describes and edits memory banks;
+``label``, ``explain``, ``label-next`` or ``bank``, which describes and edits memory banks;
 ``--help`` lists their arguments.
 """
 

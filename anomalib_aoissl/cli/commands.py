@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .label import label, label_arguments
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -320,6 +322,7 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
     "explain": (_explain_arguments, explain),
+    "label": (label_arguments, label),
     "label-next": (_label_next_arguments, label_next),
 }
 """The commands by name: what describes their arguments, and what runs them."""
