@@ -18,7 +18,9 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `label`."""
     parser.add_argument("folder", type=Path, help="folder of pictures, or with images/ in it; may be empty")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the page (%(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="address; any other than %(default)s needs the link's token")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address; any other than %(default)s needs the link's token"
+    )
     parser.add_argument("--no-open", action="store_true", help="start no browser")
     parser.add_argument("--encoder", help="encoder to learn with, as --model.encoder of train; the shipped one")
     parser.add_argument("--image_size", type=int, nargs=2, default=(512, 512), help="height and width of the model, px")
@@ -33,10 +35,10 @@ def label(options: argparse.Namespace) -> None:
         raise ValueError(msg)
     from anomalib_aoissl.labelling.server.running import serve
     from anomalib_aoissl.labelling.session import Session
-    from anomalib_aoissl.labelling.teaching.reading import ModelSettings
+    from anomalib_aoissl.labelling.teaching.settings import ModelSettings
 
     size = tuple(options.image_size)
-    settings = ModelSettings(options.encoder, size) if options.encoder else ModelSettings(image_size=size)
+    settings = ModelSettings(options.encoder, size)
     session = Session(options.folder, settings, options.bit_depth)
 
     def say(address: str) -> None:

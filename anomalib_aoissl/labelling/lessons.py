@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,15 @@ import numpy as np
 from anomalib_aoissl.data.files import whole_file
 
 from .storage.problems import Problem
-from .teaching import exporting, judging, ordering
-from .teaching.lesson import Lesson, Suggestion
-from .teaching.reading import ModelSettings, PictureReader
-from .teaching.teacher import Painted, Teacher
+from .teaching.settings import ModelSettings
 from .teaching.worker import Worker
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to load: the page is shown first
     from .session import Session
+    from .teaching.exporting import Exported
+    from .teaching.lesson import Lesson, Suggestion
+    from .teaching.ordering import Ranked
+    from .teaching.teacher import Painted, Teacher
 
 UNSURE, NOVEL, CHANGED = 1, 2, 4
 """Bits of a suggestion's flags."""
@@ -63,18 +65,25 @@ class Lessons:
 
     def __init__(self, session: Session, settings: ModelSettings) -> None:
         self.session, self.settings = session, settings
-        self.reader = PictureReader(session.folder, settings)
-        self.teacher = Teacher(self.reader)
+        self.lesson: Lesson | None = None
         self.worker = Worker(self._failed)
         self._exporter = Worker(self._failed)  # takes minutes, in which one goes on painting
-        self.exported: exporting.Exported | None = None
+        self.exported: Exported | None = None
         self._stored: dict[str, Stored] = {}
-        self._ranked: list[ordering.Ranked] = []
+        self._ranked: list[Ranked] = []
         self._progress: dict[str, float | str] = {}
         self._curve_path = session.folder.own / "curve.json"
         self._curve = _read_curve(self._curve_path)
         self._inferencer: tuple[Path, Any] | None = None
         self._lock = threading.Lock()
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, with the model."""
+        from .teaching.reading import PictureReader
+        from .teaching.teacher import Teacher
+
+        return Teacher(PictureReader(self.session.folder, self.settings))
 
     def start(self) -> None:
         """Begin to compute."""
@@ -88,13 +97,15 @@ class Lessons:
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows of the lessons."""
-        lesson = self.teacher.lesson
+        lesson = self.lesson
         return {
             "lesson": lesson.number if lesson else 0,
             "curve": self._curve[-200:],
             "next": [[one.name, one.reason] for one in self._ranked],
             "progress": dict(self._progress),
-            "suggested": {name: one.info for name, one in self._stored.items() if lesson and one.lesson == lesson.number},
+            "suggested": {
+                name: one.info for name, one in self._stored.items() if lesson and one.lesson == lesson.number
+            },
             "exported": str(self.exported.folder.relative_to(self.session.folder.root)) if self.exported else "",
         }
 
@@ -104,7 +115,8 @@ class Lessons:
 
     def forget(self) -> None:
         """Forget the lesson, whose classes are others by now."""
-        self.teacher.lesson = None
+        self.lesson = None
+        self.worker.put("forget", _TEACH, self._forget)
         self._stored.clear()
         self.session.events.send("forgotten")
 
@@ -118,7 +130,7 @@ class Lessons:
 
     def suggestion(self, name: str) -> Stored | None:
         """Return the present lesson's suggestion for a picture; None, and an event later, where there is none yet."""
-        lesson, stored = self.teacher.lesson, self._stored.get(name)
+        lesson, stored = self.lesson, self._stored.get(name)
         if lesson is None or (stored is not None and stored.lesson == lesson.number):
             return stored if lesson is not None else None
         self.worker.put(f"suggest {name}", _SUGGEST, lambda: self._suggest(lesson, name))
@@ -144,7 +156,8 @@ class Lessons:
 
         model = self.exported.model if self.exported else None
         if model is None:
-            raise Problem("There is no exported model yet. Press Export first.", 409)
+            msg = "There is no exported model yet. Press Export first."
+            raise Problem(msg, 409)
         with self._lock:
             if self._inferencer is None or self._inferencer[0] != model:
                 self._inferencer = model, SegmentationOpenVINOInferencer(model)
@@ -163,7 +176,7 @@ class Lessons:
         self._say("teach", 0.0)
         painted, problems = self._painted()
         classes = self.session.classes.names
-        lesson = self.teacher.teach(painted, classes)
+        lesson = self.lesson = self.teacher.teach(painted, classes)
         info: dict[str, float] = {}
         if name:
             info = self._keep(name, self.teacher.suggest(lesson, name)).info
@@ -183,13 +196,24 @@ class Lessons:
         return
         yield
 
+    def _forget(self) -> Iterator[None]:
+        """Let no later lesson go on from one of other classes."""
+        if "teacher" in self.__dict__:
+            self.teacher.forget()
+        self.lesson = None  # one may have been learned since
+        self._stored.clear()
+        return
+        yield
+
     def _painted(self) -> tuple[dict[str, Painted], list[str]]:
         """Return what is painted, and what is wrong with pictures that are left out."""
+        from .teaching.teacher import Painted
+
         painted, problems = {}, []
         for name in self.session.painted():
             try:
                 mask, version = self.session.masks.read(name)
-                self.reader.see(name)
+                self.teacher.reader.see(name)
                 painted[name] = Painted(mask, version)
             except Problem as problem:
                 problems.append(str(problem))
@@ -218,10 +242,12 @@ class Lessons:
             self._say("gallery", (index + 1) / len(names))
             yield
         self._say("gallery", None)
-        self.reader.trim()
+        self.teacher.reader.trim()
 
     def _judge(self, lesson: Lesson) -> Iterator[None]:
         """Say how good the page is, of pictures that are left out."""
+        from .teaching import judging
+
         for found in judging.judge(self.teacher, lesson, self.worker.pause):
             if found is not None:
                 judging.taken(self.teacher, found)
@@ -242,12 +268,14 @@ class Lessons:
 
     def _order(self) -> Iterator[None]:
         """Order the pictures without paint by what labelling them would bring."""
-        painted, lesson = set(self.session.painted()), self.teacher.lesson
+        from .teaching import ordering
+
+        painted, lesson = set(self.session.painted()), self.lesson
         names = ordering.pooled([one.name for one in self.session.folder.pictures if one.name not in painted])
         pool = []
         for index, name in enumerate(names):
             with suppress(Problem):
-                embeddings = self.reader.see(name).embeddings
+                embeddings = self.teacher.reader.see(name).embeddings
                 pool.append(ordering.summarized(name, embeddings, lesson.bank if lesson else None))
             self._say("reading", (index + 1) / len(names))
             yield
@@ -259,7 +287,10 @@ class Lessons:
         """Fit the full model and write it."""
         names = [name for name in self._painted()[0] if self.session.masks.counts(name)[1:255].any()]
         if not names:
-            raise Problem("Nothing is painted yet but background. Paint a class first.")
+            msg = "Nothing is painted yet but background. Paint a class first."
+            raise Problem(msg)
+        from .teaching import exporting
+
         parts = self.session.folder, self.session.masks, names, self.settings
         self.exported = exporting.export(*parts, lambda text: self._say("export", text))
         self._say("export", None)
@@ -288,7 +319,7 @@ class Lessons:
 
     def _is_present(self, lesson: Lesson) -> bool:
         """Tell whether a lesson is the last one."""
-        return self.teacher.lesson is lesson
+        return self.lesson is lesson
 
     def _say(self, what: str, share: float | str | None) -> None:
         """Tell the tabs how far a job is; None for ended."""
@@ -315,4 +346,6 @@ def _read_curve(path: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return [point for point in content if isinstance(point, dict) and "miou" in point] if isinstance(content, list) else []
+    return (
+        [point for point in content if isinstance(point, dict) and "miou" in point] if isinstance(content, list) else []
+    )

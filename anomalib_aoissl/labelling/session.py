@@ -24,7 +24,7 @@ from .storage.folder import LabelFolder
 from .storage.masks import MaskStore, Region
 from .storage.pictures import Pictures
 from .storage.problems import Problem, unwritable
-from .teaching.reading import ModelSettings
+from .teaching.settings import ModelSettings
 
 _WATCHED = 2.0  # s between looks at the folder
 
@@ -83,11 +83,12 @@ class Session:
     def totals(self) -> dict[str, Any]:
         """Return the painted pixels of each class, and of each picture its share that is painted."""
         number = len(self.classes.names)
-        known = [(name, counts) for name, (_, counts) in self._counts.items() if counts[:IGNORE_INDEX].any()]
+        known = [(name, counts) for name, (_, counts) in list(self._counts.items()) if counts[:IGNORE_INDEX].any()]
         total = np.sum([np.zeros(256, np.int64), *(counts for _, counts in known)], axis=0)
         pictures = np.sum([np.zeros(256, np.int64), *(counts > 0 for _, counts in known)], axis=0)
         shares = {name: round(float(counts[:IGNORE_INDEX].sum() / counts.sum()), 4) for name, counts in known}
-        return {"counts": total[:number].tolist(), "shown": pictures[:number].tolist(), "painted": shares}
+        counts, shown = (values.astype(int).tolist()[:number] for values in (total, pictures))
+        return {"counts": counts, "shown": shown, "painted": shares}
 
     def painted(self) -> list[str]:
         """Return the pictures that have paint on them, in the order of the folder."""
@@ -151,7 +152,8 @@ class Session:
             Problem: If it cannot be; for one that is painted somewhere it says where.
         """
         if act != "add" and not 0 <= index < len(self.classes.names):
-            raise Problem("This class is not there any more. Load the page again.", 409)
+            msg = "This class is not there any more. Load the page again."
+            raise Problem(msg, 409)
         if act == "add":
             self.classes.add(value)
         elif act == "rename":
@@ -161,7 +163,8 @@ class Session:
         elif act == "remove":
             self._remove_class(index, value)
         else:
-            raise Problem(f"{act!r}: classes are added, renamed, recoloured and removed.")
+            msg = f"{act!r}: classes are added, renamed, recoloured and removed."
+            raise Problem(msg)
         self.events.send("classes")
 
     def upload(self, name: str, content: bytes) -> str:
@@ -193,7 +196,8 @@ class Session:
                 read_image(temporary)
         except DatasetError as error:
             reason = str(error).partition(": ")[2] or str(error)
-            raise Problem(f"{path.name}: {reason}") from error
+            msg = f"{path.name}: {reason}"
+            raise Problem(msg) from error
         except OSError as error:
             raise unwritable(error, path.name) from error
 
@@ -204,13 +208,14 @@ class Session:
         names = self.classes.names
         if uses and into != "unpainted" and into not in names:
             pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
+            msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). Say what they become."
             raise Problem(
-                f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). Say what they become.",
+                msg,
                 409,
             )
         self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
         self.lessons.forget()
-        self._look()
+        self.look()
 
     def _changed(self, name: str, version: str, who: str) -> None:
         """Tell all tabs that a mask was written."""
@@ -239,11 +244,11 @@ class Session:
         self.lessons.order()
         while not self._ended.wait(_WATCHED):
             try:
-                self._look()
+                self.look()
             except OSError:
                 time.sleep(_WATCHED)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Tell the tabs what other programs have changed."""
         if self.folder.scan():
             self.events.send("pictures")

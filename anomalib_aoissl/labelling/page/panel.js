@@ -63,7 +63,7 @@ export class Panel {
       label.onkeydown = (event) => { if (event.key === "F2") this.rename(label, index, name); };
       const count = document.createElement("span");
       count.className = "count";
-      count.textContent = counts[index] ? `${short(counts[index])} px · ${shown[index]}` : "–";
+      count.textContent = counts[index] ? `${short(counts[index])} · ${shown[index]}` : "–";
       count.title = `${counts[index] ?? 0} painted pixels in ${shown[index] ?? 0} pictures`;
       const drop = document.createElement("button");
       drop.className = "drop";

@@ -147,7 +147,7 @@ def _set_aside(session: Session, request: Request, _: bytes) -> Response:
     return JSONResponse({"where": session.set_aside(_name(request), _who(request))})
 
 
-def _class(session: Session, request: Request, body: bytes) -> Response:
+def _class(session: Session, _: Request, body: bytes) -> Response:
     ask = json.loads(body)
     session.change_class(str(ask["act"]), int(ask.get("index", 0)), str(ask.get("value", "")))
     return JSONResponse(session.state())

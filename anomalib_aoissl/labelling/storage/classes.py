@@ -80,7 +80,8 @@ class ClassNames:
         """Give a class another colour, "#rrggbb"."""
         digits = colour.removeprefix("#").lower()
         if len(digits) != 6 or set(digits) - set("0123456789abcdef"):
-            raise Problem(f"{colour!r}: is no colour. Give it as #rrggbb.")
+            msg = f"{colour!r}: is no colour. Give it as #rrggbb."
+            raise Problem(msg)
         self._colours[self.names[index]] = f"#{digits}"
         self._write_colours()
 
@@ -147,7 +148,8 @@ class Removal:
         """
         names = self.classes.names
         if not 0 < index < len(names) or len(names) < 3 or into == index or not (0 <= into < len(names) or into == 255):
-            raise Problem("The background, and the last class beside it, cannot be removed. Rename it instead.")
+            msg = "The background, and the last class beside it, cannot be removed. Rename it instead."
+            raise Problem(msg)
         table = np.arange(256, dtype=np.uint8)
         table[index + 1 : len(names)] -= 1
         table[index] = into if into == IGNORE_INDEX or into < index else into - 1
@@ -209,5 +211,3 @@ def _read_colours(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
-
-

@@ -92,11 +92,13 @@ class LabelFolder:
         """
         found = self._pictures.get(name)
         if found is None:
-            raise Problem(f"There is no picture {name!r} in {self.root.name}.", HTTPStatus.NOT_FOUND)
+            msg = f"There is no picture {name!r} in {self.root.name}."
+            raise Problem(msg, HTTPStatus.NOT_FOUND)
         version = _version(found.files)
         if version is None:
+            msg = f"{name}: the file is gone. Put it back, or go on with another picture; its mask is kept."
             raise Problem(
-                f"{name}: the file is gone. Put it back, or go on with another picture; its mask is kept.",
+                msg,
                 HTTPStatus.GONE,
             )
         return found if version == found.version else self._changed(found, version)
@@ -119,7 +121,8 @@ class LabelFolder:
             Problem: If they do.
         """
         if not path.resolve().is_relative_to(self.root):
-            raise Problem(f"{path.name}: lies outside of {self.root}, through a link. It is not touched.", 403)
+            msg = f"{path.name}: lies outside of {self.root}, through a link. It is not touched."
+            raise Problem(msg, 403)
         return path
 
     def new_file(self, name: str, folder: Path | None = None) -> Path:
@@ -131,10 +134,12 @@ class LabelFolder:
         plain = Path(name.replace("\\", "/")).name
         bad = not plain or plain.startswith((".", "@")) or len(os.fsencode(plain)) > _LONGEST_NAME
         if bad or plain != name or not plain.isprintable() or Path(plain).suffix.lower() not in IMAGE_SUFFIXES:
-            raise Problem(f"{name!r}: is no picture's name. Drop {', '.join(IMAGE_SUFFIXES)}.")
+            msg = f"{name!r}: is no picture's name. Drop {', '.join(IMAGE_SUFFIXES)}."
+            raise Problem(msg)
         path = self.inside((folder or self.image_dir) / plain)
         if path.exists() and folder is None:
-            raise Problem(f"{name}: is in the folder already. Give the file another name.", HTTPStatus.CONFLICT)
+            msg = f"{name}: is in the folder already. Give the file another name."
+            raise Problem(msg, HTTPStatus.CONFLICT)
         return path
 
     def _changed(self, picture: Picture, version: str) -> Picture:

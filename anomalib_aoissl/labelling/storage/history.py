@@ -111,7 +111,7 @@ def _plain(change: Change) -> dict[str, Any]:
     return {
         "time": round(time.time(), 3),
         "kind": change.kind,
-        "box": [change.left, change.top, change.before.shape[1], change.before.shape[0]],
+        "box": [int(change.left), int(change.top), change.before.shape[1], change.before.shape[0]],
         "before": _packed(change.before),
         "after": _packed(change.after),
     }

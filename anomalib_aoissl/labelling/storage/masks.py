@@ -54,13 +54,16 @@ class Region:
         """
         left, top, width, height = rectangle
         if min(left, top) < 0 or min(width, height) < 1:
-            raise Problem("A region must have a place in the picture and an area.")
+            msg = "A region must have a place in the picture and an area."
+            raise Problem(msg)
         try:
             raw = zlib.decompressobj().decompress(data, width * height + 1)  # no more, whatever it claims to be
         except zlib.error as error:
-            raise Problem(f"A region's values cannot be unpacked: {error}.") from error
+            msg = f"A region's values cannot be unpacked: {error}."
+            raise Problem(msg) from error
         if len(raw) != width * height:
-            raise Problem(f"A region of {width}x{height} px has {width * height} values, not {len(raw)}.")
+            msg = f"A region of {width}x{height} px has {width * height} values, not {len(raw)}."
+            raise Problem(msg)
         return cls(left, top, np.frombuffer(raw, np.uint8).reshape(height, width))
 
     @property
@@ -143,7 +146,8 @@ class MaskStore:
                 return None
             box = Region(change.left, change.top, change.before).box
             if mask[box].shape != change.before.shape or not np.array_equal(mask[box], change.before):
-                raise Problem("This cannot be undone any more: the mask was changed there by another program.", 409)
+                msg = "This cannot be undone any more: the mask was changed there by another program."
+                raise Problem(msg, 409)
             return change, self._write(name, mask, change)
 
     def set_aside(self, name: str) -> Path:
@@ -187,22 +191,25 @@ class MaskStore:
         except (DatasetError, OSError) as error:
             raise Problem(str(error)) from error
         if mask.shape != size:
-            raise Problem(
+            msg = (
                 f"{path.name}: the mask has {mask.shape[1]}x{mask.shape[0]} px (width x height), its picture "
                 f"{size[1]}x{size[0]}. Mend the file, or set it aside and draw a new one."
             )
+            raise Problem(msg)
         return mask
 
     def _check(self, region: Region, size: Size) -> None:
         """Validate that a region lies in a mask and holds classes."""
         rows, columns = region.box
         if rows.stop > size[0] or columns.stop > size[1]:
-            raise Problem(f"The region reaches beyond the picture of {size[1]}x{size[0]} px.")
+            msg = f"The region reaches beyond the picture of {size[1]}x{size[0]} px."
+            raise Problem(msg)
         values = np.unique(region.values)
         number = len(self.description.classes)
         wrong = values[(values >= number) & (values != IGNORE_INDEX)]
         if len(wrong):
-            raise Problem(f"The class {wrong[0]} is not there any more. Load the page again.", 409)
+            msg = f"The class {wrong[0]} is not there any more. Load the page again."
+            raise Problem(msg, 409)
 
     def _history(self, name: str) -> History:
         """Return the history of a picture's mask."""

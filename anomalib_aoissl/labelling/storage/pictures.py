@@ -90,11 +90,13 @@ class Pictures:
         channels = self._channels(self.folder.picture(name))
         level, column, row = place
         if not 0 <= channel < len(channels) or not 0 <= level < 16 or min(column, row) < 0:
-            raise Problem("There is no such tile.", 404)
+            msg = "There is no such tile."
+            raise Problem(msg, 404)
         side = TILE << level
         cut = channels[channel].values[row * side : (row + 1) * side, column * side : (column + 1) * side]
         if not cut.size:
-            raise Problem("There is no such tile.", 404)
+            msg = "There is no such tile."
+            raise Problem(msg, 404)
         if level:
             size = (max(1, cut.shape[1] >> level), max(1, cut.shape[0] >> level))
             cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)

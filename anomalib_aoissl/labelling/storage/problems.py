@@ -27,9 +27,7 @@ class StaleError(Problem):
     """A write that is based on an older mask than the present one."""
 
     def __init__(self, name: str, version: str) -> None:
-        super().__init__(
-            f"{name}: the mask was changed elsewhere in the meantime. Load it again.", HTTPStatus.CONFLICT
-        )
+        super().__init__(f"{name}: the mask was changed elsewhere in the meantime. Load it again.", HTTPStatus.CONFLICT)
         self.version = version
 
 

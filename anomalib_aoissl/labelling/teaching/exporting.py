@@ -24,7 +24,7 @@ from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
 from anomalib_aoissl.retrieval.bank_file import save_bank
 
 from .judging import ABSTAIN
-from .reading import ModelSettings
+from .settings import ModelSettings
 
 _README = """What the labelling page exported.
 

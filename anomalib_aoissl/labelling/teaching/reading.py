@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,43 +17,17 @@ from torch.nn import functional
 from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.retrieval.bank_file import encoder_hash
 from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
+from .settings import ModelSettings
+
 LARGEST_CACHE = 5_000_000_000
 """Bytes of tokens on disk; those used least go first."""
 
 _IMAGES = 24  # pictures of the model's size that stay in memory
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """What the page's model is made of; everything else is a model's default.
-
-    Attributes:
-        encoder: As `AOISSLRetrieval` takes it.
-        image_size: (height, width) that pictures are resized to, px.
-        pretrained: Whether the encoder's weights are loaded.
-    """
-
-    encoder: str | Mapping[str, Any] = DEFAULT_ENCODER
-    image_size: tuple[int, int] = (512, 512)
-    pretrained: bool = True
-
-    def build(self, in_channels: int, **arguments: Any) -> AOISSLRetrieval:
-        """Return the model, untrained, for pictures of so many planes."""
-        encoder = self.encoder if isinstance(self.encoder, str) else dict(self.encoder)
-        model: Any = AOISSLRetrieval(
-            encoder=encoder,
-            image_size=self.image_size,
-            pretrained=self.pretrained,
-            in_channels=in_channels,
-            **arguments,
-        )
-        return model  # type: ignore[no-any-return]
 
 
 class Seen(NamedTuple):
@@ -150,7 +122,8 @@ class PictureReader:
             raise Problem(str(error)) from error
         wanted = self.model.hparams["in_channels"]
         if len(planes) != wanted:
-            raise Problem(f"{picture.name}: has {len(planes)} planes, the other pictures {wanted}. It is left out.")
+            msg = f"{picture.name}: has {len(planes)} planes, the other pictures {wanted}. It is left out."
+            raise Problem(msg)
         image: torch.Tensor = self._resize(torch.from_numpy(planes)).clamp(0, 1)
         with self._lock:
             self._images[key] = image

@@ -88,6 +88,7 @@ class Teacher:
         self.lesson: Lesson | None = None
         self.limits = Limits()
         self.drawn: dict[str, Drawn] = {}
+        self._number = 0
         self._base: PixelHead | None = None
         self._based_on = 0
         self._bases = 0
@@ -115,7 +116,8 @@ class Teacher:
         shown = {int(v) for mask in masks.values() for v in np.unique(mask)} - {IGNORE_INDEX}
         if len(shown) < 2:
             what = f"only {classes[next(iter(shown))]!r} is" if shown else "nothing is"
-            raise Problem(f"Paint some of two classes first: {what} painted, and there is nothing to tell apart.")
+            msg = f"Paint some of two classes first: {what} painted, and there is nothing to tell apart."
+            raise Problem(msg)
         head, start = self._head(seen, len(classes))
         self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in painted}
         bank, owners = self._bank(seen, masks)
@@ -124,9 +126,13 @@ class Teacher:
         if len(self.limits.offsets) != len(classes):
             self.limits = replace(self.limits, offsets=np.zeros(len(classes), np.float32))
         head.offsets = torch.from_numpy(self.limits.offsets)
-        number = 1 + (self.lesson.number if self.lesson else 0)
-        self.lesson = Lesson(number, head, bank, owners, tuple(painted), classes, self.limits)
+        self._number += 1
+        self.lesson = Lesson(self._number, head, bank, owners, tuple(painted), classes, self.limits)
         return self.lesson
+
+    def forget(self) -> None:
+        """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
+        self.lesson, self.limits, self.drawn = None, Limits(), {}
 
     def suggest(self, lesson: Lesson, name: str) -> Suggestion:
         """Return what a lesson says of a picture."""

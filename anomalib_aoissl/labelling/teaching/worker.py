@@ -111,7 +111,7 @@ class Worker:
             return True
         except Interrupted:
             job.steps = None  # a generator that raised is over: the job begins anew
-        except Exception as error:  # noqa: BLE001 - one job must not end the others
+        except Exception as error:
             logger.debug("%s", job.name, exc_info=True)
             self._failed(job.name, error)
             return True
