@@ -347,7 +347,7 @@ addEventListener("beforeunload", (event) => { if (!saver.idle) event.preventDefa
 
 listenToKeys({ state, view, tools, chooseClass, step, accept, teach, next, go, takeChannel, drawTools });
 helpOfKeys($("keylist"));
-window.labelling = { state, view, tools, saver, open, accept, teach, step, add, tryOn };
+window.labelling = { state, view, tools, saver, tryOn }; // for tests, and for the curious
 
 await refresh();
 const asked = decodeURIComponent(location.hash.slice(1));
