@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # torch takes seconds to load: the page is shown first
 UNSURE, NOVEL, CHANGED = 1, 2, 4
 """Bits of a suggestion's flags."""
 
-_TEACH, _SUGGEST, _JUDGE, _GALLERY, _ORDER = range(5)  # what a person waits for goes first
+_TEACH, _SUGGEST, _PREPARE, _JUDGE, _GALLERY, _ORDER = range(6)  # what a person waits for goes first
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,10 @@ class Lessons:
         self.worker.drop("judge", "gallery", "order")
         self.worker.put("teach", _TEACH, lambda: self._teach(name, pressed))
 
+    def prepare(self, name: str) -> None:
+        """Have ready what the next lesson needs of a picture that is being painted."""
+        self.worker.put("prepare", _PREPARE, lambda: self._prepare(name))
+
     def suggestion(self, name: str) -> Stored | None:
         """Return the present lesson's suggestion for a picture; None, and an event later, where there is none yet."""
         lesson, stored = self.lesson, self._stored.get(name)
@@ -202,6 +206,13 @@ class Lessons:
             self.teacher.forget()
         self.lesson = None  # one may have been learned since
         self._stored.clear()
+        return
+        yield
+
+    def _prepare(self, name: str) -> Iterator[None]:
+        """Compute features of a picture."""
+        with suppress(Problem):  # said when it is taught
+            self.teacher.prepare(name, self.session.painted())
         return
         yield
 

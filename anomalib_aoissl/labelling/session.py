@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +101,15 @@ class Session:
 
     def count(self) -> None:
         """Count the painted pixels of masks that changed; those that cannot be read have none."""
-        for one in self.folder.pictures:
-            version = self._version(one.name)
-            if version == "0":
-                self._counts.pop(one.name, None)
-            elif self._counts.get(one.name, ("", None))[0] != version:
+        versions = self.masks.versions()
+        for name in set(self._counts) - set(versions):
+            self._counts.pop(name, None)
+        for name in [one.name for one in self.folder.pictures if one.name in versions]:
+            if self._counts.get(name, ("", None))[0] != versions[name]:
                 try:
-                    self._counts[one.name] = version, self.masks.counts(one.name)
+                    self._counts[name] = versions[name], self.masks.counts(name)
                 except Problem:
-                    self._counts[one.name] = version, np.zeros(256, np.int64)
+                    self._counts[name] = versions[name], np.zeros(256, np.int64)
 
     def open(self, name: str) -> dict[str, Any]:
         """Return what the page needs to show a picture; a fault of its mask is told with it."""
@@ -122,12 +122,20 @@ class Session:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def stroke(self, name: str, region: Region, base: str, kind: str, who: str) -> str:
-        """Save what was painted, and return the mask's new version."""
+    def stroke(self, name: str, region: Region, base: str, kind: str, who: str, classes: int = 0) -> str:
+        """Save what was painted when there were so many classes, and return the mask's new version.
+
+        Raises:
+            Problem: If classes were removed since, whose indices it might hold, or it cannot be saved.
+        """
+        if classes > len(self.classes.names):
+            msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
+            raise Problem(msg, 409)
         if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
             self.classes.write(self.classes.names)  # training needs them
         version = self.masks.apply(name, region, base, kind)
         self._changed(name, version, who)
+        self.lessons.prepare(name)
         return version
 
     def step(self, name: str, back: bool, who: str) -> tuple[Region, str] | None:
@@ -203,7 +211,8 @@ class Session:
 
     def _remove_class(self, index: int, into: str) -> None:
         """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""
-        labelled = [one.name for one in self.folder.pictures if self._version(one.name) != "0"]
+        versions = self.masks.versions()
+        labelled = [one.name for one in self.folder.pictures if one.name in versions]
         uses = self.removal.uses(index, labelled)
         names = self.classes.names
         if uses and into != "unpainted" and into not in names:
@@ -239,23 +248,25 @@ class Session:
     def _watch(self) -> None:
         """Look at the folder now and then."""
         self.count()
-        self._versions = {one.name: self._version(one.name) for one in self.folder.pictures}
+        self._versions = self.masks.versions()
         self.events.send("totals", **self.totals())
         self.lessons.order()
-        while not self._ended.wait(_WATCHED):
-            try:
+        pause = _WATCHED
+        while not self._ended.wait(pause):
+            started = time.monotonic()
+            with suppress(OSError):  # a share that is away for a moment
                 self.look()
-            except OSError:
-                time.sleep(_WATCHED)
+            pause = max(_WATCHED, 20 * (time.monotonic() - started))  # a large folder must not keep a core busy
 
     def look(self) -> None:
         """Tell the tabs what other programs have changed."""
         if self.folder.scan():
             self.events.send("pictures")
-        now = {one.name: self._version(one.name) for one in self.folder.pictures}
-        changed: Sequence[str] = [name for name, version in now.items() if self._versions.get(name, "0") != version]
+        now = self.masks.versions()
+        names = {*now, *self._versions}
+        changed = sorted(name for name in names if self._versions.get(name) != now.get(name))
         self._versions = now
         if changed:
             self.count()
         for name in changed[:50]:
-            self.events.send("mask", name=name, version=now[name], who="", **self.totals())
+            self.events.send("mask", name=name, version=now.get(name, "0"), who="", **self.totals())

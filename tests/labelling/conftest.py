@@ -58,6 +58,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SimpleNam
     ) -> SimpleNamespace:
         if not orders:  # which would load the model
             monkeypatch.setattr(session.lessons, "order", lambda: None)
+            monkeypatch.setattr(session.lessons, "prepare", lambda _: None)
         bound = running.bound_socket("127.0.0.1", 0)
         port = bound.getsockname()[1]
         config = uvicorn.Config(application(session, host, token), log_level="error", timeout_graceful_shutdown=1)

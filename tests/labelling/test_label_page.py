@@ -119,7 +119,7 @@ def test_from_two_strokes_to_a_mask_on_the_disk(opened: Page, device: Path, brow
     opened.keys("t")
     opened.until("return !!labelling.state.suggestion")
     first = opened.run("return Array.from(labelling.state.suggestion.classes)")
-    assert (np.array(first).reshape(SIZE) == truth()).mean() > 0.9
+    assert (np.array(first).reshape(SIZE) == truth()).mean() > 0.8  # of three strokes
 
     opened.keys("3")  # what is painted otherwise is learned otherwise
     opened.run("labelling.tools.size = 16")

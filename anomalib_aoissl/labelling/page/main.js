@@ -119,7 +119,7 @@ function next() {
 
 function commit(stroke) {
   view.redraw();
-  if (stroke) saver.add(state.mask, stroke);
+  if (stroke) saver.add(state.mask, { ...stroke, classes: state.classes.length });
 }
 
 function saved(what, text) {

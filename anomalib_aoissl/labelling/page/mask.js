@@ -99,8 +99,8 @@ export class Saver {
     while (this.queue.length) {
       const { mask, stroke } = this.queue[0];
       try {
-        const { left, top, width, height, kind } = stroke;
-        const query = { name: mask.name, box: [left, top, width, height].join(), version: mask.version, kind };
+        const { left, top, width, height, kind, classes } = stroke;
+        const query = { name: mask.name, box: [left, top, width, height].join(), version: mask.version, kind, classes };
         const answer = await post("stroke", query, await deflate(stroke.after));
         mask.version = (await answer.json()).version;
         this.queue.shift();

@@ -128,7 +128,7 @@ def _stroke(session: Session, request: Request, body: bytes) -> Response:
     left, top, width, height = (int(part) for part in ask["box"].split(","))
     region = Region.unpacked((left, top, width, height), body)
     kind = ask.get("kind", "brush")[:20]
-    version = session.stroke(_name(request), region, ask["version"], kind, _who(request))
+    version = session.stroke(_name(request), region, ask["version"], kind, _who(request), int(ask.get("classes", 0)))
     return JSONResponse({"version": version})
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from anomalib_aoissl.data.description import DatasetDescription
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.reading import image_size
+from anomalib_aoissl.data.reading import MASK_SUFFIXES, image_size
 from anomalib_aoissl.visualization.overlay import palette
 
 from .folder import LabelFolder, file_version
@@ -97,6 +98,17 @@ class MaskStore:
     def version(self, name: str) -> str:
         """Return what changes whenever the picture's mask is written; "0" where it has none."""
         return file_version(self.folder.mask_path(name))
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each mask that there is, by the name of its picture; in one look at the disk."""
+        folder, found = self.folder.root / "masks", {}
+        if folder.is_dir() and folder.resolve().is_relative_to(self.folder.root):
+            for place, _, files in os.walk(folder):
+                for file in files:
+                    path = Path(place, file)
+                    if path.suffix.lower() in MASK_SUFFIXES and not file.startswith("."):
+                        found[path.relative_to(folder).with_suffix("").as_posix()] = file_version(path)
+        return found
 
     def read(self, name: str) -> tuple[np.ndarray, str]:
         """Return a picture's mask ``[H, W]``, not to be changed, and its version; all unpainted where it has none.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,6 +129,11 @@ class Teacher:
         self._number += 1
         self.lesson = Lesson(self._number, head, bank, owners, tuple(painted), classes, self.limits)
         return self.lesson
+
+    def prepare(self, name: str, painted: Sequence[str]) -> None:
+        """Compute what the next lesson needs of a picture that is being painted, so that it takes less time."""
+        seen = {other: self.reader.see(other) for other in {name, *painted}}
+        self._features_of(self._head(seen, 0)[0], name, seen[name], keep=True)
 
     def forget(self) -> None:
         """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
