@@ -32,7 +32,7 @@ def settings(tiny_encoder: dict) -> Any:
     """Return a model that learns in a second."""
     from anomalib_aoissl.labelling.teaching.settings import ModelSettings
 
-    return ModelSettings(tiny_encoder, SIZE, pretrained=False)
+    return ModelSettings({**tiny_encoder, "pretrained": False}, SIZE)
 
 
 @pytest.fixture

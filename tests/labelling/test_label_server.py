@@ -17,7 +17,7 @@ import pytest
 from label_pictures import SIZE, asker, until
 from PIL import Image
 
-from anomalib_aoissl.cli.commands import dispatch
+from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.labelling.server.application import PAGE
 from anomalib_aoissl.labelling.server.running import bound_socket
 from anomalib_aoissl.labelling.server.security import is_loopback, new_token

@@ -216,7 +216,11 @@ def test_the_export_is_what_training_gives(
     exported = session.lessons.exported
     assert exported is not None
     model = AOISSLRetrieval(
-        encoder=tiny_encoder, pretrained=False, image_size=SIZE, in_channels=3, abstain=0.05, visualizer=False
+        encoder={**tiny_encoder, "pretrained": False},
+        image_size=SIZE,
+        in_channels=3,
+        abstain=0.05,
+        visualizer=False,
     )
     engine = Engine(default_root_dir=tmp_path / "run", enable_progress_bar=False, logger=False, accelerator="cpu")
     engine.train(model, datamodule=SegmentationFolder(exported.folder / "dataset"))

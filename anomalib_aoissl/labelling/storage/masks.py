@@ -9,6 +9,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class MaskStore:
         describe: Gives the class names and how mask files are coded, as they are now.
     """
 
-    def __init__(self, folder: LabelFolder, describe: object) -> None:
+    def __init__(self, folder: LabelFolder, describe: Callable[[], DatasetDescription]) -> None:
         self.folder = folder
         self._describe = describe
         self._held: OrderedDict[str, tuple[str, np.ndarray]] = OrderedDict()
@@ -93,7 +94,7 @@ class MaskStore:
     @property
     def description(self) -> DatasetDescription:
         """Class names and coding of the masks."""
-        return self._describe()  # type: ignore[operator]
+        return self._describe()
 
     def version(self, name: str) -> str:
         """Return what changes whenever the picture's mask is written; "0" where it has none."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.data.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.folder import SegmentationFolder
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
-from anomalib_aoissl.retrieval.bank_file import save_bank
 
 from .judging import ABSTAIN
 from .settings import ModelSettings
@@ -108,7 +108,7 @@ def export(
     report(f"fitting to {len(names)} pictures, in full")
     model = trained(data, settings, folder, target)
     report("writing the bank")
-    save_bank(model.model.bank.content(), target / "bank.safetensors")
+    write_bank(model.model.bank.content(), target / "bank.safetensors")
     written, note = None, ""
     if importlib.util.find_spec("openvino") and importlib.util.find_spec("onnx"):
         report("writing the OpenVINO model")

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
+from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.retrieval.bank_file import encoder_hash
 from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
@@ -134,8 +135,7 @@ class PictureReader:
     @property
     def _resize(self) -> Any:
         """The resize of training."""
-        module: Any = self.model
-        return module.pre_processor.transform.transforms[0]
+        return resize_of(self.model.pre_processor)
 
     def _tokens(self, picture: Picture, image: torch.Tensor) -> torch.Tensor:
         """Return the tokens ``[1, D, rows, columns]`` float16 of a picture."""

@@ -20,12 +20,10 @@ class ModelSettings:
     Attributes:
         encoder: As `AOISSLRetrieval` takes it; None for the shipped one.
         image_size: (height, width) that pictures are resized to, px.
-        pretrained: Whether the encoder's weights are loaded.
     """
 
     encoder: str | Mapping[str, Any] | None = None
     image_size: tuple[int, int] = (512, 512)
-    pretrained: bool = True
 
     def build(self, in_channels: int, **arguments: Any) -> AOISSLRetrieval:
         """Return the model, untrained, for pictures of so many planes."""
@@ -36,7 +34,6 @@ class ModelSettings:
         model: Any = AOISSLRetrieval(
             encoder=encoder if isinstance(encoder, str) else dict(encoder),
             image_size=self.image_size,
-            pretrained=self.pretrained,
             in_channels=in_channels,
             **arguments,
         )
