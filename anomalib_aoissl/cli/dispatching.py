@@ -21,6 +21,7 @@ class CommandError(ValueError):
 COMMANDS = {
     "doctor": ("doctor:add_doctor", "doctor:doctor"),
     "explain": ("explain:add_explain", "explain:explain"),
+    "label": ("label:label_arguments", "label:label"),
     "label-next": ("commands:add_label_next", "commands:label_next"),
     "labels": ("labels:describe", "labels:labels"),
     "measure": ("measure:describe", "measure:measure"),

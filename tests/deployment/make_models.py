@@ -72,11 +72,11 @@ def _model(pictures: Any, masks: Any, **arguments: Any) -> Any:
     from anomalib_aoissl.data.file_format import FileFormat
 
     sizes = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": sizes}
+    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": sizes, "pretrained": False}
     import torch
 
     torch.manual_seed(3)  # the same random encoder each time
-    model: Any = AOISSLRetrieval(encoder=encoder, pretrained=False, image_size=SIZE, abstain=0.1, **arguments).eval()
+    model: Any = AOISSLRetrieval(encoder=encoder, image_size=SIZE, abstain=0.1, **arguments).eval()
     model.set_dataset(CLASSES, FileFormat())
     model.add(pictures, masks, ["old"] * len(pictures), [str(index) for index in range(len(pictures))])
     return model

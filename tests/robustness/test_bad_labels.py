@@ -32,10 +32,10 @@ def converted(root: Path, choices: Choices | None = None, images: Path | None = 
     return report
 
 
-def act(name: str, change: Change, choices: Choices | None = None) -> Callable[[Path], object]:
+def act(name: str, change: Change, choices: Choices | None = None) -> Callable[[Path], list[str]]:
     """Return an act that converts an export after a change to it; an error must leave nothing behind."""
 
-    def run(folder: Path) -> object:
+    def run(folder: Path) -> list[str]:
         root = export(name, folder / "export")
         change(root)
         try:
