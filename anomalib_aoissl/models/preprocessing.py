@@ -96,7 +96,8 @@ class SegmentationPreProcessor(PreProcessor):
         self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, tiled: bool = False
     ) -> None:
         super().__init__()
-        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std), "tiled": tiled})
+        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std)})
+        self.set_tiled(tiled)
 
     def _build(self, config: dict[str, Any]) -> None:
         """Make the transform that a configuration describes."""
@@ -108,7 +109,8 @@ class SegmentationPreProcessor(PreProcessor):
 
     def set_tiled(self, tiled: bool) -> None:
         """Have pictures keep their size, or be resized."""
-        self._build({**self.config, "tiled": tiled})
+        config = {key: value for key, value in self.config.items() if key != "tiled"}
+        self._build({**config, "tiled": True} if tiled else config)
 
     def see(self, images: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
         """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them.

@@ -19,7 +19,6 @@ from PIL import Image
 
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.labelling.session import Session
-from anomalib_aoissl.labelling.storage import masks as masks_module
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.pictures import read_channels
@@ -124,7 +123,7 @@ def test_a_full_disk_is_said_and_the_old_mask_stays(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(masks_module.Image.Image, "save", full)
+        patch.setattr("PIL.Image.Image.save", full)
         with pytest.raises(Problem, match="disk is full") as error:
             paint(session, "unit_0", 8, 8, np.ones((4, 4)))
     assert error.value.status == 507

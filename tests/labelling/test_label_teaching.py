@@ -108,7 +108,8 @@ def test_left_out_pictures_judge(session: Session) -> None:
     swapped = scribbles()
     swapped = np.where(swapped == 255, 255, np.array([1, 0, 2])[np.minimum(swapped, 2)])
     session.stroke("unit_2", Region(0, 0, swapped.astype(np.uint8)), "0", "brush", "me")
-    good, bad = [], []
+    good: list[Any] = []
+    bad: list[Any] = []
     for names, into in ((("unit_0", "unit_1"), good), (("unit_0", "unit_1", "unit_2"), bad)):
         painted = {name: one for name, one in session.lessons._painted()[0].items() if name in names}
         lesson = session.lessons.teacher.teach(painted, session.classes.names)

@@ -92,7 +92,7 @@ def state(name: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Path], 
 
 def names(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed names of its bank."""
-    return state("model.bank._extra_state", lambda value: {**value, **changed})
+    return state("model.bank._extra_state", lambda value: {**dict(value), **changed})
 
 
 def hparams(**changed: Any) -> Callable[[Path], None]:
@@ -217,13 +217,13 @@ def test_a_full_disk_names_the_checkpoint_that_training_writes(
 # --- what the user wrote ---------------------------------------------------------------------------------------------
 
 
-def taken(cls: type, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
+def taken(cls: Any, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
     """Return an act that writes arguments, loads a checkpoint, and returns the arguments that then hold."""
 
     def act(_: Path) -> object:
         model = cls(**written) if written else cls()
         model.on_load_checkpoint(copy.deepcopy(SAVED[cls]))
-        values = flat(model.hparams, cls.RULES)
+        values = flat(model.hparams, model.RULES)
         return [values[name] for name in names]
 
     return act

@@ -337,11 +337,14 @@ def test_predict_mirrors_folders_of_any_name_and_goes_past_a_broken_picture(
 @pytest.mark.parametrize(("left_out", "code"), [(0, None), (2, 1)])
 def test_the_command_ends_with_1_where_pictures_were_left_out(left_out: int, code: int | None) -> None:
     class CommandLine:
-        model = SimpleNamespace(left_out=left_out)
+        model, subcommand = SimpleNamespace(left_out=left_out), "predict"
         init_parser = staticmethod(lambda: None)
         ran = False
 
         def instantiate_classes(self) -> None:
+            """Nothing."""
+
+        def add_export_arguments(self, parser: Any) -> None:
             """Nothing."""
 
         def _run_subcommand(self) -> None:

@@ -32,10 +32,10 @@ def converted(root: Path, choices: Choices | None = None, images: Path | None = 
     return report
 
 
-def act(name: str, change: Change, choices: Choices | None = None) -> Callable[[Path], object]:
+def act(name: str, change: Change, choices: Choices | None = None) -> Callable[[Path], list[str]]:
     """Return an act that converts an export after a change to it; an error must leave nothing behind."""
 
-    def run(folder: Path) -> object:
+    def run(folder: Path) -> list[str]:
         root = export(name, folder / "export")
         change(root)
         try:
@@ -238,7 +238,7 @@ def test_what_is_left_out_is_said_in_one_line(name: str, change: Change, line: s
         with pytest.raises(DatasetError, match=r"u1\.png: the mask is colour-coded"):
             act(name, change)(tmp_path)
         return
-    notes = act(name, change)(tmp_path)
+    notes: Any = act(name, change)(tmp_path)
     assert len([note for note in notes if re.search(line, note)]) == 1, notes
 
 

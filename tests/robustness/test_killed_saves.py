@@ -100,7 +100,7 @@ def test_an_export_over_an_old_one_that_fails_leaves_the_old_one(
         msg = "No space left on device"
         raise OSError(msg)
 
-    monkeypatch.setattr(openvino, "save_model", save)
+    monkeypatch.setattr(openvino, "serialize", save)
     with pytest.raises(OSError, match="No space left"):
         model().to_openvino(tmp_path)
     assert read_pair(path) == before

@@ -219,7 +219,7 @@ def _by_set(
 
 def _styles(rows: Iterable[Row]) -> dict[str, Any]:
     """Return how each model's line looks: ours solid, peers dashed."""
-    colours = mpl.colormaps["tab20"].colors
+    colours: Any = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined] # a listed one
     found: dict[str, Any] = {}
     for row in rows:
         if _called(row) not in found:
