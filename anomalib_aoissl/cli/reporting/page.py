@@ -172,7 +172,7 @@ def _tables(rows: Sequence[Row]) -> list[Block]:
         keyed = grouped(group, lambda row: (row.labels, row.model, row.weights, row.budget))
         for (labels, model, weights, budget), runs in sorted(keyed.items()):
             values, seconds = spread([row.value for row in runs]), spread([row.seconds for row in runs])
-            cells = [str(labels), model, weights, f"{budget:g}" if budget else "", str(values.count)]
+            cells = [str(labels), model, weights, f"{budget:g}" if budget else "", str(values.number)]
             table.append([*cells, f"{values.mean:.3f} ± {values.deviation:.3f}", f"{seconds.mean:.0f}"])
         blocks += [Block("h3", f"{name}, {kind}"), Block("table", table)]
     return blocks

@@ -67,7 +67,7 @@ class Spread(NamedTuple):
 
     mean: float
     deviation: float
-    count: int
+    number: int
 
 
 def read_rows(path: Path) -> list[Row]:
