@@ -15,7 +15,7 @@ from test_export import NAMES, SIZE, drawn_masks, drawn_pictures, traced_once, t
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.deployment.exported_bank import read_metadata
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
     LIMITS,
     GateError,
@@ -28,8 +28,8 @@ from anomalib_aoissl.deployment.gate import (
     onnx_runner,
     openvino_runner,
 )
+from anomalib_aoissl.deployment.graph.bank import read_metadata
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
 from anomalib_aoissl.models import gating
 from anomalib_aoissl.models.gating import drawn_pictures as gate_pictures
 from anomalib_aoissl.models.gating import torch_runner

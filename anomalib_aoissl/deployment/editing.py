@@ -24,9 +24,9 @@ from anomalib_aoissl.data.mask_format import MaskFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.pixel_head.sample import FOLDS
 
-from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
+from .files.model_file import save_model
+from .graph.bank import bank_of, head_of, part_model, settings_of, with_bank
 from .images import resize_labels, resize_planes
-from .model_file import save_model
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import tile_graph
 from .tiles.learning import learned_tiles, tile_pixels

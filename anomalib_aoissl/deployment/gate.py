@@ -182,7 +182,7 @@ def judge(runners: Mapping[str, Runner], sample: Sample, limits: Limits, compres
 
 def openvino_runner(model: Any, device: str = "CPU") -> Runner:
     """Return a runner of an `openvino.Model`, compiled as the inferencer compiles it."""
-    from .model_file import core
+    from .files.model_file import core
 
     run = SharedModel(core().compile_model(model, device, with_defaults(device, None)))
 
@@ -215,7 +215,7 @@ def onnx_runner(path: Path) -> Runner:
     try:
         import onnxruntime
     except ImportError:
-        from .model_file import core
+        from .files.model_file import core
 
         return openvino_runner(core().read_model(str(path)))
     options = onnxruntime.SessionOptions()

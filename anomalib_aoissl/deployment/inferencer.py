@@ -23,9 +23,9 @@ from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
 from .explaining import explanation, region_of
-from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
+from .files.model_file import read_model
+from .graph.bank import NotEditableError, bank_of, check_bank, read_metadata
 from .many import PictureError, each_in_order
-from .model_file import read_model
 from .requests import SharedModel, check_device, compiled, with_defaults
 from .segmentation import Segmentation
 from .tiles.model import TiledModel

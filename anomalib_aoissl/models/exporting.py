@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_files
-from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadata
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import GateReport, Runner, inferencer_runner, onnx_runner, openvino_runner
-from anomalib_aoissl.deployment.model_api import model_api_model
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
+from anomalib_aoissl.deployment.graph.model_api import model_api_model
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export_options import export_options
 

@@ -16,10 +16,10 @@ from openvino import opset13 as ops
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
-from anomalib_aoissl.deployment.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
-from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadata
-from anomalib_aoissl.deployment.findings import findings
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.doctor.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
+from anomalib_aoissl.deployment.doctor.findings import findings
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
 
 
 @pytest.fixture(scope="module")

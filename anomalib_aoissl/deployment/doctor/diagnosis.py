@@ -20,11 +20,11 @@ import numpy as np
 
 from anomalib_aoissl.bank.content import described
 
-from .exported_bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
-from .file_pair import has_checksum
+from ..files.file_pair import has_checksum
+from ..files.model_file import core
+from ..graph.bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
+from ..inferencer import SegmentationOpenVINOInferencer
 from .findings import Finding, findings
-from .inferencer import SegmentationOpenVINOInferencer
-from .model_file import core
 
 PACKAGES = (
     "openvino",
