@@ -312,14 +312,16 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
         from anomalib_aoissl.deployment.files.model_file import read_model, save_model
-        from anomalib_aoissl.deployment.graph.bank import head_of, settings_of, with_bank
+        from anomalib_aoissl.deployment.gate import beside
+        from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
         from anomalib_aoissl.deployment.refitting import refitted_head
 
         model = read_model(path)
         head = head_of(model)
         if head is not None:
             head = refitted_head(head, bank, settings_of(model).seed, refit)
-        save_model(with_bank(model, bank, head), target)
+        new = with_bank(model, bank, head)
+        save_model(new, target, beside(target, read_metadata(new)))
     return f"{target}: {done}, {len(bank):,} in all"
 
 

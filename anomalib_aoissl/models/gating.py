@@ -57,7 +57,7 @@ class Gate:
             return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
         sample = sample_of(datamodule, options.gate, module.class_names)
         for image in sample.images:
-            module._check_image(image, sample.source)
+            module._check_planes(image.shape[0], f"a picture of {sample.source}")
         return cls(module, sample, compression, limits)
 
     def run(self, others: Mapping[str, Callable[[], Runner]]) -> GateReport | None:
@@ -116,7 +116,8 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Samp
             continue
         items = [data[index] for index in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
         masks: list[np.ndarray] = []
-        if tuple(getattr(data, "class_names", ())) == tuple(class_names):
+        labelled = all(item.gt_mask is not None for item in items)
+        if labelled and tuple(getattr(data, "class_names", ())) == tuple(class_names):
             masks = [np.asarray(item.gt_mask).reshape(item.image.shape[-2:]) for item in items]
         return Sample([np.asarray(item.image) for item in items], f"{name} ({kind})", masks)
     msg = f"{type(datamodule).__name__} has no pictures to compare the export on. Give other data, or --gate off."
