@@ -125,7 +125,7 @@ class Lessons:
     def teach(self, name: str) -> None:
         """Have the model learn what is painted, and say what it makes of a picture."""
         pressed = time.monotonic()
-        self.worker.drop("judge", "gallery", "order")
+        self.worker.drop("judge")  # of a lesson that is the last one no more
         self.worker.put("teach", _TEACH, lambda: self._teach(name, pressed))
 
     def prepare(self, name: str) -> None:

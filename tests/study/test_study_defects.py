@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 from scipy.ndimage import binary_dilation
+from scipy.spatial import cKDTree
 
 from anomalib_aoissl.wirebond.drawing.rendering import draw
 from benchmarks.study.defects import DEFECTS, Defective, draw_defect
@@ -38,13 +39,9 @@ def centres() -> np.ndarray:
 
 def near(line: np.ndarray, radius: float) -> np.ndarray:
     """Pixels whose middle lies within a radius of a polyline, which is sampled finely."""
-    share = np.linspace(0, 1, 12)[:, None]
+    share = np.linspace(0, 1, 40)[:, None]
     dense = np.concatenate([a + share * (b - a) for a, b in pairwise(line)])
-    places = centres()
-    best = np.full(len(places), np.inf)
-    for part in np.array_split(dense, 20):
-        best = np.minimum(best, ((places[:, None] - part[None]) ** 2).sum(axis=2).min(axis=1))
-    return (best <= radius**2).reshape(SIZE)
+    return (cKDTree(dense).query(centres())[0] <= radius).reshape(SIZE)
 
 
 def moved(defective: Defective) -> np.ndarray:

@@ -113,8 +113,11 @@ export class Panel {
   drawCurve() {
     const { curve, classes } = this.state, svg = $("curve"), last = curve.at(-1);
     if (last) {
-      const names = last.classes.map((value, index) => value === null || !classes[index] ? "" : `${classes[index].name} ${Math.round(100 * value)}`).filter(Boolean);
-      $("quality").textContent = `Mean IoU ${(100 * last.miou).toFixed(1)} % on the painted pixels of ${last.pictures} pictures, each left out in turn. ${names.join(", ")}`;
+      const found = last.classes.map((value, index) => [value, classes[index]?.name]).filter(([value, name]) => value !== null && name);
+      const text = ([value, name]) => `${name} ${Math.round(100 * value)} %`;
+      const [worst] = [...found].sort((a, b) => a[0] - b[0]);
+      $("quality").textContent = `Mean IoU ${(100 * last.miou).toFixed(1)} % of the painted pixels, ${last.pictures} pictures left out in turn.` + (worst ? ` Worst: ${text(worst)}` : "");
+      $("quality").title = found.map(text).join("\n");
     }
     const make = (kind, attributes, text) => {
       const one = document.createElementNS("http://www.w3.org/2000/svg", kind);
