@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from anomalib_aoissl.data.folder import SegmentationFolder as SegmentationFolder
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
+    from anomalib_aoissl.deployment.tiles.tiling import Tiling as Tiling
     from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
+    from anomalib_aoissl.plugin.export_options import exporting as exporting
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
     from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
     from anomalib_aoissl.wirebond.datamodule import WireBond as WireBond
@@ -27,8 +29,15 @@ _EXPORTS = {
     "PatchEncoder": "anomalib_aoissl.encoder.vit",
     "SegmentationFolder": "anomalib_aoissl.data.folder",
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
+    "Tiling": "anomalib_aoissl.deployment.tiles.tiling",
     "WireBond": "anomalib_aoissl.wirebond.datamodule",
+    "exporting": "anomalib_aoissl.plugin.export_options",
 }
+
+MISSING_HERE = (
+    "this machine has anomalib-aoissl-line, the package without torch, which has no part for this. Install "
+    "anomalib-aoissl in an environment of its own."
+)
 
 __all__ = [*_EXPORTS, "__version__"]
 
@@ -42,14 +51,29 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         value: object = _version()
     elif name in _EXPORTS:
-        from importlib import import_module
-
-        value = getattr(import_module(_EXPORTS[name]), name)
+        value = _loaded(name)
     else:
         msg = f"module 'anomalib_aoissl' has no attribute {name!r}; its public names are {', '.join(__all__)}"
         raise AttributeError(msg)
     globals()[name] = value
     return value
+
+
+def _loaded(name: str) -> object:
+    """Return a public name from its module.
+
+    Raises:
+        ImportError: If only the line's part of the package is installed, and the name is not in it.
+    """
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(_EXPORTS[name]), name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("anomalib_aoissl."):
+            raise
+        msg = f"anomalib_aoissl.{name}: {MISSING_HERE}"
+        raise ImportError(msg) from error
 
 
 def __dir__() -> list[str]:
@@ -59,7 +83,9 @@ def __dir__() -> list[str]:
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return version("anomalib-aoissl")
-    except PackageNotFoundError:  # a source tree on sys.path that was never installed
-        return "0+unknown"
+    for distribution in ("anomalib-aoissl", "anomalib-aoissl-line"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "0+unknown"  # a source tree on sys.path that was never installed

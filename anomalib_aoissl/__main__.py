@@ -4,10 +4,11 @@
 """Lists the anomalib plugins that are installed and what became of each.
 
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
-registered and with 1 otherwise, be it that one was refused, that one failed,
+registered and with 1 otherwise, be it that one was rejected, that one failed,
 or that the hook is not in use. With a name after it, it runs a command:
-``explain``, ``label-next``, ``report`` (a study as a page) or ``bank``, which
-describes and edits memory banks; ``--help`` lists their arguments.
+``doctor`` (an exported model on this machine), ``explain``, ``label`` (a page to draw masks on),
+``label-next``, ``labels`` (labels of other tools), ``measure`` (parts in masks), ``report`` (a study
+as a page) or ``bank``, which describes and edits memory banks; ``--help`` lists their arguments.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ import site
 import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import Distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import anomalib_aoissl
@@ -26,16 +29,32 @@ HOOK_FILES = ("anomalib_aoissl.pth", "anomalib_aoissl.start")
 
 def main() -> int:
     """Print the report and return the exit code."""
+    twice = _installed_twice()
+    if find_spec("anomalib_aoissl.models") is None:
+        print(
+            f"anomalib-aoissl-line {anomalib_aoissl.__version__}, Python {sys.version.split()[0]}: no torch, no plugins"
+        )
+        print("commands: python -m anomalib_aoissl --help")
+        return 0
     obstacle = _obstacle()
     faults = [] if obstacle else _import_hosts()
     rows = [plugin for group in _autoload.HOSTS for plugin in _registry.plugins(group)]
     print(f"anomalib-aoissl {anomalib_aoissl.__version__}, Python {sys.version.split()[0]}")
     print(f"hook: {obstacle or 'in use'}")
-    for fault in faults:
+    for fault in [*faults, *twice]:
         print(f"fault: {fault}")
     print(_table(rows, obstacle) if rows else "no plugin is installed")
     well = all(plugin.status == _registry.REGISTERED for plugin in rows)
-    return 0 if well and not faults and not obstacle else 1
+    return 0 if well and not faults and not obstacle and not twice else 1
+
+
+def _installed_twice() -> list[str]:
+    """Return what is wrong where the package without torch was installed over the whole one, or below it."""
+    names = ("anomalib-aoissl", "anomalib-aoissl-line")
+    found = [name for name in names if any(Distribution.discover(name=name))]
+    if len(found) < len(names):
+        return []
+    return [f"{' and '.join(names)} share their files; pip uninstall both, then install {names[0]}, which has all"]
 
 
 def _obstacle() -> str:
@@ -93,12 +112,8 @@ def _table(rows: list[_registry.Plugin], obstacle: str) -> str:
 
 def _run(arguments: list[str]) -> int:
     """Run the command that the arguments name, or the report where there are none."""
-    if arguments[:1] == ["bank"]:
-        from anomalib_aoissl.cli import bank as bank_command
-
-        return bank_command.main(arguments[1:])
     if arguments:
-        from anomalib_aoissl.cli.commands import dispatch
+        from anomalib_aoissl.cli.dispatching import dispatch
 
         return dispatch(arguments)
     return main()

@@ -5,7 +5,8 @@
 
 import warnings
 
-from .deployment.inferencer import Segmentation, SegmentationOpenVINOInferencer
+from .deployment.inferencer import SegmentationOpenVINOInferencer
+from .deployment.segmentation import Segmentation
 
 __all__ = ["Segmentation", "SegmentationOpenVINOInferencer"]
 

@@ -1,10 +1,11 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measures the share of the k nearest rows that FAISS finds, and its CPU seconds against the exact search.
+"""Measures the share of the k nearest entries that FAISS finds, and its CPU seconds against the exact search.
 
-The rows lie around a thousand centres, as patches of like looks do; queries are drawn in the same way. The search of an
-exported model is there too, in rows of floats and of int8; the latter is held against an exact search in those rows.
+The entries lie around a thousand centres, as patches of like looks do; queries are drawn in the same way. The search of
+an exported model is there too, in entries of floats and of int8; the latter is held against an exact search in
+those entries.
 
     python benchmarks/faiss_recall.py
 """
@@ -30,7 +31,7 @@ K = 30
 
 
 def exported(keys: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """Return the search of an exported model in these rows, on one thread."""
+    """Return the search of an exported model in these entries, on one thread."""
     import openvino
     from openvino import opset13 as ops
 
@@ -44,9 +45,9 @@ def exported(keys: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tens
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=102_400)
+    parser.add_argument("--entries", type=int, default=102_400)
     parser.add_argument("--dims", type=int, default=384)
-    parser.add_argument("--spread", type=float, default=0.8, help="distance of rows to their centre")
+    parser.add_argument("--spread", type=float, default=0.8, help="distance of entries to their centre")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -58,7 +59,7 @@ def main() -> None:
         centre = centres[torch.randint(0, len(centres), (number,), generator=generator)]
         return functional.normalize(centre + arguments.spread * noise, dim=1)
 
-    keys, queries = drawn(arguments.rows), drawn(1024)
+    keys, queries = drawn(arguments.entries), drawn(1024)
     integers = stored(keys, torch.int8)
     searches = {name: search if name == "exact" else FaissSearch(name) for name in SEARCHES}
     searches |= {"exported": exported(keys), "exported, int8": exported(integers)}

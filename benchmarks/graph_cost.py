@@ -25,7 +25,7 @@ import torch
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.reading import read_illuminations, read_mask
+from anomalib_aoissl.data.reading import read_lighting_channels, read_mask
 from anomalib_aoissl.deployment.exported_bank import part_model
 from anomalib_aoissl.deployment.model_file import core, read_model
 from anomalib_aoissl.segmenter.starting import start_from_head
@@ -69,7 +69,7 @@ def _trained(folder: Path, arguments: argparse.Namespace) -> tuple[Any, np.ndarr
     """Return a model with default settings that has learnt drawn images, and a picture for it."""
     root = write_images(folder / "drawn", devices=["soic8_gold"], units=arguments.images, seed=0, workers=0)
     files = sorted((root / "images").rglob("*_ch0.png"))
-    pictures = [read_illuminations([file, file.with_name(file.name.replace("_ch0", "_ch1"))]) for file in files]
+    pictures = [read_lighting_channels([file, file.with_name(file.name.replace("_ch0", "_ch1"))]) for file in files]
     masks = [read_mask(next((root / "masks").rglob(f"{file.stem[:-4]}.png"))) for file in files]
     model: Any = AOISSLRetrieval(image_size=tuple(arguments.size), abstain=None).eval()
     names = ["background", "wire", "ball", "wedge", "epoxy"]

@@ -4,10 +4,10 @@
 """Measures what search and labels cost against the encoder, in CPU seconds of one thread, with torch and OpenVINO.
 
 The size is the reference implementation's: 384 dims, 6 blocks, patches of 16 px, 512x512 px, 5 classes, k=30, a bank
-of 100 labelled images, the same bank with all rows of one image, and condensed to a tenth. Embeddings and labels of the
-bank are random: speed does not depend on them. Building is of a bank of four images (--filled), whole and condensed to
-a tenth, against the encoder's passes over them. All parts are timed in turns in one process; each line is a median with
-the smallest and the largest.
+of 100 labelled images, the same bank with all entries of one image, and condensed to a tenth. Embeddings and labels of
+the bank are random: speed does not depend on them. Building is of a bank of four images (--filled), whole and condensed
+to a tenth, against the encoder's passes over them. All parts are timed in turns in one process. Each line is a median
+with the smallest and the largest.
 
     python benchmarks/retrieval.py
 """
@@ -26,14 +26,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.deployment.exported_bank import BankSettings, pack_description, with_bank
 from anomalib_aoissl.deployment.model_file import core, read_model
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import stored
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.export import export_onnx
-from anomalib_aoissl.retrieval.editing import BankContent, arrays_of
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 ENCODER = {
@@ -43,25 +44,28 @@ ENCODER = {
 CLASSES = ("background", "a", "b", "c", "d")
 
 
-def make_model(encoder: PatchEncoder, rows: int, count: int, precision: str, k: int, images: int = 1) -> RetrievalModel:
-    """Return a model with random rows of so many images, each of which stands for ``count`` patches."""
+def make_model(
+    encoder: PatchEncoder, entries: int, count: int, precision: str, k: int, images: int = 1
+) -> RetrievalModel:
+    """Return a model with random entries of so many images, each of which stands for ``count`` patches."""
     generator = torch.Generator().manual_seed(0)
     dims = encoder.embed_dim
-    embeddings = functional.normalize(torch.randn(rows, dims, generator=generator), dim=-1)
-    labels = torch.randint(0, len(CLASSES), (rows, 256), generator=generator).to(torch.uint8)
-    ids = torch.zeros(rows, dtype=torch.int32)
+    embeddings = functional.normalize(torch.randn(entries, dims, generator=generator), dim=-1)
+    labels = torch.randint(0, len(CLASSES), (entries, 256), generator=generator).to(torch.uint8)
+    ids = torch.zeros(entries, dtype=torch.int32)
     bank = MemoryBank(dims, encoder.patch_size, precision=precision)
-    image_ids = torch.arange(rows, dtype=torch.int32) * images // rows
+    image_ids = torch.arange(entries, dtype=torch.int32) * images // entries
     content = (stored(embeddings, bank.embeddings.dtype), labels, ids, image_ids, ids, ids + count)
-    bank.take(BankContent(content, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
-    return RetrievalModel(encoder, k=k, bank=bank).eval()
+    columns = dict(zip(REQUIRED, (column.numpy() for column in content), strict=True))
+    bank.take(BankArrays(columns, CLASSES, ("device",), tuple(f"image{index}" for index in range(images))))
+    return RetrievalModel(encoder, VoteOptions(k), bank=bank).eval()
 
 
 def compiled(model: RetrievalModel, folder: str) -> Callable[[torch.Tensor], Any]:
     """Return the model as `AOISSLRetrieval` exports it, compiled by OpenVINO."""
-    bank = arrays_of(model.bank.content())
+    bank = model.bank.content()
     sizes = model.encoder.image_size, model.bank.patch_size
-    settings = BankSettings(model.k, *sizes, None)
+    settings = BankSettings(model.vote_options.k, *sizes, None)
     metadata = {"class_names": list(CLASSES), "bank": pack_description(bank, settings)}
     path = Path(folder) / "model.onnx"
     export_onnx(_Fixed(model), path, 3, metadata, constants={"model.bank.": "bank."})
@@ -97,10 +101,10 @@ def measure(steps: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 def torch_steps(name: str, model: RetrievalModel, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Return search, labels and the whole of a model as steps."""
     queries = model.read(image).embeddings[0]
-    similarities, neighbours = search(queries, model.bank.embeddings, model.k)
+    similarities, neighbours = search(queries, model.bank.embeddings, model.vote_options.k)
     weights = similarities.softmax(dim=-1)
     return {
-        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.k),
+        f"{name}: search": lambda: search(queries, model.bank.embeddings, model.vote_options.k),
         f"{name}: labels": lambda: model.class_votes(weights, neighbours),
         f"{name}: whole": lambda: model(image),
     }
@@ -134,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="labelled images in the bank")
     parser.add_argument("--filled", type=int, default=4, help="labelled images of the banks whose filling is timed")
-    parser.add_argument("--k", type=int, default=30, help="neighbours; the model's own default is 12")
+    parser.add_argument("--k", type=int, default=30, help="neighbours")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     parser.add_argument("--no-openvino", action="store_true")
@@ -142,17 +146,17 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = PatchEncoder(ENCODER, image_size=(512, 512), pretrained=False).eval()
     image = torch.rand(1, 3, 512, 512)
-    rows, precision, how = 1024 * arguments.images, arguments.precision, (arguments.k,)
+    entries, precision, how = 1024 * arguments.images, arguments.precision, (arguments.k,)
     models = {
-        f"bank of {arguments.images} images": make_model(encoder, rows, 1, precision, *how, arguments.images),
-        "condensed to a tenth": make_model(encoder, rows // 10, 10, precision, *how),
+        f"bank of {arguments.images} images": make_model(encoder, entries, 1, precision, *how, arguments.images),
+        "condensed to a tenth": make_model(encoder, entries // 10, 10, precision, *how),
     }
     steps: dict[str, Callable[[], Any]] = {"torch, encoder": lambda: encoder(image)}
     for name, model in models.items():
         print(f"{name}: {model.bank.describe()['megabytes'] / arguments.images:.2f} MB for each labelled image")
         steps.update(torch_steps(f"torch, {name}", model, image))
-    one = make_model(encoder, rows, 1, precision, *how)
-    steps.update(torch_steps("torch, the same rows of one image", one, image))
+    one = make_model(encoder, entries, 1, precision, *how)
+    steps.update(torch_steps("torch, the same entries of one image", one, image))
     steps.update(building_steps(encoder, precision, arguments.filled))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         if not arguments.no_openvino:

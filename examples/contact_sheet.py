@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--difficulty", type=float, default=0.5, help="0 (clean) to 1 (hard)")
     parser.add_argument("--random", type=int, default=0, help="show this many random device types instead")
     parser.add_argument("--cell", type=int, default=320, help="width of one view in px")
-    parser.add_argument("--columns", type=int, default=2, help="units side by side")
+    parser.add_argument("--columns", type=int, default=2, help="pictures side by side")
     given = parser.parse_args()
     if given.folder is not None:
         sheet = contact_sheet(given.folder, cell=given.cell, columns=given.columns)

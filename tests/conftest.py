@@ -72,6 +72,15 @@ def make_plugin(tmp_path: Path) -> MakePlugin:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_gate() -> Iterator[None]:
+    """Export without comparing what was exported: the tests of the gate ask for it."""
+    from anomalib_aoissl.plugin.export_options import exporting
+
+    with exporting("off"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
     """Return environment variables in which neither the checkout nor a switch of the hook is set."""
@@ -176,7 +185,7 @@ def short_fits() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with eight drawn images of two devices, 64x96 px under two lights; not to be changed."""
+    """Return a folder with eight drawn images of two devices, 64x96 px, two lighting channels; not to be changed."""
     from anomalib_aoissl.wirebond.drawing import write_images
 
     root = tmp_path_factory.mktemp("drawn")

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -149,10 +149,11 @@ def test_hook_that_comes_after_the_host_registers_at_once() -> None:
 def test_probe_before_the_import_neither_breaks_nor_consumes_the_hook() -> None:
     install()
     importlib.invalidate_caches()
-    spec = importlib.util.find_spec(MODELS)
+    spec: Any = importlib.util.find_spec(MODELS)
     assert spec.origin.endswith("models.py")
-    assert "class Builtin(Base)" in spec.loader.get_source(MODELS)
-    assert copy.copy(spec.loader).path == spec.origin
+    loader: Any = spec.loader
+    assert "class Builtin(Base)" in loader.get_source(MODELS)
+    assert copy.copy(loader).path == spec.origin
     assert hasattr(import_host(), "Good")
 
 
@@ -271,7 +272,7 @@ def test_complaint_survives_a_missing_standard_error(monkeypatch: pytest.MonkeyP
     ],
 )
 @pytest.mark.usefixtures("site")
-def test_name_of_a_builtin_is_refused_and_the_plugin_not_even_imported(
+def test_name_of_a_builtin_is_rejected_and_the_plugin_not_even_imported(
     make_plugin: MakePlugin, name: str, owner: str
 ) -> None:
     modules = {"fakeplug.clash": PLUGIN_CLASS.format(name=name)}
@@ -282,12 +283,12 @@ def test_name_of_a_builtin_is_refused_and_the_plugin_not_even_imported(
     assert host.Builtin.__module__ == MODELS
     assert host.get_model.__module__ == MODELS
     assert "fakeplug.clash" not in sys.modules
-    assert outcome(name)[0] == "refused"
+    assert outcome(name)[0] == "rejected"
     assert host.ALLOWED_MODULES == {MODELS}
 
 
 @pytest.mark.usefixtures("good")
-def test_second_package_with_a_name_is_refused_and_not_imported(make_plugin: MakePlugin) -> None:
+def test_second_package_with_a_name_is_rejected_and_not_imported(make_plugin: MakePlugin) -> None:
     make_plugin("fakeplug_z", {"fakeplug_z.m": PLUGIN_CLASS.format(name="Good")}, declare("Good = fakeplug_z.m:Good"))
     install()
     with pytest.warns(_registry.PluginWarning, match=r"taken by fakeplug.deep.model:Good of package fakeplug;"):
@@ -327,7 +328,7 @@ BASE = "from fakehost.base import Base\n"
     ],
 )
 @pytest.mark.usefixtures("site")
-def test_class_that_the_host_would_not_find_is_refused_with_the_reason(
+def test_class_that_the_host_would_not_find_is_rejected_with_the_reason(
     make_plugin: MakePlugin, declared: str, source: str, reason: str
 ) -> None:
     make_plugin("fakeplug", {"fakeplug.m": source}, declare(declared))
@@ -337,7 +338,7 @@ def test_class_that_the_host_would_not_find_is_refused_with_the_reason(
     name = declared.partition(" ")[0]
     assert not hasattr(host, name)
     status, given = outcome(name)
-    assert status == "refused"
+    assert status == "rejected"
     assert reason in given
 
 
@@ -393,7 +394,7 @@ def test_host_that_fails_to_import_fails_as_without_the_hook_and_may_be_tried_ag
 
 
 @pytest.mark.usefixtures("good")
-def test_host_without_its_base_class_refuses_all_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_without_its_base_class_rejects_all_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(_registry.RULES, MODELS, _registry.Rule("Renamed"))
     install()
     with pytest.warns(_registry.PluginWarning, match=r"this version of anomalib has no class fakehost.models.Renamed"):
@@ -599,7 +600,7 @@ HELPERS = """
         from anomalib.cli import AnomalibCLI
         return AnomalibCLI(["train", "--data", "MVTecAD", *args], run=False)
 
-    def refused(*args):
+    def rejected(*args):
         err = io.StringIO()
         try:
             with contextlib.redirect_stderr(err):
@@ -669,7 +670,7 @@ def test_without_the_hook_dotted_paths_work_and_so_does_the_change_proposed_upst
     change = {change!r}"""
         + """
     import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()
-    short_refused = refused("--model", "FakePlugRetrieval")
+    short_rejected = rejected("--model", "FakePlugRetrieval")
     cli = parsed("--model", "fakeplug.FakePlugRetrieval", "--data", "fakeplug.data.FakePlugBond",
                  "--trainer.callbacks=fakeplug.callbacks.FakePlugPretraining")
     import anomalib.models
@@ -677,7 +678,7 @@ def test_without_the_hook_dotted_paths_work_and_so_does_the_change_proposed_upst
     exec(compile(change, "change", "exec"), vars(anomalib.models))
     get_model = anomalib.models.get_model
     print(json.dumps({
-        "short_refused": short_refused, "unpatched": unpatched,
+        "short_rejected": short_rejected, "unpatched": unpatched,
         "dotted": [type(cli.model).__name__, type(cli.datamodule).__name__],
         "patched": [type(get_model({"class_path": path})).__name__ for path in (
             "FakePlugRetrieval", "fakeplug.FakePlugRetrieval", "fakeplug.deep.model.FakePlugRetrieval")],
@@ -686,7 +687,7 @@ def test_without_the_hook_dotted_paths_work_and_so_does_the_change_proposed_upst
     """
     )
     state = run_python(code, anomalib_plugin, env={**clean_environment, "ANOMALIB_AOISSL_AUTOLOAD": "0"})
-    assert state["short_refused"] is True
+    assert state["short_rejected"] is True
     assert state["unpatched"] is False
     assert state["dotted"] == ["FakePlugRetrieval", "FakePlugBond"]
     assert state["patched"] == ["FakePlugRetrieval"] * 3

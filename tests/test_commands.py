@@ -17,7 +17,8 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.cli.commands import _model_region, dispatch
+from anomalib_aoissl.cli.dispatching import dispatch
+from anomalib_aoissl.deployment.images import resize_region
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 
 pytestmark = pytest.mark.usefixtures("short_fits")
@@ -30,7 +31,9 @@ def run(short_fits: None, tmp_path_factory: pytest.TempPathFactory, drawn_folder
     """Return a checkpoint with a bank of one image of each of two devices, and the images."""
     folder = tmp_path_factory.mktemp("run")
     images = shutil.copytree(drawn_folder, folder / "data") / "images"
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(64, 96), visualizer=False, abstain=0.1)
+    model = AOISSLRetrieval(
+        encoder={**tiny_encoder, "pretrained": False}, image_size=(64, 96), visualizer=False, abstain=0.1
+    )
     data = SegmentationFolder(folder / "data", num_workers=0, shots=1, val_ratio=0.0, test_ratio=0.25)
     engine = Engine(default_root_dir=folder, **QUIET)
     engine.fit(model, datamodule=data)
@@ -68,11 +71,11 @@ def test_a_mask_and_a_box_of_the_same_pixels_agree(run: Any, tmp_path: Path) -> 
 def test_a_region_is_moved_to_the_models_size_and_never_lost() -> None:
     region = np.zeros((100, 200), dtype=bool)
     region[99, 199] = True
-    assert _model_region(region, (10, 20)).nonzero().tolist() == [[9, 19]]
+    assert np.argwhere(resize_region(region, (10, 20))).tolist() == [[9, 19]]
     region[20:40, 100:120] = True
     expected = np.zeros((10, 20), dtype=bool)
     expected[2:4, 10:12] = True
-    assert np.array_equal(_model_region(region, (10, 20)).numpy(), expected)
+    assert np.array_equal(resize_region(region, (10, 20)), expected)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,8 @@ def test_bad_arguments_of_label_next(run: Any, tmp_path: Path, capsys: Any) -> N
 def test_unknown_commands_and_help(capsys: Any) -> None:
     assert dispatch(["explian"]) == 2
     assert (
-        "'explian' is no command. usage: python -m anomalib_aoissl [explain | label-next | bank]"
-        in capsys.readouterr().err
+        "'explian' is no command. usage: python -m anomalib_aoissl [doctor | explain | label-next | labels | measure | "
+        "bank]" in capsys.readouterr().err
     )
     assert dispatch(["--help"]) == 0
     assert "label-next" in capsys.readouterr().out

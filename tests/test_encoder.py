@@ -75,7 +75,7 @@ def test_even_blocks_end_with_the_last() -> None:
 
 
 @pytest.mark.parametrize("blocks", [0, 3, [2], [-3], []])
-def test_a_block_that_does_not_exist_is_refused(blocks: int | list[int]) -> None:
+def test_a_block_that_does_not_exist_raises(blocks: int | list[int]) -> None:
     with pytest.raises(ValueError, match="the encoder has 2 blocks"):
         PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 32), pretrained=False, blocks=blocks)
 
@@ -122,7 +122,7 @@ def test_the_default_is_in_timms_registry_and_the_same_in_every_run() -> None:
         ({"name": "vit"}, 'needs "architecture"'),
     ],
 )
-def test_what_is_no_encoder_is_refused(encoder: str | dict[str, object], match: str) -> None:
+def test_what_is_no_encoder_raises(encoder: str | dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         PatchEncoder(encoder, image_size=(224, 224), pretrained=False)
 

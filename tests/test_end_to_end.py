@@ -4,6 +4,7 @@
 """The real ``anomalib`` command in an environment that holds the built wheel: train, predict, export, benchmark."""
 
 import csv
+import json
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from anomalib_aoissl.data.reading import read_mask
 SIZES = '{"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}'
 ENCODER = f'{{"architecture": "vit_tiny_patch16_224", "model_args": {SIZES}}}'
 MODEL = ["--model", "AOISSLRetrieval"]
-SMALL = ["--model.encoder", ENCODER, "--model.pretrained", "false", "--model.image_size", "[64,96]"]
+SMALL = ["--model.encoder", ENCODER, "--model.encoder.pretrained", "false", "--model.image_size", "[64,96]"]
 DATA = ["--data", "WireBond", "--data.devices", "[sot23_copper,soic8_gold]", "--data.image_size", "[64,96]"]
 CPU = ["--trainer.accelerator", "cpu"]
 
@@ -85,7 +86,15 @@ def test_predict_writes_masks_at_the_original_size(trained: Path, shell: Shell) 
 
 def test_export_runs_without_torch(trained: Path, shell: Shell) -> None:
     checkpoint = str(trained / "weights" / "lightning" / "model.ckpt")
-    shell("anomalib", "export", *MODEL, "--export_type", "openvino", "--ckpt_path", checkpoint, "--export_root", "line")
+    export = ["anomalib", "export", *MODEL, "--export_type", "openvino", "--ckpt_path", checkpoint]
+    output = shell(*export, "--export_root", "line", "--gate", "1")
+    ours = [line for line in output.splitlines() if "anomalib_aoissl" in line and "INFO" in line]
+    assert 3 <= len(ours) <= 10
+    assert "Gate passed" in ours[-2]
+    assert "initializer" not in output
+    folder = shell.folder / "line" / "weights" / "openvino"
+    assert json.loads((folder / "model.gate.json").read_text())["passed"] is True
+    assert "initializer" in (folder / "model.log").read_text()
     data = next((shell.folder / "datasets" / "WireBond").iterdir())
     script = (
         "import sys\n"
@@ -108,11 +117,11 @@ benchmark:
   model:
     class_path: AOISSLRetrieval
     init_args:
-      encoder: {ENCODER}
-      pretrained: false
+      encoder: {ENCODER[:-1]}, "pretrained": false}}
       image_size: [64, 96]
-      k:
-        grid: [1, 5]
+      vote:
+        k:
+          grid: [1, 5]
   data:
     class_path: WireBond
     init_args:
@@ -123,6 +132,6 @@ benchmark:
     shell("anomalib", "benchmark", "--config", str(config))
     (results,) = (shell.folder / "runs").rglob("results.csv")
     rows = list(csv.DictReader(results.open()))
-    (column,) = (name for name in rows[0] if name.endswith("init_args.k"))
+    (column,) = (name for name in rows[0] if name.endswith("init_args.vote.k"))
     assert [row[column] for row in rows] == ["1", "5"]
     assert all(0 < float(row["mean_iou"]) <= 1 for row in rows)

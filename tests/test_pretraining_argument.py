@@ -20,7 +20,7 @@ SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "
 
 def make_model(tiny_encoder: dict, pretraining: object) -> AOISSLRetrieval:
     return AOISSLRetrieval(
-        encoder=tiny_encoder, pretrained=False, pretraining=pretraining, image_size=(64, 96), visualizer=False
+        encoder={**tiny_encoder, "pretrained": False}, pretraining=pretraining, image_size=(64, 96), visualizer=False
     )
 
 
@@ -50,11 +50,10 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
 ) -> None:
     settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe_images": 0}
     model = AOISSLSegmenter(
-        encoder=tiny_encoder,
-        pretrained=False,
+        encoder={**tiny_encoder, "pretrained": False},
         pretraining=settings,
         image_size=(64, 96),
-        select="last",
+        training={"select": "last"},
         visualizer=False,
     )
     before = model.encoder.vit.blocks[0].mlp.fc1.weight.clone()
@@ -67,7 +66,7 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
     torch.testing.assert_close(model.encoder.vit.blocks[0].mlp.fc1.weight.detach(), kept)
 
 
-def test_what_is_no_objective_is_refused_at_once(tiny_encoder: dict) -> None:
+def test_what_is_no_objective_raises_at_once(tiny_encoder: dict) -> None:
     with pytest.raises(ValueError, match=r"pretraining='mea' must be one of \['mae', 'dino', 'ibot'\]"):
         make_model(tiny_encoder, "mea")
     with pytest.raises(ValueError, match="arguments are those of MAEPretraining"):

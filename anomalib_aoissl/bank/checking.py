@@ -43,37 +43,37 @@ def _names(bank: BankArrays) -> str:
 
 
 def _shapes(bank: BankArrays) -> str:
-    """Return what is wrong with the shapes of the rows."""
-    missing = [name for name in REQUIRED if name not in bank.rows]
+    """Return what is wrong with the shapes of the entries."""
+    missing = [name for name in REQUIRED if name not in bank.entries]
     if missing:
         return f"{missing} missing"
-    rows = {name: bank.rows[name] for name in (*REQUIRED, *bank.rows)}
-    lengths = {name: len(array) if array.ndim else 0 for name, array in rows.items()}
+    entries = {name: bank.entries[name] for name in (*REQUIRED, *bank.entries)}
+    lengths = {name: len(array) if array.ndim else 0 for name, array in entries.items()}
     wanted = {name: 2 if name in {"embeddings", "labels"} else 1 for name in REQUIRED}
-    if len(set(lengths.values())) != 1 or any(rows[name].ndim != number for name, number in wanted.items()):
-        return f"rows of {lengths}"
-    if not len(bank) or not rows["embeddings"].shape[1] or not rows["labels"].shape[1]:
-        return "no rows, or rows of nothing"
-    size, labels = bank.patch_size, rows["labels"].shape[1]
+    if len(set(lengths.values())) != 1 or any(entries[name].ndim != number for name, number in wanted.items()):
+        return f"entries of {lengths}"
+    if not len(bank) or not entries["embeddings"].shape[1] or not entries["labels"].shape[1]:
+        return "no entries, or entries of nothing"
+    size, labels = bank.patch_size, entries["labels"].shape[1]
     if size is not None and (min(size) < 1 or size[0] * size[1] != labels):
         return f"patches of {size[0]}x{size[1]} px, but {labels} labels for each"
     return ""
 
 
 def _types(bank: BankArrays) -> str:
-    """Return what is wrong with the types of the rows."""
-    kinds = {name: bank.rows[name].dtype.kind for name in REQUIRED}
-    if bank.rows["embeddings"].dtype.name not in {"float32", "float16", "int8"}:
-        return f"embeddings of type {bank.rows['embeddings'].dtype}"
-    if bank.rows["labels"].dtype != np.uint8:
-        return f"labels of type {bank.rows['labels'].dtype}"
+    """Return what is wrong with the types of the entries."""
+    kinds = {name: bank.entries[name].dtype.kind for name in REQUIRED}
+    if bank.entries["embeddings"].dtype.name not in {"float32", "float16", "int8"}:
+        return f"embeddings of type {bank.entries['embeddings'].dtype}"
+    if bank.entries["labels"].dtype != np.uint8:
+        return f"labels of type {bank.entries['labels'].dtype}"
     wrong = [name for name in REQUIRED if name not in {"embeddings", "labels"} and kinds[name] != "i"]
     return f"{wrong} that are no integers" if wrong else ""
 
 
 def _embeddings(bank: BankArrays) -> str:
     """Return what is wrong with the embeddings."""
-    stored = bank.rows["embeddings"]
+    stored = bank.entries["embeddings"]
     if stored.dtype == np.int8:
         whole = np.abs(stored.astype(np.int16)).max(axis=1) == _LARGEST
         return "" if whole.all() else "embeddings of 8 bits whose largest value is not 127"
@@ -86,15 +86,15 @@ def _embeddings(bank: BankArrays) -> str:
 
 def _numbers(bank: BankArrays) -> str:
     """Return what is wrong with labels, ids, positions and counts."""
-    rows = bank.rows
-    if int(rows["counts"].min()) < 1:
-        return f"counts down to {int(rows['counts'].min())}; a row stands for 1 patch at least"
-    if int(rows["positions"].min()) < 0:
-        return f"positions down to {int(rows['positions'].min())}"
+    entries = bank.entries
+    if int(entries["counts"].min()) < 1:
+        return f"counts down to {int(entries['counts'].min())}; an entry stands for 1 patch at least"
+    if int(entries["positions"].min()) < 0:
+        return f"positions down to {int(entries['positions'].min())}"
     return _beyond(
-        ("labels", len(bank.class_names), rows["labels"][rows["labels"] != IGNORE_INDEX]),
-        ("device_ids", len(bank.device_names), rows["device_ids"]),
-        ("image_ids", len(bank.image_names), rows["image_ids"]),
+        ("labels", len(bank.class_names), entries["labels"][entries["labels"] != IGNORE_INDEX]),
+        ("device_ids", len(bank.device_names), entries["device_ids"]),
+        ("image_ids", len(bank.image_names), entries["image_ids"]),
     )
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which rows of a memory bank to keep within a budget: pure functions, the same for the same seed.
+"""Which entries of a memory bank to keep within a budget: pure functions, the same for the same seed.
 
 In numpy alone, so that an exported model on the line condenses as training does.
 """
@@ -27,14 +27,14 @@ looks like another and is labelled otherwise, the same edge a pixel further, is 
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of a bank, N of them, in an order that does not depend on how they came in.
+class Entries:
+    """Entries of a bank, N of them, in an order that does not depend on how they came in.
 
     Attributes:
         embeddings: ``[N, D]`` float32 of unit length.
         labels: ``[N, L]`` uint8, L = patch height * patch width.
         devices: ``[N]`` integers.
-        counts: ``[N]``, patches that each row stands for.
+        counts: ``[N]``, patches that each entry stands for.
         patch_size: (height, width), px; None where it is not known.
     """
 
@@ -43,6 +43,12 @@ class Rows:
     devices: np.ndarray
     counts: np.ndarray
     patch_size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, bank: BankArrays) -> Entries:
+        """Return the entries of a bank."""
+        labels, devices, counts = (bank.entries[name] for name in ("labels", "device_ids", "counts"))
+        return cls(float_embeddings(bank.entries), labels, devices, counts, bank.patch_size)
 
     @cached_property
     def classes(self) -> list[int]:
@@ -61,87 +67,85 @@ def classes_in(labels: np.ndarray) -> list[int]:
 
 
 def condensed(bank: BankArrays, size: int, patch_size: tuple[int, int] | None) -> BankArrays:
-    """Return the bank with at most ``size`` rows, by `condense`; the same for the same bank, always.
+    """Return the bank with at most ``size`` entries, by `condense`; the same for the same bank, always.
 
     Args:
         bank: The bank; one that is small enough is returned as it is.
-        size: Rows to keep.
+        size: Entries to keep.
         patch_size: (height, width) of a patch, px; None where it is not known, and only how much of a patch each class
             has counts, not where.
 
     Raises:
-        ValueError: If ``size`` cannot hold a row of each class and each device.
+        ValueError: If ``size`` cannot hold an entry of each class and each device.
     """
     if len(bank) <= size:
         return bank
-    labels, devices, counts = (bank.rows[name] for name in ("labels", "device_ids", "counts"))
-    view = Rows(float_embeddings(bank.rows), labels, devices, counts, patch_size)
-    kept, counts = condense(view, size, np.random.default_rng(0))
-    rows = {name: array[kept] for name, array in bank.rows.items()}
-    return with_used_names(replace(bank, rows={**rows, "counts": counts}))
+    kept, counts = condense(Entries.of(replace(bank, patch_size=patch_size)), size, np.random.default_rng(0))
+    entries = {name: array[kept] for name, array in bank.entries.items()}
+    return with_used_names(replace(bank, entries={**entries, "counts": counts}))
 
 
-def condense(rows: Rows, budget: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices ``[K]`` of the rows to keep, rising, and the patches ``[K]`` int32 that each stands for.
+def condense(entries: Entries, budget: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices ``[K]`` of the entries to keep, rising, and the patches ``[K]`` int32 that each stands for.
 
-    K is the budget, or less where rows are the same. No class and no device vanishes. One patch is kept of each group
-    of patches that look alike and are labelled alike: the patches are grouped by device and by the set of classes that
-    they show. The group with the largest error is then cut in two again and again: the squared distances to its centre,
+    K is the budget, or less where entries are the same. No class and no device vanishes. One patch is kept of each
+    group of patches that look alike and are labelled alike. Patches are grouped by device and by the classes that they
+    show. The group with the largest error is then cut in two again and again: the squared distances to its centre,
     of the embeddings and of the labels, each patch weighted by one over the square root of how frequent its classes
-    are. So a thousand patches of the same background are one row, and boundaries and rare classes, which decide, are
+    are. So a thousand patches of the same background are one entry, and boundaries and rare classes, which decide, are
     many.
 
     Args:
-        rows: All rows.
-        budget: Rows to keep at most; where there are no more than that, all are kept.
+        entries: All entries.
+        budget: Entries to keep at most; where there are no more than that, all are kept.
         generator: Of the random projection that distances are compared in.
 
     Raises:
-        ValueError: If the budget cannot hold a row of each class and each device.
+        ValueError: If the budget cannot hold an entry of each class and each device.
     """
-    if len(rows.labels) <= budget:
-        return np.arange(len(rows.labels)), rows.counts.astype(np.int32)
-    cover = covering_rows(rows)
+    if len(entries.labels) <= budget:
+        return np.arange(len(entries.labels)), entries.counts.astype(np.int32)
+    cover = covering_entries(entries)
     if len(cover) > budget:
         msg = (
-            f"A bank of {budget} rows cannot hold a patch of each class and each device of its images: "
-            f"{len(cover)} rows at least. Raise bank_size."
+            f"A bank of {budget} entries cannot hold a patch of each class and each device of its images: "
+            f"{len(cover)} entries at least. Allow a larger bank."
         )
         raise ValueError(msg)
-    points, weights, groups = joint_points(rows, generator), balancing_weights(rows), _strata(rows)
+    points, weights, groups = joint_points(entries, generator), balancing_weights(entries), _strata(entries)
     if len(cover) == budget:
         nearest = np.square(points[:, None] - points[cover]).sum(axis=2).argmin(axis=1)
-        return _in_order(cover, _counts_of(nearest, rows.counts, budget))
+        return _in_order(cover, _counts_of(nearest, entries.counts, budget))
     if int(groups.max()) + 1 > budget:
         groups = np.zeros_like(groups)
         groups[cover] = np.arange(1, len(cover) + 1)
     groups = divide(points, weights, _numbered(groups), budget)
-    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, rows.counts))
+    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, entries.counts))
 
 
-def covering_rows(rows: Rows) -> np.ndarray:
-    """Return the indices of few rows that show each class and each device, the purest patch of each class."""
-    shares = rows.shares
+def covering_entries(entries: Entries) -> np.ndarray:
+    """Return the indices of few entries that show each class and each device, the purest patch of each class."""
+    shares = entries.shares
     chosen: list[int] = []
     for index in np.argsort(shares.sum(axis=0), kind="stable").tolist():
         if not (shares[chosen, index] > 0).any():
             chosen.append(int(shares[:, index].argmax()))
-    for device in np.unique(rows.devices).tolist():
-        if not (rows.devices[chosen] == device).any():
-            chosen.append(int(np.flatnonzero(rows.devices == device)[0]))
+    for device in np.unique(entries.devices).tolist():
+        if not (entries.devices[chosen] == device).any():
+            chosen.append(int(np.flatnonzero(entries.devices == device)[0]))
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def balancing_weights(rows: Rows) -> np.ndarray:
-    """Return the weight of each row ``[N]``: rare classes count more, by the square root of how rare they are."""
-    shares, counts = rows.shares, rows.counts.astype(np.float32)
+def balancing_weights(entries: Entries) -> np.ndarray:
+    """Return the weight of each entry ``[N]``: rare classes count more, by the square root of how rare they are."""
+    shares, counts = entries.shares, entries.counts.astype(np.float32)
     frequency = counts @ shares / counts.sum()  # [classes]
     return counts * (shares / np.sqrt(np.maximum(frequency, 1e-9))).sum(axis=1)
 
 
-def joint_points(rows: Rows, generator: np.random.Generator) -> np.ndarray:
+def joint_points(entries: Entries, generator: np.random.Generator) -> np.ndarray:
     """Return points ``[N, E]`` float32 whose squared distances are those of the embeddings plus those of the labels."""
-    looks, labels = _projected(rows.embeddings, generator), _label_cells(rows)
+    looks, labels = _projected(entries.embeddings, generator), _label_cells(entries)
     return np.hstack([_unit_spread(looks), _LABEL_SHARE * _unit_spread(labels)])
 
 
@@ -153,15 +157,15 @@ def _projected(embeddings: np.ndarray, generator: np.random.Generator) -> np.nda
     return embeddings @ (directions / np.float32(_DIMS**0.5))
 
 
-def _label_cells(rows: Rows) -> np.ndarray:
+def _label_cells(entries: Entries) -> np.ndarray:
     """Return the share of each class in each quarter of a patch, ``[N, classes * 4]``.
 
     In the whole patch if a side is odd, or not known.
     """
-    height, width = rows.patch_size or (1, rows.labels.shape[1])
-    down, right = (2 if size % 2 == 0 and rows.patch_size else 1 for size in (height, width))
-    cells = rows.labels.reshape(-1, down, height // down, right, width // right)
-    shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in rows.classes]  # each [N, down, right]
+    height, width = entries.patch_size or (1, entries.labels.shape[1])
+    down, right = (2 if size % 2 == 0 and entries.patch_size else 1 for size in (height, width))
+    cells = entries.labels.reshape(-1, down, height // down, right, width // right)
+    shares = [(cells == c).mean(axis=(2, 4), dtype=np.float32) for c in entries.classes]  # each [N, down, right]
     return np.hstack([share.reshape(len(cells), -1) for share in shares])
 
 
@@ -171,10 +175,10 @@ def _unit_spread(points: np.ndarray) -> np.ndarray:
     return centred / np.maximum(np.sqrt(np.square(centred).sum(axis=1).mean()), np.float32(1e-12))
 
 
-def _strata(rows: Rows) -> np.ndarray:
-    """Return the group ``[N]`` of each row by its device and the set of classes that it shows."""
-    groups = _numbered(rows.devices)
-    for shown in (rows.shares > 0).T:
+def _strata(entries: Entries) -> np.ndarray:
+    """Return the group ``[N]`` of each entry by its device and the set of classes that it shows."""
+    groups = _numbered(entries.devices)
+    for shown in (entries.shares > 0).T:
         groups = _numbered(2 * groups + shown)
     return groups
 
@@ -190,6 +194,6 @@ def _counts_of(groups: np.ndarray, counts: np.ndarray, number: int = 0) -> np.nd
 
 
 def _in_order(kept: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kept rows in rising order, and their counts."""
+    """Return the kept entries in rising order, and their counts."""
     order = np.argsort(kept)
     return kept[order], counts[order]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
 logger = logging.getLogger(__name__)
 
 ID_NAMES = ("device_ids", "image_ids", "positions")
-"""Rows' origin, each ``[N]`` int32."""
+"""Entries' origin, each ``[N]`` int32."""
 
 REQUIRED = ("embeddings", "labels", *ID_NAMES, "counts")
 """Arrays that every bank has, in the order of their tensors in a `MemoryBank`."""
@@ -28,10 +29,10 @@ _LISTED = 10  # names that a message shows at most
 
 @dataclass(frozen=True)
 class BankArrays:
-    """Rows and names of a bank; N rows, D dims, L = patch height * patch width labels a row.
+    """Entries and names of a bank; N entries, D dims, L = patch height * patch width labels an entry.
 
     Attributes:
-        rows: Arrays by name, each with N entries: ``embeddings`` ``[N, D]`` of unit length, or int8 of the same
+        entries: Arrays by name, each of length N: ``embeddings`` ``[N, D]`` of unit length, or int8 of the same
             direction; ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids``, ``image_ids``, ``positions`` and
             ``counts`` ``[N]`` int32.
         class_names: Names of the classes in the order of their indices.
@@ -43,7 +44,7 @@ class BankArrays:
         patch_size: (height, width) of a patch, px; None where an old file does not say it.
     """
 
-    rows: Mapping[str, np.ndarray]
+    entries: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] = ()
     device_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
@@ -53,24 +54,24 @@ class BankArrays:
     patch_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows["labels"])
+        return len(self.entries["labels"])
 
 
-def float_embeddings(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+def float_embeddings(entries: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the embeddings ``[N, D]`` as float32 of unit length, whatever they are stored in."""
-    embeddings = rows["embeddings"].astype(np.float32)
-    if rows["embeddings"].dtype != np.int8:
+    embeddings = entries["embeddings"].astype(np.float32)
+    if entries["embeddings"].dtype != np.int8:
         return embeddings
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
 
 
-def stored_rows(rows: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rows with their embeddings stored as those of another bank are; int8 as `precision.stored` does."""
-    stored = {name: rows[name].astype(like[name].dtype) for name in REQUIRED if name != "embeddings"}
+def stored_entries(entries: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the entries with their embeddings stored as those of another bank are; int8 as `precision.stored` does."""
+    stored = {name: entries[name].astype(like[name].dtype) for name in REQUIRED if name != "embeddings"}
     wanted = like["embeddings"].dtype
-    if rows["embeddings"].dtype == wanted:
-        return {"embeddings": rows["embeddings"], **stored}
-    embeddings = float_embeddings(rows)
+    if entries["embeddings"].dtype == wanted:
+        return {"embeddings": entries["embeddings"], **stored}
+    embeddings = float_embeddings(entries)
     if wanted == np.int8:
         largest = np.abs(embeddings).max(axis=1, keepdims=True, initial=1e-12)
         embeddings = np.round(embeddings * (127 / largest))
@@ -105,7 +106,7 @@ def labelled_image(
         msg = f"{image}: every pixel of the mask is ignored ({IGNORE_INDEX}), so there is nothing to learn from it."
         raise ValueError(msg)
     vectors = embeddings[used].astype(np.float32)
-    rows = {
+    entries = {
         "embeddings": vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12),
         "labels": labels[used].astype(np.uint8),
         "device_ids": np.zeros(len(used), np.int32),
@@ -113,7 +114,7 @@ def labelled_image(
         "positions": used.astype(np.int32),
         "counts": np.ones(len(used), np.int32),
     }
-    return BankArrays(rows, tuple(class_names), (device,), (image,))
+    return BankArrays(entries, tuple(class_names), (device,), (image,))
 
 
 def check_embeddings(embeddings: Any, image: str) -> None:
@@ -128,23 +129,23 @@ def check_embeddings(embeddings: Any, image: str) -> None:
 
 
 def removed(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
-    """Return the bank without the rows of a device or of an image; of an image of a device where both are given.
+    """Return the bank without the entries of a device or of an image; of an image of a device where both are given.
 
-    A class whose last row goes is warned of. Names without rows go too.
+    A class whose last entry goes is warned of. Names without entries go too.
 
     Raises:
-        ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+        ValueError: If neither is given, the bank has no such device or image, or no entry would be left.
     """
-    leaving = rows_to_remove(bank, device, image)
+    leaving = entries_to_remove(bank, device, image)
     pixels = pixels_without(bank, device, image)
     if leaving.all():
         msg = "That would leave an empty bank, which gives no mask. Put other labelled images in first, or replace it."
         raise ValueError(msg)
-    return without_rows(bank, leaving, pixels)
+    return without_entries(bank, leaving, pixels)
 
 
-def rows_to_remove(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
-    """Return which rows ``[N]`` are of a device or of an image; of an image of a device where both are given.
+def entries_to_remove(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
+    """Return which entries ``[N]`` are of a device or of an image; of an image of a device where both are given.
 
     Raises:
         ValueError: If neither is given, or the bank has no such device or image.
@@ -152,20 +153,20 @@ def rows_to_remove(bank: BankArrays, device: str | None, image: str | None) -> n
     if device is None and image is None:
         msg = "Say what to remove: device=, image=, or both for an image of a device."
         raise ValueError(msg)
-    return _rows_of(bank, device, image)
+    return _entries_of(bank, device, image)
 
 
-def without_rows(bank: BankArrays, leaving: np.ndarray, pixels: PixelSample | None, advice: str = "") -> BankArrays:
-    """Return the bank without the rows ``[N]`` that are true, with these pixels, and without names that neither has.
+def without_entries(bank: BankArrays, leaving: np.ndarray, pixels: PixelSample | None, advice: str = "") -> BankArrays:
+    """Return the bank without the entries ``[N]`` that are true, with these pixels, and without names that neither has.
 
-    A class whose last row goes is warned of, with the advice after it.
+    A class whose last entry goes is warned of, with the advice after it.
     """
-    left = {name: array[~leaving] for name, array in bank.rows.items()}
-    before, after = (set(np.unique(labels).tolist()) for labels in (bank.rows["labels"], left["labels"]))
+    left = {name: array[~leaving] for name, array in bank.entries.items()}
+    before, after = (set(np.unique(labels).tolist()) for labels in (bank.entries["labels"], left["labels"]))
     lost = [name for index, name in enumerate(bank.class_names) if index in before - after]
     if lost:
         logger.warning("The bank has no patch of %s any more, so no mask will show it.%s", lost, advice)
-    return with_used_names(replace(bank, rows=left, pixels=pixels))
+    return with_used_names(replace(bank, entries=left, pixels=pixels))
 
 
 def pixels_without(bank: BankArrays, device: str | None, image: str | None) -> PixelSample | None:
@@ -174,32 +175,32 @@ def pixels_without(bank: BankArrays, device: str | None, image: str | None) -> P
 
 
 def selected(bank: BankArrays, *, device: str | None = None, image: str | None = None) -> BankArrays:
-    """Return the bank with only the rows of a device or of an image, or all where neither is given.
+    """Return the bank with only the entries of a device or of an image, or all where neither is given.
 
     Raises:
-        ValueError: If the bank has no such device or image, or no row of both.
+        ValueError: If the bank has no such device or image, or no entry of both.
     """
-    staying = _rows_of(bank, device, image)
+    staying = _entries_of(bank, device, image)
     if not staying.any():
-        msg = f"The bank has no row of the image {image!r} of the device {device!r}."
+        msg = f"The bank has no entry of the image {image!r} of the device {device!r}."
         raise ValueError(msg)
-    rows = {name: array[staying] for name, array in bank.rows.items()}
+    entries = {name: array[staying] for name, array in bank.entries.items()}
     pixels = bank.pixels if bank.pixels is None else bank.pixels.chosen(_pixels_of(bank, bank.pixels, device, image))
-    return with_used_names(replace(bank, rows=rows, pixels=pixels))
+    return with_used_names(replace(bank, entries=entries, pixels=pixels))
 
 
 def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) -> BankArrays:
-    """Return the bank with the rows of another after its own; classes are mapped by name.
+    """Return the bank with the entries of another after its own; classes are mapped by name.
 
     The indices of the bank's own classes stay. The other's embeddings are stored as the bank's are.
 
     Args:
-        bank: The bank; it may have no rows.
+        bank: The bank; it may have no entries.
         other: The bank to take in.
-        new_classes: Put classes that only the other one has after those of the bank, in place of refusing them.
+        new_classes: Add classes that only the other bank has, after those of this one; else they are an error.
 
     Raises:
-        ValueError: If the other bank has classes that this one has not, or its rows are of another encoder.
+        ValueError: If the other bank has classes that this one has not, or its entries are of another encoder.
     """
     check_same_encoder(bank, other)
     classes = bank.class_names or other.class_names
@@ -220,15 +221,15 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
         logger.warning("Both banks have patches of %d images, which vote twice now, such as %s.", len(twice), twice[0])
     device_names, devices = joint_names(bank.device_names, other.device_names)
     image_names, images = joint_names(bank.image_names, other.image_names)
-    rows = dict(stored_rows(other.rows, bank.rows))
-    rows["device_ids"], rows["image_ids"] = devices[rows["device_ids"]], images[rows["image_ids"]]
+    entries = dict(stored_entries(other.entries, bank.entries))
+    entries["device_ids"], entries["image_ids"] = devices[entries["device_ids"]], images[entries["image_ids"]]
     table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
     table[: len(other.class_names)] = [classes.index(name) for name in other.class_names]
-    rows["labels"] = table[rows["labels"]]
+    entries["labels"] = table[entries["labels"]]
     pixels = _joined_pixels(bank, other, classes, (devices, images))
     return replace(
         bank,
-        rows={name: np.concatenate([array, rows[name]]) for name, array in bank.rows.items()},
+        entries={name: np.concatenate([array, entries[name]]) for name, array in bank.entries.items()},
         class_names=classes,
         device_names=device_names,
         image_names=image_names,
@@ -255,50 +256,63 @@ def _joined_pixels(
 
 
 def emptied(bank: BankArrays) -> BankArrays:
-    """Return the bank without rows; its classes and its encoder stay, and which head's pixels it takes."""
-    rows = {name: array[:0] for name, array in bank.rows.items()}
+    """Return the bank without entries; its classes and its encoder stay, and which head's pixels it takes."""
+    entries = {name: array[:0] for name, array in bank.entries.items()}
     pixels = bank.pixels if bank.pixels is None else bank.pixels.chosen(np.arange(0))
-    return replace(bank, rows=rows, device_names=(), image_names=(), pixels=pixels)
+    return replace(bank, entries=entries, device_names=(), image_names=(), pixels=pixels)
 
 
 def described(bank: BankArrays) -> dict[str, Any]:
-    """Return rows, patches, megabytes and encoder of a bank, and its rows or pixels of each device, image and class.
+    """Return what a bank holds: entries, patches, megabytes, encoder; those of each device, image and class.
 
-    ``rows_of_class`` counts a row in each class that it shows.
+    ``entries_of_class`` counts an entry in each class that it shows. The keys of 0.1.0, which say rows in place of
+    entries, are known for one more release.
     """
-    labels, counts = bank.rows["labels"], bank.rows["counts"]
+    labels, counts = bank.entries["labels"], bank.entries["counts"]
     pixels = np.bincount(labels.reshape(-1), minlength=IGNORE_INDEX + 1)
     of = {
-        kind: np.bincount(bank.rows[ids], minlength=len(names)).tolist()
+        kind: np.bincount(bank.entries[ids], minlength=len(names)).tolist()
         for kind, ids, names in (("device", "device_ids", bank.device_names), ("image", "image_ids", bank.image_names))
     }
     of_pixels = 0.0 if bank.pixels is None else bank.pixels.megabytes
-    stored = [array for name, array in bank.rows.items() if name != "counts" or bool((counts != 1).any())]
-    return {
-        "rows": len(bank),
+    stored = [array for name, array in bank.entries.items() if name != "counts" or bool((counts != 1).any())]
+    facts = {
+        "entries": len(bank),
         "patches": int(counts.sum()),
         "images": len(bank.image_names),
         "megabytes": sum(array.nbytes for array in stored) / 1e6,
         "pixels": 0 if bank.pixels is None else len(bank.pixels),
         "megabytes_of_pixels": of_pixels,
-        "rows_of_device": dict(zip(bank.device_names, of["device"], strict=True)),
-        "rows_of_image": dict(zip(bank.image_names, of["image"], strict=True)),
-        "rows_of_class": {n: int((labels == i).any(axis=1).sum()) for i, n in enumerate(bank.class_names)},
+        "entries_of_device": dict(zip(bank.device_names, of["device"], strict=True)),
+        "entries_of_image": dict(zip(bank.image_names, of["image"], strict=True)),
+        "entries_of_class": {n: int((labels == i).any(axis=1).sum()) for i, n in enumerate(bank.class_names)},
         "pixels_of_class": {name: int(pixels[index]) for index, name in enumerate(bank.class_names)},
         "encoder_hash": bank.encoder_hash,
     }
+    return _Facts(facts)
+
+
+class _Facts(dict[str, Any]):
+    """What a bank holds, by name; a name of 0.1.0 gives the same value and a warning."""
+
+    def __missing__(self, key: str) -> Any:
+        present = str(key).replace("rows", "entries", 1)
+        if present not in self:
+            raise KeyError(key)
+        warnings.warn(f"{key!r} is called {present!r} now.", DeprecationWarning, stacklevel=2)
+        return self[present]
 
 
 def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
-    """Refuse rows of another shape, and rows that are known to be of another encoder.
+    """Validate that the entries of two banks have one shape, and one encoder where both are known.
 
     Raises:
-        ValueError: If they are.
+        ValueError: If one of them differs.
     """
-    shapes = [(b.rows["embeddings"].shape[1], b.rows["labels"].shape[1]) for b in (bank, other)]
+    shapes = [(b.entries["embeddings"].shape[1], b.entries["labels"].shape[1]) for b in (bank, other)]
     if shapes[0] != shapes[1]:
         msg = (
-            f"The banks have rows of {shapes[0][0]} and {shapes[1][0]} dims, and {shapes[0][1]} and {shapes[1][1]} "
+            f"The banks have entries of {shapes[0][0]} and {shapes[1][0]} dims, and {shapes[0][1]} and {shapes[1][1]} "
             "labels: they are of different encoders. Fill a bank from the images again."
         )
         raise ValueError(msg)
@@ -322,18 +336,18 @@ def joint_names(ours: Sequence[str], theirs: Sequence[str]) -> tuple[tuple[str, 
 
 
 def with_used_names(bank: BankArrays) -> BankArrays:
-    """Return the bank with the names that have rows or pixels, and ids that index them."""
-    rows, names, tables = dict(bank.rows), [], []
+    """Return the bank with the names that have entries or pixels, and ids that index them."""
+    entries, names, tables = dict(bank.entries), [], []
     for ids, old in (("device_ids", bank.device_names), ("image_ids", bank.image_names)):
-        every = rows[ids] if bank.pixels is None else np.concatenate([rows[ids], getattr(bank.pixels, ids)])
+        every = entries[ids] if bank.pixels is None else np.concatenate([entries[ids], getattr(bank.pixels, ids)])
         used = np.unique(every)
         table = np.zeros(len(old), np.int32)
         table[used] = np.arange(len(used))
-        rows[ids] = table[rows[ids]]
+        entries[ids] = table[entries[ids]]
         names.append(tuple(old[index] for index in used.tolist()))
         tables.append(table)
     pixels = bank.pixels if bank.pixels is None else bank.pixels.renumbered(*tables)
-    return replace(bank, rows=rows, device_names=names[0], image_names=names[1], pixels=pixels)
+    return replace(bank, entries=entries, device_names=names[0], image_names=names[1], pixels=pixels)
 
 
 def _pixels_of(bank: BankArrays, pixels: PixelSample, device: str | None, image: str | None) -> np.ndarray:
@@ -348,12 +362,12 @@ def _pixels_of(bank: BankArrays, pixels: PixelSample, device: str | None, image:
     return chosen
 
 
-def _rows_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
-    """Return which rows ``[N]`` are of the device and of the image, where they are given."""
+def _entries_of(bank: BankArrays, device: str | None, image: str | None) -> np.ndarray:
+    """Return which entries ``[N]`` are of the device and of the image, where they are given."""
     chosen = np.ones(len(bank), dtype=bool)
     for kind, name, names, ids in (
-        ("device", device, bank.device_names, bank.rows["device_ids"]),
-        ("image", image, bank.image_names, bank.rows["image_ids"]),
+        ("device", device, bank.device_names, bank.entries["device_ids"]),
+        ("image", image, bank.image_names, bank.entries["image_ids"]),
     ):
         if name is None:
             continue

@@ -41,11 +41,11 @@ def divide(points: np.ndarray, weights: np.ndarray, groups: np.ndarray, budget: 
         chosen = able[np.argsort(-error[able], kind="stable")[:wanted]]
         local = np.full(budget, -1)
         local[chosen] = np.arange(wanted)
-        rows = np.flatnonzero(local[groups] >= 0)
-        part = _Sorted(points[rows], weights[rows], local[groups[rows]])
+        entries = np.flatnonzero(local[groups] >= 0)
+        part = _Sorted(points[entries], weights[entries], local[groups[entries]])
         halves = 2 * part.groups + part.halves()  # part i becomes the halves 2 i and 2 i + 1
         new = np.stack([chosen, number + np.arange(wanted)], axis=1).reshape(-1)  # [2 * wanted]
-        groups[rows[part.order]] = new[halves]
+        groups[entries[part.order]] = new[halves]
         parts = _Sorted(part.points, part.weights, halves)
         error[new], size[new] = parts.errors(parts.distances(parts.centres())), parts.sizes
         number += wanted
@@ -53,7 +53,7 @@ def divide(points: np.ndarray, weights: np.ndarray, groups: np.ndarray, budget: 
 
 
 def nearest_to_centres(points: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return for each group the row that is nearest to the weighted mean of its points, the first of equal ones."""
+    """Return for each group the entry that is nearest to the weighted mean of its points, the first of equal ones."""
     parts = _Sorted(points, weights, groups)
     return parts.order[parts.first_of_largest(-parts.distances(parts.centres()))]
 

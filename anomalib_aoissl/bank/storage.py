@@ -41,7 +41,7 @@ class BankFileError(ValueError):
 
 
 def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
-    """Refuse the bank of a file that was filled with another encoder; a hash that is empty is not known.
+    """Validate that a file's bank was filled with the model's encoder; an empty hash is not known.
 
     Raises:
         BankFileError: If the encoders differ.
@@ -62,8 +62,8 @@ def read_bank(path: str | Path) -> BankArrays:
         BankFileError: If the file is missing, of another version, or no bank file; or if it was changed since it was
             written, or holds what no bank can.
     """
-    rows, description = _read(Path(path))
-    if _CHECKSUM in description and description.pop(_CHECKSUM) != _checksum(rows, description):
+    entries, description = _read(Path(path))
+    if _CHECKSUM in description and description.pop(_CHECKSUM) != _checksum(entries, description):
         msg = f"{path}: its checksum is another: the bank file was changed. Restore a copy, or fill it again."
         raise BankFileError(msg)
     if description.get("version") != VERSION:
@@ -74,7 +74,7 @@ def read_bank(path: str | Path) -> BankArrays:
         raise BankFileError(msg)
     missing = [name for name in _NAMES if name not in description]
     try:
-        bank = _bank_of(rows, description)
+        bank = _bank_of(entries, description)
         problem = f"{missing} missing" if missing else damage(bank)
     except (TypeError, ValueError) as error:
         bank, problem = BankArrays({}), str(error)
@@ -84,29 +84,29 @@ def read_bank(path: str | Path) -> BankArrays:
     return bank
 
 
-def _bank_of(rows: dict[str, np.ndarray], description: Mapping[str, Any]) -> BankArrays:
+def _bank_of(entries: dict[str, np.ndarray], description: Mapping[str, Any]) -> BankArrays:
     """Return the bank of a file's arrays and its description."""
     extra = {key: value for key, value in description.items() if key not in (*_NAMES, "version")}
     classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
-    pixels, size = _pixels(rows, extra.pop(_BASIS, None)), extra.pop(_PATCH_SIZE, None)
+    pixels, size = _pixels(entries, extra.pop(_BASIS, None)), extra.pop(_PATCH_SIZE, None)
     if size is not None:
         height, width = size
         size = int(height), int(width)
-    return BankArrays(rows, classes, devices, images, description.get("encoder_hash", ""), extra, pixels, size)
+    return BankArrays(entries, classes, devices, images, description.get("encoder_hash", ""), extra, pixels, size)
 
 
-def _checksum(rows: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> str:
+def _checksum(entries: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> str:
     """Return 64 hexadecimal digits of all that a file holds."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name in sorted(rows):
-        digest.update(f"{name} {rows[name].dtype.name} {rows[name].shape}".encode())
-        digest.update(np.ascontiguousarray(rows[name]).data)
+    for name in sorted(entries):
+        digest.update(f"{name} {entries[name].dtype.name} {entries[name].shape}".encode())
+        digest.update(np.ascontiguousarray(entries[name]).data)
     return digest.hexdigest()
 
 
-def _pixels(rows: dict[str, np.ndarray], basis: str | None) -> PixelSample | None:
+def _pixels(entries: dict[str, np.ndarray], basis: str | None) -> PixelSample | None:
     """Take the pixels' arrays out of a file's arrays; None where it has none."""
-    found = {name: rows.pop(f"{_PIXELS}{name}") for name in KINDS if f"{_PIXELS}{name}" in rows}
+    found = {name: entries.pop(f"{_PIXELS}{name}") for name in KINDS if f"{_PIXELS}{name}" in entries}
     return sample_of(found, basis) if basis is not None and len(found) == len(KINDS) else None
 
 
@@ -120,16 +120,16 @@ def write_bank(bank: BankArrays, path: str | Path) -> Path:
     from safetensors.numpy import save_file
 
     description: dict[str, Any] = {**bank.extra, "version": VERSION, **{name: getattr(bank, name) for name in _NAMES}}
-    rows = {name: np.ascontiguousarray(array) for name, array in bank.rows.items()}
+    entries = {name: np.ascontiguousarray(array) for name, array in bank.entries.items()}
     if bank.patch_size is not None:
         description[_PATCH_SIZE] = list(bank.patch_size)
     if bank.pixels is not None:
-        rows |= {f"{_PIXELS}{name}": np.ascontiguousarray(array) for name, array in bank.pixels.arrays.items()}
+        entries |= {f"{_PIXELS}{name}": np.ascontiguousarray(array) for name, array in bank.pixels.arrays.items()}
         description[_BASIS] = bank.pixels.basis
-    description[_CHECKSUM] = _checksum(rows, description)
+    description[_CHECKSUM] = _checksum(entries, description)
     with whole_file(path) as temporary:
         try:
-            save_file(rows, temporary, metadata={METADATA_KEY: json.dumps(description)})
+            save_file(entries, temporary, metadata={METADATA_KEY: json.dumps(description)})
         except SafetensorError as error:
             msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
             raise OSError(msg) from error
@@ -146,11 +146,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="np") as file:
             description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         msg = f"{path}: cannot be read as a bank file ({error}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg) from error
     if not isinstance(description, dict):
         msg = f"{path}: is a safetensors file, but no bank of this package. Write one with save_bank."
         raise BankFileError(msg)
-    return rows, description
+    return entries, description

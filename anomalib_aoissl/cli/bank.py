@@ -18,6 +18,7 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
 
+from .dispatching import said
 from .outputs import check_outputs
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         text = commands[given.subcommand](**given[given.subcommand].as_dict())
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {said(error)}\n")
         return 2
     sys.stdout.write(f"{text}\n")
     return 0
@@ -71,7 +72,7 @@ def _parser(commands: Mapping[str, Callable[..., str]]) -> Any:
 
 
 def describe(path: Path, images: int = 20) -> str:
-    """Print what a bank holds: rows of each class, device and image, megabytes, encoder.
+    """Print what a bank holds: entries of each class, device and image, megabytes, encoder.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
@@ -79,14 +80,15 @@ def describe(path: Path, images: int = 20) -> str:
     """
     bank = bank_in(path)
     facts = described(bank)
-    classes = [(name, rows, facts["pixels_of_class"][name]) for name, rows in facts["rows_of_class"].items()]
-    listed = list(facts["rows_of_image"].items())
+    classes = [(name, entries, facts["pixels_of_class"][name]) for name, entries in facts["entries_of_class"].items()]
+    listed = list(facts["entries_of_image"].items())
     shown = listed[: images or len(listed)]
+    known = facts["encoder_hash"][:12] or "not known"
     parts = [
-        f"{path}: {_rows_of(bank)}, {facts['megabytes']:.2f} MB, encoder {facts['encoder_hash'][:12] or 'not known'}",
-        _columns([("CLASS", "ROWS", "PIXELS"), *classes]),
-        _columns([("DEVICE", "ROWS"), *facts["rows_of_device"].items()]),
-        _columns([("IMAGE", "ROWS"), *shown]),
+        f"{path}: {_entries_of(bank)}, {facts['megabytes']:.2f} MB, encoder {known}",
+        _columns([("CLASS", "ENTRIES", "PIXELS"), *classes]),
+        _columns([("DEVICE", "ENTRIES"), *facts["entries_of_device"].items()]),
+        _columns([("IMAGE", "ENTRIES"), *shown]),
     ]
     if len(shown) < len(listed):
         parts.append(f"... and {len(listed) - len(shown)} more images; --images 0 lists all")
@@ -102,7 +104,7 @@ def remove(
     in_place: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Take the rows of a device or of an image out of a bank, and fit a pixel head again without their pixels.
+    """Take the entries of a device or of an image out of a bank, and fit a pixel head again without their pixels.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
@@ -116,17 +118,17 @@ def remove(
     target = _target(path, output, in_place, overwrite)
     before = bank_in(path)
     after = removed(before, device=device, image=image)
-    return _written(path, after, target, f"{len(before) - len(after):,} rows removed", refit=not no_refit)
+    return _written(path, after, target, f"{len(before) - len(after):,} entries removed", refit=not no_refit)
 
 
 def condense(
     path: Path, bank_size: int, output: Path | None = None, in_place: bool = False, overwrite: bool = False
 ) -> str:
-    """Keep a number of rows of a bank, each of which stands for rows that look and are labelled alike.
+    """Keep a number of entries of a bank, each of which stands for entries that look and are labelled alike.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
-        bank_size: Rows that the bank then has at most.
+        bank_size: Entries that the bank then has at most.
         output: File to write, of the same kind.
         in_place: Write over the file itself.
         overwrite: Replace the output where it exists; never a file that is read.
@@ -134,7 +136,7 @@ def condense(
     target = _target(path, output, in_place, overwrite)
     before = bank_in(path)
     after = _condensed(before, bank_size)
-    return _written(path, after, target, f"{len(before):,} rows condensed", refit=False)
+    return _written(path, after, target, f"{len(before):,} entries condensed", refit=False)
 
 
 def merge(
@@ -146,16 +148,16 @@ def merge(
     in_place: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Add the rows of other banks to a bank; classes are mapped by name.
+    """Add the entries of other banks to a bank; classes are mapped by name.
 
     A checkpoint's bank is condensed to its own bank_size, as in training. Bank files and exported models keep every
-    row, unless bank_size says how many.
+    entry, unless bank_size says how many.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         banks: Files of any of these kinds, filled with the same encoder.
-        new_classes: Add classes that only the others have, in place of refusing them; not to a checkpoint.
-        bank_size: Rows that the bank then has at most.
+        new_classes: Add classes that only the others have; else they are an error. Not for a checkpoint.
+        bank_size: Entries that the bank then has at most.
         output: File to write, of the kind of the first.
         in_place: Write over the first file.
         overwrite: Replace the output where it exists; never a file that is read.
@@ -170,7 +172,7 @@ def merge(
             after = merged(after, other, new_classes=new_classes)
     if bank_size is not None:
         after = _condensed(after, bank_size)
-    return _written(path, after, target, f"{sum(len(other) for other in others):,} rows merged with {len(before):,}")
+    return _written(path, after, target, f"{sum(len(other) for other in others):,} entries merged with {len(before):,}")
 
 
 def adapt(
@@ -195,7 +197,7 @@ def adapt(
         name: Name of the image in the bank; its path where none is given.
         class_names: Names of the mask's indices where they are others than the model's; names that the model has not
             become new classes.
-        bank_size: Rows that the bank then has at most; all are kept where none is given.
+        bank_size: Entries that the bank then has at most; all are kept where none is given.
         output: Exported model to write (.xml).
         in_place: Write over the model itself.
         overwrite: Replace the output where it exists; never a file that is read.
@@ -203,24 +205,24 @@ def adapt(
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
     if path.suffix not in _MODELS:
-        msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Extend others by training: --model.bank."
+        msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Others: train with --model.bank.extends."
         raise ValueError(msg)
     target = _target(path, output, in_place, overwrite, [image, mask])
     inferencer = SegmentationOpenVINOInferencer(path)
     added = inferencer.adapt(image, mask, device=device, name=name, class_names=class_names, bank_size=bank_size)
-    return f"{inferencer.save(target)}: {added:,} rows added, {inferencer.bank['rows']:,} in all"
+    return f"{inferencer.save(target)}: {added:,} entries added, {inferencer.bank['entries']:,} in all"
 
 
 def export(
     path: Path, output: Path, device: str | None = None, image: str | None = None, overwrite: bool = False
 ) -> str:
-    """Write a bank, or the rows of one device or image, as a bank file.
+    """Write a bank, or the entries of one device or image, as a bank file.
 
     Args:
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         output: Bank file to write (.safetensors).
-        device: Only the rows of this device.
-        image: Only the rows of this image.
+        device: Only the entries of this device.
+        image: Only the entries of this image.
         overwrite: Replace the output where it exists; never a file that is read.
     """
     if output.suffix != _BANK:
@@ -228,7 +230,7 @@ def export(
         raise ValueError(msg)
     check_outputs({"--output": output}, _files(path), overwrite=overwrite)
     bank = selected(bank_in(path), device=device, image=image)
-    return f"{write_bank(bank, output)}: {_rows_of(bank)}"
+    return f"{write_bank(bank, output)}: {_entries_of(bank)}"
 
 
 def bank_in(path: Path) -> BankArrays:
@@ -243,9 +245,8 @@ def bank_in(path: Path) -> BankArrays:
         return read_bank(path)
     if path.suffix == _CHECKPOINT:
         from anomalib_aoissl.retrieval.checkpoint_bank import content_of, load_checkpoint
-        from anomalib_aoissl.retrieval.editing import arrays_of
 
-        return arrays_of(content_of(load_checkpoint(path)))
+        return content_of(load_checkpoint(path))
     if path.suffix in _MODELS:
         from anomalib_aoissl.deployment.exported_bank import NotEditableError, bank_of
         from anomalib_aoissl.deployment.model_file import read_model
@@ -306,9 +307,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
             refitted_checkpoint,
             save_checkpoint,
         )
-        from anomalib_aoissl.retrieval.editing import content_from
 
-        checkpoint = put_content(load_checkpoint(path), content_from(bank))
+        checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
         from anomalib_aoissl.deployment.exported_bank import head_of, settings_of, with_bank
@@ -325,29 +325,28 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
 
 def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
     """Return the bank after merging with the checkpoint's own model, which condenses."""
-    from anomalib_aoissl.retrieval.editing import arrays_of, content_from
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
     model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
     for other in others:
-        model.merge(content_from(other))
-    return arrays_of(model.model.bank.content())
+        model.merge(other)
+    return model.model.bank.content()
 
 
 def _condensed(bank: BankArrays, size: int) -> BankArrays:
-    """Return the bank within a number of rows."""
+    """Return the bank within a number of entries."""
     if bank.patch_size is None and len(bank) > size:
         logger.warning(
             "The file is of an older version and does not say how high and wide its patches are. So where in a patch a "
-            "class lies is not looked at; write it anew from its model to keep rows better: bank export."
+            "class lies is not looked at; write it anew from its model to keep entries better: bank export."
         )
     return condensed(bank, size, bank.patch_size)
 
 
-def _rows_of(bank: BankArrays) -> str:
+def _entries_of(bank: BankArrays) -> str:
     """Return how much a bank holds, as text."""
-    patches = int(bank.rows["counts"].sum())
-    return f"{len(bank):,} rows for {patches:,} patches of {len(bank.image_names):,} images"
+    patches = int(bank.entries["counts"].sum())
+    return f"{len(bank):,} entries for {patches:,} patches of {len(bank.image_names):,} images"
 
 
 def _columns(lines: Sequence[tuple[Any, ...]]) -> str:

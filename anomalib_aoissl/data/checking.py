@@ -33,7 +33,7 @@ def check_splits(splits: Splits, description: DatasetDescription, file_format: F
 
     Raises:
         DatasetError: For an empty split, a missing mask in training, a test split without any mask, a mask of another
-            size than its image, an index without a class, illuminations of different sizes, an unreadable file, a
+            size than its image, an index without a class, lighting channels of different sizes, an unreadable file, a
             picture with other planes than the training pictures, or training masks without a class.
     """
     for name, records in (("train", splits.train), ("test", splits.test)):
@@ -61,10 +61,10 @@ def _each(act: Callable[[Record], Any], records: Sequence[Record]) -> list[Any]:
 
 
 def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[int, ...]:
-    """Return the planes of each light's files: of colours 1 where they are grey in all pictures, else 3.
+    """Return the planes of each lighting channel's files: of colours 1 where they are grey in all pictures, else 3.
 
     Raises:
-        DatasetError: If a file cannot be read, or two files of one light have another number of planes.
+        DatasetError: If a file cannot be read, or two files of one channel have another number of planes.
     """
 
     def look(record: Record) -> list[tuple[int, bool]]:

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from .checking import check_splits
 from .dataset import SegmentationDataset
 from .description import DatasetDescription
-from .errors import DatasetError
-from .file_format import FileFormat, validate_illuminations
+from .file_format import FileFormat
 from .listing import Record
-from .reading import validate_bit_depth
-from .splitting import Splits, check_ratios, split_by_device, split_by_ratio
+from .splitting import Splits, split_by_device, split_by_ratio
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule as _Base
@@ -46,30 +44,6 @@ class SegmentationDataModuleMixin(_Base):
     seed: int | None
     val_data: SegmentationDataset
     test_data: SegmentationDataset
-
-    def check_arguments(self) -> None:
-        """Validate the arguments that datamodules share; ends ``__init__``.
-
-        Raises:
-            DatasetError: Naming the argument, what was given and what is allowed.
-        """
-        smallest = {"seed": 0, "train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "shots": 1}
-        for name, least in smallest.items():
-            value = getattr(self, name, None)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                msg = f"{name}={value!r} must be a whole number of at least {least}."
-                raise DatasetError(msg)
-        for name in ("devices", "train_devices", "val_devices", "test_devices", "foreground"):
-            value = getattr(self, name, None)
-            if isinstance(value, str) or any(not isinstance(entry, str) for entry in value or ()):
-                msg = f"{name}={value!r} must be a list of names."
-                raise DatasetError(msg)
-        check_ratios(val_ratio=self.val_ratio, test_ratio=self.test_ratio)
-        try:
-            validate_bit_depth(self.bit_depth)
-            validate_illuminations(self.illuminations or ())
-        except ValueError as error:
-            raise DatasetError(str(error)) from error
 
     @abstractmethod
     def load_splits(self) -> tuple[DatasetDescription, Splits]:

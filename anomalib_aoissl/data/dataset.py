@@ -77,7 +77,7 @@ class SegmentationDataset(AnomalibDataset):
     def __getitem__(self, index: int) -> SegmentationItem:
         """Return one item, augmented; an item without a mask has none, and no label."""
         sample = self.samples.iloc[index]
-        image: torch.Tensor = Image(torch.from_numpy(self.file_format.read_files(sample.illumination_paths)))
+        image: torch.Tensor = Image(torch.from_numpy(self.file_format.read_files(sample.channel_paths)))
         mask = self._mask(sample.mask_path)
         if self.augmentations:
             image, mask = self.augmentations(image, mask) if mask is not None else (self.augmentations(image), None)
@@ -103,11 +103,11 @@ def has_foreground(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _table(records: Sequence[Record], split: str) -> pd.DataFrame:
-    """Return anomalib's table of samples, with the illuminations and the device beside its own columns."""
+    """Return anomalib's table of samples, with the lighting channels and the device beside its own columns."""
     rows = [
         {
             "image_path": str(record.image_paths[0]),
-            "illumination_paths": tuple(str(path) for path in record.image_paths),
+            "channel_paths": tuple(str(path) for path in record.image_paths),
             "mask_path": str(record.mask_path) if record.mask_path is not None else "",
             "label_index": int(LabelName.ABNORMAL if record.mask_path is not None else LabelName.UNKNOWN),
             "device_name": record.device,
@@ -115,7 +115,7 @@ def _table(records: Sequence[Record], split: str) -> pd.DataFrame:
         }
         for record in records
     ]
-    columns = ["image_path", "illumination_paths", "mask_path", "label_index", "device_name", "split"]
+    columns = ["image_path", "channel_paths", "mask_path", "label_index", "device_name", "split"]
     table = pd.DataFrame(rows, columns=columns)
     table.attrs["task"] = TaskType.SEGMENTATION.value
     return table

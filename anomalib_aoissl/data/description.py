@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a dataset says of itself: class names, devices, illuminations and colours, from ``dataset.json``."""
+"""What a dataset says of itself: class names, devices, lighting channels and colours, from ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from .class_names import parse_class_names
 from .errors import DatasetError
-from .file_format import validate_illuminations
+from .file_format import validate_suffixes
 from .indices import IGNORE_INDEX
 from .reading import Colour, read_mask
 
@@ -33,7 +33,7 @@ class DatasetDescription:
         classes: Names of the classes, background first.
         ignore_index: Value in the mask files that is ignored.
         groups: Device of each image stem.
-        illuminations: Suffixes of the files that make one item; empty where one file is one item.
+        illuminations: Suffixes of the lighting channels' files, which make one item; empty where one file is one item.
         colours: Class index of each (red, green, blue), where masks are colour-coded.
     """
 
@@ -190,7 +190,7 @@ def _groups(content: dict[str, Any], path: Path) -> dict[str, str]:
 def _illuminations(content: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Return the suffixes of the files of an item."""
     try:
-        return validate_illuminations(_typed(content, "illuminations", list, path, []))
+        return validate_suffixes(_typed(content, "illuminations", list, path, []))
     except DatasetError:
         raise
     except ValueError as error:

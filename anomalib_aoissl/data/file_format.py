@@ -14,7 +14,14 @@ import numpy as np
 
 from .errors import DatasetError
 from .mask_format import MaskFormat
-from .reading import IMAGE_SUFFIXES, ColorOrder, pack_channels, planes_of_array, read_illuminations, validate_bit_depth
+from .reading import (
+    IMAGE_SUFFIXES,
+    ColorOrder,
+    pack_channels,
+    planes_of_array,
+    read_lighting_channels,
+    validate_bit_depth,
+)
 
 
 @dataclass(frozen=True)
@@ -22,14 +29,14 @@ class FileFormat:
     """Suffixes of the files that make one item, the bits of a 16-bit file, and the planes of each file.
 
     Attributes:
-        illuminations: Suffixes such as ("_ch0", "_ch1"); empty where one file is one item.
+        illuminations: Suffixes of the lighting channels, such as ("_ch0", "_ch1"); empty where one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; None for all.
         planes: Planes of each of an item's files, as its dataset's training pictures have them, so that they depend
             on no single picture's values; None where no dataset was seen.
         masks: How mask files are coded.
 
     Raises:
-        ValueError: If an illumination or the bit depth is none.
+        ValueError: If a suffix or the bit depth is none.
     """
 
     illuminations: tuple[str, ...] = ()
@@ -38,7 +45,7 @@ class FileFormat:
     masks: MaskFormat = field(default_factory=MaskFormat)
 
     def __post_init__(self) -> None:
-        validate_illuminations(self.illuminations)
+        validate_suffixes(self.illuminations)
         validate_bit_depth(self.bit_depth)
 
     @classmethod
@@ -64,36 +71,36 @@ class FileFormat:
         return None if self.planes is None else max(3, sum(self.planes))
 
     def stem(self, path: str | Path) -> str:
-        """Return the file's name without its suffix and without the illumination's."""
+        """Return the file's name without its suffix and without the lighting channel's."""
         name = Path(path).stem
         return next((name.removesuffix(light) for light in self.illuminations if name.endswith(light)), name)
 
     def files(self, path: str | Path) -> list[Path]:
-        """Return the files of the item that ``path``, any one of its illuminations, belongs to.
+        """Return the files of the item that ``path``, any one of its lighting channels, belongs to.
 
         Raises:
-            DatasetError: If the name has none of the suffixes, or the file of another illumination is missing.
+            DatasetError: If the name has none of the suffixes, or the file of another lighting channel is missing.
         """
         path = Path(path)
         if not self.illuminations:
             return [path]
         if self.stem(path) == path.stem:
             msg = (
-                f"{path}: the model was trained on the illuminations {list(self.illuminations)}, which end the names "
-                "of an item's files; this name ends with none of them."
+                f"{path}: the model was trained on the lighting channels {list(self.illuminations)}, which end the "
+                "names of an item's files. This name ends with none of them."
             )
             raise DatasetError(msg)
         return [self._light(path, light) for light in self.illuminations]
 
     def _light(self, path: Path, light: str) -> Path:
-        """Return the file of one light of the item, of any suffix of pictures."""
+        """Return the file of one lighting channel of the item, of any suffix of pictures."""
         own = path.with_name(f"{self.stem(path)}{light}{path.suffix}")
         if own.is_file():
             return own
         others = [own.with_suffix(suffix) for suffix in IMAGE_SUFFIXES if own.with_suffix(suffix).is_file()]
         if len(others) != 1:
             found = f"; there are {[other.name for other in others]}" if others else ""
-            msg = f"{own}: this illumination's file is missing beside {path.name}{found}."
+            msg = f"{own}: this lighting channel's file is missing beside {path.name}{found}."
             raise DatasetError(msg)
         return others[0]
 
@@ -101,28 +108,28 @@ class FileFormat:
         """Return the item that the file belongs to, float32 planes ``[C, H, W]`` in [0, 1].
 
         Raises:
-            DatasetError: As `files` and `read_illuminations`.
+            DatasetError: As `files` and `read_lighting_channels`.
         """
         return self.read_files(self.files(path))
 
     def read_files(self, paths: Sequence[str | Path]) -> np.ndarray:
-        """Return the item of these files, one for each light, float32 planes ``[C, H, W]`` in [0, 1].
+        """Return the item of these files, one for each lighting channel, float32 planes ``[C, H, W]`` in [0, 1].
 
         Raises:
-            DatasetError: As `read_illuminations`.
+            DatasetError: As `read_lighting_channels`.
         """
-        return read_illuminations(paths, self.bit_depth, self.planes)
+        return read_lighting_channels(paths, self.bit_depth, self.planes)
 
     def read_array(self, image: np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an array of a camera as planes, float32 ``[C, H, W]`` in [0, 1], as its file would be read.
 
         Args:
-            image: ``[H, W]`` or ``[H, W, C]``; C colours, or the planes of all illuminations one after the other.
+            image: ``[H, W]`` or ``[H, W, C]``; C colours, or the planes of all lighting channels one after the other.
             color_order: "rgb", or "bgr" for what OpenCV reads.
 
         Raises:
             TypeError: As `planes_of_array`.
-            ValueError: As `planes_of_array`, and if the channels are not those of the illuminations.
+            ValueError: As `planes_of_array`, and if the channels are not those of the lighting channels.
         """
         planes = planes_of_array(image, self.bit_depth, color_order)
         total = sum(self.planes or ())
@@ -135,7 +142,7 @@ class FileFormat:
         return pack_channels(planes)
 
 
-def validate_illuminations(illuminations: Sequence[str]) -> tuple[str, ...]:
+def validate_suffixes(illuminations: Sequence[str]) -> tuple[str, ...]:
     """Return the suffixes.
 
     Raises:

@@ -11,11 +11,13 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
+from .argument_rules import FOLDER_RULES, validate_data
 from .checking import check_training_masks
 from .datamodule import SegmentationDataModuleMixin
 from .description import DESCRIPTION_NAME, DatasetDescription, read_description
 from .errors import DatasetError
 from .folders import say
+from .labels.cache import as_masks
 from .listing import Record, check_groups, list_records
 from .splitting import Splits, check_devices, take_shots
 
@@ -23,8 +25,9 @@ SPLIT_NAMES = ("train", "val", "test")
 
 
 class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
-    """Images and class-index masks in folders.
+    """Images and class-index masks in folders, or what a labelling tool exported.
 
+    An export in one of the formats of ``data/label_formats`` is converted below ``./datasets`` first.
     Three layouts: ``root/{train,val,test}/{images,masks}`` is taken as it is; a flat ``root/{images,masks}`` is split
     by device where ``train_devices`` or ``test_devices`` is given, and by ratio, device for device, where not. An
     image and its mask have the same name. The class names come from ``classes``, ``root/dataset.json`` or
@@ -33,7 +36,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
     Args:
         root: Folder of the dataset.
         classes: Names of the classes in the order of their indices, background first.
-        illuminations: Suffixes of the files that make one item, such as ["_ch0", "_ch1"]; default: what
+        illuminations: Suffixes of an item's lighting channels, such as ["_ch0", "_ch1"]; default: what
             dataset.json says, else one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; default: all 16.
         device_pattern: Regular expression searched in an image's name; its first group names the device. Default:
@@ -57,8 +60,8 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         seed: Seed of the splits and shots.
 
     Raises:
-        DatasetError: If an argument is out of its range; at setup, if the files are at fault. The message names the
-            argument or the file, and what was expected.
+        ArgumentError: If an argument is out of its range.
+        DatasetError: At setup, if the files are at fault. The message names the file, and what was expected.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         augmentations: Transform | None = None,
         seed: int = 0,
     ) -> None:
+        validate_data(FOLDER_RULES, locals())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -107,10 +111,10 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         self.foreground = foreground
         self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
-        self.check_arguments()
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
         """Return the description and the records of each split."""
+        self.root = as_masks(self.root, self.classes, self.illuminations or ())
         self.description = description = read_description(self.root, self.classes)
         if self.unlabelled_dir is not None and not self.unlabelled_dir.is_dir():
             msg = f"unlabelled_dir={self.unlabelled_dir}: the folder does not exist."

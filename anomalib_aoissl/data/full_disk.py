@@ -23,7 +23,7 @@ def is_full_disk(error: BaseException) -> bool:
 
 @contextmanager
 def names_full_disk(path: str | Path) -> Iterator[None]:
-    """Have the error of a full disk name a file or folder while the block runs.
+    """Name a file or folder in the error of a full disk that the block raises.
 
     Raises:
         OSError: If the disk is full.

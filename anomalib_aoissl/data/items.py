@@ -89,12 +89,12 @@ class NumpySegmentationItem(NumpyImageItem):
 
     @staticmethod
     def validate_gt_mask(mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what raises."""
         return None if mask is None else _numpy_mask(mask, batched=False)
 
     @staticmethod
     def validate_pred_mask(pred_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what raises."""
         return None if pred_mask is None else _numpy_mask(pred_mask, batched=False)
 
 
@@ -118,12 +118,12 @@ class NumpySegmentationBatch(NumpyImageBatch):
 
     @staticmethod
     def validate_gt_mask(gt_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what raises."""
         return None if gt_mask is None else _numpy_mask(gt_mask, batched=True)
 
     @staticmethod
     def validate_pred_mask(pred_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what raises."""
         return None if pred_mask is None else _numpy_mask(pred_mask, batched=True)
 
     @staticmethod
@@ -160,7 +160,7 @@ class SegmentationItem(ImageItem):
 
     @staticmethod
     def validate_gt_mask(mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index mask ``[H, W]``; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index mask ``[H, W]``; see `validate_class_index_mask` for what raises."""
         return None if mask is None else validate_class_index_mask(mask, batched=False)
 
     @staticmethod
@@ -193,7 +193,7 @@ class SegmentationBatch(ImageBatch):
 
     @staticmethod
     def validate_gt_mask(gt_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index masks ``[B, H, W]``; see `validate_class_index_mask` for what is refused."""
+        """Return the class-index masks ``[B, H, W]``; see `validate_class_index_mask` for what raises."""
         return None if gt_mask is None else validate_class_index_mask(gt_mask, batched=True)
 
     @staticmethod

@@ -25,8 +25,8 @@ class Record:
     """One item on disk.
 
     Attributes:
-        stem: Path below the image folder without the file's suffix and without the illumination's.
-        image_paths: One file for each light, in the order of the illuminations.
+        stem: Path below the image folder without the file's suffix and without the lighting channel's.
+        image_paths: One file for each lighting channel, in the order of their suffixes.
         mask_path: The mask, or None where the item is not labelled.
         device: Name of the product on the image.
     """
@@ -53,7 +53,7 @@ def list_records(
 
     Raises:
         DatasetError: If the folder is missing or holds no image, two images or two masks have one stem, an
-            illumination is missing, or the pattern does not match a stem.
+            lighting channel is missing, or the pattern does not match a stem.
     """
     stems = _stems(image_dir, tuple(illuminations))
     masks = _masks(mask_dir)
@@ -94,14 +94,14 @@ def check_groups(groups: Mapping[str, str], records: Iterable[Record], name: obj
 
 
 def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each stem, one for each illumination."""
+    """Return the files of each stem, one for each lighting channel."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for path in image_files(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         light = next((suffix for suffix in illuminations if name.endswith(suffix)), None)
         if illuminations and light is None:
-            others.append(path.name)  # for instance a third light that is not asked for
+            others.append(path.name)  # for instance a third lighting channel that is not asked for
             continue
         stem, key = (name.removesuffix(light), light) if light is not None else (name, "")
         if key in found[stem]:
@@ -109,14 +109,15 @@ def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path
             raise DatasetError(msg)
         found[stem][key] = path
     if not found:
-        msg = f"{folder}: no file name ends with one of the illuminations {list(illuminations)}."
+        msg = f"{folder}: no file name ends with one of the lighting channels {list(illuminations)}."
         raise DatasetError(msg)
-    say(f"pictures in {folder} are of none of the illuminations {list(illuminations)}", others)
+    say(f"pictures in {folder} are of none of the lighting channels {list(illuminations)}", others)
     for stem, files in found.items():
         missing = [light for light in illuminations if light not in files]
         if missing:
             present = next(iter(files.values()))
-            msg = f"{present}: the file of the illumination {missing[0]!r} is missing beside it ({stem}{missing[0]}.*)."
+            wanted = f"{stem}{missing[0]}.*"
+            msg = f"{present}: the file of the lighting channel {missing[0]!r} is missing beside it ({wanted})."
             raise DatasetError(msg)
     return {stem: tuple(files[light] for light in illuminations or ("",)) for stem, files in found.items()}
 

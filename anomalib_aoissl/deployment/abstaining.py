@@ -17,8 +17,8 @@ batch * patches; the first that it has decides."""
 _BEFORE = {"smooth_shares", "mean_shares"}
 """Names in graphs of version 0.1.0, whose thresholds belong to votes that were averaged over pixels or grids."""
 
-WINNING_SHARE = "winning_share"
-"""Name of the output that `add_winning_share` adds."""
+WINNING_PROBABILITY = "winning_probability"
+"""Name of the output that `add_winning_probability` adds."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,25 @@ class AbstentionFormat:
         """Return plain data for an exported model."""
         return {"threshold": self.threshold, "grid_size": list(self.grid_size), "patch_size": list(self.patch_size)}
 
-    def uncertainty(self, share: np.ndarray, novelty: np.ndarray) -> np.ndarray:
-        """Return 1 - share * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
+    def picture(self, patches: np.ndarray) -> np.ndarray:
+        """Return ``[B, H, W]`` of values ``[Q, L]`` of the pixels of patches."""
+        (rows, columns), (height, width) = self.grid_size, self.patch_size
+        blocks = patches.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
+        return blocks.reshape(-1, rows * height, columns * width)
+
+    def uncertainty(self, probability: np.ndarray, novelty: np.ndarray) -> np.ndarray:
+        """Return 1 - probability * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
 
         Args:
-            share: ``[B, H, W]``, probability of each pixel's class, or ``[Q, L]``, its share of the vote in patches.
+            probability: Of each pixel's class, ``[B, H, W]``, or ``[Q, L]`` where patches vote.
             novelty: ``[B, H, W]``, 1 - similarity to the nearest labelled patch.
         """
-        if share.ndim == 2:
-            (rows, columns), (height, width) = self.grid_size, self.patch_size
-            blocks = share.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
-            share = blocks.reshape(-1, rows * height, columns * width)
-        return 1.0 - share * np.maximum(1.0 - novelty, 0.0)
+        probability = self.picture(probability) if probability.ndim == 2 else probability
+        return 1.0 - probability * np.maximum(1.0 - novelty, 0.0)
 
 
-def add_winning_share(model: Any) -> bool:
-    """Add the share of the winning class as an output to an OpenVINO model, and tell whether its votes were found.
+def add_winning_probability(model: Any) -> bool:
+    """Add the largest class probability as an output to an OpenVINO model, and tell whether its votes were found.
 
     The exported graph keeps them as a named tensor inside, since anomalib's inferencer takes known outputs only.
     """
@@ -69,9 +72,9 @@ def add_winning_share(model: Any) -> bool:
     found = [name for name in (PROBABILITIES, VOTES) if name in names]
     if not found or names.keys() & _BEFORE:
         return False
-    shares, axis = names[found[0]], ops.constant(np.array([1], dtype=np.int64))
-    total = ops.maximum(ops.reduce_sum(shares, axis, keep_dims=False), ops.constant(np.float32(1e-9)))
-    share = ops.divide(ops.reduce_max(shares, axis, keep_dims=False), total)
-    share.output(0).set_names({WINNING_SHARE})
-    model.add_outputs([share.output(0)])
+    weights, axis = names[found[0]], ops.constant(np.array([1], dtype=np.int64))
+    total = ops.maximum(ops.reduce_sum(weights, axis, keep_dims=False), ops.constant(np.float32(1e-9)))
+    probability = ops.divide(ops.reduce_max(weights, axis, keep_dims=False), total)
+    probability.output(0).set_names({WINNING_PROBABILITY})
+    model.add_outputs([probability.output(0)])
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -28,6 +28,9 @@ from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
 from .images import resize_labels, resize_planes
 from .model_file import save_model
 from .refitting import labelled_pixels, learning_outputs, refitted_head
+from .tiles.graph import tile_graph
+from .tiles.learning import learned_tiles, tile_pixels
+from .tiles.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _one_at_a_time(method: _Method) -> _Method:
-    """Have threads wait for each other in a method: an edit begins with what the one before it made."""
+    """Lock a method: threads wait for each other, and an edit begins with what the one before it made."""
 
     @wraps(method)
     def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -49,10 +52,11 @@ class OpenVINOBankMixin:
     """Edits for an inferencer that compiles a model with `_compile` and runs the one of `_use`.
 
     An edit builds the new model beside the present one, which goes on answering until the new one is compiled and
-    stays where the edit is refused.
+    stays where the edit fails.
     """
 
     file_format: FileFormat
+    tiling: Tiling | None
     _editing: RLock
     _compile: Callable[[Any], Any]
     _embedder: Any = None
@@ -77,7 +81,7 @@ class OpenVINOBankMixin:
 
     @property
     def bank(self) -> dict[str, Any]:
-        """What the bank holds: rows, patches, images, megabytes, encoder, and rows of each device, image and class.
+        """What the bank holds: entries, patches, megabytes, encoder; entries and pixels of devices, images and classes.
 
         Raises:
             NotEditableError: If the model has no bank.
@@ -92,8 +96,8 @@ class OpenVINOBankMixin:
 
         Args:
             path: Bank file (``.safetensors``) of the same encoder.
-            new_classes: Add classes that the model has not, after its own, in place of refusing them.
-            bank_size: Rows to keep at most, by `condensing.condensed`; None for all.
+            new_classes: Add classes that the model has not, after its own; else they are an error.
+            bank_size: Entries to keep at most, by `condensing.condensed`; None for all.
             refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only novelty changes.
 
         Raises:
@@ -107,17 +111,17 @@ class OpenVINOBankMixin:
     def extend_bank(
         self, path: str | Path, *, new_classes: bool = False, bank_size: int | None = None, refit: bool = True
     ) -> None:
-        """Add the rows of a bank file to the bank; arguments and errors are those of `replace_bank`."""
+        """Add the entries of a bank file to the bank; arguments and errors are those of `replace_bank`."""
         self._take(merged(bank_of(self._model), read_bank(path), new_classes=new_classes), bank_size, refit)
 
     @_one_at_a_time
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
-        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+        """Take the entries of a device or an image out, of an image of a device where both are given; return how many.
 
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
 
         Raises:
-            ValueError: If neither is given, the bank has no such device or image, or no row would be left.
+            ValueError: If neither is given, the bank has no such device or image, or no entry would be left.
         """
         bank = bank_of(self._model)
         left = removed(bank, device=device, image=image)
@@ -147,7 +151,7 @@ class OpenVINOBankMixin:
             name: Name of the image, by which it can be removed; its path where it is a file.
             class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
                 mapped by name, and names that the model has not become new classes after its own.
-            bank_size: Rows that the bank then has at most, by `condensing.condensed`; None for all.
+            bank_size: Entries that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
             color_order: "bgr" for an array with blue first, as in `predict`.
 
@@ -166,18 +170,19 @@ class OpenVINOBankMixin:
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
-        planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
-        if self._embedder is None:
-            self._embedder = self._compile(part_model(self._model, ["patch_embeddings"]))
-        (embeddings,) = self._embedder(planes[np.newaxis]).to_tuple()
-        patches = patch_labels(labels, settings.patch_size)
-        new = labelled_image(embeddings[0], patches, device=device, image=name, class_names=names)
+        label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
+        if self.tiling is None:
+            planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+            new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
+        else:
+            new = learned_tiles(self._embeddings, planes, labels, self.tiling, settings, label)
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
-            run = self._compile(part_model(self._model, learning_outputs(head)))
-            pixels = labelled_pixels(run, planes, labels, head, len(names), settings.seed, fold)
+            run = self._compile(self._part(learning_outputs(head)))
+            learn = labelled_pixels if self.tiling is None else partial(tile_pixels, self.tiling)
+            pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
             new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
@@ -197,16 +202,32 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
+    def _part(self, names: Sequence[str]) -> Any:
+        """Return the part of the model from images, or from tiles and their light, to named tensors."""
+        return part_model(self._model, names) if self.tiling is None else tile_graph(self._model, names)
+
+    @_one_at_a_time
+    def _embeddings(self, planes: np.ndarray, *light: np.ndarray) -> np.ndarray:
+        """Return the embeddings ``[P, D]`` of the patches of an image ``[C, H, W]``, in row-major order.
+
+        Of a tile, given the mean and the deviation of its picture's light.
+        """
+        if self._embedder is None:
+            self._embedder = self._compile(self._part(["patch_embeddings"]))
+        image = planes[np.newaxis]
+        (embeddings,) = self._embedder([image, *light] if light else image).to_tuple()
+        return np.asarray(embeddings[0])
+
     def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
         """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""
         settings, whole = settings_of(self._model), len(bank)
         if bank_size is not None:
             bank = condensed(bank, bank_size, settings.patch_size)
-            logger.info("The bank's %d rows were condensed to %d.", whole, len(bank))
+            logger.info("The bank's %d entries were condensed to %d.", whole, len(bank))
         elif settings.budget is not None and whole > settings.budget:
             logger.warning(
-                "The bank has %d rows now, more than the %d that it was exported with (bank_size). All are searched, "
-                "which takes longer: pass bank_size=%d to condense it.",
+                "The bank has %d entries now, more than the %d that it was exported with (bank_size). All are "
+                "searched, which takes longer: pass bank_size=%d to condense it.",
                 whole,
                 settings.budget,
                 settings.budget,

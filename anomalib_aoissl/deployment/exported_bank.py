@@ -4,8 +4,8 @@
 """The memory bank in an OpenVINO model: named constants and the search over them, read and put in without torch.
 
 The export marks the tensors at which the graph reads its bank (`SEARCHED`). Between them the search and the look-ups
-are built anew for the rows at hand, so that a model takes any number of rows; all other nodes stay what the export made
-them. So are the networks of a pixel head. What the graph itself does not compute with is held by a node that adds
+are built anew for the entries at hand, so that a model takes any number of entries. All other nodes stay as the export
+made them. So are the networks of a pixel head. What the graph itself does not compute with is held by a node that adds
 nothing, or in the runtime information.
 """
 
@@ -58,8 +58,10 @@ class BankSettings:
         k: Neighbours that vote.
         image_size: (height, width) of the encoder's input, px.
         patch_size: (height, width) of a patch, px.
-        budget: Rows that the bank was condensed to when the model was exported; None for any number.
+        budget: Entries that the bank was condensed to when the model was exported; None for any number.
         seed: Of what is random.
+        aggregation: What a neighbour's vote weighs, "attention" or "similarity".
+        temperature: Of the softmax of "attention".
     """
 
     k: int
@@ -67,11 +69,13 @@ class BankSettings:
     patch_size: tuple[int, int]
     budget: int | None
     seed: int = 0
+    aggregation: str = "attention"
+    temperature: float = 0.02
 
 
 def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent | None = None) -> dict[str, Any]:
     """Return what the graph does not hold of a bank, as plain data; ids are zlib and base64 of little-endian int32."""
-    ids = {name: _packed(bank.rows[name]) for name in ID_NAMES}
+    ids = {name: _packed(bank.entries[name]) for name in ID_NAMES}
     return {
         "version": _VERSION,
         "k": settings.k,
@@ -79,6 +83,8 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
         "patch_size": list(settings.patch_size),
         "budget": settings.budget,
         "seed": settings.seed,
+        "aggregation": settings.aggregation,
+        "temperature": settings.temperature,
         "head": None if head is None else head.describe(),
         "encoder_hash": bank.encoder_hash,
         "device_names": list(bank.device_names),
@@ -96,7 +102,8 @@ def settings_of(model: Any) -> BankSettings:
     description = _description(model)
     (height, width), (patch_height, patch_width) = description["image_size"], description["patch_size"]
     sizes = (height, width), (patch_height, patch_width)
-    return BankSettings(description["k"], *sizes, description["budget"], description["seed"])
+    voting = {name: description[name] for name in ("aggregation", "temperature") if name in description}
+    return BankSettings(description["k"], *sizes, description["budget"], description["seed"], **voting)
 
 
 def head_of(model: Any) -> HeadContent | None:
@@ -126,13 +133,13 @@ def bank_of(model: Any) -> BankArrays:
         msg = f"The model's bank has no constant named {_PREFIX}{missing[0]}. Export the model again, to OpenVINO."
         raise NotEditableError(msg)
     try:
-        rows = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
+        entries = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
         devices, images = tuple(description["device_names"]), tuple(description["image_names"])
         head, size = description["head"], settings_of(model).patch_size
         pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
-        rows.setdefault("counts", np.ones(len(rows["labels"]), np.int32))
+        entries.setdefault("counts", np.ones(len(entries["labels"]), np.int32))
         names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
-        bank = BankArrays(rows, *names, pixels=pixels, patch_size=size)
+        bank = BankArrays(entries, *names, pixels=pixels, patch_size=size)
         problem = damage(bank)
     except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         msg = f"The model's description of its bank is damaged ({error}). Restore a copy, or export it again."
@@ -181,21 +188,26 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     model = model.clone()
     _release(model)
     tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
-    rows = {name: _constant(f"{_PREFIX}{name}", bank.rows[name]) for name in _graph_names(bank)}
+    entries = {name: _constant(f"{_PREFIX}{name}", bank.entries[name]) for name in _graph_names(bank)}
     if head is None:
-        _vote_among(model, tensors, rows, settings.k, len(bank.class_names))
+        _vote_among(model, tensors, entries, settings.k, len(bank.class_names))
         held = []
     else:
-        similarities, _ = search(tensors["queries"], rows["embeddings"], 1)
+        similarities, _ = search(tensors["queries"], entries["embeddings"], 1)
         _replace(tensors, "similarities", similarities)
         for name, tensor in build_head(tensors["fine_features"], tensors["coarse_features"], head).items():
             _replace(tensors, name, tensor)
         pixels = {} if bank.pixels is None else bank.pixels.arrays
-        held = [rows["labels"], rows["counts"], *(_constant(f"{PIXELS}{n}", array) for n, array in pixels.items())]
+        held = [
+            entries["labels"],
+            entries["counts"],
+            *(_constant(f"{PIXELS}{n}", array) for n, array in pixels.items()),
+        ]
         held += [_constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
     _hold(model, held)
     _validate(model)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
+    metadata.pop("gate", None)  # which compared another bank
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
 
@@ -230,17 +242,17 @@ def read_metadata(model: Any) -> dict[str, Any]:
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _vote_among(model: Any, tensors: dict[str, Any], rows: Mapping[str, Any], k: int, classes: int) -> None:
-    """Have the bank's vote searched and counted in new rows."""
+def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any], k: int, classes: int) -> None:
+    """Redirect the search and the count of the bank's vote to new entries."""
     from openvino import opset13 as ops
 
-    similarities, neighbours = search(tensors["queries"], rows["embeddings"], k)
+    similarities, neighbours = search(tensors["queries"], entries["embeddings"], k)
     _replace(tensors, "similarities", similarities)
     _rename(tensors, "neighbours", neighbours)
-    for name, values in (("neighbour_labels", rows["labels"]), ("neighbour_counts", rows["counts"])):
+    for name, values in (("neighbour_labels", entries["labels"]), ("neighbour_counts", entries["counts"])):
         if name in tensors:
             _replace(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
-    _validate(model)  # the votes' shapes follow from the rows, which may be fewer than k
+    _validate(model)  # the votes' shapes follow from the entries, which may be fewer than k
     known = tensors["class_votes"].get_partial_shape()[1].get_length()
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
     new = []
@@ -322,7 +334,7 @@ def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         NotEditableError: If one that is required is not there.
     """
-    found = {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
+    found = named_tensors(model)
     missing = [name for name in required if name not in found]
     if missing:
         msg = f"The model's graph has no tensor named {missing}. Export it again with this version of the package."
@@ -330,9 +342,14 @@ def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
+def named_tensors(model: Any) -> dict[str, Any]:
+    """Return all tensors of a model that have a name, by name."""
+    return {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
+
+
 def _graph_names(bank: BankArrays) -> list[str]:
     """Return the names of the arrays that the graph computes with."""
-    return [name for name in bank.rows if name not in ID_NAMES]
+    return [name for name in bank.entries if name not in ID_NAMES]
 
 
 def _constant(name: str, array: np.ndarray) -> Any:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The search over a bank as OpenVINO operations, built for the rows at hand; needs no torch."""
+"""The search over a bank as OpenVINO operations, built for the entries at hand; needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 CHUNK = 32768
-"""Rows that are compared at once, as in torch: 128 KiB of similarities for each query."""
+"""Entries that are compared at once, as in torch: 128 KiB of similarities for each query."""
 
 
 def search(queries: Any, embeddings: Any, k: int) -> tuple[Any, Any]:
-    """Return the k largest similarities ``[Q, k]`` in falling order and their rows ``[Q, k]``; k is cut to the bank's.
+    """Return the k largest similarities ``[Q, k]``, falling, and their entries ``[Q, k]``; k is cut to the bank.
 
-    All rows are compared in 32 bits. Products of integers would take a quarter of the time, but on processors without
-    VNNI OpenVINO's overflow, and nothing says so.
+    All entries are compared in 32 bits. Products of integers would take a quarter of the time, but on processors
+    without VNNI OpenVINO's overflow, and nothing says so.
 
     Args:
         queries: Tensor ``[Q, D]`` of unit length.
@@ -27,12 +27,12 @@ def search(queries: Any, embeddings: Any, k: int) -> tuple[Any, Any]:
     k, scales = min(k, embeddings.get_output_shape(0)[0]), None
     if embeddings.get_element_type().get_type_name() == "i8":
         lengths = np.linalg.norm(embeddings.data.astype(np.float32), axis=1)
-        scales = (1 / lengths.clip(1e-12)).astype(np.float32)  # an integer row has its direction alone
+        scales = (1 / lengths.clip(1e-12)).astype(np.float32)  # an integer entry has its direction alone
     return _nearest(queries, embeddings, scales, k)
 
 
 def _nearest(queries: Any, embeddings: Any, scales: np.ndarray | None, k: int) -> tuple[Any, Any]:
-    """Return the k largest products ``[Q, k]`` in falling order and their rows, chunk by chunk."""
+    """Return the k largest products ``[Q, k]`` in falling order and their entries, chunk by chunk."""
     from openvino import opset13 as ops
 
     number, values, indices = embeddings.get_output_shape(0)[0], [], []
@@ -51,10 +51,10 @@ def _nearest(queries: Any, embeddings: Any, scales: np.ndarray | None, k: int) -
     return best.output(0), ops.gather_elements(ops.concat(indices, 1), best.output(1), 1).output(0)
 
 
-def _part(rows: Any, start: int, stop: int) -> Any:
-    """Return some rows of a constant, itself where these are all."""
+def _part(entries: Any, start: int, stop: int) -> Any:
+    """Return some entries of a constant, itself where these are all."""
     from openvino import opset13 as ops
 
-    if (start, stop) == (0, rows.get_output_shape(0)[0]):
-        return rows
-    return ops.slice(rows, [start], [stop], [1], [0])
+    if (start, stop) == (0, entries.get_output_shape(0)[0]):
+        return entries
+    return ops.slice(entries, [start], [stop], [1], [0])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -35,8 +36,14 @@ _CHECKSUM = re.compile(rb"<!-- aoissl sha256=([0-9a-f]{64}) weights=(\d+)\+(\d+)
 """Last line of an ``.xml``: checksum of what stands before it and of a part of the ``.bin``, its place and its size."""
 
 
-def replace_pair(structure: Path, weights: Path, path: Path) -> None:
+def replace_pair(structure: Path, weights: Path, path: Path, beside: Mapping[Path, str | None] | None = None) -> None:
     """Put a serialised graph and its weights at ``path`` (``.xml``) and its ``.bin``, both or neither, with a checksum.
+
+    Args:
+        structure: The graph.
+        weights: Its weights.
+        path: Where the graph goes.
+        beside: Texts of files that go along, by their paths; None for a file that is not to be there any more.
 
     Raises:
         OSError: If the files cannot be written, or the given ones are not whole, as on a full disk.
@@ -76,8 +83,14 @@ def replace_pair(structure: Path, weights: Path, path: Path) -> None:
             ]
         elif path.is_file():
             steps.reverse()  # a graph that has lost its weights must not find those of another
+        for place, text in (beside or {}).items():
+            if text is not None:
+                steps.append((stack.enter_context(temporary_file(place)), place))
+                steps[-1][0].write_text(text, encoding="utf-8")
         for file, place in steps:
             put_in_place(file, place)
+        for place in (place for place, text in (beside or {}).items() if text is None):
+            place.unlink(missing_ok=True)
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
@@ -93,6 +106,13 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
         if graph == path.read_bytes() and weights == path.with_suffix(".bin").read_bytes():
             msg = "its checksum is another: the .xml or the .bin was changed, or they are not of one model"
             raise ValueError(msg)  # else they were being replaced just now
+
+
+def has_checksum(path: Path) -> bool:
+    """Tell whether an ``.xml`` ends with a checksum."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 200, 0))
+        return _CHECKSUM.search(file.read()) is not None
 
 
 def _fit(graph: bytes, weights: bytes) -> bool:

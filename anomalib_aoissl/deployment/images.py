@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A labelled image at the size of an exported model, resized as its graph does it; needs no torch."""
+"""An image, its labels or a region of it at an exported model's size, resized as its graph does it; needs no torch."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def resize_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for old, new in zip(mask.shape, size, strict=True)
     )
     return mask[rows[:, np.newaxis], columns]
+
+
+def resize_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the region ``[H, W]`` bool at (height, width) px; of the smallest region a pixel is left."""
+    rows, columns = region.nonzero()
+    nearest = [((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, region.shape, strict=True)]
+    scaled = region[np.ix_(*nearest)]
+    if not scaled.any():
+        scaled[rows * size[0] // region.shape[0], columns * size[1] // region.shape[1]] = True
+    return scaled

@@ -6,84 +6,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
-from anomalib_aoissl.visualization.overlay import (
-    hatch,
-    legend,
-    overlay_mask,
-    picture_of,
-    resize_mask,
-    write_class_index_png,
-)
+from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 
-from .abstaining import WINNING_SHARE, AbstentionFormat, add_winning_share
+from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
-from .exported_bank import NotEditableError, check_bank, read_metadata
-from .model_file import core, read_model
-from .requests import SharedModel, with_defaults
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+from .explaining import explanation, region_of
+from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
+from .many import PictureError, each_in_order
+from .model_file import read_model
+from .requests import SharedModel, check_device, compiled, with_defaults
+from .segmentation import Segmentation
+from .tiles.model import TiledModel
+from .tiles.strip_files import check_output
+from .tiles.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What the model says of one image.
-
-    Attributes:
-        class_map: ``[H, W]`` uint8 class indices at the image's original size.
-        novelty: ``[H, W]`` float32 at the original size, 0 (looks like a labelled patch) to 2.
-        score: The image's novelty, the largest of its patches'.
-        class_names: Names of the classes in the order of their indices.
-        image: ``[H, W, 3]`` uint8, what was looked at.
-        uncertainty: ``[H, W]`` float32 at the original size, 0 (sure) to 1; None where the model cannot tell.
-        abstained: ``[H, W]`` bool, where the model says that it does not know; None where it has no threshold. The
-            class map names its best guess there too.
-    """
-
-    class_map: np.ndarray
-    novelty: np.ndarray
-    score: float
-    class_names: tuple[str, ...]
-    image: np.ndarray
-    uncertainty: np.ndarray | None = None
-    abstained: np.ndarray | None = None
-
-    def class_shares(self) -> dict[str, float]:
-        """Return the share of the image's pixels that each class has, 0 to 1."""
-        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
-        return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
-
-    def overlay(self) -> Image:
-        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below."""
-        from PIL import Image as PILImage
-
-        coloured = overlay_mask(self.image, self.class_map, len(self.class_names))
-        if self.abstained is not None:
-            coloured = hatch(coloured, self.abstained)
-        picture = PILImage.fromarray(coloured)
-        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None)
-        result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
-        result.paste(picture, (0, 0))
-        result.paste(strip, (0, picture.height))
-        return result
-
-    def save_mask(self, path: str | Path) -> None:
-        """Write the class map as a palette PNG, whole or not at all."""
-        write_class_index_png(path, self.class_map, len(self.class_names))
+_TILES_AT_ONCE = 4
+"""Infer requests for the tiles of a picture, at most: each needs some hundred MB."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +47,14 @@ class _Loaded:
         run: The compiled model.
         class_names: Names of its classes.
         abstention: How it abstains; None where it cannot.
+        tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
     """
 
     model: Any
     run: SharedModel
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
+    tiled: TiledModel | None
 
 
 class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
@@ -112,10 +66,13 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     Args:
         path: The IR's ``.xml`` or an ``.onnx`` file.
-        device: OpenVINO device.
-        config: OpenVINO configuration, added to the defaults. By default floats are computed in 32 bits: where a
+        device: OpenVINO device, such as "CPU", "GPU" or "AUTO:GPU,CPU".
+        config: OpenVINO configuration, added to the defaults, such as ``{"PERFORMANCE_HINT": "THROUGHPUT"}`` for
+            several cameras. By default floats are computed in 32 bits: where a
             processor has bfloat16, OpenVINO would use it, and novelty, a small difference of large similarities, loses
             its digits. And nothing is kept for each image size that came.
+        tiling: How pictures are cut into tiles of the model's size at their own resolution; null for what the model
+            says, which was trained on tiles or on whole pictures.
 
     Attributes:
         threshold: Uncertainty in [0, 1] above which the model abstains; may be set. None for never.
@@ -123,10 +80,18 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin.
+        ValueError: If the file is damaged, or carries no class names, hence was not exported by this plugin; if tiles
+            are asked for that it cannot take; or if OpenVINO has no such device, or does not take the configuration.
     """
 
-    def __init__(self, path: str | Path, device: str = "CPU", config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "CPU",
+        config: Mapping[str, Any] | None = None,
+        tiling: Tiling | Mapping[str, Any] | None = None,
+    ) -> None:
+        check_device(device)
         model = read_model(path)
         metadata = _checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
@@ -134,7 +99,12 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         abstention = _abstention(metadata)
         self.threshold = abstention.threshold if abstention is not None else None
         self._target, self._editing = (device, with_defaults(device, config)), RLock()
-        self._use(model)
+        self.tiling = Tiling.of(metadata.get("tiling") if tiling is None else tiling)
+        try:
+            self._use(model)
+        except NotEditableError as error:
+            msg = f"{path}: {error}"
+            raise NotEditableError(msg) from error
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -153,7 +123,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _compile(self, model: Any) -> SharedModel:
         """Return the model compiled for the inferencer's device."""
-        return SharedModel(core().compile_model(model, *self._target))
+        return compiled(model, *self._target)
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
@@ -161,27 +131,56 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         abstention = _abstention(metadata)
         if abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
-            if not add_winning_share(asked):
+            if not add_winning_probability(asked):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention)
+        tiled = None
+        if self.tiling is not None:
+            tiled = TiledModel(model, self.tiling, _abstention(metadata), self._compile_for_tiles)
+        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention, tiled)
 
-    def predict(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> Segmentation:
+    def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
+        """Return the model compiled for several tiles at once, and how many these are."""
+        device, config = self._target
+        several = {"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _TILES_AT_ONCE}
+        run = compiled(model, device, {**several, **config})
+        return run, min(run.requests, _TILES_AT_ONCE)
+
+    def predict(
+        self,
+        image: str | Path | np.ndarray,
+        color_order: ColorOrder = "rgb",
+        *,
+        output: str | Path | None = None,
+    ) -> Segmentation:
         """Return the segmentation of one image.
 
         Args:
-            image: A file, read as the model's training data was, with its other illuminations beside it; or an array
+            image: A file, read as the training data was, with its other lighting channels beside it; or an array
                 ``[H, W]``, ``[H, W, C]``, uint8, uint16 (of the training data's bit depth, 16 where it had none) or
-                float in [0, 1], C illuminations, or colours in the order red, green, blue.
+                float in [0, 1], C lighting channels, or colours in the order red, green, blue.
             color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
+            output: With tiles: file (``.tif`` or ``.npy``) that the class map is written to strip by strip, novelty and
+                uncertainty beside it as ``<stem>_novelty`` and ``<stem>_uncertainty``. The result's maps are then
+                memory maps of these files. For pictures that fill the memory.
 
         Raises:
             DatasetError: If the file cannot be read, or a value is not finite or out of range.
             TypeError: If the array is of another type.
-            ValueError: If its shape is another, or its channels do not fit the model.
+            ValueError: If its shape is another, its channels do not fit the model, or ``output`` cannot be written so.
+            OSError: If ``output`` cannot be written; nothing is left of it then.
         """
-        return next(self._segment(self._read(image, color_order)[np.newaxis]))
+        loaded = self._loaded
+        if output is not None:
+            check_output(output, image if isinstance(image, str | Path) else None)
+            if loaded.tiled is None:
+                msg = f"output={output} is written strip by strip, by a model with tiles. Use save_mask of the result."
+                raise ValueError(msg)
+        planes = self._read(image, color_order)
+        if loaded.tiled is not None:
+            return self._segment_tiles(loaded, loaded.tiled, planes, output)
+        return next(self._segment(planes[np.newaxis]))
 
     def predict_batch(
         self, images: Sequence[str | Path | np.ndarray], color_order: ColorOrder = "rgb"
@@ -191,6 +190,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         Raises:
             ValueError: If there is no image or the sizes differ, and as `predict`.
         """
+        if self._loaded.tiled is not None and len(images):
+            return [self.predict(image, color_order) for image in images]  # one fills the processor
         planes = [self._read(image, color_order) for image in images]
         if not planes:
             msg = "A batch needs at least one image."
@@ -204,6 +205,72 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             )
             raise ValueError(msg)
         return list(self._segment(np.stack(planes)))
+
+    def predict_many(
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        color_order: ColorOrder = "rgb",
+        *,
+        return_errors: bool = False,
+    ) -> Iterator[Segmentation | PictureError]:
+        """Return an iterator over the segmentations of many images of any sizes, in order.
+
+        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}`` several are computed
+        at once. A result comes as soon as it is there; a few images are read ahead, however many there are.
+
+        Args:
+            images: Files or arrays as `predict` takes them, such as a list, or a generator of a camera's frames. It is
+                read by a thread of its own.
+            color_order: As in `predict`.
+            return_errors: Whether the error of an image stands in the place of its result, and the others go on; else
+                it is raised.
+
+        Raises:
+            PictureError: If an image cannot be segmented; the message names it, ``index`` is its place.
+            TypeError: If ``images`` is one image.
+        """
+
+        def predict(image: str | Path | np.ndarray) -> Segmentation:
+            return self.predict(image, color_order)
+
+        at_once = self._compiled.requests if self._loaded.tiled is None else 1  # tiles of one picture fill the device
+        return each_in_order(predict, images, at_once, return_errors=return_errors)
+
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        region: np.ndarray | tuple[int, int],
+        color_order: ColorOrder = "rgb",
+    ) -> Explanation:
+        """Return which labelled patches decided on the class of a pixel or a region of an image.
+
+        Args:
+            image: File or array, as in `predict`.
+            region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region; of the image's own size.
+            color_order: As in `predict`.
+
+        Raises:
+            NotEditableError: If the model has no bank.
+            ValueError: If the region lies outside of the image, is empty, or of another size.
+        """
+        return self._explained(self._read(image, color_order), region)[0]
+
+    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
+        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
+        loaded, threshold = self._loaded, self.threshold
+        if loaded.tiled is not None:
+            msg = "The model cuts pictures into tiles, whose votes cannot be shown yet. Ask a model of whole pictures."
+            raise NotEditableError(msg)
+        region = region_of(region, (planes.shape[1], planes.shape[2]))
+        bank_of(loaded.model)  # before the work
+        if loaded.abstention is None:
+            msg = "The model does not say how sure it is: it is of another version. Export it again."
+            raise NotEditableError(msg)
+        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
+        novelty = outputs["anomaly_map"][:, 0]
+        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
+        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
+        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
@@ -226,25 +293,47 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         loaded, threshold = self._loaded, self.threshold
         outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
-        doubts: Any = [None] * len(images)
+        uncertainties: Any = [None] * len(images)
         if loaded.abstention is not None:
-            doubts = loaded.abstention.uncertainty(outputs[WINNING_SHARE], outputs["anomaly_map"][:, 0])
+            uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
-            msg = (
-                "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else "
-                "compute in 32 bits: leave INFERENCE_PRECISION_HINT out of config."
-            )
-            raise ValueError(msg)
-        for index, (planes, doubt) in enumerate(zip(images, doubts, strict=True)):
+            raise ValueError(_NOT_FINITE)
+        for index, (planes, uncertainty) in enumerate(zip(images, uncertainties, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
                 novelty=resize_map(outputs["anomaly_map"][index, 0], (height, width)),
                 score=float(outputs["pred_score"][index]),
                 class_names=loaded.class_names,
                 image=picture_of(planes),
-                uncertainty=None if doubt is None else resize_map(doubt, (height, width)),
-                abstained=_abstained(doubt, threshold, (height, width)),
+                uncertainty=None if uncertainty is None else resize_map(uncertainty, (height, width)),
+                abstained=_abstained(uncertainty, threshold, (height, width)),
             )
+
+    def _segment_tiles(
+        self, loaded: _Loaded, tiled: TiledModel, planes: np.ndarray, output: str | Path | None
+    ) -> Segmentation:
+        """Return the segmentation of a picture ``[C, H, W]`` of any size, by its tiles."""
+        threshold = self.threshold
+        try:
+            answer = tiled.answer(planes, output)
+        except FloatingPointError as error:
+            raise ValueError(_NOT_FINITE) from error
+        uncertainty = answer.uncertainty if loaded.abstention is not None else None
+        return Segmentation(
+            class_map=answer.classes,
+            novelty=answer.values,
+            score=answer.score,
+            class_names=loaded.class_names,
+            image=picture_of(planes),
+            uncertainty=uncertainty,
+            abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
+        )
+
+
+_NOT_FINITE = (
+    "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
+    "bits: leave INFERENCE_PRECISION_HINT out of config."
+)
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:
@@ -266,6 +355,7 @@ def _checked_metadata(model: Any, path: str | Path) -> dict[str, Any]:
             check_bank(model)
             FileFormat.from_dict(metadata.get("file_format", {}))
             _abstention(metadata)
+            Tiling.of(metadata.get("tiling"))
         names = metadata.get("class_names") or ()
         known = len(names) > 0 and all(isinstance(name, str) for name in names)
     except NotEditableError as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
 from .file_pair import read_pair, replace_pair
+from .full_precision import keep_precision
 from .onnx_checksum import read_onnx
 
 SUFFIXES = (".xml", ".onnx")
@@ -59,10 +61,13 @@ def read_model(path: str | Path) -> Any:
     if path.suffix not in SUFFIXES:
         msg = f"{path}: an exported model ends with .xml (its .bin beside it) or .onnx. Give that file."
         raise ValueError(msg)
-    for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
-        if not file.is_file():
-            msg = f"{file}: the model does not exist. Export one: anomalib export --export_type openvino."
-            raise FileNotFoundError(msg)
+    if not path.is_file():
+        msg = f"{path}: the model does not exist. Export one: anomalib export --export_type openvino."
+        raise FileNotFoundError(msg)
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and not weights.is_file():
+        msg = f"{weights}: the weights of {path.name} are not there. Copy the file that was exported with it beside it."
+        raise FileNotFoundError(msg)
     try:
         # From memory: what is checked is what is read, and it stays whole when the files are written anew.
         model = reader.read_model(*(read_pair(path) if path.suffix == ".xml" else [read_onnx(path)]))
@@ -88,8 +93,13 @@ def check_numbers(model: Any) -> None:
             raise ValueError(msg)
 
 
-def save_model(model: Any, path: str | Path) -> Path:
+def save_model(model: Any, path: str | Path, beside: Mapping[Path, str | None] | None = None) -> Path:
     """Write ``.xml`` and ``.bin``, both or neither, and return the path of the ``.xml``.
+
+    Args:
+        model: `openvino.Model`.
+        path: Of the ``.xml``.
+        beside: Texts of files that are written with the model, by their paths; None for one that is removed.
 
     Raises:
         OSError: If they cannot be written; what was there is left as it was.
@@ -107,5 +117,6 @@ def save_model(model: Any, path: str | Path) -> Path:
         except RuntimeError as error:
             msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
             raise OSError(msg) from error
-        replace_pair(structure, weights, path)
+        structure.write_bytes(keep_precision(structure.read_bytes()))
+        replace_pair(structure, weights, path, beside)
     return path

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,13 +34,15 @@ def learning_outputs(head: HeadContent) -> list[str]:
 
 
 def labelled_pixels(
-    run: Callable[[np.ndarray], Any],
+    run: Callable[[Any], Any],
     planes: np.ndarray,
     mask: np.ndarray,
     head: HeadContent,
     classes: int,
     seed: int,
     fold: int,
+    light: Callable[[int, np.random.Generator], Sequence[np.ndarray]] | None = None,
+    number: int = 0,
 ) -> PixelSample:
     """Return the labelled pixels of an image that a head is fitted to.
 
@@ -52,13 +54,17 @@ def labelled_pixels(
         classes: Classes of the mask, the head's first.
         seed: Of what is random.
         fold: The part of the images that it is left out of a fit with.
+        light: The number of a view, and what it is drawn from, to further inputs of ``run``; None for none.
+        number: Labelled pixels to draw; 0 for as many as of each image of the head.
     """
-    parts = []
+    parts, number = [], number or head.per_image
     for index in range(VIEWS):
         random = np.random.default_rng([seed, index])
+        inputs = [] if light is None else light(index, np.random.default_rng([seed, index]))
         image, labels = view(planes, mask, index, random)
-        points, weights = draw_points(labels, head.per_image // VIEWS, random)
-        outputs = [np.asarray(tensor)[0] for tensor in run(image[np.newaxis]).to_tuple()]
+        points, weights = draw_points(labels, max(1, number // VIEWS), random)
+        seen = image[np.newaxis]
+        outputs = [np.asarray(tensor)[0] for tensor in run([seen, *inputs] if inputs else seen).to_tuple()]
         read: Mapping[str, np.ndarray] = dict(zip(learning_outputs(head), outputs, strict=True))
         values = pixel_values(read["fine_features"], read["coarse_features"], points)
         context = np.empty((len(points), 0), np.int8)

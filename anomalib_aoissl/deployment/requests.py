@@ -6,15 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from queue import Empty, LifoQueue
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
+
+from .model_file import core
 
 _DEFAULTS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 _DEFAULTS_OF_CPU = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """OpenVINO's processor plugin keeps what it prepared for each image size, 5,000 at most: some MB for each new size."""
+
+_OF_OTHERS = {"AUTO", "MULTI", "HETERO", "BATCH"}
+"""Devices of OpenVINO that hand the work to other devices."""
+
+_LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
 def with_defaults(device: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -23,25 +30,67 @@ def with_defaults(device: str, config: Mapping[str, Any] | None) -> dict[str, An
     return {**_DEFAULTS, **of_device, **(config or {})}
 
 
+def check_device(device: str) -> None:
+    """Validate that OpenVINO has a device here; "AUTO:GPU,CPU" and its like name several.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    kind, _, others = device.partition(":")
+    available = core().available_devices
+    known = {*available, *(name.partition(".")[0] for name in available), *(f"{name}.0" for name in available)}
+    named = [kind, *(name.lstrip("-").partition("(")[0] for name in others.split(",") if others)]
+    if not set(named) <= known | _OF_OTHERS:
+        msg = (
+            f"device={device!r}: OpenVINO has no such device on this machine, only {available}. Give one of these, or "
+            "install the driver of yours."
+        )
+        raise ValueError(msg)
+
+
+def compiled(model: Any, device: str, config: Mapping[str, Any]) -> SharedModel:
+    """Return a model compiled for a device.
+
+    Raises:
+        ValueError: If OpenVINO takes neither the configuration nor the model there.
+    """
+    try:
+        done = core().compile_model(model, device, dict(config))
+    except (RuntimeError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
+        msg = (
+            f"OpenVINO cannot use device={device!r} with config={dict(config)} ({reason}). Mend config=, or leave it "
+            "out."
+        )
+        raise ValueError(msg) from error
+    return SharedModel(done)
+
+
 class SharedModel:
     """A compiled model for any number of threads: each call has an infer request of its own while it runs.
 
-    There are as many requests as calls at once; making one takes as long as an image.
+    The requests are made when they are first needed. Where all are taken, a call waits: more requests would need more
+    memory, and the device would have no more to give.
 
     Args:
         compiled: `openvino.CompiledModel`.
+        requests: Calls at once at most; None for one more than the device computes at once, so that it never waits.
     """
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: Any, requests: int | None = None) -> None:
+        if requests is None:
+            requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
+        self._compiled, self.requests = compiled, requests
         self._free: LifoQueue[Any] = LifoQueue()
+        for _ in range(requests):
+            self._free.put(None)  # to be made
 
-    def __call__(self, images: np.ndarray) -> Any:
-        """Return the outputs for images ``[B, C, H, W]`` by name, copied from the request."""
+    def __call__(self, images: np.ndarray | list[np.ndarray]) -> Any:
+        """Return the outputs for images ``[B, C, H, W]``, or a list of all inputs, by name, copied from the request."""
+        request, outputs = self._free.get(), None
         try:
-            request = self._free.get_nowait()
-        except Empty:
-            request = self._compiled.create_infer_request()
-        outputs = request.infer(images, share_inputs=True, share_outputs=False)
-        self._free.put(request)  # a request that failed is not used again
+            request = self._compiled.create_infer_request() if request is None else request
+            outputs = request.infer(images, share_inputs=True, share_outputs=False)
+        finally:
+            self._free.put(None if outputs is None else request)  # a request that failed is not used again
         return outputs

@@ -181,7 +181,7 @@ def _creation_error(name: str, pretrained: bool, error: Exception) -> ValueError
 
 
 def _check_size(image_size: tuple[int, int], patch_size: tuple[int, int], name: str) -> None:
-    """Refuse an image size that the patch does not divide."""
+    """Validate that the patch divides the image size."""
     if any(size % patch or size <= 0 for size, patch in zip(image_size, patch_size, strict=True)):
         below = [max(size // patch, 1) * patch for size, patch in zip(image_size, patch_size, strict=True)]
         above = [-(-size // patch) * patch or patch for size, patch in zip(image_size, patch_size, strict=True)]

@@ -46,8 +46,8 @@ def segmentation_metrics(class_names: Sequence[str], prefix: str = "") -> Metric
 class SelectiveMetrics(MetricCollection):
     """``aurc``, and for a model with a threshold ``coverage``, ``selective_risk`` and ``selective_mean_iou``.
 
-    The last three are the share of pixels that the model stands by, the share of wrong ones among them, and the mean
-    IoU over them, all pooled over the pixels of the split; ``aurc`` is that of `RiskCoverage`.
+    The last three are the share of pixels on which the model answers, the share of wrong ones among them, and the
+    mean IoU over them, all pooled over the pixels of the split; ``aurc`` is that of `RiskCoverage`.
 
     Args:
         num_classes: Number of classes.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Risk against coverage: how many of the pixels that a model stands by are wrong, and from where on it should not."""
+"""Risk against coverage: how many of the pixels on which a model answers are wrong, and where it should abstain."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ class RiskCoverage(Metric):
 
 
 class Abstained(Metric):
-    """Share of pixels that the model stands by (coverage), or of wrong ones among them (risk), pooled over the split.
+    """Share of pixels on which the model answers (coverage), or of wrong ones among them (risk); pixels are pooled.
 
     Args:
-        measure: "coverage" or "risk"; the risk is NaN where the model stands by no pixel.
+        measure: "coverage" or "risk"; the risk is NaN where the model abstains from all pixels.
     """
 
     full_state_update = False
@@ -174,7 +174,7 @@ def write_risk_coverage(path: str | Path, curve: Curve, point: tuple[float, floa
     if point is not None:
         coverage, risk = (100 * value for value in point)
         axes.plot(coverage, risk, "o", color="#d55e00", label=f"threshold: {risk:.1f} % of {coverage:.1f} %")
-    axes.set(xlabel="coverage: pixels that the model stands by, %", ylabel="risk: wrong ones among them, %")
+    axes.set(xlabel="coverage: pixels on which the model answers, %", ylabel="risk: wrong ones among them, %")
     axes.set(xlim=(0, 101), ylim=(0, None))
     axes.legend(frameon=False, loc="center left")
     axes.spines[["top", "right"]].set_visible(False)

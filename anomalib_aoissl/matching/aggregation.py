@@ -11,20 +11,6 @@ from torch.compiler import is_exporting
 AGGREGATIONS = ("attention", "similarity")
 """Names of the weights that `vote_weights` knows."""
 
-NEIGHBOURS, TEMPERATURE = 30, 0.02
-"""k and the temperature of "attention" where nothing is said; those of the paper."""
-
-
-def check_aggregation(aggregation: str) -> None:
-    """Validate the name of a weight.
-
-    Raises:
-        ValueError: If there is none of this name.
-    """
-    if aggregation not in AGGREGATIONS:
-        msg = f"aggregation={aggregation!r} is not known. It must be one of {list(AGGREGATIONS)}."
-        raise ValueError(msg)
-
 
 def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: float) -> torch.Tensor:
     """Return the weight ``[Q, k]`` of each neighbour's vote; only the weights of one query compare.

@@ -15,31 +15,27 @@ from .searching import search
 SEARCHES = ("exact", "faiss-flat", "faiss-ivf")
 """Names of the ways to search: a matrix product, FAISS's own exact index, its index of cells of which few are read."""
 
-_ROWS_PER_CELL = 64  # FAISS asks for 39 at least
+_ENTRIES_PER_CELL = 64  # FAISS asks for 39 at least
 _READ_SHARE = 1 / 16  # of the cells, for each query; 8 cells at least
 
 
-def check_search(name: str) -> None:
-    """Refuse a way to search that does not exist, or that needs FAISS where it is not installed.
+def check_faiss(name: str) -> None:
+    """Validate that FAISS is installed where a search of `SEARCHES` needs it.
 
     Raises:
-        ValueError: If the name is none of `SEARCHES`.
-        ModuleNotFoundError: If FAISS is not installed.
+        ModuleNotFoundError: If it is not.
     """
-    if name not in SEARCHES:
-        msg = f"search={name!r} is not known. It must be one of {list(SEARCHES)}."
-        raise ValueError(msg)
     if name != "exact":
         _faiss(name)
 
 
 class FaissSearch:
-    """An index over a bank's rows, built when first searched and again when the bank's embeddings are others.
+    """An index over a bank's entries, built when first searched and again when the bank's embeddings are others.
 
-    Not saved: it is built from the bank in seconds. Novelty needs the nearest row: "faiss-ivf" may miss it.
+    Not saved: it is built from the bank in seconds. Novelty needs the nearest entry: "faiss-ivf" may miss it.
 
     Args:
-        name: "faiss-flat", exact, or "faiss-ivf", which reads a sixteenth of the cells that the rows are divided into.
+        name: "faiss-flat", exact, or "faiss-ivf", which reads a sixteenth of the cells of entries.
 
     Raises:
         ModuleNotFoundError: If FAISS is not installed.
@@ -51,23 +47,23 @@ class FaissSearch:
         self._index: Any = None
 
     def __call__(self, queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what `searching.search` returns; queries that the cells give less than k rows are searched exactly."""
+        """Return what `searching.search` returns; queries whose cells hold less than k entries are searched exactly."""
         version = 0 if keys.is_inference() else keys._version
         if self._of is None or self._of[0] is not keys or self._of[1] != version:
             self._index, self._of = self._built(keys), (keys, version)
         k = min(k, len(keys))
         found = self._index.search(queries.detach().float().cpu().numpy(), k)
-        similarities, rows = (torch.from_numpy(array).to(queries.device) for array in found)
-        lacking = (rows < 0).any(dim=1)
+        similarities, entries = (torch.from_numpy(array).to(queries.device) for array in found)
+        lacking = (entries < 0).any(dim=1)
         if bool(lacking.any()):
-            similarities[lacking], rows[lacking] = search(queries[lacking].float(), keys, k)
-        return similarities.to(queries.dtype), rows
+            similarities[lacking], entries[lacking] = search(queries[lacking].float(), keys, k)
+        return similarities.to(queries.dtype), entries
 
     def _built(self, keys: torch.Tensor) -> Any:
-        """Return the index of these rows."""
+        """Return the index of these entries."""
         faiss = _faiss(self.name)
         vectors = restored(keys.cpu()).numpy()
-        cells = len(vectors) // _ROWS_PER_CELL
+        cells = len(vectors) // _ENTRIES_PER_CELL
         index = faiss.IndexFlatIP(vectors.shape[1])
         if self.name == "faiss-ivf" and cells > 1:
             index = faiss.IndexIVFFlat(index, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)

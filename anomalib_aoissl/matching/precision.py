@@ -12,14 +12,14 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 """What embeddings may be stored in, by name."""
 
 _LARGEST = 127
-"""Largest integer of a row in int8; symmetric, so that zero stays zero."""
+"""Largest integer of an entry in int8; symmetric, so that zero stays zero."""
 
 
 def stored(embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return embeddings ``[N, D]`` of unit length as they are stored.
 
-    In int8 each row has a scale of its own, that of its largest value to 127. It is not stored, since the length of
-    the row is known to be 1: the row's integers give its direction, and the direction is all that there is.
+    In int8 each entry has a scale of its own, that of its largest value to 127. It is not stored, since the length of
+    the entry is known to be 1: the entry's integers give its direction, and the direction is all that there is.
 
     Args:
         embeddings: ``[N, D]`` floats of unit length.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The k most similar rows of a bank, exactly, on the processor as fast as its matrix product goes."""
+"""The k most similar entries of a bank, exactly, on the processor as fast as its matrix product goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.compiler import is_exporting
 from .precision import restored
 
 BANK_CHUNK = 32768
-"""Rows of the bank that are compared at once, at least k; lower precisions are widened chunk by chunk."""
+"""Entries of the bank that are compared at once, at least k; lower precisions are widened chunk by chunk."""
 
 QUERY_BLOCK = 128
 """Queries that are compared at once: their similarities, 16 MiB a chunk, stay in memory that is used again."""
@@ -23,10 +23,10 @@ _GROUP = 32
 
 
 def search(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the k largest inner products ``[Q, k]`` in falling order, and the rows ``[Q, k]`` that they belong to.
+    """Return the k largest inner products ``[Q, k]`` in falling order, and the entries ``[Q, k]`` that they belong to.
 
-    Exact, in the precision of the queries; costs a product of all queries with all rows, however many images the rows
-    came from. Needs memory for one chunk of the rows and one block of the similarities; in an export, of all queries'.
+    Exact, in the precision of the queries; costs a product of all queries with all entries, however many images
+    they came from. Needs memory for one chunk of entries and one block of similarities; in an export, of all queries'.
 
     Args:
         queries: ``[Q, D]``.
@@ -36,12 +36,12 @@ def search(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Ten
     k, size = min(k, len(keys)), max(BANK_CHUNK, k)
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start in range(0, len(keys), size):
-        values, rows = _nearest(queries, restored(keys[start : start + size], queries.dtype), k)
-        found.append((values, rows + start))
+        values, entries = _nearest(queries, restored(keys[start : start + size], queries.dtype), k)
+        found.append((values, entries + start))
     if len(found) == 1:
         return found[0]
     best = torch.cat([values for values, _ in found], dim=-1).topk(k, dim=-1)
-    return best.values, torch.cat([rows for _, rows in found], dim=-1).gather(-1, best.indices)
+    return best.values, torch.cat([entries for _, entries in found], dim=-1).gather(-1, best.indices)
 
 
 def _nearest(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,11 +50,11 @@ def _nearest(queries: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.T
         best = (queries @ keys.transpose(0, 1)).topk(min(k, len(keys)), dim=-1)
         return best.values, best.indices
     blocks = [largest(products(block, keys), k) for block in queries.split(QUERY_BLOCK)]
-    return torch.cat([values for values, _ in blocks]), torch.cat([rows for _, rows in blocks])
+    return torch.cat([values for values, _ in blocks]), torch.cat([entries for _, entries in blocks])
 
 
 def products(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Return the inner products ``[Q, N]`` of queries ``[Q, D]`` and rows ``[N, D]``.
+    """Return the inner products ``[Q, N]`` of queries ``[Q, D]`` and entries ``[N, D]``.
 
     On processors by oneDNN where torch was built with it, as torch's own compiler does: torch's plain product is
     MKL's, which on processors of other makers than Intel takes nearly twice the time.

@@ -9,6 +9,7 @@ What the user wrote wins; what nobody wrote comes from the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,10 @@ from lightning.fabric.plugins import CheckpointIO
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.full_disk import names_full_disk
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
+from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
+from anomalib_aoissl.plugin.options import flat, nested, plain_data
+from anomalib_aoissl.plugin.removed_arguments import moved_among, moved_in, renamed, with_new_names
 from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 
 from .preprocessing import SegmentationPreProcessor
@@ -34,8 +38,9 @@ CHECKPOINT_KEY = "anomalib_aoissl"
 class CheckpointMixin(_Base):
     """Saves a model with its arguments, class names and file format, and builds it again."""
 
-    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "blocks", "normalize")
-    ONCE: ClassVar[dict[str, Any]] = {"pretrained": False, "pretraining": None}
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels")
+    """Arguments that the weights depend on, options or single fields such as "vote.level"."""
+    ONCE: ClassVar[dict[str, Any]] = {"encoder.pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""
     RULES: ClassVar[Mapping[str, Rule]] = {}
     """What the model's arguments may be."""
@@ -44,7 +49,7 @@ class CheckpointMixin(_Base):
 
     model: Any
     written_arguments: frozenset[str] = frozenset()
-    """Names of the arguments that the user wrote: these win over a checkpoint's, all others come from it."""
+    """Names of the arguments that the user wrote, fields of options as "vote.k": these win over a checkpoint's."""
     class_names: tuple[str, ...]
     file_format: FileFormat
 
@@ -52,17 +57,30 @@ class CheckpointMixin(_Base):
 
         def build_model(self) -> None: ...  # noqa: D102
         def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
+        def prepare_batches(self) -> None: ...  # noqa: D102
         def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
         super().on_save_checkpoint(checkpoint)
         parameters = checkpoint.setdefault("hyper_parameters", {})
-        parameters.update(self.ONCE, encoder=self.model.encoder.describe())
+        values = flat({**parameters, "encoder": self._encoder_arguments()}, self.RULES)
+        parameters.update(nested({**values, **self.ONCE}))
         checkpoint[CHECKPOINT_KEY] = {
             "class_names": list(self.class_names),
             "file_format": self.file_format.to_dict(),
         }
+
+    def _encoder_arguments(self) -> dict[str, Any]:
+        """Return all fields of `EncoderOptions` from which the encoder is built again without its weights' source."""
+        encoder = self.model.encoder
+        return asdict(EncoderOptions(pretrained=False, normalize=encoder.normalize, **encoder.describe()))
+
+    @classmethod
+    def _saved_arguments(cls, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments in a checkpoint; those that were saved under old names have the new ones."""
+        saved = checkpoint.get("hyper_parameters", {})
+        return with_new_names(saved, moved_among(saved, moved_in(cls)), cls.RULES)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -71,11 +89,14 @@ class CheckpointMixin(_Base):
         Raises:
             CheckpointError: If the file is missing, damaged, or of another model, or its content is impossible.
         """
+        saved: dict[str, Any] = {}
         if isinstance(checkpoint_path, str | Path):
-            cls.check_checkpoint(read_checkpoint(checkpoint_path), str(checkpoint_path))
-        written = {**written_on_the_command_line(), **kwargs}
+            checkpoint = read_checkpoint(checkpoint_path)
+            cls.check_checkpoint(checkpoint, str(checkpoint_path))
+            saved = flat(cls._saved_arguments(checkpoint), cls.RULES)
+        written = {**written_on_the_command_line(), **flat(renamed(cls, kwargs, stacklevel=3), cls.RULES)}
         try:
-            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **written)
+            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **nested({**saved, **written}))
         except ValueError as error:
             if str(checkpoint_path) in str(error):
                 raise
@@ -85,7 +106,7 @@ class CheckpointMixin(_Base):
         return model
 
     def setup(self, stage: str) -> None:
-        """Have checkpoints of the run read and written with errors that name them."""
+        """Wrap the run's reading and writing of checkpoints, so that errors name the file."""
         super().setup(stage)
         strategy: Any = self.trainer.strategy
         if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):
@@ -100,13 +121,16 @@ class CheckpointMixin(_Base):
         """
         source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
         self.check_checkpoint(checkpoint, source)
-        self._adopt_arguments(checkpoint.get("hyper_parameters", {}))
+        self._adopt_arguments(self._saved_arguments(checkpoint))
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         if saved.get("class_names"):
             self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
         flags = checkpoint.get("anomalib_components_enabled") or {}
         flags = {name: enabled for name, enabled in flags.items() if name not in self.written_arguments}
         super().on_load_checkpoint({**checkpoint, "anomalib_components_enabled": flags})
+        if isinstance(self.pre_processor, SegmentationPreProcessor):
+            self.pre_processor.set_tiled(self.hparams.get("tiling") is not None)  # it may be written otherwise
+        self.prepare_batches()
 
     @classmethod
     def check_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> None:
@@ -119,8 +143,8 @@ class CheckpointMixin(_Base):
             msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
             raise CheckpointError(msg)
         check_content(checkpoint, source)
-        arguments = checkpoint.get("hyper_parameters", {})
         try:
+            arguments = cls._saved_arguments(checkpoint)
             validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)
         except ArgumentError as error:
             msg = f"{source}: was saved with impossible arguments: {error}"
@@ -132,19 +156,19 @@ class CheckpointMixin(_Base):
         Raises:
             ValueError: If an argument that the weights depend on was written otherwise.
         """
-        own = {**self.hparams, "encoder": self.model.encoder.describe()}
-        known = {key: value for key, value in saved.items() if key in own and key not in self.ONCE}
+        own = flat({**self.hparams, "encoder": self._encoder_arguments()}, self.RULES)
+        known = {k: value for k, value in flat(saved, self.RULES).items() if k in own and k not in self.ONCE}
         changed = {key: value for key, value in known.items() if plain_data(own[key]) != plain_data(value)}
         for key in sorted(self.written_arguments & changed.keys()):
-            if key in self.ENCODER_ARGUMENTS:
+            if not {key, key.partition(".")[0]}.isdisjoint(self.ENCODER_ARGUMENTS):
                 msg = (
-                    f"The checkpoint was saved with {key}={changed[key]}, but --model.{key} says {self.hparams[key]}. "
+                    f"The checkpoint was saved with {key}={changed[key]}, but --model.{key} says {own[key]}. "
                     f"Leave out --model.{key}: the checkpoint brings it along."
                 )
                 raise ArgumentError(msg)
             del changed[key]  # the weights do not depend on it
         if changed:
-            self.hparams.update({**changed, "pretrained": False})
+            self.hparams.update(nested({**own, **changed}))
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
                 self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
@@ -197,12 +221,3 @@ class NamingCheckpointIO(CheckpointIO):
 def _holds_bank(state: Mapping[str, Any]) -> bool:
     """Return whether a state dict is of a model with a memory bank."""
     return any(key.startswith("model.bank.") for key in state)
-
-
-def plain_data(value: Any) -> Any:
-    """Return configuration objects and tuples as dictionaries and lists, to compare and to save."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_data(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain_data(item) for item in value]
-    return value

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,30 +18,26 @@ from torch import nn
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.onnx_checksum import append_checksum
 from anomalib_aoissl.pixel_head.marking import marking
+from anomalib_aoissl.plugin.export_log import set_aside
 
 METADATA_KEY = "aoissl"
 """Key of the metadata in an ONNX file's properties; OpenVINO takes them over to ``framework`` of the IR's rt_info."""
 
 _OPSET = 18
+_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+"""Loggers that say hundreds of lines of their own internals."""
+
 _EXAMPLE_SIZE = (48, 40)  # unequal to each other and to common model sizes, so that no dimension is taken for another
 
 
-def export_onnx(
-    module: nn.Module,
-    path: Path,
-    in_channels: int,
-    metadata: dict[str, Any],
-    *,
-    constants: Mapping[str, str] | None = None,
-    **options: Any,
-) -> Path:
-    """Write the module as ONNX with dynamic batch, height and width, and return the path.
+def onnx_model(
+    module: nn.Module, in_channels: int, *, constants: Mapping[str, str] | None = None, **options: Any
+) -> Any:
+    """Return the module as `onnx.ModelProto` with dynamic batch, height and width.
 
     Args:
         module: Images ``[B, C, H, W]`` in [0, 1] to a named tuple, such as `InferenceBatch`.
-        path: File to write, whole or not at all.
         in_channels: C.
-        metadata: Plain data that goes along, as JSON under `METADATA_KEY`.
         constants: Prefixes of the module's state, such as "model.bank.", whose tensors stay constants of the graph as
             they are, with what takes the prefix's place in their names.
         options: Further arguments of ``torch.onnx.export``.
@@ -51,14 +46,14 @@ def export_onnx(
         ModuleNotFoundError: If onnx or onnxscript is not installed.
     """
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         msg = f"{error.name} is needed for the export: pip install 'anomalib-aoissl[openvino]'."
         raise ModuleNotFoundError(msg, name=error.name) from error
     dimensions = {0: "batch_size", 2: "height", 3: "width"}
     example = torch.rand(2, in_channels, *_EXAMPLE_SIZE, device=next(module.parameters()).device)
-    with torch.no_grad(), warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+    with torch.no_grad(), warnings.catch_warnings(), set_aside(*_TALKATIVE):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         outputs: list[str] = []
         marks: list[str] = []
@@ -86,10 +81,32 @@ def export_onnx(
     del model.graph.output[len(outputs) :]  # the marked tensors keep their names inside the graph
     for axis, name in dimensions.items():
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    return model
+
+
+def write_onnx(model: Any, path: Path, metadata: dict[str, Any]) -> Path:
+    """Write an `onnx.ModelProto` with plain data, as JSON under `METADATA_KEY`, and a checksum; return the path."""
+    import onnx
+
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(model, path)
+    append_checksum(path)
+    return path
+
+
+def export_onnx(
+    module: nn.Module,
+    path: Path,
+    in_channels: int,
+    metadata: dict[str, Any],
+    *,
+    constants: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the module as ONNX, whole or not at all, and return the path; arguments as of `onnx_model`."""
+    model = onnx_model(module, in_channels, constants=constants, **options)
     with whole_file(path) as temporary:
-        onnx.save(model, temporary)
-        append_checksum(temporary)
+        write_onnx(model, temporary, metadata)
     return path
 
 
@@ -139,19 +156,3 @@ def _kept(program: Any, prefixes: Mapping[str, str]) -> Iterator[None]:
         graph.inputs.remove(value)
         value.name, value.const_value = kept[value.name]
         graph.initializers[value.name] = value
-
-
-class _quiet:  # noqa: N801 - reads as the statement that it is
-    """Hold back what these loggers say below an error while the block runs."""
-
-    def __init__(self, *names: str) -> None:
-        self.loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self.loggers, self.levels, strict=True):
-            logger.setLevel(level)

@@ -10,28 +10,32 @@ AnomalibModule)``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
+from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
-from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
-from .checkpoint_mixin import CheckpointMixin, plain_data
+from .checkpoint_mixin import CheckpointMixin
 from .exporting import ExportingMixin
-from .predicting import PredictImages, serve_data_path
+from .predicting import PredictImages, serve_data_path, serve_written_arguments
 from .preprocessing import SegmentationPreProcessor
+from .thin_parts import warn_of_thin_parts
+from .tiles import plain_sizes, tiled_predictions
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Base
@@ -50,6 +54,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
+    left_out: int = 0
+    """Pictures that the last prediction of a folder could not read."""
     _demonstration: Any = None
     _pretraining: Callback | None = None
 
@@ -61,6 +67,11 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         Raises:
             ValueError: If an argument of pretraining, encoder or model is out of range.
         """
+        size, tiling = plain_sizes(self.hparams["image_size"], self.hparams.get("tiling"))
+        self.hparams.update(image_size=size, tiling=tiling)
+        if tiling is not None and pre_processor is not True:
+            msg = "tiling needs the model's own pre-processor: leave out pre_processor."
+            raise ArgumentError(msg)
         self.build_pretraining()
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
@@ -77,19 +88,32 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             ValueError: If no such encoder can be made, or the image size does not fit it.
         """
         h: Any = self.hparams
-        return PatchEncoder(
-            h.encoder,
-            image_size=tuple(h.image_size),
-            in_channels=h.in_channels,
-            pretrained=h.pretrained,
-            blocks=h.get("blocks", 1),
-            normalize=h.get("normalize", True),
-        )
+        options = EncoderOptions(**h.encoder)
+        if self.tiling is not None and self.tiling.size != self.input_size:
+            msg = (
+                f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
+                "see at once. Give that size, or train again."
+            )
+            raise ArgumentError(msg)
+        try:
+            return PatchEncoder(
+                options.description,
+                image_size=self.input_size,
+                in_channels=h.in_channels,
+                pretrained=options.pretrained,
+                blocks=h.get("blocks", 1),
+                normalize=options.normalize,
+            )
+        except ValueError as error:
+            if self.tiling is None or not str(error).startswith("image_size="):
+                raise
+            raise ArgumentError(str(error).replace("image_size", "tiling.size", 1)) from error
 
     def build_pre_processor(self) -> SegmentationPreProcessor:
         """Return the pre-processor with the encoder's size and constants."""
         encoder = self.model.encoder
-        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std)
+        tiled = self.tiling is not None
+        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std, tiled=tiled)
 
     def build_pretraining(self) -> None:
         """Make the callback that ``self.hparams`` ask for; it is the same as given by ``--trainer.callbacks``.
@@ -126,9 +150,16 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         return LearningType.ONE_CLASS
 
     @property
+    def tiling(self) -> Tiling | None:
+        """Tiles that pictures are cut into; None where they are resized as a whole."""
+        return Tiling.of(self.hparams.get("tiling"))
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the model's input after pre-processing, px."""
-        return plain_size(self.hparams["image_size"])
+        size = self.hparams["image_size"]
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        return int(height), int(width)
 
     # --- class names -------------------------------------------------------------------------------------------------
 
@@ -166,44 +197,35 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             )
             raise TypeError(msg)
         file_format = getattr(dataset, "file_format", FileFormat())
-        self._check_planes(file_format)
-        if file_format.num_planes is None and len(dataset):  # type: ignore[arg-type]
+        if file_format.num_planes is not None:
+            of_files = " + ".join(map(str, file_format.planes or ()))
+            self._check_planes(file_format.num_planes, f"an item of the data ({of_files} of its files)")
+        elif len(dataset):  # type: ignore[arg-type]
             item = dataset[0]  # type: ignore[index]
-            self._check_image(item.image, item.image_path)
+            self._check_planes(item.image.shape[-3], str(item.image_path))
         self.set_dataset(names, file_format)
 
-    def _check_planes(self, file_format: FileFormat) -> None:
-        """Validate that the model takes as many planes as the data's pictures have.
+    def _check_planes(self, planes: int, what: str) -> None:
+        """Validate that the model takes as many planes as a picture has.
 
         Raises:
             ArgumentError: Naming ``in_channels`` and its right value.
         """
-        planes, taken = file_format.num_planes, self.hparams["in_channels"]
-        if planes is not None and planes != taken:
-            lights = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+        taken = self.hparams["in_channels"]
+        if planes != taken:
             msg = (
-                f"The pictures have {planes} planes{lights}, but the model takes in_channels={taken}. Set "
-                f"in_channels={planes} (--model.in_channels {planes})."
-            )
-            raise ArgumentError(msg)
-
-    def _check_image(self, image: torch.Tensor, path: Any) -> None:
-        """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
-
-        Raises:
-            ArgumentError: If it has others.
-        """
-        planes, wanted = image.shape[-3], self.hparams["in_channels"]
-        if planes != wanted:
-            msg = (
-                f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
-                "and for one to three lights) and train again, or give images of the model's lights."
+                f"in_channels={taken}, but {what} has {planes} planes. Set in_channels={planes} (--model.in_channels "
+                f"{planes}; 3 for colour and for one to three lighting channels) and train again, or give pictures of "
+                f"{taken} planes."
             )
             raise ArgumentError(msg)
 
     def on_train_start(self) -> None:
-        """Take the class names of the training data."""
-        self._adopt_dataset(self.trainer.train_dataloader)
+        """Take the class names of the training data, and warn where its masks are too fine for the model's size."""
+        loader: Any = self.trainer.train_dataloader
+        self._adopt_dataset(loader)
+        if self.tiling is None and self.trainer.is_global_zero:
+            warn_of_thin_parts(getattr(loader, "dataset", None), self.input_size, self.class_names)
 
     def on_validation_start(self) -> None:
         """Take the class names of the validation data, then go on as the model does."""
@@ -214,7 +236,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             parent()
 
     def on_test_start(self) -> None:
-        """Take the class names of the test data, or refuse it where its classes are others."""
+        """Take the class names of the test data; raise where its classes are others."""
         self._adopt_dataset(self.trainer.test_dataloaders)
 
     def on_predict_start(self) -> None:
@@ -228,18 +250,45 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             DatasetError: If that is all of them.
         """
         loaders = self.trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-            dataset = getattr(loader, "dataset", None)
-            if isinstance(dataset, PredictImages):
-                dataset.report()
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        datasets = [getattr(loader, "dataset", None) for loader in loaders]
+        self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     # --- steps -------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Prepare the data for tiles, where the model has them."""
+        super().setup(stage)
+        self.prepare_batches()
+
+    def prepare_batches(self) -> None:
+        """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        if self.tiling is not None and datamodule is not None:
+            datamodule.eval_batch_size = 1
+            if self.HAS_BANK:  # the segmenter reads its examples by itself
+                datamodule.train_batch_size = 1
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+        """Return what the model says of images ``[B, C, H, W]`` in [0, 1]; an export is the model of one tile."""
+        if self.tiling is None or torch.compiler.is_exporting():
+            answer: InferenceBatch = super().forward(batch, *args, **kwargs)
+            return answer
+        fields = tiled_predictions(self, self._seen(batch))
+        return InferenceBatch(**{name: fields[name] for name in ("pred_score", "anomaly_map", "pred_mask")})
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, H, W]`` in [0, 1] as the batches of training are."""
+        if isinstance(self.pre_processor, SegmentationPreProcessor):
+            return self.pre_processor.see_picture(images)
+        seen: torch.Tensor = self.pre_processor(images) if self.pre_processor else images
+        return seen
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
 
         Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
-        illuminations of one item torn apart.
+        lighting channels of one item torn apart.
         """
         del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
@@ -252,9 +301,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             return SegmentationBatch(image=batch.image)
         images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
         for image, path in zip(images, batch.image_path, strict=True):
-            self._check_image(image, path)
-        if self.pre_processor:  # each by itself: their sizes may differ
-            images = [self.pre_processor(image) for image in images]
+            self._check_planes(image.shape[-3], str(path))
+        images = [self._seen(image) for image in images]  # each by itself: their sizes may differ
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=torch.cat(images), image_path=first)
 
@@ -270,6 +318,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the fields of a batch that the model gives for normalised images ``[B, C, H, W]``."""
+        if self.tiling is not None:
+            return tiled_predictions(self, images)
         outputs: dict[str, torch.Tensor | None] = self.model(images)._asdict()
         return outputs
 
@@ -300,25 +350,5 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         return self._demonstration_data().test_dataloader()
 
 
-def plain_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width) px of an integer or a pair, as plain integers that a checkpoint may hold.
-
-    Raises:
-        ValueError: If it is neither, or not positive.
-    """
-    SIZE.check("image_size", image_size)
-    sizes = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    return int(sizes[0]), int(sizes[1])
-
-
-def plain_encoder(encoder: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """Return the encoder's name or description as plain data that a checkpoint may hold."""
-    return encoder if isinstance(encoder, str) else plain_data(encoder)
-
-
-def plain_pretraining(pretraining: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
-    """Return the objective's name or description as plain data that a checkpoint may hold."""
-    return plain_data(pretraining)
-
-
 serve_data_path(SegmentationModuleMixin)
+serve_written_arguments(SegmentationModuleMixin)

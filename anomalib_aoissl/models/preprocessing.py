@@ -13,23 +13,37 @@ from anomalib.pre_processing import PreProcessor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
-_DARK = 0.1
-"""Added to intensities before the logarithm: what is darker is noise more than light."""
+from anomalib_aoissl.deployment.tiles.light import DARK, LEAST_DEVIATION
+from anomalib_aoissl.pixel_head.marking import mark
 
 _SPREAD, _MIDDLE = 0.2, 0.5
 """Standard deviation and mean of a standardised picture, in [0, 1]."""
 
 
-def standardize_light(images: torch.Tensor) -> torch.Tensor:
+def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
     """Return images ``[B, C, H, W]`` in [0, 1] with the light taken out: log(x + 0.1), to mean 0.5 and deviation 0.2.
 
     A gain becomes a shift of the logarithm and a gamma a factor, which the mean and the standard deviation over all
     planes and pixels of each image take out. Values beyond 2.5 deviations are cut to [0, 1].
+
+    Args:
+        images: The images.
+        whole: Pixels ``[B, C, h, w]`` of the pictures that the images are tiles of, whose light is taken out: a tile of
+            bare ground has no contrast of its own. None where an image is the whole picture.
     """
-    logarithms = (images.clamp(min=0.0) + _DARK).log()
-    mean = logarithms.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = (logarithms - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-3
+    logarithms = (images.clamp(min=0.0) + DARK).log()
+    if whole is None:
+        mean, deviation = _moments(logarithms)
+        mean, deviation = mark("light_mean", mean), mark("light_deviation", deviation)
+    else:
+        mean, deviation = _moments((whole.clamp(min=0.0) + DARK).log())
     return ((logarithms - mean) * (_SPREAD / deviation) + _MIDDLE).clamp(0.0, 1.0)
+
+
+def _moments(logarithms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation ``[B, 1, 1, 1]`` of ``[B, C, H, W]``."""
+    mean = logarithms.mean(dim=(1, 2, 3), keepdim=True)
+    return mean, (logarithms - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + LEAST_DEVIATION
 
 
 class StandardizeLight(Transform):  # type: ignore[misc]
@@ -47,6 +61,22 @@ class StandardizeLight(Transform):  # type: ignore[misc]
         return tv_tensors.wrap(images[0] if single else images, like=inpt)
 
 
+def resize_of(pre_processor: Any) -> Resize:
+    """Return the resize to the model's size that a pre-processor's transform begins with, for images and masks.
+
+    Raises:
+        ValueError: If the transform, one of the user's own, does not begin so.
+    """
+    transforms = getattr(getattr(pre_processor, "transform", None), "transforms", ())
+    if not transforms or not isinstance(transforms[0], Resize):
+        msg = (
+            f"pre_processor={type(pre_processor).__name__}: its transform must be a Compose that begins with a Resize "
+            "to the model's image_size. Leave pre_processor out, or give it such a transform."
+        )
+        raise ValueError(msg)
+    return transforms[0]
+
+
 class SegmentationPreProcessor(PreProcessor):
     """Anomalib's pre-processor whose exported form keeps the antialiasing.
 
@@ -58,23 +88,45 @@ class SegmentationPreProcessor(PreProcessor):
         image_size: (height, width) of the model's input, px.
         mean: Mean of each plane.
         std: Standard deviation of each plane.
+        tiled: Whether pictures keep their size, since the model cuts them into tiles. The exported form, which sees one
+            tile, resizes all the same.
     """
 
-    def __init__(self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, tiled: bool = False
+    ) -> None:
         super().__init__()
         self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std)})
+        self.set_tiled(tiled)
 
     def _build(self, config: dict[str, Any]) -> None:
         """Make the transform that a configuration describes."""
         self.config = config
-        resize = Resize(list(config["image_size"]), antialias=True)
         self.normalize = Normalize(config["mean"], config["std"])
-        self.transform = Compose([resize, StandardizeLight(), self.normalize])
+        self.resize = Resize(list(config["image_size"]), antialias=True)
+        resize = [] if config.get("tiled") else [self.resize]
+        self.transform = Compose([*resize, StandardizeLight(), self.normalize])
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them."""
-        normalized: torch.Tensor = self.normalize(standardize_light(images))
+    def set_tiled(self, tiled: bool) -> None:
+        """Have pictures keep their size, or be resized."""
+        config = {key: value for key, value in self.config.items() if key != "tiled"}
+        self._build({**config, "tiled": True} if tiled else config)
+
+    def see(self, images: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
+        """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them.
+
+        Args:
+            images: The images.
+            whole: Pixels of the pictures that they are tiles of, see `standardize_light`.
+        """
+        normalized: torch.Tensor = self.normalize(standardize_light(images, whole))
         return normalized
+
+    def see_picture(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, H, W]`` in [0, 1] as training sees them: at their own size where the model tiles."""
+        own: Any = self.transform if self.config.get("tiled") else self
+        seen: torch.Tensor = own(images)
+        return seen
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Return the arguments, from which the transform is made again."""
@@ -97,6 +149,8 @@ class SegmentationPreProcessor(PreProcessor):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Return images ``[B, C, H, W]`` in [0, 1] as normalised ``[B, C, height, width]``; traceable."""
         transforms = self.transform.transforms if isinstance(self.transform, Compose) else [self.transform]
+        if self.config.get("tiled"):
+            transforms = [self.resize, *transforms]
         for transform in transforms:
             if isinstance(transform, Resize):
                 height, width = transform.size

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""OpenVINO models in integers of 8 bits: what NNCF needs to know of images, and what it may not lose."""
+"""OpenVINO models in integers of 8 bits: what NNCF may change and lose, and what it needs to know of images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.deployment.gate import class_pairs, mean_iou
+from anomalib_aoissl.plugin.export_log import set_aside
 
 logger = logging.getLogger(__name__)
+
+ENCODED = {"tokens", "patch_embeddings"}
+"""Marked tensors at which an encoder ends."""
+
+FEW_IMAGES = 10
+"""Validation images below which a quantized model is warned of."""
 
 NEEDS_IMAGES = ("int8_ptq", "int8_acq")
 """Compressions that look at images."""
@@ -53,29 +61,90 @@ def check_compression(compression: Any, datamodule: Any, max_drop: float) -> Non
             raise ValueError(msg)
 
 
-def quantize_with_accuracy(model: Any, datamodule: Any, max_drop: float) -> Any:
-    """Return the model in 8 bits as far as the mean IoU of the test images falls by ``max_drop`` at most.
+def compress(model: Any, name: str, datamodule: Any, max_drop: float) -> Any:
+    """Return an `openvino.Model` in 8 bits, its encoder alone: search, head and votes stay as they are.
 
-    Anomalib's own way compares labels of whole images, which these models do not give.
+    Args:
+        model: `openvino.Model` whose export marked `ENCODED`.
+        name: "int8" for weights; "int8_ptq" for activations too, with the ranges of the validation images; "int8_acq"
+            for as many of these as keep the mean IoU of the test images. Anomalib's own way compares labels of whole
+            images, which these models do not give.
+        datamodule: Where the images come from; not needed for "int8".
+        max_drop: Of the mean IoU, for "int8_acq".
+
+    Raises:
+        ImportError: If NNCF is not installed.
     """
-    import nncf
+    try:
+        import nncf
+    except ImportError as error:
+        msg = "NNCF is needed for 8 bits: pip install 'anomalib-aoissl[openvino]'."
+        raise ImportError(msg) from error
+    # Most names are not those of nodes that could be quantized, so that NNCF is not to ask for them.
+    ignored = nncf.IgnoredScope(names=sorted(_outside_encoder(model)), validate=False)
+    with set_aside("nncf"):  # it says hundreds of lines, one for each node that is left alone
+        if name == "int8":
+            return nncf.compress_weights(model, ignored_scope=ignored)
+        loader = datamodule.val_dataloader()
+        _warn_of_few(len(loader.dataset))
+        calibration = nncf.Dataset(loader, _image)
+        options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "ignored_scope": ignored}
+        if name == "int8_ptq":
+            return nncf.quantize(model, calibration, **options)
+        validation = nncf.Dataset(datamodule.test_dataloader())
+        return nncf.quantize_with_accuracy_control(
+            model, calibration, validation, _mean_iou, max_drop=max_drop, **options
+        )
 
-    calibration = nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image)
-    validation = nncf.Dataset(datamodule.test_dataloader(), lambda batch: batch)
-    return nncf.quantize_with_accuracy_control(model, calibration, validation, _mean_iou, max_drop=max_drop)
+
+def _outside_encoder(model: Any) -> set[str]:
+    """Return the names of the nodes that are not between the encoder's first convolution and its tokens."""
+    nodes = model.get_ordered_ops()
+    targets = [node for node in nodes for output in node.outputs() if output.get_names() & ENCODED]
+    before = _reached(targets, lambda node: [port.get_node() for port in node.input_values()])
+    first = next((n for n in nodes if n.get_type_name() == "Convolution" and n.get_friendly_name() in before), None)
+    if first is None:
+        msg = "The graph's encoder was not found, so it cannot be compressed to 8 bits. Use FP16."
+        raise ValueError(msg)
+    after = _reached(
+        [first], lambda node: [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
+    )
+    return {node.get_friendly_name() for node in nodes} - (before & after)
+
+
+def _reached(nodes: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[str]:
+    """Return the names of nodes and of all that is reached from them by neighbours."""
+    found: dict[str, Any] = {}
+    while nodes:
+        node = nodes.pop()
+        if node.get_friendly_name() not in found:
+            found[node.get_friendly_name()] = node
+            nodes += neighbours(node)
+    return set(found)
+
+
+def _image(batch: Any) -> Any:
+    """Return what a model is given of a batch."""
+    return batch.image
+
+
+def _warn_of_few(count: int) -> None:
+    """Say where ranges of 8 bits are guessed from few images."""
+    if count < FEW_IMAGES:
+        logger.warning(
+            "The ranges of 8 bits are taken from %d validation image%s, which may be too few for other pictures. Give "
+            "%d or more (--data.val_ratio, --data.val_devices), or use FP16, which needs none.",
+            count,
+            "" if count == 1 else "s",
+            FEW_IMAGES,
+        )
 
 
 def _mean_iou(model: Callable[[Any], Any], batches: Iterable[Any]) -> float:
     """Return the mean IoU of a compiled model, its pixels pooled over all batches, over the classes that occur."""
-    cells = np.zeros((IGNORE_INDEX + 1, IGNORE_INDEX + 1), np.int64)
+    pairs = np.zeros((IGNORE_INDEX + 1, IGNORE_INDEX + 1), np.int64)
     for batch in batches:
-        truth, predicted = np.asarray(batch.gt_mask), np.asarray(model(batch.image)["pred_mask"])[:, 0]
-        rows, columns = (
-            np.arange(size) * old // size for size, old in zip(truth.shape[1:], predicted.shape[1:], strict=True)
-        )
-        predicted = predicted[:, rows[:, np.newaxis], columns]  # at the size of the truth, by nearest neighbour
-        known = truth != IGNORE_INDEX
-        pairs = truth[known].astype(np.int64) * len(cells) + predicted[known]
-        cells += np.bincount(pairs, minlength=cells.size).reshape(cells.shape)
-    hits, unions = cells.diagonal(), cells.sum(axis=0) + cells.sum(axis=1) - cells.diagonal()
-    return float((hits[unions > 0] / unions[unions > 0]).mean())
+        predicted = np.asarray(model(batch.image)["pred_mask"])[:, 0]
+        for truth, mask in zip(np.asarray(batch.gt_mask), predicted, strict=True):
+            pairs += class_pairs(truth, mask)
+    return mean_iou(pairs)

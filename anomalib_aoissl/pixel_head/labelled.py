@@ -15,7 +15,7 @@ from .autocontext import context_maps
 from .head import PixelHead
 from .points import context_values, draw_points, pixel_values
 from .sample import FOLDS, PixelSample, stored_values
-from .views import symmetric_view, view, views_of
+from .views import symmetric_view, view, view_light, views_of
 
 PIXELS = 60_000
 """Pixels that are drawn of all images together."""
@@ -32,6 +32,21 @@ def evenly_taken(number: int, most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What is known of the picture that a tile was cut from.
+
+    Attributes:
+        seen: Evenly taken pixels ``[1, C, h, w]`` in [0, 1], which tell its light.
+        size: Its (height, width), px.
+        corner: (row, column) of the tile's first pixel.
+    """
+
+    seen: torch.Tensor
+    size: tuple[int, int]
+    corner: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class LabelledImage:
     """A labelled image of a fit.
 
@@ -40,12 +55,14 @@ class LabelledImage:
         mask: ``[H, W]`` class indices, 255 is ignored.
         device: Index of its device in the bank.
         name: Index of its name in the bank.
+        picture: What it was cut from, where it is a tile; tiles of one name are one image.
     """
 
     image: torch.Tensor
     mask: torch.Tensor
     device: int
     name: int
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +105,13 @@ class Reader:
     """How a fit reads images.
 
     Attributes:
-        see: Images ``[B, C, H, W]`` in [0, 1] to those that the model sees.
+        see: Images ``[B, C, H, W]`` in [0, 1] to those that the model sees; of a tile, with pixels of its picture.
         tokens: Those to tokens ``[B, D, rows, columns]``.
         novelty: A view to the novelty ``[N]`` of its points against other images; NaN where there are none.
         seed: Of what is random.
     """
 
-    see: Callable[[torch.Tensor], torch.Tensor]
+    see: Callable[..., torch.Tensor]
     tokens: Callable[[torch.Tensor], torch.Tensor]
     novelty: Callable[[View], np.ndarray]
     seed: int = 0
@@ -102,6 +119,8 @@ class Reader:
 
 def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[View]:
     """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light."""
+    owners = [order if source.picture is None else (source.name,) for order, source in enumerate(images)]
+    known = list(dict.fromkeys(owners))
     for order, source in enumerate(images):
         numbers = views_of(order, len(images))
         wanted = PIXELS // (len(numbers) * len(images))
@@ -111,8 +130,10 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
             points, weights = draw_points(labels, wanted, random)
             if not len(points):
                 continue
-            parts = symmetric_view(planes, fold_map(order, len(images), labels.shape), index)[1]
-            image = reader.see(torch.from_numpy(planes)[None])
+            folds = _folds(source, known.index(owners[order]), len(known))
+            parts = symmetric_view(planes, folds, index)[1]
+            lights = [] if source.picture is None else [_light(source.picture, index, [reader.seed, order, index])]
+            image = reader.see(torch.from_numpy(planes)[None], *lights)
             yield View(image, reader.tokens(image), labels, parts, points, weights, source, index % 2 == 0)
 
 
@@ -128,6 +149,20 @@ def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:
         return np.full(size, order % FOLDS, np.uint8)
     rows, columns = np.indices(size)
     return ((2 * columns >= size[1]) if size[1] >= size[0] else (2 * rows >= size[0])).astype(np.uint8)
+
+
+def _folds(source: LabelledImage, order: int, images: int) -> np.ndarray:
+    """Return the fold ``[H, W]`` of each pixel of an image, or of a tile those that its picture has there."""
+    if source.picture is None:
+        return fold_map(order, images, source.mask.shape)
+    size = [max(side, tile) for side, tile in zip(source.picture.size, source.mask.shape, strict=True)]
+    (top, left), (height, width) = source.picture.corner, source.mask.shape
+    return fold_map(order, images, tuple(size))[top : top + height, left : left + width]
+
+
+def _light(picture: Picture, index: int, seed: list[int]) -> torch.Tensor:
+    """Return pixels ``[1, C, h, w]`` of a picture under the light of a view, given what that is drawn from."""
+    return torch.from_numpy(view_light(picture.seen[0].numpy(), index, np.random.default_rng(seed)))[None]
 
 
 def view_values(head: PixelHead, view: View) -> np.ndarray:

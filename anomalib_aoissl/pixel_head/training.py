@@ -69,7 +69,7 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
     views = list(labelled_views(images, reader))
     head.directions, head.centre = principal_directions([token_maps(view.tokens) for view in views])
     values = np.concatenate([view_values(head, view) for view in views])
-    head.mean, head.scale = _spread(values, head.directions.shape[1])
+    head.mean, head.scale = feature_spread(values, head.directions.shape[1])
     layout = Stages(
         (), (), np.zeros(classes, np.float32), filter_counts(images[0].image.shape[1])[0], head.directions.shape[1]
     )
@@ -204,7 +204,7 @@ def principal_directions(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, to
     return (vectors[:, -_DIRECTIONS:].flip(1) / deviation[:, None]).contiguous(), mean
 
 
-def _spread(values: np.ndarray, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+def feature_spread(values: np.ndarray, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean and the scale ``[F]`` of features ``[N, F]``: deviations, one for all of the last, the tokens."""
     deviation = values.std(axis=0)
     deviation[-tokens:] = np.sqrt(np.square(deviation[-tokens:]).mean())

@@ -41,6 +41,11 @@ def view(
     return (drawn_light(image, random, blurred=index % 4 == 1) if index % 2 else image), labels
 
 
+def view_light(planes: np.ndarray, index: int, random: np.random.Generator) -> np.ndarray:
+    """Return pixels of a picture ``[C, h, w]`` under the light that `view` draws for a tile of it, without blur."""
+    return np.clip(_lit(planes, random), 0, 1) if index % 2 else planes
+
+
 def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return an image ``[C, H, W]`` and its mask ``[H, W]`` turned and mirrored, at the same size; 0 is as they are.
 
@@ -67,11 +72,17 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
 
 def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
     """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, colour cast, and blur or noise."""
-    gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
-    cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
-    lit = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)
+    lit = _lit(planes, random)
     if blurred:
         sigma = random.uniform(*_BLUR)
         return np.clip(np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit]), 0, 1)
     lit += random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(0, _NOISE))
     return np.clip(lit, 0, 1)
+
+
+def _lit(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return an image ``[C, H, W]`` with drawn gamma, gain and colour cast."""
+    gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
+    cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
+    lit: np.ndarray = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)
+    return lit

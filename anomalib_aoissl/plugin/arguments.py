@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "ENCODER",
     "FLAG",
-    "MODEL_RULES",
-    "PRETRAINING",
+    "PATH",
     "SEED",
     "SIZE",
     "TEXT",
@@ -27,6 +26,7 @@ __all__ = [
     "names",
     "null_or",
     "number",
+    "numbers",
     "pair",
     "size_of",
     "span",
@@ -168,6 +168,11 @@ def names() -> Rule:
     return Rule("a list of names", lambda value: _is_list(value) and all(map(TEXT.fits, value)))
 
 
+def numbers() -> Rule:
+    """Return the rule of a list of numbers."""
+    return Rule("a list of numbers", lambda value: _is_list(value) and all(map(_is_number, value)))
+
+
 def null_or(rule: Rule) -> Rule:
     """Return a rule that allows null (None) too."""
     return replace(
@@ -221,21 +226,4 @@ SIZE = Rule(
 )
 """A side or (height, width), px."""
 
-ENCODER = Rule(
-    "the name of an encoder, or a mapping with architecture and model_args",
-    lambda value: TEXT.fits(value) or isinstance(value, Mapping),
-)
-
-PRETRAINING = Rule(
-    "mae, dino or ibot, a mapping with objective and arguments, or null",
-    lambda value: value is None or isinstance(value, str | Mapping),
-)
-
-MODEL_RULES: dict[str, Rule] = {
-    "encoder": ENCODER,
-    "pretrained": FLAG,
-    "pretraining": PRETRAINING,
-    "image_size": SIZE,
-    "in_channels": whole("[1, 64]"),
-}
-"""What both models take."""
+PATH = Rule("a path", lambda value: isinstance(value, str | Path) and bool(str(value)))

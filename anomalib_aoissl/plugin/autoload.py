@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
 SWITCH = "ANOMALIB_AOISSL_AUTOLOAD"
 
@@ -50,11 +51,12 @@ class HostFinder:
         if fullname not in self.awaited:
             return None
         try:
-            from . import loading as _loading
+            loading = _second_half()
         except Exception as error:  # noqa: BLE001 - the package may have been removed since
             complain(error)
             return None
-        return _loading.find_wrapped(self, fullname, path, target)
+        spec: ModuleSpec | None = loading.find_wrapped(self, fullname, path, target)
+        return spec
 
 
 _installed: list[HostFinder] = []
@@ -77,11 +79,20 @@ def install(hosts: "Collection[str]" = HOSTS, outer: "Collection[str]" = OUTER) 
         _installed.append(finder)
         sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
         if not finder.awaited.isdisjoint(sys.modules):
-            from . import loading as _loading
-
-            _loading.catch_up(finder)
+            _second_half().catch_up(finder)
     except Exception as error:  # noqa: BLE001 - start-up must survive whatever happens here
         complain(error)
+
+
+def _second_half() -> "Any":
+    """Return the module that loads hosts, named as text: it is imported when it is needed, and imports this one."""
+    return __import__(f"{__package__}.loading", fromlist=["loading"])
+
+
+def is_executing(name: str) -> bool:
+    """Tell whether a module is in the middle of being imported."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def installed(hosts: "Collection[str]" = HOSTS) -> bool:

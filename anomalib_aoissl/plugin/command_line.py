@@ -15,58 +15,112 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 
+from . import export_command
+from .old_command_lines import with_new_arguments
+from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
-from .written_arguments import command_line_wrote
+from .written_arguments import command_line_wrote, written_values
 
 PACKAGE = __name__.partition(".")[0]
 
-_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\n(.*)", re.DOTALL)
-_VALUE = re.compile(r"G(?:ot|iven) value: (.*)")
+_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\n")
+_UNKNOWN = re.compile(
+    r"(?:Option|Key|Group key) '([^']+)' is not (?:accepted|expected)|Unrecognized arguments: --([\w.]+)"
+)
+_VALUE = re.compile(r"G(?:ot|iven) value: (?:NestedArg\(key='[^']*', val=)?('[^']*'(?=\))|.*)")
+_QUOTE = "'"
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
 _FAULTS = (ValueError, TypeError, OSError, ImportError)
 
 
 def attach(cli: Any) -> None:
-    """Have a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
+    """Make a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
     if hasattr(cli.init_parser, "attached"):
         return
     make, instantiate, run = cli.init_parser, cli.instantiate_classes, cli._run_subcommand
+    add_export = cli.add_export_arguments
 
     @functools.wraps(make)
     def init_parser(**kwargs: Any) -> Any:
         parser = make(**kwargs)
         parser.error = MethodType(functools.partial(_error, parser.error), parser)
+        parser.parse_args = functools.partial(_parse, parser.parse_args)
         return parser
+
+    @functools.wraps(add_export)
+    def add_export_arguments(self: Any, parser: Any) -> None:
+        add_export(self, parser)
+        export_command.add_options(parser)
 
     @functools.wraps(instantiate)
     def instantiate_classes(self: Any) -> None:
+        _check_options(self)
         self.parser.add_instantiator(_instance, object, subclasses=True)
-        instantiate(self)
+        self.export_log = ExitStack()  # until the command has run
+        try:
+            _begin_export(self)
+            instantiate(self)
+        except BaseException:
+            self.export_log.close()
+            raise
         _remember(self)
 
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
-        model: Any = getattr(self, "model", None)
-        names: frozenset[str] = getattr(model, "written_arguments", frozenset())
-        try:
-            with command_line_wrote({name: model.hparams[name] for name in names if name in model.hparams}):
-                run(self)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                _fail(f"the disk is full: {error.filename or self.engine.trainer.default_root_dir}")
-            if not (_is_ours(type(error)) or _is_raised_by_us(error)):
-                raise
-            _fail(str(error))
+        _run(self, run)
 
     init_parser.attached = True  # type: ignore[attr-defined]
     cli.init_parser, cli.instantiate_classes = staticmethod(init_parser), instantiate_classes
     cli._run_subcommand = run_subcommand
+    cli.add_export_arguments = add_export_arguments
+
+
+def _run(cli: Any, usual: Callable[[Any], None]) -> None:
+    """Run the command; faults that this package found are one line, and pictures that were left out an exit code."""
+    model: Any = getattr(cli, "model", None)
+    try:
+        with command_line_wrote(written_values(model)), _export_options(cli):
+            usual(cli)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"the disk is full: {error.filename or cli.engine.trainer.default_root_dir}")
+        if not (_is_ours(type(error)) or _is_raised_by_us(error)):
+            raise
+        _fail(str(error))
+    if getattr(model, "left_out", 0):  # the log has said which pictures, and why
+        raise SystemExit(1)
+
+
+def _begin_export(cli: Any) -> None:
+    """Validate our options of an export, and keep the log of one of our models short until it has run."""
+    if cli.subcommand != export_command.COMMAND:
+        return
+    config = cli.config[cli.subcommand]
+    path = str(config.model.class_path)
+    ours = path.partition(".")[0] == PACKAGE
+    try:
+        export_command.check_options(config, ours, path.rpartition(".")[2])
+        if ours:
+            cli.export_log.enter_context(export_command.quiet(config))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _export_options(cli: Any) -> Iterator[None]:
+    """Have an export of one of our models take our options; other commands run as they are."""
+    if cli.subcommand != export_command.COMMAND or not _is_ours(type(cli.model)):
+        yield
+        return
+    with cli.export_log, export_command.options_of(cli.config[cli.subcommand], cli.datamodule):
+        yield
 
 
 def _is_ours(cls: type) -> bool:
@@ -99,7 +153,24 @@ def _remember(cli: Any) -> None:
     others = cli.config.clone()
     del others[cli.subcommand]["model"]
     written = cli.parser.parse_args(cli.parser.args, namespace=others, defaults=False)[cli.subcommand]["model"]
-    cli.model.written_arguments = frozenset(vars(written.get("init_args", Namespace())))
+    given = written.get("init_args", Namespace()).as_dict()
+    cli.model.written_arguments = frozenset(flat(given, cli.model.RULES))
+
+
+def _parse(usual: Callable[..., Any], args: Sequence[str] | None = None, **kwargs: Any) -> Any:
+    """Parse arguments, those with old names too."""
+    return usual(with_new_arguments(sys.argv[1:] if args is None else args), **kwargs)
+
+
+def _check_options(cli: Any) -> None:
+    """Validate that options are not null, of which jsonargparse would make a fault without a name."""
+    part = cli.config[cli.subcommand]
+    for key in ("model", "data"):
+        node = part.get(key) if part else None
+        cls = _class_of(node.class_path) if isinstance(node, Namespace) and "class_path" in node else None
+        for name, rule in getattr(cls, "RULES", {}).items():
+            if cls and node and isinstance(rule, OptionsRule) and node.get(f"init_args.{name}", {}) is None:
+                _fail(f"{cls.__name__}: {name}=null must be {rule.kind}.")
 
 
 def _instance(cls: type, /, *args: Any, **kwargs: Any) -> Any:
@@ -123,22 +194,29 @@ def _error(usual: Callable[..., NoReturn], _parser: Any, message: str, ex: Excep
 def one_line(message: str) -> str | None:
     """Return in one line what is wrong with an argument of our classes, of a message of jsonargparse; None for others.
 
-    The innermost class of the message counts, such as a callback in the trainer's list.
+    The innermost class of the message that is no options counts, such as a callback in the trainer's list.
     """
-    found = _CLASS.search(message)
-    while found is not None and (inner := _CLASS.search(found[2])) is not None:
-        found = inner
+    found = None
+    for match in _CLASS.finditer(message):
+        if not _is_options(match[1]):
+            found = match
     if found is None or found[1].partition(".")[0] != PACKAGE:
         return None
-    cls = _class_of(found[1])
-    unknown = re.search(r"(?:Option|Key|Group key) '([^']+)' is not (?:accepted|expected)", found[2])
+    cls, text = _class_of(found[1]), message[found.end() :]
+    name = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', text)))
+    unknown = _UNKNOWN.search(text)
     if unknown is not None:
-        return _unknown(cls, unknown[1].partition(".")[0])
-    wrong = re.search(r'Parser key "([^"]+)"', found[2])
-    value = _VALUE.search(found[2])
-    if wrong is None or value is None:
-        return f"{cls.__name__}: {found[2].partition('Given value')[0]}"
-    return f"{cls.__name__}: {wrong[1]}={value[1].strip()} must be {_allowed(cls, wrong[1])}."
+        key = (unknown[1] or unknown[2]).removeprefix("init_args.")
+        return _unknown(cls, key if not name or key.startswith(f"{name}.") else f"{name}.{key}")
+    value = _VALUE.search(text)
+    if not name or value is None:
+        return f"{cls.__name__}: {text.partition('Given value')[0]}"
+    return f"{cls.__name__}: {name}={value[1].strip().strip(_QUOTE)} must be {_allowed(cls, name)}."
+
+
+def _is_options(path: str) -> bool:
+    """Return whether an import path is of options of ours."""
+    return path.partition(".")[0] == PACKAGE and issubclass(_class_of(path), Options)
 
 
 def _class_of(path: str) -> type:
@@ -147,23 +225,45 @@ def _class_of(path: str) -> type:
     return typing.cast("type", getattr(sys.modules[module], name))
 
 
+def _options_at(cls: Any, name: str) -> Any:
+    """Return the options' class at a name such as "vote" of a class's arguments; None where there is none."""
+    rule = getattr(cls, "RULES", {}).get(name)
+    return rule.options if isinstance(rule, OptionsRule) else None
+
+
 def _unknown(cls: type, name: str) -> str:
     """Return what is said of an argument that a class does not take."""
-    if name in removed_from(cls):
-        return removal_message(cls.__name__, [name])
-    known = [parameter for parameter in inspect.signature(cls).parameters if parameter != "common"]
-    close = difflib.get_close_matches(name, known, n=3)
+    group, _, field = name.partition(".")
+    options = _options_at(cls, group)
+    if group in removed_from(cls):
+        return removal_message(cls.__name__, [group])
+    prefix = f"{group}." if field and options is not None else ""
+    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters if key != "common"]
+    name = name if prefix else group
+    close = difflib.get_close_matches(name, known, n=3) or _fields_like(cls, name)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."
     return f"{cls.__name__}: takes no argument {name}. {advice}"
 
 
+def _fields_like(cls: Any, name: str) -> list[str]:
+    """Return fields of a class's options whose names are like a name."""
+    rules = {group: rule for group, rule in getattr(cls, "RULES", {}).items() if isinstance(rule, OptionsRule)}
+    fields = {field: f"{group}.{field}" for group, rule in rules.items() for field in rule.options.RULES}
+    return [fields[field] for field in difflib.get_close_matches(name, fields, n=3)]
+
+
 def _allowed(cls: type, name: str) -> str:
     """Return in words which types or values an argument takes."""
+    group, _, field = name.partition(".")
+    options = _options_at(cls, group)
     parameters: dict[str, inspect.Parameter] = {}
-    for base in reversed(cls.__mro__):  # callbacks take the arguments of their base too
+    for base in reversed(options.__mro__ if field and options else cls.__mro__):  # callbacks take their base's too
         if "__init__" in vars(base):
             parameters.update(inspect.signature(vars(base)["__init__"]).parameters)
+    name = field if field and options else name
     annotation = str(parameters[name].annotation) if name in parameters else "of another type"
+    if name in parameters and _options_at(cls, name) is not None:
+        return str(cls.RULES[name].kind)  # type: ignore[attr-defined]
     annotation = re.sub(r"Literal\[([^\]]*)\]", r"one of \1", annotation)
     for kind, words in _WORDS.items():
         annotation = re.sub(rf"\b{kind}\b", words, annotation)

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from .autoload import HostFinder, complain
+from .autoload import HostFinder, complain, is_executing
 
 _COMMAND_LINE = "anomalib.cli"
 
@@ -106,9 +106,3 @@ def _register(finder: HostFinder) -> None:
             command_line.attach(sys.modules[_COMMAND_LINE].AnomalibCLI)
     except Exception as error:  # noqa: BLE001 - no fault may break the import of the host
         complain(error)
-
-
-def is_executing(name: str) -> bool:
-    """Tell whether a module is in the middle of being imported."""
-    spec = getattr(sys.modules.get(name), "__spec__", None)
-    return bool(getattr(spec, "_initializing", False))

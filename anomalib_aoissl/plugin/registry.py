@@ -19,11 +19,10 @@ from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import Any
 
-from .autoload import complain
-from .loading import is_executing
+from .autoload import complain, is_executing
 
 REGISTERED = "registered"
-REFUSED = "refused"
+REJECTED = "rejected"
 FAILED = "failed"
 WAITING = "waiting"
 
@@ -91,7 +90,7 @@ class Plugin:
 _plugins: dict[str, list[Plugin]] = {}
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     """A plugin cannot be registered, for the reason given."""
 
 
@@ -156,8 +155,8 @@ def _settle(plugin: Plugin, host: ModuleType) -> None:
             _allow(host, [plugin.module])
             return
         _check_class(cls, plugin, host)
-    except _RefusedError as refusal:
-        _give_up(plugin, REFUSED, str(refusal))
+    except _RejectedError as rejection:
+        _give_up(plugin, REJECTED, str(rejection))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin may do anything, even call sys.exit
@@ -204,21 +203,21 @@ def _top(module: str) -> str:
 
 
 def _check_declaration(plugin: Plugin, host: ModuleType) -> None:
-    """Refuse what can be refused before the plugin is imported.
+    """Validate what can be validated before the plugin is imported.
 
     A class with the name of a built-in does its harm by existing: the built-in's
     short name becomes ambiguous. So it must not even be imported.
     """
     if not re.fullmatch(r"\w+(\.\w+)*:\w+", f"{plugin.module}:{plugin.attribute}"):
         msg = f"its value {plugin.value!r} is not of the form 'package.module:Class'"
-        raise _RefusedError(msg)
+        raise _RejectedError(msg)
     if plugin.name != plugin.attribute:
         msg = f"its name {plugin.name!r} differs from the class name {plugin.attribute!r}; they must be the same"
-        raise _RefusedError(msg)
+        raise _RejectedError(msg)
     owner = _owner(plugin, host)
     if owner:
         msg = f"the name {plugin.name!r} is taken by {owner}; rename the class"
-        raise _RefusedError(msg)
+        raise _RejectedError(msg)
 
 
 def _owner(plugin: Plugin, host: ModuleType) -> str | None:
@@ -243,7 +242,7 @@ def _base(plugin: Plugin, host: ModuleType) -> type:
     base = getattr(host, name, None)
     if not isinstance(base, type):
         msg = f"this version of anomalib has no class {plugin.group}.{name} to check it against"
-        raise _RefusedError(msg)
+        raise _RejectedError(msg)
     return base
 
 
@@ -255,7 +254,7 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 def _check_class(cls: object, plugin: Plugin, host: ModuleType) -> None:
-    """Refuse a class that the host would not find under its name."""
+    """Validate that the host finds the class under its name."""
     base, rule = _base(plugin, host), RULES[plugin.group]
     if not isinstance(cls, type):
         msg = f"it is no class but a {type(cls).__name__}"
@@ -274,7 +273,7 @@ def _check_class(cls: object, plugin: Plugin, host: ModuleType) -> None:
     else:
         msg = _path_objection(cls)
     if msg:
-        raise _RefusedError(msg)
+        raise _RejectedError(msg)
 
 
 def _path_objection(cls: type) -> str:

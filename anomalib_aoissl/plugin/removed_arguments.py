@@ -1,35 +1,47 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Arguments that a class has no longer: Python code that still gives them runs for one more release, with a warning."""
+"""Arguments that a class has no longer or under another name: they are taken for one more release, with a warning."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-_NAMES = "removed_arguments"
+from .options import Options, OptionsRule
+
+_REMOVED, _MOVED = "removed_arguments", "moved_arguments"
 
 
-def takes_removed(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator of ``__init__`` that takes these arguments, warns of them once, and ignores them.
+def takes_removed(
+    *names: str, moved: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator of ``__init__`` that takes old arguments and warns of them.
 
     The signature stays as it is, so that they are on no command line and in no checkpoint.
+
+    Args:
+        names: Arguments that are gone; they are ignored.
+        moved: New place of arguments that have another name now, such as "vote.k" of "k".
     """
+    places = dict(moved or {})
 
     def decorate(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
         def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+            owner = type(self).__name__
             given = [name for name in names if name in kwargs]
             if given:
-                warnings.warn(removal_message(type(self).__name__, given), DeprecationWarning, stacklevel=2)
-            init(self, *args, **{name: value for name, value in kwargs.items() if name not in names})
+                warnings.warn(removal_message(owner, given), DeprecationWarning, stacklevel=2)
+            kwargs = {name: value for name, value in kwargs.items() if name not in names}
+            init(self, *args, **renamed(type(self), kwargs, stacklevel=3))
 
         wrapped.__signature__ = inspect.signature(init)  # type: ignore[attr-defined] # some ask without __wrapped__
-        setattr(wrapped, _NAMES, names)
+        setattr(wrapped, _REMOVED, names)
+        setattr(wrapped, _MOVED, places)
         return wrapped
 
     return decorate
@@ -37,9 +49,53 @@ def takes_removed(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def removed_from(cls: type) -> tuple[str, ...]:
     """Return the names of the arguments that a class took once."""
-    return getattr(inspect.getattr_static(cls, "__init__"), _NAMES, ())
+    return getattr(inspect.getattr_static(cls, "__init__"), _REMOVED, ())
+
+
+def moved_in(cls: type) -> Mapping[str, str]:
+    """Return the new places of the arguments that a class took under other names."""
+    return getattr(inspect.getattr_static(cls, "__init__"), _MOVED, {})
+
+
+def renamed(cls: Any, arguments: Mapping[str, Any], stacklevel: int) -> dict[str, Any]:
+    """Return arguments of a class with those under old names in their new places, and warn of them."""
+    old = moved_among(arguments, moved_in(cls))
+    if old:
+        warnings.warn(moving_message(cls.__name__, old), DeprecationWarning, stacklevel=stacklevel)
+    return with_new_names(arguments, old, cls.RULES)
+
+
+def moved_among(arguments: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the old names, with their new places, that arguments have.
+
+    A name that has options now, such as ``bank``, is old where its value is neither options nor a mapping.
+    """
+    return {
+        old: new
+        for old, new in places.items()
+        if old in arguments and not (new.startswith(f"{old}.") and isinstance(arguments[old], Options | Mapping))
+    }
+
+
+def with_new_names(arguments: Mapping[str, Any], old: Mapping[str, str], rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the old ones, as `moved_among` found them, in their new places; new ones given win."""
+    values = {name: value for name, value in arguments.items() if name not in old}
+    for name, new in old.items():
+        group, _, field = new.partition(".")
+        rule = rules.get(group)
+        if not field or not isinstance(rule, OptionsRule):
+            values.setdefault(new, arguments[name])
+        elif group not in values or rule.fits(values[group]):
+            values[group] = {field: arguments[name], **rule.written(values.get(group, {}))}
+    return values
 
 
 def removal_message(owner: str, names: Iterable[str]) -> str:
     """Return what is said of removed arguments, in Python and on the command line."""
     return f"{owner}: arguments without effect, removed after 0.1.0: {', '.join(names)}. Leave them out."
+
+
+def moving_message(owner: str, old: Mapping[str, str]) -> str:
+    """Return what is said of arguments under old names, in Python and on the command line."""
+    names = ", ".join(f"{name} is {new} now" for name, new in old.items())
+    return f"{owner}: old names of arguments, which the next release takes no longer: {names}."

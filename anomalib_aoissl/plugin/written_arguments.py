@@ -4,6 +4,7 @@
 """Which arguments of a model the user wrote, as opposed to defaults: what is written wins over a checkpoint.
 
 In Python these are the arguments of the call. A command line gives all of them, so it says itself which were written.
+Fields of options are told apart by names such as "vote.k".
 """
 
 from __future__ import annotations
@@ -15,33 +16,47 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
+from .arguments import validate
+from .options import flat, plain
 
 _COMMAND_LINE: ContextVar[Mapping[str, Any]] = ContextVar("written_on_the_command_line", default={})  # noqa: B039
 
 
-def remembers_written(init: Callable[..., None]) -> Callable[..., None]:
-    """Return ``__init__`` such that ``written_arguments`` of the instance are the names that its caller gave.
+def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Return ``__init__`` that validates its arguments by the class's ``RULES`` and gets them as plain data.
 
-    Scalars of numpy become plain ones, since a checkpoint with others cannot be loaded safely.
+    ``written_arguments`` of the instance are the names that its caller gave. Plain data, since a checkpoint with other
+    values among its arguments cannot be loaded safely.
     """
     signature = inspect.signature(init)
 
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = signature.bind(self, *args, **kwargs).arguments
-        init(**{name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()})
-        self.written_arguments = frozenset(list(given)[1:])
+        rules = type(self).RULES
+        bound = signature.bind(self, *args, **kwargs)
+        given = dict(list(bound.arguments.items())[1:])
+        bound.apply_defaults()
+        values = dict(list(bound.arguments.items())[1:])
+        validate({name: rule for name, rule in rules.items() if name in values}, values)
+        init(self, **plain(rules, values))
+        self.written_arguments = frozenset(flat(given, rules))
 
     wrapped.__signature__ = signature  # type: ignore[attr-defined] # some ask without __wrapped__
     return wrapped
 
 
+def written_values(model: Any) -> dict[str, Any]:
+    """Return the arguments that the user wrote for a model, by names such as "vote.k"; none of other models."""
+    names: frozenset[str] = getattr(model, "written_arguments", frozenset())
+    values = flat(model.hparams, model.RULES) if names else {}
+    return {name: values[name] for name in names if name in values}
+
+
 @contextmanager
 def command_line_wrote(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Have models that are loaded from a checkpoint while the block runs take these arguments.
+    """Give these arguments, by names such as "vote.k", to models that are loaded from a checkpoint in the block.
 
-    Anomalib's export makes a new model of the checkpoint, which knows nothing of the one that the command line made.
+    Anomalib's export makes a new model of the checkpoint, which knows nothing of the one that it was given.
     """
     token = _COMMAND_LINE.set(arguments)
     try:
@@ -51,5 +66,5 @@ def command_line_wrote(arguments: Mapping[str, Any]) -> Iterator[None]:
 
 
 def written_on_the_command_line() -> Mapping[str, Any]:
-    """Return the arguments of the command that is running; empty in Python."""
+    """Return the arguments of the command that is running, by names such as "vote.k"; empty in Python."""
     return _COMMAND_LINE.get()

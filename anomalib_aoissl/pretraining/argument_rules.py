@@ -5,15 +5,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
-from anomalib_aoissl.plugin.arguments import FLAG, SEED, SIZE, TEXT, Rule, choice, null_or, number, pair, span, whole
+from anomalib_aoissl.plugin.arguments import (
+    FLAG,
+    PATH,
+    SEED,
+    SIZE,
+    TEXT,
+    Rule,
+    choice,
+    null_or,
+    number,
+    pair,
+    span,
+    whole,
+)
 
 Start = Literal["auto", "given", "whitened"]
 
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = whole("(0, inf)"), number("(0, inf)"), number("[0, inf)"), number("[0, 1]")
-_PATH = null_or(Rule("a path", lambda value: isinstance(value, str | Path) and bool(str(value))))
+_PATH = null_or(PATH)
 
 RULES: dict[str, Rule] = {
     "max_epochs": _COUNT,

@@ -14,7 +14,7 @@ from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram, threshold_
 
 
 def check_abstain(share: float | None) -> None:
-    """Refuse a share of pixels that is none.
+    """Validate the share of pixels to abstain from.
 
     Raises:
         ValueError: If it lies outside of (0, 1).

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bank file in torch: the content of a memory bank to and from the files of `bank_storage`, and whose it is."""
+"""Bank files, and whose embeddings they hold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, check_encoder, read_bank, write_bank
+from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, check_encoder, read_bank
+from anomalib_aoissl.bank.storage import write_bank as save_bank
 from anomalib_aoissl.encoder.vit import PatchEncoder
-
-from .editing import BankContent, arrays_of, content_from
 
 __all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_bank"]
 
@@ -36,12 +36,7 @@ def encoder_hash(encoder: PatchEncoder, options: Mapping[str, Any] | None = None
     return digest.hexdigest()
 
 
-def save_bank(content: BankContent, path: str | Path) -> Path:
-    """Write the bank and return the path; a file that is there stays as it was if writing fails."""
-    return write_bank(arrays_of(content), path)
-
-
-def load_bank(path: str | Path, encoder: str = "") -> BankContent:
+def load_bank(path: str | Path, encoder: str = "") -> BankArrays:
     """Return the bank in the file.
 
     Args:
@@ -53,4 +48,4 @@ def load_bank(path: str | Path, encoder: str = "") -> BankContent:
     """
     bank = read_bank(path)
     check_encoder(path, bank.encoder_hash, encoder)
-    return content_from(bank)
+    return bank

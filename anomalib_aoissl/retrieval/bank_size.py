@@ -1,45 +1,55 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How large a bank may be: patches or megabytes to rows, and what its arguments may be."""
+"""How large a bank may be: patches or megabytes to entries, and what its arguments may be."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from anomalib_aoissl.matching.precision import PRECISIONS
+from anomalib_aoissl.plugin.arguments import Rule
+
+_MEGABYTES = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*MB\s*", flags=re.IGNORECASE)
+
+MEGABYTES = Rule(
+    "text",
+    lambda value: isinstance(value, str),
+    lambda value: _MEGABYTES.fullmatch(value) is not None,
+    "be megabytes such as '8MB'",
+)
+"""The size of a bank as text."""
 
 _NUMBERS_BYTES = 4 * 4
-"""Bytes of a row beside its embedding and labels: device, image, position and count, each int32."""
+"""Bytes of an entry beside its embedding and labels: device, image, position and count, each int32."""
 
 
-def rows_of_size(
-    bank_size: int | str | None, embed_dim: int, patch_size: tuple[int, int], precision: str = "fp32"
+def entries_of_size(
+    size: int | str | None, embed_dim: int, patch_size: tuple[int, int], precision: str = "fp32"
 ) -> int | None:
-    """Return the rows that a bank of ``bank_size`` may have, None for any number.
+    """Return the entries that a bank of a size may have, None for any number.
 
     Args:
-        bank_size: Rows, megabytes such as "8MB" (a million bytes each), or None.
+        size: Entries, megabytes such as "8MB" (a million bytes each), or None.
         embed_dim: Dimensions of an embedding.
         patch_size: (height, width) of a patch, px.
         precision: Name in `PRECISIONS`.
 
     Raises:
-        ValueError: If it is neither, or too small for one row, or the precision has no such name.
+        ValueError: If it is neither, or too small for one entry, or the precision has no such name.
     """
     check_bank(precision=precision)
-    rows = bank_size
-    if isinstance(bank_size, str):
-        number = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*MB\s*", bank_size, flags=re.IGNORECASE)
-        if number is None:
-            msg = f"bank_size={bank_size!r} must be a number of patches, megabytes such as '8MB', or null for all."
-            raise ValueError(msg)
-        row = embed_dim * PRECISIONS[precision].itemsize + patch_size[0] * patch_size[1] + _NUMBERS_BYTES
-        rows = int(float(number[1]) * 1e6 / row)
-    if rows is not None and int(rows) < 1:
-        msg = f"bank_size={bank_size!r} holds no patch; it must be at least 1 patch."
+    entries = size
+    if isinstance(size, str):
+        MEGABYTES.check("bank.size", size)
+        number: Any = _MEGABYTES.fullmatch(size)
+        entry = embed_dim * PRECISIONS[precision].itemsize + patch_size[0] * patch_size[1] + _NUMBERS_BYTES
+        entries = int(float(number[1]) * 1e6 / entry)
+    if entries is not None and int(entries) < 1:
+        msg = f"bank.size={size!r} holds no patch; it must be at least 1 patch."
         raise ValueError(msg)
-    return None if rows is None else int(rows)
+    return None if entries is None else int(entries)
 
 
 def check_bank(budget: int | None = None, precision: str = "fp32") -> None:
@@ -49,8 +59,8 @@ def check_bank(budget: int | None = None, precision: str = "fp32") -> None:
         ValueError: If the budget is below 1, or the precision has no such name.
     """
     if budget is not None and budget < 1:
-        msg = f"A bank of {budget} rows holds no patch; it must be at least 1."
+        msg = f"A bank of {budget} entries holds no patch; it must be at least 1."
         raise ValueError(msg)
     if precision not in PRECISIONS:
-        msg = f"bank_precision={precision!r} is not known. It must be one of {list(PRECISIONS)}."
+        msg = f"bank.precision={precision!r} must be one of {list(PRECISIONS)}."
         raise ValueError(msg)

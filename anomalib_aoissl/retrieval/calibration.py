@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.models.tiles import labelled_tiles
 
 from .abstention import uncertainty_of
 from .head_fitting import left_out, unseen_uncertainty
@@ -29,19 +30,19 @@ logger = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 32
 """Labelled images at most that are embedded once more for the calibration."""
 
-_CHUNK = 1024  # bank rows that are asked at once
+_CHUNK = 1024  # bank entries that are searched at once
 
 
 def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalModel:
-    """Return a view of the model, without its head, in whose bank no row is of these images; the rest is shared.
+    """Return a view of the model, without its head, in whose bank no entry is of these images; the rest is shared.
 
     It is searched exactly: an index would have to be built for each view.
     """
     content, names = model.bank.content(), set(images)
-    ids = torch.tensor([index for index, name in enumerate(content.image_names) if name in names], dtype=torch.int32)
-    kept = ~torch.isin(model.bank.image_ids, ids.to(model.bank.image_ids.device))
-    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size)
-    bank.take(replace(content, rows=tuple(tensor[kept] for tensor in content.rows)))
+    ids = [index for index, name in enumerate(content.image_names) if name in names]
+    kept = ~np.isin(content.entries["image_ids"], ids)
+    bank = MemoryBank(model.bank.embeddings.shape[1], model.bank.patch_size).to(model.bank.embeddings.device)
+    bank.take(replace(content, entries={name: array[kept] for name, array in content.entries.items()}))
     view = copy.copy(model)
     view._modules = {**model._modules, "bank": bank, "head": None}
     view.search = search
@@ -50,7 +51,7 @@ def without_images(model: RetrievalModel, images: Iterable[str]) -> RetrievalMod
 
 @torch.no_grad()
 def ask_of_others(model: RetrievalModel, image: torch.Tensor, mask: torch.Tensor, name: str) -> None:
-    """Add a labelled image to the calibration, asked of the rows of all other images; nothing where there are none.
+    """Add a labelled image to the calibration, searched in the entries of all other images; nothing without others.
 
     Its patches are those of the image, not the entries that they became: those have been condensed.
 
@@ -83,7 +84,12 @@ def calibrate_on_labelled_images(module: Any) -> None:
     for index, one in enumerate(DataLoader(share, batch_size=1, collate_fn=loader.collate_fn)):
         batch = trainer.strategy.batch_to_device(one, module.device)
         processor.on_validation_batch_start(trainer, module, batch, index)
-        ask_of_others(model, batch.image, batch.gt_mask[0], (batch.image_path or [""])[0])
+        name, tiling = (batch.image_path or [""])[0], module.tiling
+        parts = [(batch.image, batch.gt_mask)]
+        if tiling is not None:
+            parts = [part[1:] for part in labelled_tiles(batch.image[0], batch.gt_mask[0], tiling, CALIBRATION_IMAGES)]
+        for image, mask in parts:
+            ask_of_others(model, image, mask[0], name)
     sum_over_ranks(module)
 
 
@@ -97,7 +103,7 @@ def sum_over_ranks(module: Any) -> None:
 def calibrate_on_bank(model: RetrievalModel) -> int:
     """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
 
-    The patches of each image are asked of the rows of all other images; a row that stands for n patches counts n
+    The patches of each image are asked of the entries of all other images; an entry that stands for n patches counts n
     times. With a pixel head it is the head's labelled pixels that count, each predicted by a network that was fitted to
     other images. With fewer than two images there is no calibration any more.
     """
@@ -108,13 +114,13 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
         if number > 1:
             model.abstention.add(*unseen_uncertainty(bank.pixels, left_out(model, bank.pixels)))
         return number
-    counts, images = bank.row_counts(), bank.image_ids.unique().tolist()
+    counts, images = bank.entry_counts(), bank.image_ids.unique().tolist()
     if len(images) < 2:
         return len(images)
     for image in images:
         view = without_images(model, [bank.image_names[image]])
-        rows = (bank.image_ids == image).nonzero().squeeze(1)
-        for part in rows.split(_CHUNK):
+        entries = (bank.image_ids == image).nonzero().squeeze(1)
+        for part in entries.split(_CHUNK):
             queries = functional.normalize(bank.embeddings[part].float(), dim=-1)
             similarities, neighbours, weights = view.vote(queries)
             votes = view.class_votes(weights, neighbours)  # [n, C, L]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.bank.checking import damage
-from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import BankFileError, check_encoder
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.exported_head import content_of as content_of_head
@@ -20,7 +20,7 @@ from anomalib_aoissl.deployment.refitting import refitted_head
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
-from .editing import ROW_BUFFERS, BankContent, arrays_of, pixel_state, pixels_of_state
+from .entries import pixel_state, pixels_of_state, tensors_of
 
 CHECKPOINT_SUFFIX = ".ckpt"
 _PREFIX = "model.bank."
@@ -29,7 +29,7 @@ _HEAD = "model.head."
 _PATCHES = "model.encoder.vit.patch_embed.proj.weight"
 
 
-def load_content(path: str | Path, encoder: str = "") -> BankContent:
+def load_content(path: str | Path, encoder: str = "") -> BankArrays:
     """Return the bank in a bank file or, where the path ends with ``.ckpt``, in a checkpoint.
 
     Args:
@@ -59,14 +59,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise BankFileError(str(error)) from error
     check_content(checkpoint, str(path))
-    if not len(check_bank_of(checkpoint, str(path)).rows[0]):
-        msg = f"{path}: its memory bank holds no row. Train the model, or give another checkpoint."
+    if not len(check_bank_of(checkpoint, str(path))):
+        msg = f"{path}: its memory bank holds no entry. Train the model, or give another checkpoint."
         raise BankFileError(msg)
     return checkpoint
 
 
-def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> BankContent:
-    """Return the bank of a checkpoint whose weights are finite; the bank is possible, or has no rows.
+def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> BankArrays:
+    """Return the bank of a checkpoint whose weights are finite; the bank is possible, or has no entries.
 
     Args:
         checkpoint: The checkpoint.
@@ -76,14 +76,13 @@ def check_bank_of(checkpoint: Mapping[str, Any], source: str) -> BankContent:
         BankFileError: If the bank is missing or impossible.
     """
     state = checkpoint["state_dict"]
-    missing = [name for name in (*(f"{_PREFIX}{name}" for name in ROW_BUFFERS), _NAMES) if name not in state]
+    missing = [name for name in (*(f"{_PREFIX}{name}" for name in REQUIRED[:-1]), _NAMES) if name not in state]
     if missing:
         msg = f"{source}: is no checkpoint of AOISSLRetrieval, since it has no {missing[0]}. Give one that has a bank."
         raise BankFileError(msg)
     try:
         content = content_of(checkpoint)
-        arrays = arrays_of(content)
-        problem = damage(arrays) if len(content.rows[0]) else ""
+        problem = damage(content) if len(content.entries["embeddings"]) else ""
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         msg = f"{source}: its memory bank is damaged ({error!r}). Restore a copy."
         raise BankFileError(msg) from error
@@ -98,7 +97,7 @@ def check_dims(checkpoint: Mapping[str, Any], source: str, dims: int) -> None:
     Raises:
         BankFileError: If it has others.
     """
-    stored = checkpoint["state_dict"][f"{_PREFIX}{ROW_BUFFERS[0]}"].shape[1]
+    stored = checkpoint["state_dict"][f"{_PREFIX}embeddings"].shape[1]
     if stored != dims:
         raise _damaged(source, f"{stored} dims, its encoder gives {dims}")
 
@@ -110,35 +109,40 @@ def _damaged(source: str, problem: str) -> BankFileError:
     )
 
 
-def content_of(checkpoint: Mapping[str, Any]) -> BankContent:
+def content_of(checkpoint: Mapping[str, Any]) -> BankArrays:
     """Return the bank of a checkpoint that `load_checkpoint` gave."""
     state: dict[str, Any] = checkpoint["state_dict"]
     names = state[_NAMES]
-    rows = [state[f"{_PREFIX}{name}"] for name in ROW_BUFFERS]
+    entries = {name: state[f"{_PREFIX}{name}"] for name in REQUIRED[:-1]}  # a bank that is not condensed has no counts
     counts = state.get(f"{_PREFIX}counts", torch.empty(0))
-    counts = counts if len(counts) else torch.ones_like(rows[ROW_BUFFERS.index("device_ids")])
+    entries["counts"] = counts if len(counts) else torch.ones_like(entries["device_ids"])
+    arrays = {name: tensor.cpu().numpy() for name, tensor in entries.items()}
     classes, devices, images = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
     hashed, pixels = names.get("encoder_hash", ""), pixels_of_state(names)
-    return BankContent((*rows, counts), classes, devices, images, hashed, pixels, _patch_size(checkpoint))
+    size = _patch_size(checkpoint)
+    return BankArrays(arrays, classes, devices, images, hashed, pixels=pixels, patch_size=size)
 
 
 def _patch_size(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the (height, width) of a patch, px; None where an older checkpoint of whole images does not say it."""
     state = checkpoint["state_dict"]
     size, weight = state[_NAMES].get("patch_size"), state.get(_PATCHES)
-    if size is None and weight is not None and checkpoint["hyper_parameters"].get("retrieval", "patches") == "patches":
+    arguments = checkpoint["hyper_parameters"]
+    level = arguments.get("vote", {}).get("level") or arguments.get("retrieval", "patches")  # the latter in 0.1.0
+    if size is None and weight is not None and level == "patches":
         size = weight.shape[-2:]
     return None if size is None else (int(size[0]), int(size[1]))
 
 
-def put_content(checkpoint: dict[str, Any], content: BankContent) -> dict[str, Any]:
+def put_content(checkpoint: dict[str, Any], content: BankArrays) -> dict[str, Any]:
     """Return the checkpoint with another bank of the same classes; everything else is shared with the given one."""
-    rows = dict(zip(ROW_BUFFERS, content.rows[:-1], strict=True))
-    rows["counts"] = content.rows[-1] if bool((content.rows[-1] != 1).any()) else content.rows[-1][:0]
+    entries = tensors_of(content)
+    if not bool((entries["counts"] != 1).any()):
+        entries["counts"] = entries["counts"][:0]
     names: dict[str, Any] = {k: list(getattr(content, k)) for k in ("class_names", "device_names", "image_names")}
     if content.patch_size is not None:
         names["patch_size"] = list(content.patch_size)
-    state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in rows.items()}}
+    state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in entries.items()}}
     state[_NAMES] = {**names, "encoder_hash": content.encoder_hash, **pixel_state(content.pixels)}
     return {**checkpoint, "state_dict": state}
 

@@ -5,24 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
 from torch import distributed
 
-from anomalib_aoissl.bank.content import joint_names
-
-from .editing import ROW_BUFFERS, joined_rows
-
-_DEVICES, _IMAGES, _POSITIONS = (ROW_BUFFERS.index(name) for name in ("device_ids", "image_ids", "positions"))
-
-Added = tuple[tuple[torch.Tensor, ...] | None, tuple[str, ...], tuple[str, ...]]
-"""Rows, None where there are none, and the names of devices and images that their ids index."""
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays, joint_names
 
 
-def gathered(added: Added, device_names: Sequence[str], image_names: Sequence[str]) -> Added:
-    """Return the rows and names that all processes added, ordered by image and position, images by name.
+def gathered(added: BankArrays, before: BankArrays) -> BankArrays:
+    """Return the entries and names that all processes added, ordered by image and position, images by name.
 
     The order that the images came in, which shuffling changes, and the number of processes make no difference. An image
     that several processes added, since shares of a data set are filled up to equal sizes with images that others have,
@@ -30,27 +24,22 @@ def gathered(added: Added, device_names: Sequence[str], image_names: Sequence[st
 
     Args:
         added: What this process added.
-        device_names: Names that the bank had before, the same in all processes; they stay the first.
-        image_names: The same of images.
+        before: What the bank held before, the same in all processes; its names stay the first.
     """
-    parts = _of_all_processes((None if added[0] is None else tuple(t.cpu() for t in added[0]), *added[1:]))
-    devices = _all_names(device_names, [part[1] for part in parts])
-    images = _all_names(image_names, [part[2] for part in parts])
-    filled = [part for part in parts if part[0] is not None]
-    if not filled:
-        return None, devices, images
-    rows = joined_rows([_renumbered(part, devices, images) for part in filled])
-    order = torch.arange(len(rows[0]))
-    for column in (_POSITIONS, _IMAGES, _DEVICES):  # the last sort decides
-        order = order[rows[column][order].argsort(stable=True)]
-    rows = tuple(tensor[order] for tensor in rows)
+    parts = _of_all_processes(added)
+    devices = _all_names(before.device_names, [part.device_names for part in parts])
+    images = _all_names(before.image_names, [part.image_names for part in parts])
+    renumbered = [_renumbered(part, devices, images) for part in parts]
+    entries = {name: np.concatenate([part[name] for part in renumbered]) for name in REQUIRED}
+    order = np.lexsort((entries["positions"], entries["image_ids"], entries["device_ids"]))  # the last decides
+    entries = {name: array[order] for name, array in entries.items()}
     if len(parts) > 1:
-        kept = _first_of_each_patch(rows, images)
-        rows = tuple(tensor[kept] for tensor in rows)
-    return rows, devices, images
+        kept = _first_of_each_patch(entries, images)
+        entries = {name: array[kept] for name, array in entries.items()}
+    return replace(added, entries=entries, device_names=devices, image_names=images)
 
 
-def _of_all_processes(mine: Added) -> list[Added]:
+def _of_all_processes(mine: BankArrays) -> list[BankArrays]:
     """Return what each process has, in the order of their ranks."""
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return [mine]
@@ -64,18 +53,19 @@ def _all_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> tuple[s
     return (*first, *sorted({name for names in others for name in names} - set(first)))
 
 
-def _renumbered(part: Added, devices: Sequence[str], images: Sequence[str]) -> tuple[torch.Tensor, ...]:
-    """Return rows with ids that index these names."""
-    rows = list(part[0] or ())
-    for column, names, old in ((_DEVICES, devices, part[1]), (_IMAGES, images, part[2])):
-        rows[column] = torch.from_numpy(joint_names(names, old)[1])[rows[column].long()]
-    return tuple(rows)
+def _renumbered(part: BankArrays, devices: Sequence[str], images: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return entries with ids that index these names."""
+    entries = dict(part.entries)
+    for ids, names, old in (("device_ids", devices, part.device_names), ("image_ids", images, part.image_names)):
+        entries[ids] = joint_names(names, old)[1][entries[ids]]
+    return entries
 
 
-def _first_of_each_patch(rows: tuple[torch.Tensor, ...], images: Sequence[str]) -> torch.Tensor:
-    """Return for ordered rows which to keep, ``[N]`` booleans: one of each patch; images without a name all differ."""
-    kept = torch.ones(len(rows[0]), dtype=torch.bool)
-    same = torch.stack([rows[column][1:] == rows[column][:-1] for column in (_DEVICES, _IMAGES, _POSITIONS)]).all(dim=0)
-    named = torch.tensor([bool(name) for name in images])[rows[_IMAGES][1:].long()]
+def _first_of_each_patch(entries: Mapping[str, np.ndarray], images: Sequence[str]) -> np.ndarray:
+    """Return which of ordered entries to keep, ``[N]`` booleans: one of each patch; images without a name differ."""
+    kept = np.ones(len(entries["labels"]), dtype=bool)
+    columns = [entries[name] for name in ("device_ids", "image_ids", "positions")]
+    same = np.all([column[1:] == column[:-1] for column in columns], axis=0)
+    named = np.array([bool(name) for name in images], dtype=bool)[entries["image_ids"][1:]]
     kept[1:] = ~(same & named)
     return kept

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,28 +17,30 @@ from torch import nn
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.matching.aggregation import NEIGHBOURS, TEMPERATURE
-from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
-from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.encoder.options import EncoderOptions
+from anomalib_aoissl.models.module import SegmentationModuleMixin
+from anomalib_aoissl.models.tiles import tiled_predictions
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
-from anomalib_aoissl.plugin.written_arguments import remembers_written
+from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
 from .argument_rules import RULES
 from .bank_file import encoder_hash
-from .bank_size import rows_of_size
+from .bank_size import entries_of_size
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .checkpoint_bank import check_bank_of, load_content
 from .head_fitting import fit_to_training_images
 from .memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
+from .options import BankOptions, VoteOptions
 from .torch_model import RetrievalModel
 from .units import unit_size
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BANK_SIZE = 4000
-"""Patches that a bank keeps where none is said."""
+_VOTE, _BANK = VoteOptions(), BankOptions()
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
@@ -54,33 +55,18 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     patches, pixel by pixel: AOI-SSL, 2026, arXiv 2605.12430.
 
     Args:
-        encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
-            pretraining wrote, or ``hf-hub:...``; or a mapping with ``architecture`` and ``model_args``.
-        pretrained: Load the encoder's weights; false gives random ones.
+        encoder: Vision transformer: its architecture alone as text, or a mapping, see `EncoderOptions`.
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
-        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
+        in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
+        tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
+            pictures that are resized as a whole. For parts that are too thin at image_size.
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
-        normalize: Apply the encoder's final layer norm to each block that is read.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes; null for the vote of the memory bank alone.
-        k: Neighbours that vote for a patch, where the bank decides the classes, and that explain one.
-        temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
-        aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature) or "similarity" (the
-            cosine similarity).
-        retrieval: What is compared: "patches", or whole images by the mean of their patches ("images"); the masks of
-            the k nearest then vote pixel by pixel. Only for parts that lie at the same place in every image, without a
-            head. An image takes the bytes of its mask, and bank_size counts images.
-        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
-            "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
-            searches exactly.
-        bank: Bank file or checkpoint (``.ckpt``) whose bank the training images extend; it must be of the same encoder.
-            The head is fitted to the training images alone.
-        bank_size: Patches that the bank keeps at most, or its megabytes such as "8MB"; null keeps every patch. One is
-            kept of each group of patches that look and are labelled alike, more at boundaries and of rare classes.
-        bank_precision: What the bank's embeddings are stored in: "fp32", "fp16" for half the memory, or "int8" for a
-            quarter.
+        vote: Which entries of the bank vote and how, see `VoteOptions`.
+        bank: What the bank holds, see `BankOptions`.
         seed: Of what is random in condensing and in the head's fit.
         abstain: Share of the validation pixels for which the model may say that it does not know, such as 0.05; null
             for a class for every pixel. The threshold is set in validation or, without validation images, on the
@@ -98,13 +84,18 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     RULES = RULES
     HAS_BANK: ClassVar[bool] = True
 
-    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (*SegmentationModuleMixin.ENCODER_ARGUMENTS, "retrieval", "head")
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        *SegmentationModuleMixin.ENCODER_ARGUMENTS,
+        "blocks",
+        "vote.level",
+        "head",
+    )
 
     _unseen: tuple[torch.Tensor, torch.Tensor] | None = None
     """Uncertainty, and how often it counts, of labelled pixels by a head that was fitted to other images; in a fit."""
 
-    # The bank file's rows are in the checkpoint by the time it is saved.
-    ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank": None}
+    # The bank file's entries are in the checkpoint by the time it is saved.
+    ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank.extends": None}
 
     @takes_removed(
         "labels",
@@ -117,26 +108,31 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         "context",
         "condensing",
         "learning_seconds",
+        moved={
+            "pretrained": "encoder.pretrained",
+            "normalize": "encoder.normalize",
+            "k": "vote.k",
+            "temperature": "vote.temperature",
+            "aggregation": "vote.aggregation",
+            "retrieval": "vote.level",
+            "search": "vote.search",
+            "bank": "bank.extends",
+            "bank_size": "bank.size",
+            "bank_precision": "bank.precision",
+        },
     )
-    @remembers_written
+    @takes_arguments
     def __init__(
         self,
-        encoder: str | dict[str, Any] = DEFAULT_ENCODER,
-        pretrained: bool = True,
+        encoder: str | EncoderOptions = DEFAULT_ENCODER,
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
+        tiling: Tiling | None = None,
         blocks: int | list[int] = 1,
-        normalize: bool = True,
         head: Literal["pixel"] | None = "pixel",
-        k: int = NEIGHBOURS,
-        temperature: float = TEMPERATURE,
-        aggregation: Literal["attention", "similarity"] = "attention",
-        retrieval: Literal["patches", "images"] = "patches",
-        search: Literal["exact", "faiss-flat", "faiss-ivf"] = "exact",
-        bank: Path | str | None = None,
-        bank_size: int | str | None = DEFAULT_BANK_SIZE,
-        bank_precision: Literal["fp32", "fp16", "int8"] = "fp32",
+        vote: VoteOptions = _VOTE,
+        bank: BankOptions = _BANK,
         seed: int = 0,
         abstain: float | None = None,
         pre_processor: nn.Module | bool = True,
@@ -144,11 +140,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        validate(RULES, locals())
-        # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, image_size = plain_encoder(encoder), plain_size(image_size)
-        pretraining, bank = plain_pretraining(pretraining), None if bank is None else str(bank)
-        blocks = blocks if isinstance(blocks, int) else [int(block) for block in blocks]
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
             post_processor=post_processor,
@@ -160,20 +151,25 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
         h: Any = self.hparams
+        vote, bank = VoteOptions(**h.vote), self.bank_options
+        if h.tiling is not None and vote.level == "images":
+            msg = "tiling cuts pictures, but vote.level='images' compares whole ones. Leave out one of both."
+            raise ArgumentError(msg)
         encoder = self.build_encoder()
-        unit = unit_size(encoder, h.retrieval)
-        budget = rows_of_size(h.bank_size, encoder.embed_dim, unit, h.bank_precision)
+        unit = unit_size(encoder, vote.level)
+        budget = entries_of_size(bank.size, encoder.embed_dim, unit, bank.precision)
         self.model: RetrievalModel = RetrievalModel(
             encoder,
-            k=h.k,
-            temperature=h.temperature,
-            aggregation=h.aggregation,
-            retrieval=h.retrieval,
-            search=h.search,
-            bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h.seed, precision=h.bank_precision),
+            vote,
+            bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h.seed, precision=bank.precision),
             head=h.head is not None,
             abstain=h.abstain,
         )
+
+    @property
+    def bank_options(self) -> BankOptions:
+        """What the bank holds."""
+        return BankOptions(**self.hparams["bank"])
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -181,7 +177,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         return {"gradient_clip_val": 0, "max_epochs": 1, "num_sanity_val_steps": 0}
 
     def setup(self, stage: str) -> None:
-        """Have something to train where several processes fill the bank: no distributed strategy runs without.
+        """Register a parameter where several processes fill the bank: no distributed strategy runs without one.
 
         The parameter is gone after the fit and in no checkpoint.
         """
@@ -224,9 +220,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank.clear()
         bank.class_names = list(self.class_names)
         bank.encoder_hash = encoder_hash(self.model.encoder, self.model.embedding_options)
-        path: str | None = self.hparams["bank"]
-        if path is not None:
-            bank.merge(load_content(path, bank.encoder_hash))
+        extended = self.bank_options.extends
+        if extended is not None:
+            bank.merge(load_content(extended, bank.encoder_hash))
         if self.model.head is not None:
             self.model.head.clear()
         self._is_fitted.fill_(False)
@@ -236,13 +232,12 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         """Put the batch's patches into the bank; the loss is zero."""
         del args, kwargs
         size = len(batch.image)
-        names = batch.image_path or [""] * size
-        self.model.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, names)
+        self.fill(batch.image, batch.gt_mask, batch.device_name or [""] * size, batch.image_path or [""] * size)
         anchor = self._parameters.get(_ANCHOR)
         return torch.tensor(0.0, requires_grad=True, device=self.device) if anchor is None else 0.0 * anchor
 
     def fit(self) -> None:
-        """Make the patches that all processes put aside rows of the bank, the same in each of them.
+        """Make the patches that all processes put aside entries of the bank, the same in each of them.
 
         Raises:
             RuntimeError: If there are none.
@@ -270,6 +265,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""
+        if self.tiling is not None:
+            return tiled_predictions(self, images)
         batch, share = self.model.answer(images)
         uncertainty = self.model.uncertainty(batch, share)[:, 0]
         threshold = self.model.abstention.threshold
@@ -312,7 +309,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         self._unseen = None
 
     def calibrate(self) -> None:
-        """Set the threshold of abstention on the bank's rows, those of each image asked of those of the others.
+        """Set the threshold of abstention on the bank's entries, those of each image asked of those of the others.
 
         For a bank that was edited, whose images need not be there any more. Too few images are warned of, and the model
         then abstains from nothing.

@@ -13,15 +13,25 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Rows, condense
-from anomalib_aoissl.bank.content import check_embeddings
+from anomalib_aoissl.bank.checking import damage
+from anomalib_aoissl.bank.condensing import Entries, condense
+from anomalib_aoissl.bank.content import (
+    REQUIRED,
+    BankArrays,
+    check_embeddings,
+    described,
+    entries_to_remove,
+    merged,
+    pixels_without,
+    without_entries,
+)
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.patches import patch_labels, patches_to_image
-from anomalib_aoissl.matching.precision import PRECISIONS, converted, restored, stored
+from anomalib_aoissl.matching.precision import PRECISIONS, converted, stored
 from anomalib_aoissl.pixel_head.sample import PixelSample
 
 from .bank_size import check_bank
-from .editing import ROW_BUFFERS, BankContent, described, joined_rows, merged, pixel_state, pixels_of_state, without
+from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of
 from .gathering import gathered
 
 __all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
@@ -33,13 +43,13 @@ thereby lost, costs accuracy, so that a few images should be condensed once, at 
 
 
 class MemoryBank(DynamicBufferMixin):
-    """Labelled patches that retrieval searches; N rows, D dims, L = patch height * patch width labels a row.
+    """Labelled patches that retrieval searches; N entries, D dims, L = patch height * patch width labels an entry.
 
     Buffers: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids`` and
     ``image_ids`` ``[N]`` int32, indices into `device_names` and `image_names`, ``positions`` ``[N]`` int32, the patch
     in its image in row-major order, and ``counts`` int32, the patches that each row stands for: ``[N]`` in a condensed
     bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
-    rows is loaded.
+    entries is loaded.
 
     ``pixels`` are the labelled pixels that the pixel head was fitted to, None without one.
 
@@ -49,9 +59,9 @@ class MemoryBank(DynamicBufferMixin):
     Args:
         embed_dim: D.
         patch_size: (height, width) of a patch, px.
-        budget: Rows to keep at most; None for all.
+        budget: Entries to keep at most; None for all.
         seed: Of what is random in condensing.
-        precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of a row is
+        precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of an entry is
             that of its integers, not 1.
 
     Raises:
@@ -88,12 +98,12 @@ class MemoryBank(DynamicBufferMixin):
         self.image_names: list[str] = []
         self.encoder_hash = ""
         self.pixels: PixelSample | None = None
-        self._previous: BankContent | None = None  # for undo
-        self._before_adding: BankContent | None = None
-        self._pending: list[tuple[torch.Tensor, ...]] = []  # each as ROW_BUFFERS, and counts
+        self._previous: BankArrays | None = None  # for undo
+        self._before_adding: BankArrays | None = None
+        self._pending: list[Tensors] = []
 
     def __len__(self) -> int:
-        """Rows that are searched; what was added is counted after `finish`."""
+        """Entries that are searched; what was added is counted after `finish`."""
         return len(self.embeddings)
 
     def add(
@@ -102,8 +112,9 @@ class MemoryBank(DynamicBufferMixin):
         masks: torch.Tensor,
         devices: Sequence[str],
         images: Sequence[str],
+        first: int = 0,
     ) -> None:
-        """Put the patches of labelled images aside until `finish` makes them rows.
+        """Put the patches of labelled images aside until `finish` makes them entries.
 
         Patches without any label (all pixels ignored) are left out, since they could never vote. Only embeddings and
         labels are kept, never the images.
@@ -113,6 +124,7 @@ class MemoryBank(DynamicBufferMixin):
             masks: ``[B, H, W]`` uint8 class indices of the encoder's input size.
             devices: Device of each image.
             images: Name of each image, such as its path.
+            first: Position of the first patch: a tile goes on where the one before it ended.
 
         Raises:
             ValueError: If embeddings are not finite; nothing is put aside then.
@@ -120,75 +132,85 @@ class MemoryBank(DynamicBufferMixin):
         for image, of_image in zip(images, embeddings, strict=True):
             check_embeddings(of_image.detach().float().cpu().numpy(), image)
         labels = patch_labels(masks, self.patch_size)  # [B, P, L]
-        self._before_adding = self._before_adding or self.content()
+        self._before_adding = self._content_before_adding()
         batch = labels.shape[0] * labels.shape[1]
         limit = None if self.budget is None else HELD_BUDGETS * self.budget + HELD_BATCHES * batch
-        for row, (device, image) in enumerate(zip(devices, images, strict=True)):
-            used = (labels[row] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [rows]
-            if limit is not None and self.pending_rows + len(used) > limit:
-                self._pending = [self._condensed(joined_rows(self._pending), limit // 2)]
+        for index, (device, image) in enumerate(zip(devices, images, strict=True)):
+            used = (labels[index] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [entries]
+            if limit is not None and self.pending_entries + len(used) > limit:
+                self._pending = [self._condensed(joined_entries(self._pending), limit // 2)]
             ids = torch.full_like(used, _index_of(device, self.device_names), dtype=torch.int32)
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
-            unit = functional.normalize(embeddings[row][used].float(), dim=-1)
+            unit = functional.normalize(embeddings[index][used].float(), dim=-1)
             if len(used):
-                origin = ids, image_ids, used.to(torch.int32), torch.ones_like(ids)  # the last are the counts
-                self._pending.append((stored(unit, self.embeddings.dtype), labels[row][used], *origin))
+                vectors, shown = stored(unit, self.embeddings.dtype), labels[index][used]
+                columns = vectors, shown, ids, image_ids, (used + first).to(torch.int32), torch.ones_like(ids)
+                self._pending.append(dict(zip(REQUIRED, columns, strict=True)))
+
+    def _content_before_adding(self) -> BankArrays:
+        """Return what the bank held before what was put aside since the last `finish`."""
+        return self.content() if self._before_adding is None else self._before_adding
 
     @property
-    def pending_rows(self) -> int:
-        """Rows that were added and are not searched yet."""
-        return sum(len(pending[0]) for pending in self._pending)
+    def pending_entries(self) -> int:
+        """Entries that were added and are not searched yet."""
+        return sum(len(pending["labels"]) for pending in self._pending)
 
     def gather(self) -> None:
         """Put what all processes added aside in each of them, in an order that depends on neither; before `finish`."""
-        before = self._before_adding or self.content()
-        rows = joined_rows(self._pending) if self._pending else None
-        mine = rows, tuple(self.device_names), tuple(self.image_names)
-        rows, devices, images = gathered(mine, before.device_names, before.image_names)
-        self._before_adding = None if rows is None else before
-        self._pending = [] if rows is None else [tuple(tensor.to(self.embeddings.device) for tensor in rows)]
-        self.device_names, self.image_names = list(devices), list(images)
+        before = self._content_before_adding()
+        mine = joined_entries([chosen_entries(self._entries(), torch.arange(0)), *self._pending])
+        added = gathered(self._content_of(mine), before)
+        self._before_adding = before if len(added) else None
+        self._pending = [tensors_of(added, self.embeddings.device)] if len(added) else []
+        self.device_names, self.image_names = list(added.device_names), list(added.image_names)
 
     def finish(self) -> None:
-        """Make what was added rows of the bank, and condense it where it has a budget.
+        """Make what was added entries of the bank, and condense it where it has a budget.
 
         Raises:
-            ValueError: If the budget cannot hold a row of each class and each device.
+            ValueError: If the budget cannot hold an entry of each class and each device.
         """
         if not self._pending:
             return
-        target = self._pending[0][0].device
-        rows = joined_rows([tuple(tensor.to(target) for tensor in self._rows()), *self._pending])
+        target = self._pending[0]["labels"].device
+        present = {name: tensor.to(target) for name, tensor in self._entries().items()}
+        entries = joined_entries([present, *self._pending])
         self._pending.clear()
-        self._take_rows(self._finished(rows))
+        self._take_entries(self._finished(entries))
         self._previous, self._before_adding = self._before_adding, None
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
-        """Take the rows of a device or an image out, of an image of a device where both are given; return how many.
+        """Take the entries of a device or an image out, of an image of a device where both are given; return how many.
 
-        A class whose last row goes is warned of.
+        A class whose last entry goes is warned of.
 
         Raises:
             ValueError: If neither is given, or the bank has no such device or image.
         """
         self.finish()
         before = self.content()
-        self.take(without(before, device=device, image=image))
+        leaving, pixels = entries_to_remove(before, device, image), pixels_without(before, device, image)
+        self.take(without_entries(before, leaving, pixels, " undo() brings it back."))
         self._previous = before
-        return len(before.rows[0]) - len(self)
+        return len(before) - len(self)
 
-    def merge(self, other: MemoryBank | BankContent) -> None:
-        """Add the rows of another bank, its classes mapped by name, and condense where this bank has a budget.
+    def merge(self, other: MemoryBank | BankArrays) -> None:
+        """Add the entries of another bank, its classes mapped by name, and condense where this bank has a budget.
 
         Raises:
-            ValueError: If the other bank has classes that this one has not, is of another encoder, or the budget cannot
-                hold a row of each class and each device.
+            ValueError: If the other bank has classes that this one has not, is of another encoder, holds what no bank
+                can, or the budget cannot hold an entry of each class and each device.
         """
         self.finish()
-        before = self.content()
+        before, taken = self.content(), other.content() if isinstance(other, MemoryBank) else other
+        problem = damage(taken) if len(taken) else ""
+        if problem:
+            msg = f"The bank to take in is damaged ({problem}). Restore a copy, or fill it from the images again."
+            raise ValueError(msg)
         try:
-            self.take(merged(before, other.content() if isinstance(other, MemoryBank) else other))
-            self._take_rows(self._finished(self._rows()))
+            self.take(merged(before, taken))
+            self._take_entries(self._finished(self._entries()))
         except ValueError:
             self.take(before)
             raise
@@ -207,62 +229,65 @@ class MemoryBank(DynamicBufferMixin):
         self.take(self._previous)
         self._previous, self._before_adding = None, None
 
-    def content(self) -> BankContent:
-        """Return the rows and names as a value, which later edits do not change."""
-        names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
-        return BankContent(self._rows(), *names, self.encoder_hash, self.pixels, self.patch_size)
+    def content(self) -> BankArrays:
+        """Return the entries and names as a value, which later edits do not change."""
+        return self._content_of(self._entries())
 
-    def take(self, content: BankContent) -> None:
+    def _content_of(self, entries: Tensors) -> BankArrays:
+        """Return entries with the bank's names as a value; its arrays share the memory of tensors on the processor."""
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in entries.items()}
+        names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
+        return BankArrays(arrays, *names, self.encoder_hash, pixels=self.pixels, patch_size=self.patch_size)
+
+    def take(self, content: BankArrays) -> None:
         """Hold this content in place of the present one."""
-        self._take_rows(content.rows)
+        self._take_entries(tensors_of(content, self.embeddings.device))
         self.class_names, self.device_names = list(content.class_names), list(content.device_names)
         self.image_names, self.encoder_hash = list(content.image_names), content.encoder_hash
         self.pixels = content.pixels
 
-    def _rows(self) -> tuple[torch.Tensor, ...]:
-        """Return the tensors of `ROW_BUFFERS`, and the counts, of ones where the bank is not condensed."""
-        return (*(getattr(self, name) for name in ROW_BUFFERS), self.row_counts())
+    def _entries(self) -> Tensors:
+        """Return the tensors of the entries, the counts of ones where the bank is not condensed."""
+        return {**{name: getattr(self, name) for name in REQUIRED}, "counts": self.entry_counts()}
 
-    def row_counts(self) -> torch.Tensor:
-        """Return the patches ``[N]`` that each row stands for, of ones where the bank is not condensed."""
+    def entry_counts(self) -> torch.Tensor:
+        """Return the patches ``[N]`` that each entry stands for, of ones where the bank is not condensed."""
         return self.counts if len(self.counts) else torch.ones_like(self.device_ids)
 
-    def _take_rows(self, rows: tuple[torch.Tensor, ...]) -> None:
-        """Take tensors as `_rows` gives them in place of the present ones."""
-        for name, tensor in zip(ROW_BUFFERS, rows[:-1], strict=True):
-            setattr(self, name, tensor)
-        self.counts = rows[-1] if bool((rows[-1] != 1).any()) else rows[-1][:0]
+    def _take_entries(self, entries: Tensors) -> None:
+        """Take tensors as `_entries` gives them in place of the present ones."""
+        for name in REQUIRED:
+            setattr(self, name, entries[name])
+        if not bool((self.counts != 1).any()):
+            self.counts = self.counts[:0]
 
-    def _finished(self, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return the rows that the bank holds of these: all without a budget, else condensed to it."""
-        return rows if self.budget is None else self._condensed(rows, self.budget)
+    def _finished(self, entries: Tensors) -> Tensors:
+        """Return the entries that the bank holds of these: all without a budget, else condensed to it."""
+        return entries if self.budget is None else self._condensed(entries, self.budget)
 
-    def _condensed(self, rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
-        """Return the rows that are kept within the budget, in the order of device, image and position."""
-        if len(rows[0]) <= budget:
-            return rows
-        for column, names in ((3, self.image_names), (2, self.device_names)):  # the last sort decides
+    def _condensed(self, entries: Tensors, budget: int) -> Tensors:
+        """Return the entries that are kept within the budget, in the order of device, image and position."""
+        if len(entries["labels"]) <= budget:
+            return entries
+        for ids, names in (("image_ids", self.image_names), ("device_ids", self.device_names)):  # the last sort decides
             rank = torch.tensor(sorted(range(len(names)), key=names.__getitem__)).argsort()
-            order = rank[rows[column].cpu().long()].argsort(stable=True).to(rows[column].device)
-            rows = tuple(tensor[order] for tensor in rows)
+            entries = chosen_entries(entries, rank[entries[ids].cpu().long()].argsort(stable=True))
         # On the CPU, where sums have a fixed order.
-        embeddings, labels, devices, counts = (rows[index].cpu() for index in (0, 1, 2, 5))
-        view = Rows(restored(embeddings).numpy(), labels.numpy(), devices.numpy(), counts.numpy(), self.patch_size)
-        kept, stand_for = condense(view, budget, np.random.default_rng(self.seed))
-        taken = [tensor.cpu()[kept] for tensor in rows[:-1]]
-        return tuple(tensor.to(rows[0].device) for tensor in (*taken, torch.from_numpy(stand_for)))
+        kept, counts = condense(Entries.of(self._content_of(entries)), budget, np.random.default_rng(self.seed))
+        taken = chosen_entries(entries, torch.from_numpy(kept))
+        return {**taken, "counts": torch.from_numpy(counts).to(taken["counts"].device)}
 
     def clear(self) -> None:
-        """Take all rows and the names of devices and images out."""
+        """Take all entries and the names of devices and images out."""
         before = self.content()
         self._pending.clear()
-        for name in (*ROW_BUFFERS, "counts"):
+        for name in REQUIRED:
             setattr(self, name, getattr(self, name)[:0])
         self.device_names, self.image_names, self.pixels = [], [], None
-        self._previous, self._before_adding = before if len(before.rows[0]) else None, None
+        self._previous, self._before_adding = before if len(before) else None, None
 
     def describe(self) -> dict[str, Any]:
-        """Return rows, patches, megabytes and encoder, and the rows or pixels of each device, image and class."""
+        """Return entries, patches, megabytes and encoder, and the entries or pixels of each device, image and class."""
         return described(self.content())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

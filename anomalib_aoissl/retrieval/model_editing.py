@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ from anomalib_aoissl.deployment.exported_bank import (
 )
 from anomalib_aoissl.deployment.exported_head import HeadContent
 from anomalib_aoissl.models.quantizing import compression_name
+from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.labelled import PIXELS
 
 from .bank_file import encoder_hash
 from .checkpoint_bank import check_dims, load_content
-from .editing import BankContent, arrays_of
 from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
 
@@ -45,6 +45,7 @@ class BankEditingMixin(_Base):
     """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
 
     model: Any
+    EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {"model.bank.": "bank."}
 
     def add(
         self, images: torch.Tensor, masks: torch.Tensor, devices: Sequence[str], names: Sequence[str] | None = None
@@ -76,17 +77,26 @@ class BankEditingMixin(_Base):
         if not bool(torch.isfinite(images).all()):
             msg = "An image holds NaN or infinity; give images in [0, 1]."
             raise ValueError(msg)
-        resized = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
+        if self.tiling is None:
+            masks = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
         bank = self._bank()
         names = list(names or [""] * len(images))
-        seen = self.pre_processor(images) if self.pre_processor else images
-        self.model.fill(seen, resized, list(devices), names)
+        self.fill(self._seen(images), masks, list(devices), names)
         bank.finish()
         if self.model.head is not None:
-            fit_on(self, images, resized, list(devices), names)
+            fit_on(self, images, masks, list(devices), names)
+
+    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
+        """Put normalised labelled images ``[B, C, H, W]`` aside for the bank, in tiles where the model has them."""
+        if self.tiling is None:
+            self.model.fill(images, masks, devices, names)
+            return
+        for image, mask, device, name in zip(images, masks, devices, names, strict=True):
+            for tile, part, labels in labelled_tiles(image, mask, self.tiling):
+                self.model.fill(part, labels, [device], [name], tile.index)
 
     def remove(self, *, device: str | None = None, image: str | None = None, refit: bool = True) -> int:
-        """Take the rows of a device or an image out of the bank and return how many, as `MemoryBank.remove`.
+        """Take the entries of a device or an image out of the bank and return how many, as `MemoryBank.remove`.
 
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
         """
@@ -95,8 +105,8 @@ class BankEditingMixin(_Base):
             self._refit()
         return removed
 
-    def merge(self, bank: MemoryBank | BankContent | str | Path) -> None:
-        """Add the rows of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
+    def merge(self, bank: MemoryBank | BankArrays | str | Path) -> None:
+        """Add the entries of another bank, a bank file's or a checkpoint's; its classes are mapped by name.
 
         Raises:
             ValueError: If the file cannot be used, the bank is of another encoder, or has classes that this has not.
@@ -119,7 +129,7 @@ class BankEditingMixin(_Base):
         refit(self.model, len(self.class_names), self.hparams["seed"])
 
     def describe(self) -> dict[str, Any]:
-        """Return rows, patches, megabytes and encoder of the bank, and its rows of each device, image and class."""
+        """Return what the bank holds: entries, patches, megabytes, encoder; entries of devices, images and classes."""
         return self._bank().describe()
 
     def _bank(self) -> MemoryBank:
@@ -133,14 +143,15 @@ class BankEditingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, and the bank's origin."""
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         return {**super().export_metadata(), "bank": pack_description(bank, self._settings(), self._head())}
 
     def _settings(self) -> BankSettings:
         """Return what an edit of the export must know beside the bank."""
         model = self.model
         sizes = model.encoder.image_size, model.bank.patch_size
-        return BankSettings(model.k, *sizes, model.bank.budget, self.hparams["seed"])
+        vote, seed = model.vote_options, self.hparams["seed"]
+        return BankSettings(vote.k, *sizes, model.bank.budget, seed, vote.aggregation, vote.temperature)
 
     def _head(self) -> HeadContent | None:
         """Return the pixel head for an export; None where the bank decides the classes."""
@@ -153,16 +164,12 @@ class BankEditingMixin(_Base):
         mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
         return HeadContent(stages_of(model), mean, scale, each, head.basis())
 
-    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override] # anomalib's differs too
-        """Write the model as ONNX, its bank in constants of stable names, and return the path."""
-        return super().to_onnx(*args, constants={"model.bank.": "bank."}, **kwargs)
-
     def finished_export(self, model: Any, compression_type: Any) -> Any:
         """Return the model with its bank in constants of stable names.
 
         Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.
         """
-        bank = arrays_of(self._bank().content())
+        bank = self._bank().content()
         if compression_name(compression_type) == "fp16":
             bank = _halved(bank)
         try:
@@ -186,7 +193,7 @@ class BankEditingMixin(_Base):
 
 def _halved(bank: BankArrays) -> BankArrays:
     """Return the bank with embeddings of half precision where they have more."""
-    embeddings = bank.rows["embeddings"]
+    embeddings = bank.entries["embeddings"]
     if embeddings.dtype == np.float32:
-        return replace(bank, rows={**bank.rows, "embeddings": embeddings.astype(np.float16)})
+        return replace(bank, entries={**bank.entries, "embeddings": embeddings.astype(np.float16)})
     return bank

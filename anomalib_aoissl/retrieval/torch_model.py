@@ -13,24 +13,19 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.matching.aggregation import (
-    NEIGHBOURS,
-    TEMPERATURE,
-    check_aggregation,
-    class_votes,
-    repetitions,
-    vote_weights,
-)
-from anomalib_aoissl.matching.faiss_search import FaissSearch, check_search
+from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
+from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.patches import patches_to_image
 from anomalib_aoissl.matching.searching import search as exact_search
 from anomalib_aoissl.pixel_head.features import token_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
+from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention, uncertainty_of
 from .memory_bank import MemoryBank
-from .units import check_bank_unit, check_extraction, unit_size
+from .options import VoteOptions
+from .units import check_bank_unit, check_head, unit_size
 
 LABEL_BLOCK = 64
 """Queries whose neighbours' labels are combined at once outside of an export."""
@@ -56,11 +51,7 @@ class RetrievalModel(nn.Module):
 
     Args:
         encoder: The encoder; it is frozen.
-        k: Neighbours that vote; a smaller bank lets all its entries vote.
-        temperature: Of the softmax over the similarities; small values follow the nearest neighbour.
-        aggregation: What a neighbour's vote weighs, a name of `aggregation.AGGREGATIONS`.
-        retrieval: What is compared and votes as a whole, a name of `units.RETRIEVALS`.
-        search: How the bank is searched, a name of `faiss_search.SEARCHES`; an export always searches exactly.
+        vote: Which entries vote and how; a bank of fewer than k entries lets all of them vote.
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
         head: Whether there is a pixel head; not where whole images are compared.
         abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
@@ -73,35 +64,24 @@ class RetrievalModel(nn.Module):
     def __init__(
         self,
         encoder: PatchEncoder,
+        vote: VoteOptions | None = None,
         *,
-        k: int = NEIGHBOURS,
-        temperature: float = TEMPERATURE,
-        aggregation: str = "attention",
-        retrieval: str = "patches",
-        search: str = "exact",
         bank: MemoryBank | None = None,
         head: bool = False,
         abstain: float | None = None,
     ) -> None:
         super().__init__()
-        if k < 1:
-            msg = f"k={k} must be at least 1."
-            raise ValueError(msg)
-        if not temperature > 0:
-            msg = f"temperature={temperature} must be greater than 0; the paper's value is 0.02."
-            raise ValueError(msg)
-        check_aggregation(aggregation)
-        check_extraction(retrieval, head)
-        check_search(search)
+        vote = VoteOptions() if vote is None else vote
+        options_of(VoteOptions).check("vote", vote)
+        check_head(vote.level, head)
+        check_faiss(vote.search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.patch_size = unit_size(encoder, retrieval)
+        self.patch_size = unit_size(encoder, vote.level)
         self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
-        check_bank_unit(self.bank, encoder.embed_dim, self.patch_size, retrieval)
-        self.k = k
-        self.temperature = temperature
-        self.aggregation, self.retrieval = aggregation, retrieval
-        self.search = exact_search if search == "exact" else FaissSearch(search)
+        check_bank_unit(self.bank, encoder.embed_dim, self.patch_size, vote.level)
+        self.vote_options = vote
+        self.search = exact_search if vote.search == "exact" else FaissSearch(vote.search)
         self.head: PixelHead | None = PixelHead() if head else None
         self.head_blocks = token_blocks(len(encoder.vit.blocks)) if head else []
         self.abstention = Abstention(abstain)
@@ -115,7 +95,8 @@ class RetrievalModel(nn.Module):
     @property
     def embedding_options(self) -> dict[str, Any]:
         """What beside the encoder decides the embeddings, as plain data for `encoder_hash`."""
-        return {"light": "standardised", **({} if self.retrieval == "patches" else {"retrieval": self.retrieval})}
+        level = self.vote_options.level  # "retrieval" in hashes since 0.1.0
+        return {"light": "standardised", **({} if level == "patches" else {"retrieval": level})}
 
     @property
     def num_classes(self) -> int:
@@ -139,17 +120,20 @@ class RetrievalModel(nn.Module):
             blocks = sorted({*self.encoder.block_indices, *self.head_blocks})
             tokens = dict(zip(blocks, self.encoder.tokens_of(images, blocks), strict=True))  # [B, P, D] each
             embeddings = torch.cat([tokens[block] for block in self.encoder.block_indices], dim=-1)
-            if self.retrieval == "images":
+            if self.vote_options.level == "images":
                 embeddings = embeddings.mean(dim=1, keepdim=True)
             embeddings = functional.normalize(embeddings, dim=-1, eps=1e-6)
             if not self.head_blocks:
                 return Reading(embeddings, embeddings.new_empty(0))
             maps = torch.cat([tokens[block] for block in self.head_blocks], dim=-1).transpose(1, 2)
-            return Reading(embeddings, maps.unflatten(2, self.encoder.grid_size))
+            return Reading(embeddings, mark("tokens", maps.unflatten(2, self.encoder.grid_size)))
 
-    def fill(self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
-        """Put normalised labelled images into the bank; searched after ``bank.finish()``."""
-        self.bank.add(self.read(images).embeddings, masks, devices, names)
+    def fill(
+        self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str], tile: int = 0
+    ) -> None:
+        """Put normalised labelled images, or tiles of one number, into the bank; searched after ``bank.finish()``."""
+        first = tile * self.grid_size[0] * self.grid_size[1]
+        self.bank.add(self.read(images).embeddings, masks, devices, names, first)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, novelty ``[B, 1, H, W]`` in [0, 2] and its maximum ``[B]``.
@@ -186,6 +170,22 @@ class RetrievalModel(nn.Module):
         )
         return batch, share
 
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return class probabilities and, after them, the novelty ``[B, C + 1, H, W]`` of normalised images.
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        reading = self.read(images)
+        if self.has_fitted_head:
+            classes, novelty = self.head_probabilities(images, reading.tokens), self.novelty(reading.embeddings)
+        else:
+            votes, novelty = self.ask(reading.embeddings)
+            classes = self._pixel_probabilities(votes)
+        size = self.encoder.image_size
+        maps = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
+        return torch.cat([classes, maps], dim=1)
+
     def head_probabilities(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the pixel head's class probabilities ``[B, C, H, W]``."""
         assert self.head is not None  # noqa: S101 - for the type checker; asked of models with a head
@@ -193,10 +193,13 @@ class RetrievalModel(nn.Module):
         return probabilities
 
     def vote_probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the shares of the vote ``[B, C, H, W]`` that each class has, of embeddings ``[B, P, D]``."""
-        votes = self.ask(embeddings)[0]
-        shares = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        return torch.cat([self.pixels(shares[:, index]) for index in range(self.num_classes)], dim=1)
+        """Return the vote's class probabilities ``[B, C, H, W]``, of embeddings ``[B, P, D]``."""
+        return self._pixel_probabilities(self.ask(embeddings)[0])
+
+    def _pixel_probabilities(self, votes: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of votes ``[Q, C, L]``."""
+        probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
 
     def novelty(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the novelty ``[B, 1, rows, columns]`` of the patches of embeddings ``[B, P, D]``, in [0, 2]."""
@@ -243,11 +246,12 @@ class RetrievalModel(nn.Module):
         Raises:
             RuntimeError: If the bank is empty.
         """
-        similarities, neighbours = self.neighbours(queries, self.k)
-        weights = vote_weights(similarities, self.aggregation, self.temperature)
-        counts = self.bank.row_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
+        vote = self.vote_options
+        similarities, neighbours = self.neighbours(queries, vote.k)
+        weights = vote_weights(similarities, vote.aggregation, vote.temperature)
+        counts = self.bank.entry_counts() if is_marking() else self.bank.counts  # a bank that is exported may get some
         if len(counts):
-            weights = weights * repetitions(mark("neighbour_counts", counts[neighbours]), self.k, self.aggregation)
+            weights = weights * repetitions(mark("neighbour_counts", counts[neighbours]), vote.k, vote.aggregation)
         return similarities, neighbours, mark("vote_weights", weights)
 
     def class_votes(self, weights: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
@@ -257,7 +261,7 @@ class RetrievalModel(nn.Module):
             return mark("class_votes", class_votes(weights, labels, self.num_classes))
         # In blocks, whose votes stay in the processor's cache.
         parts = zip(weights.split(LABEL_BLOCK), neighbours.split(LABEL_BLOCK), strict=True)
-        return torch.cat([class_votes(part, self.bank.labels[rows], self.num_classes) for part, rows in parts])
+        return torch.cat([class_votes(part, self.bank.labels[entries], self.num_classes) for part, entries in parts])
 
     def uncertainty(self, batch: InferenceBatch, share: torch.Tensor) -> torch.Tensor:
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer` gave."""

@@ -9,30 +9,24 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 
 from .memory_bank import MemoryBank
 
-RETRIEVALS = ("patches", "images")
-"""Names of what is retrieved: patches, or whole images by the mean of their patches' embeddings."""
 
-
-def unit_size(encoder: PatchEncoder, retrieval: str) -> tuple[int, int]:
+def unit_size(encoder: PatchEncoder, level: str) -> tuple[int, int]:
     """Return the (height, width) in px of what votes as a whole: the encoder's patch, or its whole input."""
-    return encoder.patch_size if retrieval == "patches" else encoder.image_size
+    return encoder.patch_size if level == "patches" else encoder.image_size
 
 
-def check_extraction(retrieval: str, head: bool) -> None:
-    """Validate what is retrieved.
+def check_head(level: str, head: bool) -> None:
+    """Validate that there is no pixel head where whole images are compared.
 
     Raises:
-        ValueError: If there is no such name, or a pixel head is asked for where whole images are compared.
+        ValueError: If there is one.
     """
-    if retrieval not in RETRIEVALS:
-        msg = f"retrieval={retrieval!r} is not known. It must be one of {list(RETRIEVALS)}."
-        raise ValueError(msg)
-    if head and retrieval == "images":
-        msg = "retrieval='images' lets whole images vote, without the pixel head. Add head=null, or use patches."
+    if head and level == "images":
+        msg = "vote.level='images' lets whole images vote, without the pixel head. Add head=null, or use patches."
         raise ValueError(msg)
 
 
-def check_bank_unit(bank: MemoryBank, dims: int, unit: tuple[int, int], retrieval: str) -> None:
+def check_bank_unit(bank: MemoryBank, dims: int, unit: tuple[int, int], level: str) -> None:
     """Validate that a bank's entries have the size, (height, width) in px, and the dimensions of what is compared.
 
     Raises:
@@ -40,7 +34,7 @@ def check_bank_unit(bank: MemoryBank, dims: int, unit: tuple[int, int], retrieva
     """
     if tuple(bank.patch_size) != tuple(unit):
         msg = (
-            f"The bank's entries are of {tuple(bank.patch_size)} px (height, width), but retrieval={retrieval!r} with "
+            f"The bank's entries are of {tuple(bank.patch_size)} px (height, width), but vote.level={level!r} with "
             f"this encoder compares {tuple(unit)} px. Make the bank with MemoryBank({dims}, {tuple(unit)})."
         )
         raise ValueError(msg)

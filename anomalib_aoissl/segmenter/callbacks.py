@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
 from .losses import root_weights
+from .options import TrainingOptions
 from .schedule import progress
 from .starting import start_from_head
 
@@ -174,12 +175,12 @@ def early_stopping(patience: int) -> EarlyStopping:
     return EarlyStopping(MONITOR, mode="max", patience=patience, check_on_train_epoch_end=False)
 
 
-def training_callbacks(trainer: Trainer, arguments: Any) -> list[Callback]:
-    """Return the callbacks that the model's arguments ask for: validation, pixel head, stopping, checkpoint."""
-    callbacks: list[Callback] = [SpacedValidation(arguments.validations), HeadStart()]
-    if arguments.early_stopping is not None:
-        callbacks.append(early_stopping(arguments.early_stopping))
-    checkpoint = own_checkpoint(trainer, arguments.select)
+def training_callbacks(trainer: Trainer, options: TrainingOptions) -> list[Callback]:
+    """Return the callbacks that the options ask for: validation, pixel head, stopping, checkpoint."""
+    callbacks: list[Callback] = [SpacedValidation(options.validations), HeadStart()]
+    if options.early_stopping is not None:
+        callbacks.append(early_stopping(options.early_stopping))
+    checkpoint = own_checkpoint(trainer, options.select)
     return callbacks if checkpoint is None else [*callbacks, checkpoint]
 
 
@@ -195,7 +196,7 @@ def check_monitors(trainer: Any) -> None:
         msg = (
             f"There is no validation image, but {' and '.join(monitors)} goes by {MONITOR}. Give the data images for "
             "validation (--data.val_ratio, --data.val_devices), or use the whole budget and keep the last weights: "
-            "--model.select last, without --model.early_stopping."
+            "--model.training.select last, without --model.training.early_stopping."
         )
         raise ValueError(msg)
 

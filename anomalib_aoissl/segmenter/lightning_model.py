@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from anomalib.metrics import Evaluator
@@ -14,21 +14,24 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.models.module import SegmentationModuleMixin, plain_encoder, plain_pretraining, plain_size
-from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
-from anomalib_aoissl.plugin.written_arguments import remembers_written
+from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .argument_rules import RULES
 from .callbacks import training_callbacks
 from .examples import Examples
 from .losses import dice_loss, segmentation_loss
+from .options import TrainingOptions
 from .schedule import learning_rate_factor, progress
 from .torch_model import SegmenterModel
 
+_TRAINING = TrainingOptions()
 _CLIP = 1.0  # largest norm of the gradient, where the trainer's arguments name none
 _WARMUP = 0.05  # share of the budget in which the learning rate rises
 _WEIGHT_DECAY = 0.01
@@ -48,19 +51,14 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     percentile: how close the choice between the known classes was, not how far an image is from the training images.
 
     Args:
-        encoder: Vision transformer by its timm name: an architecture, ``local-dir:/path`` with the weights that
-            pretraining wrote, or ``hf-hub:...``; or a mapping with ``architecture`` and ``model_args``.
-        pretrained: Load the encoder's weights; false gives random ones.
+        encoder: Vision transformer: its architecture alone as text, or a mapping, see `EncoderOptions`.
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
-        in_channels: Planes of an image; 3 for colour and for one to three illuminations.
-        learning_rate: Peak of the decoder's learning rate.
-        validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
-        early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
-        select: Weights that are kept: "best" validation mean IoU, or "last", which needs no validation images.
-        budget: Steps, or time as DD:HH:MM:SS, for callers that hand the trainer no arguments, such as anomalib's
-            benchmark; it replaces those of the trainer.
+        in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
+        tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
+            pictures that are resized as a whole. For parts that are too thin at image_size.
+        training: How the decoder is trained, see `TrainingOptions`.
         seed: Of what is random in the head's fit and in the decoder's examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
@@ -71,7 +69,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         ValueError: If the encoder cannot be made, the image size does not fit it, or a number is out of its range.
     """
 
-    ENCODER_ARGUMENTS = ("encoder", "image_size", "in_channels")
     RULES = RULES
 
     _losses: torch.Tensor | None = None
@@ -87,7 +84,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     """Of the classes in the loss, ``[C]``; in a fit."""
 
     @takes_removed(
-        "normalize",
         "head",
         "head_channels",
         "probe",
@@ -103,30 +99,27 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         "crop_size",
         "crops",
         "augment",
+        moved={
+            "pretrained": "encoder.pretrained",
+            "normalize": "encoder.normalize",
+            **{name: f"training.{name}" for name in TrainingOptions.RULES},
+        },
     )
-    @remembers_written
+    @takes_arguments
     def __init__(
         self,
-        encoder: str | dict[str, Any] = DEFAULT_ENCODER,
-        pretrained: bool = True,
+        encoder: str | EncoderOptions = DEFAULT_ENCODER,
         pretraining: str | dict[str, Any] | None = None,
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
-        learning_rate: float = 2e-3,
-        validations: int = 20,
-        early_stopping: int | None = None,
-        select: Literal["best", "last"] = "best",
-        budget: int | str | None = None,
+        tiling: Tiling | None = None,
+        training: TrainingOptions = _TRAINING,
         seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        validate(RULES, locals())
-        # Plain values, since configuration objects among the saved arguments would not load with weights_only.
-        encoder, image_size = plain_encoder(encoder), plain_size(image_size)
-        pretraining = plain_pretraining(pretraining)
         super().__init__(
             pre_processor=False if isinstance(pre_processor, bool) else pre_processor,
             post_processor=post_processor,
@@ -147,6 +140,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         return SegmentationVisualizer(map_title="Uncertainty")
 
     @property
+    def training_options(self) -> TrainingOptions:
+        """How the decoder is trained."""
+        return TrainingOptions(**self.hparams["training"])
+
+    @property
     def encoder(self) -> PatchEncoder:
         """The encoder."""
         return self.model.encoder
@@ -154,11 +152,11 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """No validation before training; the rest is the user's, the budget too unless the model has one."""
-        h: Any = self.hparams
         arguments: dict[str, Any] = {"num_sanity_val_steps": 0}
-        if h.budget is None:
+        budget = self.training_options.budget
+        if budget is None:
             return arguments
-        steps, limit = (h.budget, None) if isinstance(h.budget, int) else (-1, h.budget)
+        steps, limit = (budget, None) if isinstance(budget, int) else (-1, budget)
         return {**arguments, "max_epochs": -1, "max_steps": steps, "max_time": limit}
 
     def configure_callbacks(self) -> list[Callback]:
@@ -166,7 +164,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         callbacks: list[Callback] = [*super().configure_callbacks()]  # type: ignore[misc]
         if self._trainer is None or self.trainer.state.fn != "fit":
             return callbacks
-        return [*callbacks, *training_callbacks(self.trainer, self.hparams)]
+        return [*callbacks, *training_callbacks(self.trainer, self.training_options)]
 
     # --- before training ---------------------------------------------------------------------------------------------
 
@@ -205,7 +203,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW over the decoder, with warm-up and half a cosine over the budget, step by step."""
         decoder: Any = self.model.decoder
-        rate: float = self.hparams["learning_rate"]
+        rate = self.training_options.learning_rate
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda _: learning_rate_factor(self._share_of_training(), _WARMUP)
@@ -245,8 +243,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {self.trainer.global_step}, on the images {batch.image_path}. Look "
-                f"at these files and their masks; if they are in order, lower --model.learning_rate "
-                f"({self.hparams['learning_rate']}) or train in --trainer.precision 32."
+                f"at these files and their masks; if they are in order, lower --model.training.learning_rate "
+                f"({self.training_options.learning_rate}) or train in --trainer.precision 32."
             )
             raise FloatingPointError(msg)
         answers = scores.detach().float().softmax(dim=1), probabilities

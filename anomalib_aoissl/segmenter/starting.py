@@ -16,6 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Resize
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.models.preprocessing import resize_of
+from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
 from anomalib_aoissl.pixel_head.training import HeadFit, fit_head, left_out_maps
@@ -35,7 +37,8 @@ def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
     model, names = module.model, list(module.class_names)
     _warn_of_augmentation(dataset)
     fitted_to = evenly_taken(len(dataset), MOST_IMAGES)  # the decoder learns from all
-    images = {index: image for index in fitted_to if (image := labelled_image(module, dataset, index)) is not None}
+    most = -(-MOST_IMAGES // max(len(fitted_to), 1))
+    images = [image for index in fitted_to for image in labelled_parts(module, dataset, index, most)]
     counts = _pixels(images, len(names))
     _check_classes(counts, names)
     logger.info("Fitting the pixel head to %d labelled images.", len(images))
@@ -46,18 +49,21 @@ def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
         module.hparams["seed"],
     )
     head = PixelHead()  # stays on the CPU, where it is fitted
-    fit = fit_head(head, list(images.values()), len(names), reader)
+    fit = fit_head(head, images, len(names), reader)
     model.head.take(head)
     makers: dict[str, list[Callable[[], Example]]] = {}
     for view in fit.views:
         makers.setdefault(_name(dataset, view.source.name), []).append(partial(example_of, model, head, fit, view))
     for index in set(range(len(dataset))) - set(fitted_to):
-        makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index)]
+        numbers = range(1 if module.tiling is None else most + 1)
+        makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index, part) for part in numbers]
     return Examples(makers, module.hparams["seed"]), counts
 
 
-def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | None:
-    """Return an image of a dataset at the model's size, without augmentation; None where no pixel is labelled.
+def labelled_parts(module: Any, dataset: Any, index: int, most: int) -> list[LabelledImage]:
+    """Return an image of a dataset as the model sees it, without augmentation; none where no pixel is labelled.
+
+    At the model's size, or in tiles of its own resolution, so many at most.
 
     Raises:
         ValueError: If a value of the image is not finite; it names the image.
@@ -68,16 +74,19 @@ def labelled_image(module: Any, dataset: Any, index: int) -> LabelledImage | Non
     finally:
         dataset.augmentations = augmentation
     if item.gt_mask is None:
-        return None
+        return []
     if not bool(torch.isfinite(item.image).all()):
         msg = f"{_name(dataset, index)}: the image holds NaN or infinite values. Write it again, or leave it out."
         raise ValueError(msg)
-    resize = module.pre_processor.transform.transforms[0]
+    if module.tiling is not None:
+        planes = item.image.as_subclass(torch.Tensor).clamp(0, 1)
+        return head_tiles(planes, item.gt_mask.as_subclass(torch.Tensor), module.tiling, (0, index), most)
+    resize = resize_of(module.pre_processor)
     image, mask = resize(tv_tensors.Image(item.image[None]), tv_tensors.Mask(item.gt_mask[None]))
     labels = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
     if not bool((labels != IGNORE_INDEX).any()):
-        return None
-    return LabelledImage(image.as_subclass(torch.Tensor).clamp(0, 1), labels, 0, index)
+        return []
+    return [LabelledImage(image.as_subclass(torch.Tensor).clamp(0, 1), labels, 0, index)]
 
 
 @torch.no_grad()
@@ -91,22 +100,24 @@ def example_of(model: SegmenterModel, head: PixelHead, fit: HeadFit, view: View)
 
 
 @torch.no_grad()
-def _unfitted_example(module: Any, dataset: Any, index: int) -> Example:
+def _unfitted_example(module: Any, dataset: Any, index: int, part: int) -> Example:
     """Return the example of an image that the head was not fitted to; all of it is ignored where it has no labels."""
-    model, labelled = module.model, labelled_image(module, dataset, index)
+    model, parts = module.model, labelled_parts(module, dataset, index, part + 1)
+    labelled = parts[part % len(parts)] if parts else None
     if labelled is None:
         empty = torch.zeros(1, module.hparams["in_channels"], *module.input_size)
         labelled = LabelledImage(empty, torch.full(module.input_size, IGNORE_INDEX, dtype=torch.uint8), 0, index)
-    image = module.pre_processor.see(labelled.image).to(module.device)
+    whole = None if labelled.picture is None else labelled.picture.seen
+    image = module.pre_processor.see(labelled.image, whole).to(module.device)
     tokens = model.extract(image)
     known = model.standardized(tokens)[0, : model.decoder.tokens]
     return Example(image[0], softened(model.head(image, tokens))[0], known, labelled.mask)
 
 
-def _pixels(images: dict[int, LabelledImage], classes: int) -> torch.Tensor:
+def _pixels(images: list[LabelledImage], classes: int) -> torch.Tensor:
     """Return the labelled pixels ``[C]`` of each class."""
     counts = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
-    for image in images.values():
+    for image in images:
         counts += torch.bincount(image.mask.flatten().long(), minlength=IGNORE_INDEX + 1)
     return counts[:classes]
 

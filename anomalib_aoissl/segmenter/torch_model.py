@@ -15,6 +15,7 @@ from torch import nn
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pixel_head.features import token_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.marking import mark
 
 from .decoder import Decoder
 
@@ -74,7 +75,7 @@ class SegmenterModel(nn.Module):
         """Return tokens ``[B, D, rows, columns]`` of normalised images ``[B, P, H, W]`` of the encoder's input size."""
         with torch.no_grad():
             maps = torch.cat(self.encoder.tokens_of(images, self.blocks), dim=-1).transpose(1, 2)
-            return maps.unflatten(2, self.encoder.grid_size)
+            return mark("tokens", maps.unflatten(2, self.encoder.grid_size))
 
     def standardized(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return tokens ``[B, D, rows, columns]`` in the head's directions and unit, ``[B, E, rows, columns]``."""
@@ -105,6 +106,14 @@ class SegmenterModel(nn.Module):
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
         return joined.log_softmax(dim=1)
 
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
+
+        Raises:
+            RuntimeError: If nothing was trained yet.
+        """
+        return self.log_probabilities(images).exp()
+
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.
 
@@ -118,7 +127,8 @@ class SegmenterModel(nn.Module):
         Raises:
             RuntimeError: If nothing was trained yet.
         """
-        best = self.log_probabilities(images).exp().max(dim=1, keepdim=True)  # [B, 1, H, W]
+        probabilities = mark("joint_probabilities", self.maps(images))
+        best = probabilities.max(dim=1, keepdim=True)  # [B, 1, H, W]
         uncertainty = 1.0 - best.values
         return InferenceBatch(
             pred_score=percentile(uncertainty.flatten(1), _PERCENTILE),

@@ -5,45 +5,31 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+from anomalib_aoissl.data.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX
 
-# Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
-_OKABE_ITO = (
-    (0, 0, 0),
-    (0, 158, 115),
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-_IGNORE_COLOUR = (255, 255, 255)
-_GOLDEN_RATIO = 0.618034
+__all__ = [
+    "ABSTAINED",
+    "hatch",
+    "legend",
+    "overlay_mask",
+    "palette",
+    "picture_of",
+    "resize_mask",
+    "write_class_index_png",
+]
+
 _ALPHA = 0.6
 _STRIPE = 2  # px, the least
+_STRIP = 256  # rows that are converted at once
 
 ABSTAINED = "does not know"
 """What the legend calls the pixels for which a model abstains."""
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """Return a colour for each mask value, ``[256, 3]`` uint8; the classes' are distinct, ignore is white."""
-    colours = np.full((256, 3), 128, dtype=np.uint8)
-    colours[: len(_OKABE_ITO)] = _OKABE_ITO
-    for index in range(len(_OKABE_ITO), min(num_classes, IGNORE_INDEX)):
-        hue = (index * _GOLDEN_RATIO) % 1.0  # consecutive hues lie far apart
-        colours[index] = [round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.65, 0.95 - 0.3 * (index % 2))]
-    colours[IGNORE_INDEX] = _IGNORE_COLOUR
-    return colours
 
 
 def picture_of(planes: np.ndarray) -> np.ndarray:
@@ -52,9 +38,15 @@ def picture_of(planes: np.ndarray) -> np.ndarray:
     Two lights that were packed to three planes, and any number of planes other than three, are shown by their first
     in grey: their false colours would be taken for the classes' colours.
     """
-    packed = len(planes) == 3 and np.allclose(planes[2], (planes[0] + planes[1]) / 2, atol=1e-3)
-    shown = planes if len(planes) == 3 and not packed else np.repeat(planes[:1], 3, axis=0)
-    return np.ascontiguousarray((255 * np.clip(shown, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0))
+    strips = [slice(first, first + _STRIP) for first in range(0, planes.shape[1], _STRIP)]  # a picture may be large
+    packed = len(planes) == 3 and all(
+        np.allclose(planes[2, rows], (planes[0, rows] + planes[1, rows]) / 2, atol=1e-3) for rows in strips
+    )
+    shown = planes if len(planes) == 3 and not packed else planes[[0]]
+    picture = np.empty((*planes.shape[1:], 3), np.uint8)
+    for rows in strips:
+        picture[rows] = (255 * np.clip(shown[:, rows], 0, 1)).round().transpose(1, 2, 0)
+    return picture
 
 
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
@@ -117,17 +109,3 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the mask at (height, width) px, each pixel that of the nearest."""
     image = Image.fromarray(np.ascontiguousarray(mask))
     return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int) -> None:
-    """Write a class-index mask as a palette PNG: programs read the indices, people see colours.
-
-    Args:
-        path: File to write, whole or not at all.
-        mask: ``[H, W]`` uint8 class indices.
-        num_classes: C.
-    """
-    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
-    image.putpalette(palette(num_classes).flatten().tolist())
-    with whole_file(path) as temporary:
-        image.save(temporary, format="PNG")

@@ -32,7 +32,7 @@ class SegmentationVisualizer(ImageVisualizer):
     """Writes a picture and a class-index PNG for each image that is tested or predicted.
 
     The picture stands below ``images/`` and the mask, at the image's original size, below ``masks/`` of the run's
-    folder. After a test ``risk_coverage.png`` shows how far the model's doubts find its errors.
+    folder. After a test ``risk_coverage.png`` shows how well the model's uncertainty finds its errors.
 
     Args:
         panel_width: Width of each panel, px; the height follows the image.

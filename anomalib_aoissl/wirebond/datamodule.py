@@ -11,34 +11,23 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
+from anomalib_aoissl.data.argument_rules import DATA_RULES, validate_data
 from anomalib_aoissl.data.datamodule import SegmentationDataModuleMixin
 from anomalib_aoissl.data.description import DatasetDescription, read_description
 from anomalib_aoissl.data.listing import list_records
 from anomalib_aoissl.data.splitting import Splits, check_devices, select_devices, take_shots
-from anomalib_aoissl.plugin.arguments import Rule, names, null_or, number, validate, whole
+from anomalib_aoissl.plugin.arguments import PATH, Rule, whole
 from anomalib_aoissl.wirebond.drawing.rendering import DRAWING_RULES
 
 from .drawing import DEVICES, GENERATOR_VERSION, write_images
 
-_SHARE, _NAMES = number("[0, 1)"), null_or(names())
-
 RULES: dict[str, Rule] = {
-    "devices": _NAMES,
-    "train_devices": _NAMES,
-    "val_devices": _NAMES,
-    "test_devices": _NAMES,
-    "shots": null_or(whole("[1, inf)")),
-    "foreground": _NAMES,
+    **DATA_RULES,
+    "root": PATH,
     "images_per_device": whole("[1, inf)"),
-    "val_ratio": _SHARE,
-    "test_ratio": _SHARE,
     "image_size": DRAWING_RULES["size"],
     "difficulty": DRAWING_RULES["difficulty"],
     "lot": DRAWING_RULES["lot"],
-    "seed": DRAWING_RULES["seed"],
-    "train_batch_size": whole("[1, inf)"),
-    "eval_batch_size": whole("[1, inf)"),
-    "num_workers": whole("[0, inf)"),
 }
 """What the arguments of `WireBond` may be."""
 
@@ -48,7 +37,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
 
     The same arguments give the same pictures. They are written once, below ``root`` in a folder named by the
     arguments that decide their content, as `SegmentationFolder` reads them. Without ``train_devices`` and
-    ``test_devices``, other units of the same devices are tested; with one of them, devices that were not trained on.
+    ``test_devices``, other images of the same devices are tested; with one of them, devices that were not trained on.
 
     Args:
         root: Folder for the pictures.
@@ -58,7 +47,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         test_devices: Devices to test on; default: all that are in neither of the other lists.
         shots: Labelled images to train on for each device, drawn with the seed; default: all.
         foreground: Classes that become one, "foreground", for models that know one; all others become background.
-        images_per_device: Units drawn of each device type.
+        images_per_device: Images drawn of each device type.
         val_ratio: Share of the images for validation, in [0, 1).
         test_ratio: Share of the images for testing where no devices are named, in [0, 1).
         image_size: (height, width) of the pictures, px; wires are 2 to 6 px wide at 512.
@@ -102,7 +91,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         test_augmentations: Transform | None = None,
         augmentations: Transform | None = None,
     ) -> None:
-        validate(RULES, locals())
+        validate_data(RULES, locals())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -123,7 +112,6 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.difficulty = float(difficulty)
         self.lot = lot
         self.root = Path(root) / self._folder_name()
-        self.check_arguments()
 
     def prepare_data(self) -> None:
         """Draw the pictures that are not on disk yet; a run that was stopped goes on where it was.

@@ -65,7 +65,7 @@ def fitted_retrieval(data: RunData, spec: Mapping[str, Any], encoder: Mapping[st
 def segmenter(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, Any]) -> Predictor:
     """Train `AOISSLSegmenter` for the budget's CPU seconds."""
     arguments = {**spec["model_settings"].get("arguments", {}), "image_size": data.size, "visualizer": False}
-    model = AOISSLSegmenter(select="last", seed=spec["seed"], **encoder, **arguments)
+    model = AOISSLSegmenter(training={"select": "last"}, seed=spec["seed"], **encoder, **arguments)
     engine = _engine(callbacks=[CPUTimer(spec["budget"])], max_epochs=1_000_000)
     engine.fit(model, datamodule=data.module)
     return _predictor(model.eval())

@@ -29,11 +29,12 @@ _DECODING_SECONDS = 0.01  # a picture, once
 
 
 def encoder_arguments(spec: Mapping[str, Any], needs: Sequence[str], board: Board) -> dict[str, Any]:
-    """Return the arguments ``encoder`` and ``pretrained`` of the models for the weights of a job."""
+    """Return the argument ``encoder`` of the models for the weights of a job."""
     settings = spec["weights_settings"]
     if needs:
-        return {"encoder": f"local-dir:{artefact(needs[0], board)}", "pretrained": True}
-    return {"encoder": settings.get("encoder", DEFAULT_ENCODER), "pretrained": settings.get("pretrained", True)}
+        return {"encoder": f"local-dir:{artefact(needs[0], board)}"}
+    names = {"architecture": settings.get("encoder", DEFAULT_ENCODER), "pretrained": settings.get("pretrained", True)}
+    return {"encoder": names}
 
 
 def artefact(job: str, board: Board) -> Path:

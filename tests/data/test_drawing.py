@@ -214,13 +214,13 @@ def test_random_types_are_endless_and_drawable() -> None:
         ({"difficulty": 1.5}, r"lie in \[0, 1\]"),
     ],
 )
-def test_wrong_arguments_are_refused(given: dict, message: str) -> None:
+def test_wrong_arguments_raise(given: dict, message: str) -> None:
     arguments = {"device": "qfn48_copper", "seed": 0, "size": SMALL} | given
     with pytest.raises(ValueError, match=message):
         draw(arguments.pop("device"), **arguments)
 
 
-def test_wrong_types_are_refused() -> None:
+def test_wrong_types_raise() -> None:
     with pytest.raises(ValueError, match="choose one of"):
         DeviceType("odd", "cardboard", "single", "logic")
     with pytest.raises(ValueError, match="2 to 6"):
@@ -291,7 +291,7 @@ def test_finished_set_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "generator.json"])
-def test_other_settings_are_refused(tmp_path: Path, name: str) -> None:
+def test_other_settings_raise(tmp_path: Path, name: str) -> None:
     settings = {"devices": PAIR[:1], "units": 1, "size": (64, 64), "workers": 0}
     write_images(tmp_path, seed=1, **settings)
     for other in {"dataset.json", "generator.json"} - {name}:
@@ -305,7 +305,7 @@ def test_other_settings_are_refused(tmp_path: Path, name: str) -> None:
     assert images == {key: content for key, content in before.items() if key.endswith(".png")}
 
 
-def test_folder_of_another_set_is_refused(tmp_path: Path) -> None:
+def test_folder_of_another_set_raises(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"name": "mine"}')
     with pytest.raises(ValueError, match="Choose another root"):
         write_images(tmp_path, devices=PAIR, units=1, seed=0, size=SMALL, workers=0)
@@ -317,13 +317,19 @@ def test_worker_processes_write_the_same(tmp_path: Path) -> None:
     assert files(write_images(tmp_path / "together", workers=2, **settings)) == alone
 
 
+def no_room(root: Path, part: object, parent: int) -> str:
+    """Fail, in a worker."""
+    msg = "no room"
+    raise OSError(msg)
+
+
 def test_failing_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "__name__", "anomalib_aoissl.wirebond.drawing.nowhere")
-    with pytest.raises(RuntimeError, match=r"workers=0.*nowhere"):
+    monkeypatch.setattr(workers, "_drawn", no_room)
+    with pytest.raises(RuntimeError, match=r"failed \(no room\).*workers=0"):
         write_images(tmp_path, devices=PAIR, units=2, seed=1, size=SMALL, workers=2)
 
 
-def test_wrong_set_arguments_are_refused(tmp_path: Path) -> None:
+def test_wrong_set_arguments_raise(tmp_path: Path) -> None:
     for given, message in (
         ({"units": 0}, "units=0 must be at least 1"),
         ({"devices": ["toaster"]}, "no device type"),

@@ -6,6 +6,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def make_folder(root: Path, stems: tuple[str, ...] = ("a_0", "a_1", "b_0", "b_1"
     return root
 
 
-def stems(data: object) -> list[str]:
+def stems(data: Any) -> list[str]:
     return [Path(path).stem for path in data.samples.image_path]
 
 
@@ -94,24 +95,24 @@ def test_ratio_split_and_shots(tmp_path: Path) -> None:
     assert data.val_dataloader() == []
 
 
-def test_illuminations_from_the_argument_make_one_item(tmp_path: Path) -> None:
+def test_lighting_channels_from_the_argument_make_one_item(tmp_path: Path) -> None:
     for unit in range(2):
         for light in (0, 1):
             write(tmp_path / "images" / f"u{unit}_ch{light}.png", np.full((8, 12), 100 * light, dtype=np.uint8))
         mask = np.eye(8, 12, dtype=np.uint8)
         write(tmp_path / "masks" / f"u{unit}.png", mask)
     arguments = {"classes": ["background", "wire"], "illuminations": ["_ch0", "_ch1"], "test_ratio": 0.5}
-    data = SegmentationFolder(tmp_path, **arguments)
+    data: Any = SegmentationFolder(tmp_path, **arguments)
     data.setup()
     item = data.train_data[0]
     assert [round(255 * float(plane.mean())) for plane in item.image] == [0, 100, 50]
     assert data.train_data.file_format.illuminations == ("_ch0", "_ch1")
     (tmp_path / "images" / "u1_ch1.png").unlink()
-    with pytest.raises(DatasetError, match=r"u1_ch0\.png: the file of the illumination '_ch1' is missing"):
+    with pytest.raises(DatasetError, match=r"u1_ch0\.png: the file of the lighting channel '_ch1' is missing"):
         SegmentationFolder(tmp_path, **arguments).setup()
 
 
-def test_drawn_folder_is_read_with_its_own_illuminations(drawn_folder: Path) -> None:
+def test_drawn_folder_is_read_with_its_own_lighting_channels(drawn_folder: Path) -> None:
     data = SegmentationFolder(drawn_folder, train_devices=["soic8_gold"], val_ratio=0.0)
     data.setup()
     assert (len(data.train_data), len(data.test_data)) == (4, 4)

@@ -106,7 +106,7 @@ def test_torchvision_augments_image_and_mask_together() -> None:
     ],
 )
 @pytest.mark.parametrize("field", ["gt_mask", "pred_mask"])
-def test_a_mask_of_wrong_type_shape_or_range_is_refused(
+def test_a_mask_of_wrong_type_shape_or_range_raises(
     field: str, mask: torch.Tensor, error: type[Exception], match: str
 ) -> None:
     if field == "pred_mask" and getattr(mask, "dtype", None) == torch.bool:
@@ -122,7 +122,7 @@ def test_a_boolean_prediction_of_anomalibs_models_becomes_0_and_1() -> None:
     assert item.pred_mask.tolist() == [[1, 0, 1], [0, 0, 1]]
 
 
-def test_numpy_twins_refuse_the_same() -> None:
+def test_numpy_twins_raise_the_same() -> None:
     image = np.zeros((2, 3, 3), dtype=np.float32)
     with pytest.raises(TypeError, match="must hold integers"):
         NumpySegmentationItem(image=image, gt_mask=np.zeros((2, 3), dtype=bool))
@@ -133,6 +133,6 @@ def test_numpy_twins_refuse_the_same() -> None:
 
 
 @pytest.mark.parametrize("image", [torch.rand(2, 3), torch.rand(1, 3, 2, 3), torch.rand(0, 2, 3)])
-def test_an_image_of_wrong_shape_is_refused(image: torch.Tensor) -> None:
+def test_an_image_of_wrong_shape_raises(image: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"\[C, H, W\]"):
         SegmentationItem(image=image)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.reading import image_size, pack_channels, read_illuminations, read_image, read_mask
+from anomalib_aoissl.data.reading import image_size, pack_channels, read_image, read_lighting_channels, read_mask
 
 GREY8 = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)
 GREY16 = np.array([[0, 1000, 4095], [70, 40000, 65535]], dtype=np.uint16)
@@ -45,7 +45,7 @@ def test_grey_16_bit_keeps_its_range(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(read_image(path), GREY16[None] / 65535.0, rtol=1e-6)
 
 
-def test_bit_depth_scales_a_12_bit_camera_and_refuses_more(tmp_path: Path) -> None:
+def test_bit_depth_scales_a_12_bit_camera_and_raises_for_more(tmp_path: Path) -> None:
     twelve = np.minimum(GREY16, 4095)
     tifffile.imwrite(tmp_path / "a.tif", twelve)
     np.testing.assert_allclose(read_image(tmp_path / "a.tif", bit_depth=12), twelve[None] / 4095.0, rtol=1e-6)
@@ -92,20 +92,20 @@ def test_packing() -> None:
     assert pack_channels(np.stack([a, b, c, a])).shape == (4, 2, 3)
 
 
-def test_illuminations_join_and_count_grey_written_as_colour_once(tmp_path: Path) -> None:
+def test_lighting_channels_join_and_count_grey_written_as_colour_once(tmp_path: Path) -> None:
     first = write_png(tmp_path / "a_ch0.png", GREY8)
     second = write_png(tmp_path / "a_ch1.png", np.repeat(255 - GREY8[..., None], 3, axis=-1))
-    planes = read_illuminations([first, second])
+    planes = read_lighting_channels([first, second])
     np.testing.assert_allclose(planes, np.stack([GREY8, 255 - GREY8, np.full_like(GREY8, 127.5, float)]) / 255.0)
 
 
-def test_illuminations_of_different_size_name_both_files(tmp_path: Path) -> None:
+def test_lighting_channels_of_different_size_name_both_files(tmp_path: Path) -> None:
     paths = [write_png(tmp_path / "a_ch0.png", GREY8), write_png(tmp_path / "a_ch1.png", GREY8[:, :2])]
     with pytest.raises(DatasetError, match=r"a_ch1\.png.*2x2 here and 2x3 in a_ch0\.png"):
-        read_illuminations(paths)
+        read_lighting_channels(paths)
 
 
-def test_file_format_finds_the_other_illuminations_and_travels_as_plain_data(tmp_path: Path) -> None:
+def test_file_format_finds_the_other_lighting_channels_and_travels_as_plain_data(tmp_path: Path) -> None:
     file_format = FileFormat(("_ch0", "_ch1"), bit_depth=12)
     paths = [write_png(tmp_path / f"unit7_ch{light}.png", GREY8) for light in (0, 1)]
     assert file_format.files(paths[1]) == paths
@@ -114,7 +114,7 @@ def test_file_format_finds_the_other_illuminations_and_travels_as_plain_data(tmp
     with pytest.raises(DatasetError, match="ends with none of them"):
         file_format.files(tmp_path / "unit7.png")
     paths[0].unlink()
-    with pytest.raises(DatasetError, match=r"unit7_ch0\.png: this illumination's file is missing"):
+    with pytest.raises(DatasetError, match=r"unit7_ch0\.png: this lighting channel's file is missing"):
         file_format.files(paths[1])
 
 
@@ -171,6 +171,6 @@ def test_an_index_without_a_class_is_named_with_its_place(tmp_path: Path) -> Non
         read_mask(path, num_classes=2)
 
 
-def test_a_lossy_mask_is_refused(tmp_path: Path) -> None:
+def test_a_lossy_mask_raises(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"a\.jpg: a mask must be a lossless file"):
         read_mask(write_png(tmp_path / "a.jpg", INDICES), num_classes=3)

@@ -4,6 +4,7 @@
 """The real sets of ../shared/data are read and split by device; skipped where they are absent."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,14 @@ def test_wire_bonds_split_by_module() -> None:
     data.setup()
     assert [len(data.train_data), len(data.test_data)] == [5, 33]
     assert data.class_names == ("background", "bond_pad", "gold_other", "sensor", "sensor_gap", "wire")
-    item = data.train_data[0]
+    item: Any = data.train_data[0]
     assert tuple(item.image.shape) == (3, 480, 640)
     assert item.device_name == "module_320MLF3TCTT0205"
     assert 0.001 < float((item.gt_mask == 5).float().mean()) < 0.05  # wires
     assert len(image_files(data.unlabelled_dir)) == 890
 
 
-def test_boards_split_by_board_and_a_leak_is_refused() -> None:
+def test_boards_split_by_board_and_a_leak_raises() -> None:
     data = SegmentationFolder(SHARED / "pcb_components", train_devices=["board_0009"], val_ratio=0.0)
     data.setup()
     assert [len(data.train_data), len(data.test_data)] == [4, 4]

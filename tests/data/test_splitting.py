@@ -48,7 +48,7 @@ def test_same_seed_same_split_whatever_the_order_and_the_other_devices() -> None
 
 
 @pytest.mark.parametrize("ratios", [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])
-def test_ratios_that_leave_nothing_are_refused(ratios: tuple[float, float]) -> None:
+def test_ratios_that_leave_nothing_raise(ratios: tuple[float, float]) -> None:
     with pytest.raises(DatasetError, match="sum to less than 1"):
         split_by_ratio(RECORDS, val_ratio=ratios[0], test_ratio=ratios[1], seed=0)
 
@@ -71,7 +71,7 @@ def test_validation_comes_from_the_training_devices() -> None:
     assert not {r.stem for r in splits.train} & {r.stem for r in splits.val}
 
 
-def test_a_leak_and_an_unknown_device_are_refused() -> None:
+def test_a_leak_and_an_unknown_device_raise() -> None:
     with pytest.raises(DatasetError, match=r"train_devices and test_devices share \['a'\].*leaks"):
         split_by_device(RECORDS, **{**NONE_NAMED, "train_devices": ["a"], "test_devices": ["a", "b"]})
     with pytest.raises(DatasetError, match=r"val_devices and test_devices share \['c'\]"):

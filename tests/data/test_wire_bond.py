@@ -56,7 +56,7 @@ def test_other_settings_go_to_another_folder(tmp_path: Path) -> None:
     assert len(roots) == 5
 
 
-def test_an_unknown_device_is_refused_before_drawing(tmp_path: Path) -> None:
+def test_an_unknown_device_raises_before_drawing(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"'soic8_golf' does not exist. Did you mean 'soic8_gold'\?"):
         make_set(tmp_path, devices=["soic8_golf"])
     assert not list(tmp_path.rglob("*.png"))

@@ -20,7 +20,7 @@ from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View, labelled_views
 from anomalib_aoissl.pixel_head.sample import PixelSample
 from anomalib_aoissl.pixel_head.training import (
-    _spread,
+    feature_spread,
     fit_head,
     left_out_maps,
     principal_directions,
@@ -311,7 +311,7 @@ def test_maps_that_do_not_differ_have_finite_directions() -> None:
 
 def test_tokens_share_one_scale() -> None:
     values = np.array([[0, 1, 5, 0], [2, 1, 1, 8]], np.float32)
-    mean, scale = _spread(values, 2)  # the last two are tokens
+    mean, scale = feature_spread(values, 2)  # the last two are tokens
     assert mean.tolist() == [1, 1, 3, 4]
     together = ((2**2 + 4**2) / 2) ** 0.5
     assert np.allclose(scale, [1.001, 0.001, together + 0.001, together + 0.001])

@@ -80,7 +80,7 @@ def test_the_dataset_repeats_by_epoch_and_memory_does_not_matter(pictures: Files
     assert any(not torch.equal(a, kept[12 + index]["crop"]) for index, a in enumerate(first))
 
 
-def test_another_number_of_planes_is_refused(pictures: Files) -> None:
+def test_another_number_of_planes_raises(pictures: Files) -> None:
     data = CropDataset(pictures, size=(48, 64), channels=4, crops=Crops({"crop": CropKind(1, (16, 16))}))
     with pytest.raises(DatasetError, match="has 3 planes, but the encoder takes in_channels=4"):
         data[0]

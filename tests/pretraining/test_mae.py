@@ -71,7 +71,7 @@ def test_it_learns_and_draws(make_encoder: MakeEncoder, target: str) -> None:
     assert torch.equal(drawn[..., 128:][visible], images[visible])
 
 
-def test_an_unknown_target_is_refused(make_encoder: MakeEncoder) -> None:
+def test_an_unknown_target_raises(make_encoder: MakeEncoder) -> None:
     with pytest.raises(ValueError, match="target='hog' must be one of"):
         _mae(make_encoder(), target="hog")
 

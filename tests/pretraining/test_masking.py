@@ -54,7 +54,7 @@ def test_blocks_are_blocks() -> None:
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_ratio_outside_is_refused(ratio: float) -> None:
+def test_a_ratio_outside_raises(ratio: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         random_partition(1, 4, ratio, _generator())
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):

@@ -108,7 +108,7 @@ def test_sincos_positions_by_hand() -> None:
         sincos_positions((2, 2), 6)
 
 
-def test_what_cannot_be_read_is_refused(make_encoder: MakeEncoder) -> None:
+def test_what_cannot_be_read_raises(make_encoder: MakeEncoder) -> None:
     with pytest.raises(ValueError, match="VisionTransformer token by token, got Linear"):
         check_transformer(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="44x64 px"):

@@ -20,7 +20,7 @@ def _short_fits(short_fits: None) -> None:
 @pytest.fixture(scope="session")
 def model() -> AOISSLRetrieval:
     """Return a model whose bank decides the classes; not to be changed."""
-    return make_model(3, seed=1, bank_size=70, head=None)
+    return make_model(3, seed=1, bank={"size": 70}, head=None)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
 @pytest.fixture(scope="session")
 def head_model() -> AOISSLRetrieval:
     """Return a model with a pixel head; not to be changed."""
-    return make_model(3, seed=1, bank_size=70)
+    return make_model(3, seed=1, bank={"size": 70})
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ ENCODER = {
 
 def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **arguments: Any) -> AOISSLRetrieval:
     """Return a model that has learnt drawn images of the device "old"."""
-    model = AOISSLRetrieval(encoder=ENCODER, pretrained=False, image_size=SIZE, **arguments).eval()
+    model = AOISSLRetrieval(encoder={**ENCODER, "pretrained": False}, image_size=SIZE, **arguments).eval()
     model.set_dataset(class_names, FileFormat())
     pictures, masks = labelled(images, seed, len(class_names))
     model.add(pictures, masks, ["old"] * images, [f"{seed}-{index}" for index in range(images)])

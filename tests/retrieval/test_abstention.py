@@ -26,6 +26,7 @@ from anomalib_aoissl.retrieval import calibration
 from anomalib_aoissl.retrieval.abstention import uncertainty_of
 from anomalib_aoissl.retrieval.calibration import CALIBRATION_IMAGES, ask_of_others, calibrate_on_bank, without_images
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.visualization.overlay import hatch, legend
 
@@ -37,7 +38,8 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 def make_model(tiny_encoder: dict, images: int = 3, **arguments: Any) -> tuple[RetrievalModel, torch.Tensor]:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     bank = MemoryBank(encoder.embed_dim, encoder.patch_size, budget=arguments.pop("budget", None))
-    model = RetrievalModel(encoder, k=5, temperature=0.1, bank=bank, **arguments).eval()
+    vote = arguments.pop("vote", {})
+    model = RetrievalModel(encoder, VoteOptions(5, 0.1, **vote), bank=bank, **arguments).eval()
     pictures, masks = torch.rand(images, 3, *SIZE), torch.randint(0, 3, (images, *SIZE)).to(torch.uint8)
     masks[:, :3, :5] = 255
     bank.class_names = list(NAMES)
@@ -62,10 +64,10 @@ def test_uncertainty_of_the_model_equals_a_loop_over_pixels(tiny_encoder: dict) 
     similarities = queries @ bank.embeddings.T
     for row, column in [(0, 0), (7, 9), (20, 31), (31, 47)]:
         place = row % 8 * 8 + column % 8
-        values, rows = similarities[row // 8 * 6 + column // 8].topk(5)
+        values, entries = similarities[row // 8 * 6 + column // 8].topk(5)
         weights = (values / 0.1).softmax(dim=0)
         votes = np.zeros(3)
-        for weight, neighbour in zip(weights.tolist(), rows.tolist(), strict=True):
+        for weight, neighbour in zip(weights.tolist(), entries.tolist(), strict=True):
             label = bank.labels[neighbour, place]
             if label != 255:
                 votes[label] += weight
@@ -85,9 +87,9 @@ def test_calibration_on_the_bank_asks_each_image_of_the_others(tiny_encoder: dic
         values, order = similarities.topk(5)
         weights = (values / 0.1).softmax(dim=0)
         votes = torch.zeros(64, 3)
-        for weight, row in zip(weights, others[order], strict=True):
+        for weight, entry in zip(weights, others[order], strict=True):
             for index in range(3):
-                votes[:, index] += weight * counts[int(row)] ** 0.5 * (bank.labels[row] == index)
+                votes[:, index] += weight * counts[int(entry)] ** 0.5 * (bank.labels[entry] == index)
         share = votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9)
         uncertainty = (1 - share * values[0])[bank.labels[query] != 255]
         expected += counts[query] * histogram(uncertainty)
@@ -128,9 +130,9 @@ def test_the_calibration_is_in_the_state_dict_and_an_older_one_loads(tiny_encode
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 5])
-def test_a_share_out_of_range_is_refused(tiny_encoder: dict, share: float) -> None:
+def test_a_share_out_of_range_raises(tiny_encoder: dict, share: float) -> None:
     with pytest.raises(ValueError, match=rf"abstain={share} must lie in \(0, 1\)"):
-        AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=share)
+        AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE, abstain=share)
 
 
 # --- in anomalib's engine ---------------------------------------------------------------------------------------------
@@ -138,8 +140,10 @@ def test_a_share_out_of_range_is_refused(tiny_encoder: dict, share: float) -> No
 
 def trained(
     folder: Path, drawn_folder: Path, tiny_encoder: dict, model: dict | None = None, **data: Any
-) -> tuple[AOISSLRetrieval, Engine]:
-    retrieval = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=(64, 96), abstain=0.2, **model or {})
+) -> tuple[AOISSLRetrieval, Any]:
+    retrieval = AOISSLRetrieval(
+        encoder={**tiny_encoder, "pretrained": False}, image_size=(64, 96), abstain=0.2, **model or {}
+    )
     options = {"num_workers": 0, "test_ratio": 0.25, "val_ratio": 0.25, **data}
     engine = Engine(default_root_dir=folder, **QUIET)
     engine.fit(retrieval, datamodule=SegmentationFolder(drawn_folder, **options))
@@ -164,7 +168,8 @@ def uncertain_pixels(model: AOISSLRetrieval, loader: Any) -> tuple[torch.Tensor,
             uncertainty = model.model.uncertainty(answer, share)
         truth = torch.nn.functional.interpolate(batch.gt_mask[:, None].float(), (64, 96))
         parts.append([t.as_subclass(torch.Tensor).flatten() for t in (uncertainty, answer.pred_mask, truth)])
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    uncertainty, predicted, truth = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return uncertainty, predicted, truth
 
 
 def test_the_threshold_keeps_to_the_share_of_the_validation_pixels(run: Any) -> None:
@@ -199,13 +204,13 @@ def test_pictures_are_hatched_where_the_model_does_not_know(run: Any) -> None:
         assert stripes.mean() > 0.02
 
 
-@pytest.mark.parametrize("options", [{}, {"retrieval": "images"}, {"search": "faiss-flat"}])
+@pytest.mark.parametrize("options", [{}, {"level": "images"}, {"search": "faiss-flat"}])
 def test_without_validation_images_the_labelled_ones_are_asked_of_each_other(
     drawn_folder: Path, tiny_encoder: dict, tmp_path: Path, options: dict
 ) -> None:
     if "search" in options:
         pytest.importorskip("faiss")
-    model, engine = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0, model={"head": None, **options})
+    model, engine = trained(tmp_path, drawn_folder, tiny_encoder, val_ratio=0.0, model={"head": None, "vote": options})
     (checkpoint,) = tmp_path.rglob("model.ckpt")
     content = torch.load(checkpoint, weights_only=True)
     expected, labelled = [], engine.trainer.datamodule.train_data
@@ -219,7 +224,7 @@ def test_without_validation_images_the_labelled_ones_are_asked_of_each_other(
     uncertainty, abstention = torch.cat(expected), model.model.abstention
     assert abstention.pixels.sum() == len(uncertainty)
     # of whole images many pixels are as uncertain, so that fewer may lie above the threshold
-    lowest = abstention.threshold - (2 / BINS if "retrieval" in options else 0)
+    lowest = abstention.threshold - (2 / BINS if "level" in options else 0)
     assert 0.19 < (uncertainty > lowest).float().mean()
     assert (uncertainty > abstention.threshold).float().mean() <= 0.2
     moved = (abstention.pixels - histogram(uncertainty)).cumsum(0).abs().max()  # rounding moves few to the next bin
@@ -288,13 +293,15 @@ def test_one_labelled_image_calibrates_nothing(
 
 
 @pytest.mark.parametrize("head", ["pixel", None])
-def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCaptureFixture, head: str | None) -> None:
+def test_an_edited_bank_is_calibrated_on_its_entries(
+    run: Any, caplog: pytest.LogCaptureFixture, head: str | None
+) -> None:
     model = AOISSLRetrieval.load_from_checkpoint(run.ckpt).eval()
     if head is None:
         model.model.head.clear()
     names = list(model.model.bank.image_names)
     model.calibrate()
-    labelled = int(((model.model.bank.labels != 255).sum(dim=1) * model.model.bank.row_counts()).sum())
+    labelled = int(((model.model.bank.labels != 255).sum(dim=1) * model.model.bank.entry_counts()).sum())
     # with a head pixels are drawn, and each stands for a rounded number of them
     expected = pytest.approx(pixels_of_views(len(names)), rel=0.01) if head else labelled
     assert model.model.abstention.pixels.sum() == expected
@@ -303,11 +310,11 @@ def test_an_edited_bank_is_calibrated_on_its_rows(run: Any, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         model.calibrate()
     assert "abstain=0.2 has no effect" in caplog.text
-    assert model.model.abstention.threshold is None  # that of other rows is none of theirs
+    assert model.model.abstention.threshold is None  # that of other entries is none of theirs
 
 
 def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_encoder: dict) -> None:
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.1).eval()
+    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE, abstain=0.1).eval()
     model.model, pictures = make_model(tiny_encoder)
     truth = torch.zeros(2, *SIZE, dtype=torch.uint8)
     truth[1, :4] = 255
@@ -323,7 +330,9 @@ def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_enco
 def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_path: Path, head: str | None) -> None:
     pytest.importorskip("openvino")
     torch.manual_seed(0)
-    model = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, abstain=0.5, head=head).eval()
+    model = AOISSLRetrieval(
+        encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE, abstain=0.5, head=head
+    ).eval()
     model.set_dataset(NAMES, FileFormat())
     model.add(torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8), ["d"] * 3, list("abc"))
     model.calibrate()

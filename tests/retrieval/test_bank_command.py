@@ -3,6 +3,7 @@
 
 """Commands on bank files and checkpoints, and the edits on the model that they rest on."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ SIZE = (32, 48)
 
 def make_model(tiny_encoder: dict, devices: list[str], **options: object) -> AOISSLRetrieval:
     """Return a model that has learnt an image of 24 patches of each device."""
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, **options}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": SIZE, **options}
     model = AOISSLRetrieval(**arguments).eval()
     model.set_dataset(CLASSES, FileFormat())
     for device in devices:
@@ -52,11 +53,12 @@ def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str])
     assert main(["describe", str(bank), "--images", "1"]) == 0
     printed = capsys.readouterr().out
     assert (
-        f"{bank}: 48 rows for 48 patches of 2 images, 0.01 MB, encoder {load_bank(bank).encoder_hash[:12]}" in printed
+        f"{bank}: 48 entries for 48 patches of 2 images, 0.01 MB, encoder {load_bank(bank).encoder_hash[:12]}"
+        in printed
     )
-    pixels = (load_bank(bank).rows[1] == 1).sum()
-    assert f"wire          48   {pixels:,}" in printed
-    assert printed.index("a.png    24") < printed.index("... and 1 more images; --images 0 lists all")
+    pixels = (load_bank(bank).entries["labels"] == 1).sum()
+    assert re.search(rf"^wire +48 +{pixels:,}$", printed, re.MULTILINE)
+    assert printed.index("a.png ") < printed.index("... and 1 more images; --images 0 lists all")
 
 
 def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,12 +66,12 @@ def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: 
     output = tmp_path / "b.safetensors"
     assert main(["remove", str(bank), "--device", "a", "--output", str(output)]) == 0
     assert load_bank(output).device_names == ("b",)
-    assert torch.equal(load_bank(output).rows[0], before.rows[0][24:])
+    assert np.array_equal(load_bank(output).entries["embeddings"], before.entries["embeddings"][24:])
     assert main(["export", str(bank), str(tmp_path / "a.safetensors"), "--device", "a"]) == 0
     assert main(["merge", str(tmp_path / "a.safetensors"), str(output), "--in_place"]) == 0
     result = load_bank(tmp_path / "a.safetensors", before.encoder_hash)
-    assert all(torch.equal(one, two) for one, two in zip(result.rows, before.rows, strict=True))
-    assert "24 rows merged with 24, 48 in all" in capsys.readouterr().out
+    assert all(np.array_equal(array, before.entries[name]) for name, array in result.entries.items())
+    assert "24 entries merged with 24, 48 in all" in capsys.readouterr().out
 
 
 def test_banks_are_condensed_alone_and_when_they_are_merged(
@@ -77,16 +79,16 @@ def test_banks_are_condensed_alone_and_when_they_are_merged(
 ) -> None:
     output, joined = tmp_path / "few.safetensors", tmp_path / "joined.safetensors"
     assert main(["condense", str(bank), "20", "--output", str(output)]) == 0
-    assert "48 rows condensed, 20 in all" in capsys.readouterr().out
+    assert "48 entries condensed, 20 in all" in capsys.readouterr().out
     few = load_bank(output)
-    assert len(few.rows[0]) == 20
+    assert len(few) == 20
     assert (few.device_names, few.class_names) == (("a", "b"), load_bank(bank).class_names)
-    assert int(few.rows[-1].sum()) == 48  # the patches that the rows stand for
+    assert int(few.entries["counts"].sum()) == 48  # the patches that the entries stand for
     assert main(["merge", str(output), str(bank), "--bank_size", "30", "--output", str(joined)]) == 0
-    assert len(load_bank(joined).rows[0]) == 30
-    assert int(load_bank(joined).rows[-1].sum()) == 96
+    assert len(load_bank(joined)) == 30
+    assert int(load_bank(joined).entries["counts"].sum()) == 96
     assert main(["condense", str(bank), "1", "--in_place"]) == 2
-    assert "A bank of 1 rows cannot hold" in capsys.readouterr().err
+    assert "A bank of 1 entries cannot hold" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -95,7 +97,7 @@ def test_a_checkpoint_without_an_image_is_the_model_without_it(tiny_encoder: dic
     flags = [] if refit else ["--no_refit"]
     assert main(["remove", str(source), "--image", "a.png", *flags, "--output", str(tmp_path / "less.ckpt")]) == 0
     model = AOISSLRetrieval.load_from_checkpoint(tmp_path / "less.ckpt", weights_only=True).eval()
-    assert model.describe()["rows_of_device"] == {"b": 24}
+    assert model.describe()["entries_of_device"] == {"b": 24}
     expected = make_model(tiny_encoder, ["a", "b"])
     pictures = torch.rand(1, 3, *SIZE)
     before = expected(pictures)
@@ -105,31 +107,31 @@ def test_a_checkpoint_without_an_image_is_the_model_without_it(tiny_encoder: dic
     torch.testing.assert_close(model(pictures).anomaly_map, expected(pictures).anomaly_map)
     for name, array in expected.model.bank.pixels.arrays.items():
         assert np.array_equal(getattr(model.model.bank.pixels, name), array, equal_nan=name == "novelty"), name
-    assert len(load_content(source).rows[0]) == 48
+    assert len(load_content(source)) == 48
 
 
 def test_checkpoints_are_merged_and_condensed(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
-    small = saved(make_model(tiny_encoder, ["long name"], bank_size=30), tmp_path / "small.ckpt")
+    small = saved(make_model(tiny_encoder, ["long name"], bank={"size": 30}), tmp_path / "small.ckpt")
     assert main(["merge", str(small), str(bank), "--output", str(tmp_path / "merged.ckpt")]) == 0
     content = load_content(tmp_path / "merged.ckpt")
-    assert len(content.rows[0]) == 30  # condensed to the model's bank_size
-    assert int(content.rows[-1].sum()) == 72
+    assert len(content) == 30  # condensed to the model's size of a bank
+    assert int(content.entries["counts"].sum()) == 72
     assert set(content.device_names) == {"a", "b", "long name"}
 
 
 def test_a_model_edits_its_bank(tiny_encoder: dict, tmp_path: Path, bank: Path) -> None:
-    model = make_model(tiny_encoder, ["a"], bank_size=None)
+    model = make_model(tiny_encoder, ["a"], bank={"size": None})
     model.merge(bank)
-    assert model.describe()["rows"] == 72
+    assert model.describe()["entries"] == 72
     model.undo()
     model.merge(saved(make_model(tiny_encoder, ["b"]), tmp_path / "b.ckpt"))
-    assert model.describe()["rows_of_device"] == {"a": 24, "b": 24}
+    assert model.describe()["entries_of_device"] == {"a": 24, "b": 24}
     masks = torch.zeros(1, 40, 60, dtype=torch.uint8)
     with pytest.raises(ValueError, match="A mask has the index 7"):
         model.add(torch.rand(1, 3, 40, 60), masks + 7, ["c"])
     with pytest.raises(ValueError, match="do not belong together"):
         model.add(torch.rand(1, 3, 40, 61), masks, ["c"])
-    fresh = AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE)
+    fresh = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE)
     with pytest.raises(ValueError, match="knows no classes yet"):
         fresh.add(torch.rand(1, 3, 40, 60), masks, ["c"])
 
@@ -146,7 +148,7 @@ def test_checkpoints_without_a_bank(tmp_path: Path) -> None:
         load_content(path)
 
 
-def test_a_checkpoint_of_another_encoder_is_refused(tiny_encoder: dict, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_encoder_raises(tiny_encoder: dict, tmp_path: Path) -> None:
     source = saved(make_model(tiny_encoder, ["a"]), tmp_path / "model.ckpt")
     with pytest.raises(BankFileError, match=r"model\.ckpt: the bank was filled with the encoder"):
         load_content(source, "f" * 64)
@@ -177,4 +179,4 @@ def test_the_package_runs_it(bank: Path) -> None:
     command = [sys.executable, "-m", "anomalib_aoissl", "bank", "describe", str(bank)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "DEVICE  ROWS\na         24\nb         24" in result.stdout
+    assert "DEVICE  ENTRIES\na            24\nb            24" in result.stdout

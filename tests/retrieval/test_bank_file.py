@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bank file: what was saved comes back, what is damaged or of another encoder is refused, and a run extends it."""
+"""The bank file: what was saved comes back, what is damaged or of others raises, a run extends it."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -14,14 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.bank import storage as bank_storage
+from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
-from anomalib_aoissl.retrieval.editing import BankContent
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
 
 
 @pytest.fixture
-def content() -> BankContent:
+def content() -> BankArrays:
     bank = MemoryBank(16, (4, 4), budget=40)
     bank.class_names = ["background", "wire", "ball"]
     masks = torch.randint(0, 3, (4, 16, 16)).to(torch.uint8)
@@ -31,15 +32,17 @@ def content() -> BankContent:
     return bank.content()
 
 
-def test_what_was_saved_comes_back(content: BankContent, tmp_path: Path) -> None:
+def test_what_was_saved_comes_back(content: BankArrays, tmp_path: Path) -> None:
     path = save_bank(content, tmp_path / "new" / "bank.safetensors")
     loaded = load_bank(path, "a" * 64)
-    assert replace(loaded, rows=()) == replace(content, rows=())
-    assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(loaded.rows, content.rows, strict=True))
-    assert int(loaded.rows[-1].sum()) == 64  # a condensed bank knows what its rows stand for
+    assert replace(loaded, entries={}) == replace(content, entries={})
+    assert set(loaded.entries) == set(content.entries)
+    for name, array in content.entries.items():
+        np.testing.assert_array_equal(loaded.entries[name], array, strict=True)
+    assert int(loaded.entries["counts"].sum()) == 64  # a condensed bank knows what its entries stand for
 
 
-def test_the_file_is_plain_safetensors_with_its_version(content: BankContent, tmp_path: Path) -> None:
+def test_the_file_is_plain_safetensors_with_its_version(content: BankArrays, tmp_path: Path) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     assert set(load_file(path)) == {"embeddings", "labels", "device_ids", "image_ids", "positions", "counts"}
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
@@ -47,7 +50,7 @@ def test_the_file_is_plain_safetensors_with_its_version(content: BankContent, tm
 
 
 def test_a_save_that_fails_leaves_the_old_file(
-    content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: BankArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     before = path.read_bytes()
@@ -65,7 +68,7 @@ def test_a_save_that_fails_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
-def test_a_corrupt_file_is_refused(content: BankContent, tmp_path: Path, damage: str) -> None:
+def test_a_corrupt_file_raises(content: BankArrays, tmp_path: Path, damage: str) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"no bank", "header": b"\xff" + whole[1:]}[damage])
@@ -73,7 +76,7 @@ def test_a_corrupt_file_is_refused(content: BankContent, tmp_path: Path, damage:
         load_bank(path)
 
 
-def test_a_missing_file_and_a_file_of_others_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_of_others_raise(tmp_path: Path) -> None:
     with pytest.raises(BankFileError, match="does not exist"):
         load_bank(tmp_path / "bank.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
@@ -82,32 +85,32 @@ def test_a_missing_file_and_a_file_of_others_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("index", "value", "message"),
+    ("name", "value", "message"),
     [
-        (0, float("nan"), "embeddings that are not finite"),
-        (1, 3, "labels up to 3, but 3 names"),
-        (2, 2, "device_ids up to 2, but 2 names"),
-        (3, -1, "image_ids up to"),
+        ("embeddings", float("nan"), "embeddings that are not finite"),
+        ("labels", 3, "labels up to 3, but 3 names"),
+        ("device_ids", 2, "device_ids up to 2, but 2 names"),
+        ("image_ids", -1, "image_ids up to"),
     ],
 )
-def test_contents_that_do_not_fit_together_are_refused(
-    content: BankContent, tmp_path: Path, index: int, value: float, message: str
+def test_contents_that_do_not_fit_together_raise(
+    content: BankArrays, tmp_path: Path, name: str, value: float, message: str
 ) -> None:
-    rows = [tensor.clone() for tensor in content.rows]
-    rows[index].view(-1)[0] = value
-    path = save_bank(replace(content, rows=tuple(rows)), tmp_path / "bank.safetensors")
+    entries = {key: array.copy() for key, array in content.entries.items()}
+    entries[name].reshape(-1)[0] = value
+    path = save_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match=message):
         load_bank(path)
 
 
-def test_rows_of_other_numbers_are_refused(content: BankContent, tmp_path: Path) -> None:
-    rows = (content.rows[0][1:], *content.rows[1:])
-    path = save_bank(replace(content, rows=rows), tmp_path / "bank.safetensors")
-    with pytest.raises(BankFileError, match=r"damaged \(rows of \{'embeddings': 39, 'labels': 40"):
+def test_entries_of_other_numbers_raise(content: BankArrays, tmp_path: Path) -> None:
+    entries = {**content.entries, "embeddings": content.entries["embeddings"][1:]}
+    path = save_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
+    with pytest.raises(BankFileError, match=r"damaged \(entries of \{'embeddings': 39, 'labels': 40"):
         load_bank(path)
 
 
-def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_raises(content: BankArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank_storage, "VERSION", 2)
     path = save_bank(content, tmp_path / "bank.safetensors")
     monkeypatch.undo()
@@ -115,7 +118,7 @@ def test_another_version_is_refused(content: BankContent, tmp_path: Path, monkey
         load_bank(path)
 
 
-def test_another_encoder_is_refused(content: BankContent, tmp_path: Path) -> None:
+def test_another_encoder_raises(content: BankArrays, tmp_path: Path) -> None:
     path = save_bank(content, tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match="filled with the encoder aaaaaaaaaaaa, this model's is bbbbbbbbbbbb"):
         load_bank(path, "b" * 64)
@@ -136,7 +139,7 @@ def train(
     folder: Path, drawn_folder: Path, tiny_encoder: dict, device: list[str], **arguments: object
 ) -> AOISSLRetrieval:
     model = AOISSLRetrieval(
-        encoder=tiny_encoder, **{"pretrained": False, "image_size": (64, 96), "visualizer": False, **arguments}
+        encoder={**tiny_encoder, "pretrained": False}, **{"image_size": (64, 96), "visualizer": False, **arguments}
     )
     data = SegmentationFolder(drawn_folder, devices=device, num_workers=0, test_ratio=0.25, val_ratio=0.25)
     options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -147,13 +150,13 @@ def train(
 def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
     old = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold"])
     path = save_bank(old.model.bank.content(), tmp_path / "old.safetensors")
-    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path)
+    extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path})
     at_once = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold", "sot23_copper"])
     assert extended.model.bank.describe()["images"] == 2 * old.model.bank.describe()["images"]
     images = torch.rand(2, 3, 64, 96)
     assert torch.equal(extended(images).pred_mask, at_once(images).pred_mask)
     torch.testing.assert_close(extended(images).anomaly_map, at_once(images).anomaly_map)
-    assert type(extended.hparams["bank"]) is str  # plain data, which a checkpoint may hold
+    assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
     with pytest.raises(BankFileError, match="Use that encoder"):
-        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank=path, blocks=2)
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, blocks=2)

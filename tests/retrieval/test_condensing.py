@@ -3,16 +3,19 @@
 
 """Condensing: the budget is kept, nothing vanishes, what decides stays, and the same seed gives the same bank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Rows, condense, covering_rows
+from anomalib_aoissl.bank.condensing import Entries, balancing_weights, condense, covering_entries, joint_points
 from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.bank_size import rows_of_size
+from anomalib_aoissl.retrieval.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 PATCH = (4, 4)
@@ -26,62 +29,80 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def make_rows(embeddings: torch.Tensor, labels: torch.Tensor, devices: torch.Tensor | None = None) -> Rows:
-    """Return rows that each stand for one patch, of one device where none are given."""
+def make_entries(embeddings: torch.Tensor, labels: torch.Tensor, devices: torch.Tensor | None = None) -> Entries:
+    """Return entries that each stand for one patch, of one device where none are given."""
     number = len(labels)
     devices = torch.zeros(number, dtype=torch.int32) if devices is None else devices
-    arrays = (embeddings.float(), labels.to(torch.uint8), devices, torch.ones(number, dtype=torch.int32))
-    return Rows(*(array.numpy() for array in arrays), PATCH)
+    counts = np.ones(number, np.int32)
+    return Entries(embeddings.float().numpy(), labels.to(torch.uint8).numpy(), devices.numpy(), counts, PATCH)
 
 
-def random_rows(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Rows:
-    """Return rows of random looks, each of one class or of two, with one rare class in a single pixel of one row."""
+def random_entries(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Entries:
+    """Return entries of random looks, each of one class or of two; one entry has a pixel of a rare class."""
     g = generator(seed)
     labels = torch.randint(0, classes, (number, 1), generator=g).repeat(1, 16)
     other = torch.randint(0, classes, (number, 1), generator=g)
     labels[:, 9:] = torch.where(torch.rand(number, 1, generator=g) < 0.3, other, labels[:, :1])
     labels[number // 2, 3] = classes
     looks = functional.normalize(torch.randn(number, dims, generator=g), dim=-1)
-    return make_rows(looks, labels, torch.randint(0, devices, (number,), generator=g))
+    return make_entries(looks, labels, torch.randint(0, devices, (number,), generator=g))
 
 
 @pytest.mark.parametrize("budget", [5, 6, 8, 50, 299, 600, 1000])
 def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(budget: int) -> None:
-    rows = random_rows()
-    kept, counts = condense(rows, budget, random())
+    entries = random_entries()
+    kept, counts = condense(entries, budget, random())
     assert len(kept) == len(counts) == min(budget, 600)
     assert kept.tolist() == sorted(set(kept.tolist()))
-    assert np.unique(rows.labels[kept]).tolist() == [0, 1, 2, 3, 4]
-    assert np.unique(rows.devices[kept]).tolist() == [0, 1, 2]
+    assert np.unique(entries.labels[kept]).tolist() == [0, 1, 2, 3, 4]
+    assert np.unique(entries.devices[kept]).tolist() == [0, 1, 2]
     assert int(counts.sum()) == 600
 
 
-def test_a_budget_below_the_classes_and_devices_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"A bank of 3 rows cannot hold .* 5 rows at least. Raise bank_size"):
-        condense(random_rows(), 3, random())
+def test_a_budget_below_the_classes_and_devices_raises() -> None:
+    with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .* 5 entries at least. Allow a larger bank"):
+        condense(random_entries(), 3, random())
 
 
-def test_covering_rows_show_every_class_and_device_with_few_rows() -> None:
-    rows = random_rows(devices=40)
-    cover = covering_rows(rows)
-    assert np.unique(rows.labels[cover]).tolist() == [0, 1, 2, 3, 4]
-    assert len(np.unique(rows.devices[cover])) == 40
+def test_balancing_weights_by_hand() -> None:
+    # 14 patches of background, 7 of wire, 4 of both by halves: 16 / 25 and 9 / 25 of all, whose roots are 4/5 and 3/5.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 8 + [1] * 8])
+    entries = replace(make_entries(torch.eye(3), labels), counts=np.array([14, 7, 4]))
+    expected = [14 / 0.8, 7 / 0.6, 4 * (0.5 / 0.8 + 0.5 / 0.6)]
+    assert balancing_weights(entries).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_labels_count_twice_as_far_as_looks_of_equal_spread() -> None:
+    # Two looks and two labels, each half of the entries: equal spread, so that distances between them are the weights.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 16, [1] * 16])
+    points = joint_points(make_entries(torch.eye(2)[[0, 0, 1, 1]], labels), random())
+    looks, both, marks = (float(np.linalg.norm(points[0] - points[other])) for other in (2, 3, 1))
+    assert marks == pytest.approx(2 * looks, rel=1e-5)
+    assert both == pytest.approx(5**0.5 * looks, rel=1e-5)
+    assert looks == pytest.approx(2, rel=1e-5)
+
+
+def test_covering_entries_show_every_class_and_device_with_few_entries() -> None:
+    entries = random_entries(devices=40)
+    cover = covering_entries(entries)
+    assert np.unique(entries.labels[cover]).tolist() == [0, 1, 2, 3, 4]
+    assert len(np.unique(entries.devices[cover])) == 40
     assert len(cover) <= 45
 
 
-def test_the_same_seed_gives_the_same_rows() -> None:
-    rows = random_rows()
-    first, second, other = (condense(rows, 70, random(seed))[0].tolist() for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_entries() -> None:
+    entries = random_entries()
+    first, second, other = (condense(entries, 70, random(seed))[0].tolist() for seed in (0, 0, 1))
     assert first == second
     assert first != other
 
 
-def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> None:
+def test_near_duplicates_with_equal_labels_become_one_entry_that_counts_them() -> None:
     g = generator()
     looks = functional.normalize(torch.randn(6, 32, generator=g), dim=-1)
     embeddings = functional.normalize(looks.repeat_interleave(20, 0) + 1e-4 * torch.randn(120, 32, generator=g), dim=-1)
     labels = torch.tensor([0, 0, 0, 1, 1, 2], dtype=torch.uint8).repeat_interleave(20)[:, None].repeat(1, 16)
-    kept, counts = condense(make_rows(embeddings, labels), 6, random())
+    kept, counts = condense(make_entries(embeddings, labels), 6, random())
     assert (kept // 20).tolist() == [0, 1, 2, 3, 4, 5]
     assert counts.tolist() == [20] * 6
 
@@ -89,25 +110,25 @@ def test_near_duplicates_with_equal_labels_become_one_row_that_counts_them() -> 
 def test_patches_that_look_alike_and_are_labelled_otherwise_are_kept_before_those_that_look_otherwise() -> None:
     looks = functional.normalize(torch.ones(64, 32) + 0.3 * torch.randn(64, 32, generator=generator()), dim=-1)
     labels = (torch.arange(16) < torch.arange(64)[:, None] % 4 * 4 + 2).to(torch.uint8)  # an edge at one of four places
-    kept, counts = condense(make_rows(looks, labels), 4, random())
+    kept, counts = condense(make_entries(looks, labels), 4, random())
     assert sorted(labels[kept].sum(dim=1).tolist()) == [2, 6, 10, 14]
     assert counts.tolist() == [16] * 4
 
 
-def test_the_row_in_the_middle_stands_for_its_group() -> None:
+def test_the_entry_in_the_middle_stands_for_its_group() -> None:
     middle = 10 * torch.eye(12)  # twelve groups far from each other
     embeddings = torch.cat([middle, middle + 0.3, middle - 0.3])
     labels = torch.zeros(36, 16, dtype=torch.uint8)
-    kept, counts = condense(make_rows(embeddings, labels), 12, random())
+    kept, counts = condense(make_entries(embeddings, labels), 12, random())
     assert kept.tolist() == list(range(12))
     assert counts.tolist() == [3] * 12
 
 
-def test_rows_that_are_the_same_leave_the_budget_unused() -> None:
-    one = random_rows(10)
-    columns = (one.embeddings, one.labels, one.devices, one.counts)
-    rows = Rows(*(np.concatenate([column] * 9) for column in columns), PATCH)
-    kept, counts = condense(rows, 40, random())
+def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
+    one = random_entries(10)
+    nine = [np.concatenate([column] * 9) for column in (one.embeddings, one.labels, one.devices, one.counts)]
+    entries = Entries(nine[0], nine[1], nine[2], nine[3], PATCH)
+    kept, counts = condense(entries, 40, random())
     assert len(kept) == 10
     assert counts.tolist() == [9] * 10
 
@@ -116,21 +137,21 @@ def test_boundary_patches_and_rare_classes_stay_when_background_is_thinned() -> 
     g = generator()
     number = 2000
     labels = torch.zeros(number, 16, dtype=torch.uint8)
-    boundary = torch.arange(number) % 40 == 0  # 50 rows, each with another pattern of wire and background
+    boundary = torch.arange(number) % 40 == 0  # 50 entries, each with another pattern of wire and background
     labels[boundary] = (torch.rand(50, 16, generator=g) < 0.4).to(torch.uint8)
     embeddings = 0.2 * torch.randn(number, 32, generator=g) + torch.where(boundary, 1.0, -1.0)[:, None]
-    rows = make_rows(functional.normalize(embeddings, dim=-1), labels)
+    entries = make_entries(functional.normalize(embeddings, dim=-1), labels)
     for budget in (20, 100, 200):
-        kept = int(boundary[condense(rows, budget, random())[0]].sum())
+        kept = int(boundary[condense(entries, budget, random())[0]].sum())
         by_chance = int(boundary[random().permutation(number)[:budget]].sum())
         assert kept > 3 * by_chance
         assert kept >= budget // 8
 
 
 def test_counts_carry_over_when_a_condensed_bank_is_condensed_again() -> None:
-    rows = random_rows()
-    kept, counts = condense(rows, 100, random())
-    again = Rows(rows.embeddings[kept], rows.labels[kept], rows.devices[kept], counts, PATCH)
+    entries = random_entries()
+    kept, counts = condense(entries, 100, random())
+    again = Entries(entries.embeddings[kept], entries.labels[kept], entries.devices[kept], counts, PATCH)
     assert int(condense(again, 30, random())[1].sum()) == 600
 
 
@@ -159,31 +180,31 @@ def test_two_lumps_are_cut_apart_wherever_their_points_stand() -> None:
     assert (groups == groups[0]).tolist() == (lump == 0).tolist()
 
 
-def test_the_row_nearest_to_the_weighted_middle_by_hand() -> None:
+def test_the_entry_nearest_to_the_weighted_middle_by_hand() -> None:
     points = np.array([[0.0], [1.0], [4.0], [7.0], [9.0], [9.0]], np.float32)
-    weights = np.array([1.0, 1.0, 6.0, 1.0, 1.0, 1.0], np.float32)  # middles: 25 / 8 of rows 0, 1 and 2; 25 / 3
+    weights = np.array([1.0, 1.0, 6.0, 1.0, 1.0, 1.0], np.float32)  # middles: 25 / 8 of entries 0, 1 and 2; 25 / 3
     groups = np.array([1, 1, 1, 0, 0, 0])
     assert nearest_to_centres(points, weights, groups).tolist() == [4, 2]
 
 
 def fill(bank: MemoryBank, order: list[int], batch: int = 2) -> int:
-    """Add images of 8 x 8 patches in the order; return the largest number of rows that waited."""
+    """Add images of 8 x 8 patches in the order; return the largest number of entries that waited."""
     g = generator(9)
     embeddings = torch.randn(10, 64, bank.embeddings.shape[1], generator=g)
     masks = (torch.rand(10, 32, 32, generator=g) < 0.05).to(torch.uint8)
     waited: list[int] = []
     condensed = bank._condensed
 
-    def watched(rows: tuple[torch.Tensor, ...], budget: int) -> tuple[torch.Tensor, ...]:
-        waited.append(len(rows[0]))
-        return condensed(rows, budget)
+    def watched(entries: dict[str, torch.Tensor], budget: int) -> dict[str, torch.Tensor]:
+        waited.append(len(entries["labels"]))
+        return condensed(entries, budget)
 
     bank._condensed = watched  # type: ignore[method-assign]
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         names = [f"image{i}" for i in chosen]
         bank.add(embeddings[chosen], masks[chosen], [f"device{i % 2}" for i in chosen], names)
-        waited.append(bank.pending_rows)
+        waited.append(bank.pending_entries)
     bank.finish()
     return max(waited)
 
@@ -233,13 +254,17 @@ def test_a_bank_condensed_at_once_does_not_depend_on_the_order_of_the_images() -
     assert first == second
 
 
-@pytest.mark.parametrize(("size", "rows"), [(None, None), (500, 500), ("1MB", 1179), (" 0.5 mb", 589), ("8MB", 9433)])
-def test_megabytes_are_rows_of_embedding_labels_and_four_numbers(size: int | str | None, rows: int | None) -> None:
-    assert rows_of_size(size, 192, (8, 8)) == rows  # 192 * 4 + 64 + 16 = 848 bytes a row
+@pytest.mark.parametrize(
+    ("size", "entries"), [(None, None), (500, 500), ("1MB", 1179), (" 0.5 mb", 589), ("8MB", 9433)]
+)
+def test_megabytes_are_entries_of_embedding_labels_and_four_numbers(
+    size: int | str | None, entries: int | None
+) -> None:
+    assert entries_of_size(size, 192, (8, 8)) == entries  # 192 * 4 + 64 + 16 = 848 bytes an entry
 
 
 def test_megabytes_are_those_that_the_bank_describes() -> None:
-    budget = rows_of_size("0.02MB", 32, PATCH, "fp16")
+    budget = entries_of_size("0.02MB", 32, PATCH, "fp16")
     bank = MemoryBank(32, PATCH, budget=budget, precision="fp16")
     fill(bank, list(range(10)))
     assert bank.embeddings.dtype == torch.float16
@@ -247,20 +272,20 @@ def test_megabytes_are_those_that_the_bank_describes() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, "0MB", "8", "8GB", "many", "0.0001MB"])
-def test_sizes_that_are_refused(size: int | str) -> None:
-    with pytest.raises(ValueError, match=r"bank_size=.*must be"):
-        rows_of_size(size, 192, (8, 8))
+def test_sizes_that_raise(size: int | str) -> None:
+    with pytest.raises(ValueError, match=r"bank\.size=.*must be"):
+        entries_of_size(size, 192, (8, 8))
 
 
-def test_names_that_are_refused() -> None:
-    with pytest.raises(ValueError, match="bank_precision='fp8' is not known"):
+def test_names_that_raise() -> None:
+    with pytest.raises(ValueError, match=r"bank\.precision='fp8' must be one of"):
         MemoryBank(4, PATCH, precision="fp8")
-    with pytest.raises(ValueError, match="A bank of 0 rows"):
+    with pytest.raises(ValueError, match="A bank of 0 entries"):
         MemoryBank(4, PATCH, budget=0)
 
 
 @pytest.mark.parametrize(("aggregation", "k"), [("similarity", 9), ("attention", 18)])
-def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict, aggregation: str, k: int) -> None:
+def test_an_entry_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict, aggregation: str, k: int) -> None:
     size = (16, 24)
     encoder = PatchEncoder(tiny_encoder, image_size=size, pretrained=False)
     pictures = torch.rand(2, 3, *size)
@@ -268,12 +293,13 @@ def test_a_row_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dic
 
     def model(counts: list[int], repeats: list[int]) -> RetrievalModel:
         bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
-        result = RetrievalModel(encoder, k=k, temperature=0.3, aggregation=aggregation, bank=bank)
+        result = RetrievalModel(encoder, VoteOptions(k, 0.3, aggregation), bank=bank)
         result.fill(pictures, masks, ["a", "a"], ["x", "y"])
         bank.finish()
-        rows = bank.content().rows
+        entries = bank.content().entries
         chosen = torch.arange(12).repeat_interleave(torch.tensor(repeats))
-        bank._take_rows((*(tensor[chosen] for tensor in rows[:-1]), torch.tensor(counts, dtype=torch.int32)))
+        taken = {name: torch.from_numpy(array)[chosen] for name, array in entries.items()}
+        bank._take_entries({**taken, "counts": torch.tensor(counts, dtype=torch.int32)})
         bank.class_names = ["background", "wire", "ball"]
         return result
 

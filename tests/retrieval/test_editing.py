@@ -1,16 +1,18 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Editing a bank: what is added, removed, merged and undone is what the rows, the names and the masks say."""
+"""Editing a bank: what is added, removed, merged and undone is what the entries, the names and the masks say."""
 
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 CLASSES = ["background", "wire", "ball"]
@@ -32,9 +34,9 @@ def make_bank(images: Sequence[int], classes: Sequence[str] = CLASSES, **options
 
 
 def same(first: MemoryBank, second: MemoryBank) -> bool:
-    """Return whether two banks hold the same rows in the same order, by name."""
+    """Return whether two banks hold the same entries in the same order, by name."""
     a, b = first.content(), second.content()
-    equal = all(torch.equal(x, y) for x, y in zip(a.rows, b.rows, strict=True))
+    equal = all(np.array_equal(array, b.entries[name]) for name, array in a.entries.items())
     return equal and (a.class_names, a.device_names, a.image_names) == (b.class_names, b.device_names, b.image_names)
 
 
@@ -48,7 +50,7 @@ def test_adding_again_equals_adding_at_once() -> None:
 def test_a_then_b_gives_the_masks_of_a_and_b(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
     pictures, masks = torch.rand(4, 3, *SIZE), torch.randint(0, 3, (4, *SIZE)).to(torch.uint8)
-    models = [RetrievalModel(encoder, k=5) for _ in range(2)]
+    models = [RetrievalModel(encoder, VoteOptions(5)) for _ in range(2)]
     for model, steps in zip(models, ([[0, 1], [2, 3]], [[0, 1, 2, 3]]), strict=True):
         model.bank.class_names = list(CLASSES)
         for step in steps:
@@ -74,7 +76,7 @@ def test_removing_an_image_of_a_device() -> None:
     assert bank.remove(device="device0", image="image2") == 6
 
 
-def test_removing_the_last_row_of_a_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_removing_the_last_entry_of_a_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     bank = make_bank([0, 1, 3])
     with caplog.at_level(logging.WARNING):
         bank.remove(image="image1")
@@ -83,7 +85,7 @@ def test_removing_the_last_row_of_a_class_is_warned_of(caplog: pytest.LogCapture
     assert "no patch of ['ball'] any more" in caplog.text
 
 
-def test_removing_what_is_not_there_is_refused_with_what_is() -> None:
+def test_removing_what_is_not_there_raises_with_what_is() -> None:
     bank = make_bank([0, 1])
     with pytest.raises(ValueError, match=r"no device 'device7'. It has \['device0', 'device1'\]"):
         bank.remove(device="device7")
@@ -123,7 +125,7 @@ def test_classes_are_mapped_by_name_when_banks_are_merged() -> None:
     assert set(added.unique().tolist()) == {0, 2}
 
 
-def test_banks_whose_classes_cannot_be_mapped_are_refused_with_both_lists() -> None:
+def test_banks_whose_classes_cannot_be_mapped_raise_with_both_lists() -> None:
     bank, before = make_bank([0]), make_bank([0])
     with pytest.raises(ValueError, match=r"\['background', 'wire', 'ball'\] here, \['background', 'glue', 'ball'\] in"):
         bank.merge(make_bank([1], classes=["background", "glue", "ball"]))
@@ -138,12 +140,12 @@ def test_ignored_pixels_stay_ignored_when_banks_are_merged() -> None:
     assert (bank.labels == 255).nonzero().tolist() == [[6, 5]]
 
 
-def test_banks_of_other_encoders_are_refused() -> None:
+def test_banks_of_other_encoders_raise() -> None:
     bank, other = make_bank([0]), make_bank([1])
     bank.encoder_hash, other.encoder_hash = "a" * 64, "b" * 64
     with pytest.raises(ValueError, match="are of the encoder bbbbbbbbbbbb, this model's is aaaaaaaaaaaa"):
         bank.merge(other)
-    with pytest.raises(ValueError, match="rows of 16 and 8 dims, and 16 and 16 labels"):
+    with pytest.raises(ValueError, match="entries of 16 and 8 dims, and 16 and 16 labels"):
         bank.merge(MemoryBank(8, (4, 4)))
 
 
@@ -152,7 +154,7 @@ def test_the_same_image_in_both_banks_is_warned_of(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         bank.merge(make_bank([1, 2]))
     assert "patches of 1 images, which vote twice now, such as image1" in caplog.text
-    assert bank.describe()["rows_of_image"] == {"image0": 6, "image1": 12, "image2": 6}
+    assert bank.describe()["entries_of_image"] == {"image0": 6, "image1": 12, "image2": 6}
 
 
 def test_a_merged_bank_keeps_its_budget_and_one_that_cannot_stays_as_it_was() -> None:
@@ -163,9 +165,9 @@ def test_a_merged_bank_keeps_its_budget_and_one_that_cannot_stays_as_it_was() ->
     assert bank.describe()["pixels_of_class"]["ball"] >= 1
     small = make_bank([0, 2], budget=1)
     before = small.content()
-    with pytest.raises(ValueError, match="Raise bank_size"):
+    with pytest.raises(ValueError, match="Allow a larger bank"):
         small.merge(make_bank([1, 3]))
-    assert all(torch.equal(x, y) for x, y in zip(before.rows, small.content().rows, strict=True))
+    assert all(np.array_equal(array, small.content().entries[name]) for name, array in before.entries.items())
 
 
 def test_describe_counts_by_hand() -> None:
@@ -175,15 +177,15 @@ def test_describe_counts_by_hand() -> None:
     wires = int((bank.labels == 1).sum())
     shown = [int((bank.labels == index).any(dim=1).sum()) for index in (0, 1)]
     assert description == {
-        "rows": 18,
+        "entries": 18,
         "patches": 18,
         "images": 3,
         "megabytes": pytest.approx(18 * (16 * 4 + 16 + 3 * 4) / 1e6),
         "pixels": 0,
         "megabytes_of_pixels": 0,
-        "rows_of_device": {"device0": 6, "device1": 12},
-        "rows_of_image": {"image0": 6, "image1": 6, "image3": 6},
-        "rows_of_class": {"background": shown[0], "wire": shown[1], "ball": 1},
+        "entries_of_device": {"device0": 6, "device1": 12},
+        "entries_of_image": {"image0": 6, "image1": 6, "image3": 6},
+        "entries_of_class": {"background": shown[0], "wire": shown[1], "ball": 1},
         "pixels_of_class": {"background": 18 * 16 - wires - 1, "wire": wires, "ball": 1},
         "encoder_hash": "c" * 64,
     }

@@ -5,6 +5,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain, explain_region
-from anomalib_aoissl.retrieval.explanation_picture import draw_explanation
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
+from anomalib_aoissl.visualization.explanation_picture import draw_explanation
 
 SIZE = (32, 48)
 CLASSES = ["background", "wire", "ball"]
@@ -22,7 +24,8 @@ CLASSES = ["background", "wire", "ball"]
 
 def make_model(tiny_encoder: dict, budget: int | None = None) -> tuple[RetrievalModel, torch.Tensor, torch.Tensor]:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    model = RetrievalModel(encoder, k=6, bank=MemoryBank(encoder.embed_dim, encoder.patch_size, budget=budget)).eval()
+    bank = MemoryBank(encoder.embed_dim, encoder.patch_size, budget=budget)
+    model = RetrievalModel(encoder, VoteOptions(6), bank=bank).eval()
     pictures, masks = torch.rand(3, 3, *SIZE), torch.randint(0, 3, (3, *SIZE)).to(torch.uint8)
     masks[0, 0, 0] = 255
     model.bank.class_names = list(CLASSES)
@@ -49,13 +52,13 @@ def test_the_votes_give_the_class_of_the_mask(tiny_encoder: dict, budget: int | 
     image = torch.rand(3, *SIZE)
     mask = model(image[None]).pred_mask[0, 0]
     for pixel in [(0, 0), (7, 8), (31, 47), (15, 20), (16, 3)]:
-        sums: Counter[str] = Counter()
+        sums: Any = Counter()
         for vote in explain(model, image, pixel):
             sums[vote.label] += vote.weight
         assert sums.most_common(1)[0][0] == CLASSES[mask[pixel]]
 
 
-def test_a_pixel_outside_is_refused(tiny_encoder: dict) -> None:
+def test_a_pixel_outside_raises(tiny_encoder: dict) -> None:
     model, pictures, _ = make_model(tiny_encoder)
     with pytest.raises(ValueError, match=r"pixel=\(32, 0\) lies outside of the image of 32x48 px"):
         explain(model, pictures[0], (32, 0))
@@ -69,31 +72,31 @@ def test_a_region_is_explained_by_the_mean_of_its_pixels(tiny_encoder: dict, bud
     for pixel in pixels:
         region[pixel] = True
     result = explain_region(model, image, region)
-    tally: Counter[str] = Counter()
-    of_row: dict[int, Counter[str]] = {}
+    tally: Any = Counter()
+    of_entry: dict[int, Any] = {}
     similarity: dict[int, float] = {}
     for pixel in pixels:
         for vote in explain(model, image, pixel):
             tally[vote.label] += vote.weight / 5
-            of_row.setdefault(vote.row, Counter())[vote.label] += vote.weight / 5
-            similarity[vote.row] = max(similarity.get(vote.row, -1), vote.similarity)
+            of_entry.setdefault(vote.entry, Counter())[vote.label] += vote.weight / 5
+            similarity[vote.entry] = max(similarity.get(vote.entry, -1), vote.similarity)
     assert result.tally == pytest.approx({name: share for name, share in tally.items() if share}, abs=1e-5)
     assert list(result.tally.values()) == sorted(result.tally.values(), reverse=True)
-    assert {vote.row for vote in result.votes} == set(of_row)
+    assert {vote.entry for vote in result.votes} == set(of_entry)
     assert [vote.weight for vote in result.votes] == sorted((vote.weight for vote in result.votes), reverse=True)
     for vote in result.votes:
-        assert vote.weight == pytest.approx(sum(of_row[vote.row].values()), abs=1e-5)
-        assert of_row[vote.row][vote.label] == pytest.approx(max(of_row[vote.row].values()), abs=1e-5)
-        assert vote.similarity == pytest.approx(similarity[vote.row], abs=1e-5)
+        assert vote.weight == pytest.approx(sum(of_entry[vote.entry].values()), abs=1e-5)
+        assert of_entry[vote.entry][vote.label] == pytest.approx(max(of_entry[vote.entry].values()), abs=1e-5)
+        assert vote.similarity == pytest.approx(similarity[vote.entry], abs=1e-5)
     batch = model(image[None])
     classes = Counter(CLASSES[batch.pred_mask[0, 0][pixel]] for pixel in pixels)
     assert result.predicted == pytest.approx({name: count / 5 for name, count in classes.items()})
     assert result.novelty == pytest.approx(batch.anomaly_map[0, 0][region].mean().item(), abs=1e-6)
     assert (result.box, result.pixels, result.abstained) == ((0, 0, 32, 48), 5, None)
-    assert json.loads(json.dumps(result.to_dict()))["votes"][0]["row"] == result.votes[0].row
+    assert json.loads(json.dumps(result.to_dict()))["votes"][0]["entry"] == result.votes[0].entry
 
 
-def test_regions_of_another_size_or_of_nothing_are_refused(tiny_encoder: dict) -> None:
+def test_regions_of_another_size_or_of_nothing_raise(tiny_encoder: dict) -> None:
     model, pictures, _ = make_model(tiny_encoder)
     with pytest.raises(ValueError, match=r"mask of 32x48 px with a pixel in it; got \(32, 48\) with 0 pixels"):
         explain_region(model, pictures[0], torch.zeros(SIZE, dtype=torch.bool))
@@ -107,7 +110,7 @@ def test_the_picture_shows_the_region_and_says_where_an_image_is_missing(tiny_en
     region[8:16, 16:24] = True
     explanation = explain_region(model, pictures[1], region)
     assert explanation.votes[0].image == "y"
-    labels = model.bank.labels[[vote.row for vote in explanation.votes[:4]]].reshape(-1, 8, 8).numpy()
+    labels = model.bank.labels[[vote.entry for vote in explanation.votes[:4]]].reshape(-1, 8, 8).numpy()
     mask, query = np.zeros(SIZE, dtype=np.uint8), np.full((64, 96, 3), 40, dtype=np.uint8)
     asked: list[str] = []
 

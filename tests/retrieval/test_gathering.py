@@ -58,8 +58,8 @@ FIT = """
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False, "head": sys.argv[5] or None}
-    model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
+    arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": sys.argv[5] or None}
+    model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
     split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": float(sys.argv[4])}
     data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
     devices = int(sys.argv[3])
@@ -115,7 +115,7 @@ def test_two_processes_fill_the_bank_of_one(filled: Path, case: int) -> None:
             assert torch.equal(state[key], tensor), key
 
 
-def test_gathering_keeps_the_names_and_rows_that_the_bank_had() -> None:
+def test_gathering_keeps_the_names_and_entries_that_the_bank_had() -> None:
     bank = MemoryBank(4, (2, 2))
     embeddings, masks = torch.randn(3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8)
     bank.add(embeddings[:1], masks[:1], ["z"], ["z0"])
@@ -163,7 +163,10 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     assert len(heads[0]["first_0"])
     assert all(torch.equal(tensor, heads[1][name]) for name, tensor in heads[0].items())
     (checkpoint,) = (tmp_path / "devices_2").rglob("model.ckpt")
-    model, data = AOISSLRetrieval(pretrained=False, visualizer=False), SegmentationFolder(drawn_folder, num_workers=0)
+    model, data = (
+        AOISSLRetrieval(encoder={"pretrained": False}, visualizer=False),
+        SegmentationFolder(drawn_folder, num_workers=0),
+    )
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     assert engine.test(model, datamodule=data, ckpt_path=checkpoint)[0]["mean_iou"] > 0
 
@@ -171,10 +174,10 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
 def test_two_processes_calibrate_on_the_labelled_images_as_one(drawn_folder: Path, tmp_path: Path) -> None:
     run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0, "")  # four images to train on
     torch.manual_seed(0)
-    arguments = {"bank_size": None, "abstain": 0.1, "visualizer": False, "head": None}
+    arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": None}
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
-    model = AOISSLRetrieval(encoder, pretrained=False, image_size=(64, 96), **arguments)
+    model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
     split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": 0.0}
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     engine.train(model, datamodule=SegmentationFolder(drawn_folder, num_workers=0, **split))

@@ -17,7 +17,6 @@ from anomalib_aoissl.deployment.exported_bank import bank_of, head_of, with_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.pixel_head import stages
 from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.retrieval.editing import arrays_of
 
 pytest.importorskip("openvino")
 
@@ -88,7 +87,7 @@ def test_a_bank_of_another_model_changes_novelty_alone(
     with caplog.at_level(logging.WARNING):
         trained.merge(make_model(1, seed=7).model.bank)
     assert "filled by another model, so that its" in caplog.text
-    assert "old" in trained.describe()["rows_of_device"]
+    assert "old" in trained.describe()["entries_of_device"]
     assert same(trained.model.bank.pixels, before)
 
 
@@ -150,7 +149,7 @@ def test_with_and_without_autocontext(
     with_context = head_inferencer._compiled(pictures.numpy())["pred_mask"]
     assert (with_context == trained(pictures).pred_mask.numpy()).mean() >= 0.999
     trained.model.head.set_layers("second", ())
-    head_inferencer._use(with_bank(head_inferencer._model, arrays_of(trained.model.bank.content()), trained._head()))
+    head_inferencer._use(with_bank(head_inferencer._model, trained.model.bank.content(), trained._head()))
     assert not head_of(head_inferencer._model).stages.second
     check_equal(head_inferencer, trained)
     assert (head_inferencer._compiled(pictures.numpy())["pred_mask"] != with_context).any()

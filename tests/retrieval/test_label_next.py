@@ -52,7 +52,7 @@ def test_the_choice_equals_a_greedy_search_over_all_images() -> None:
 
 def test_a_copy_is_not_chosen_before_anything_else_and_a_small_pool_is_taken_whole() -> None:
     pool = make_pool(4)
-    copy = PoolImage("copy", *(getattr(pool[0], field) for field in ("embeddings", "weights", "similarity")), 0, 0)
+    copy = PoolImage("copy", pool[0].embeddings, pool[0].weights, pool[0].similarity, 0, 0)
     choices = choose([*pool, copy], 50)
     assert len(choices) == 5
     names = [choice.name for choice in choices]
@@ -64,16 +64,16 @@ def test_a_copy_is_not_chosen_before_anything_else_and_a_small_pool_is_taken_who
         choose([], 3)
 
 
-def make_model(tiny_encoder: dict, rows: int) -> RetrievalModel:
+def make_model(tiny_encoder: dict, entries: int) -> RetrievalModel:
     encoder = PatchEncoder(tiny_encoder, image_size=(32, 48), pretrained=False)
     bank = MemoryBank(encoder.embed_dim, encoder.patch_size)
-    bank.embeddings = unit(rows, 32, seed=99)
+    bank.embeddings = unit(entries, 32, seed=99)
     return RetrievalModel(encoder, bank=bank)
 
 
 def test_representatives_leave_no_patch_far_away(tiny_encoder: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_next, "REPRESENTATIVES", 6)
-    model = make_model(tiny_encoder, rows=7)
+    model = make_model(tiny_encoder, entries=7)
     patches = functional.normalize(unit(6, 32, seed=1).repeat(4, 1) + 0.02 * torch.randn(24, 32), dim=-1)
     image = summarize(model, "a", patches)
     nearest = patches @ image.embeddings.T
@@ -88,7 +88,7 @@ def test_representatives_leave_no_patch_far_away(tiny_encoder: dict, monkeypatch
 
 
 def test_an_empty_bank_knows_nothing(tiny_encoder: dict) -> None:
-    image = summarize(make_model(tiny_encoder, rows=0), "a", unit(9, 32, seed=2))
+    image = summarize(make_model(tiny_encoder, entries=0), "a", unit(9, 32, seed=2))
     assert len(image.embeddings) == 9  # fewer patches than representatives
     assert (image.novelty, image.similarity.tolist()) == (1, [0] * 9)
     (choice,) = choose([image], 3)

@@ -16,14 +16,14 @@ from anomalib.models import get_model
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.data.reading import read_illuminations, read_mask
+from anomalib_aoissl.data.reading import read_lighting_channels, read_mask
 
 SIZE = (64, 96)
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
 def make_model(tiny_encoder: dict, **arguments: Any) -> AOISSLRetrieval:
-    return AOISSLRetrieval(**{"encoder": tiny_encoder, "pretrained": False, "image_size": SIZE, **arguments})
+    return AOISSLRetrieval(**{"encoder": {**tiny_encoder, "pretrained": False}, "image_size": SIZE, **arguments})
 
 
 def make_data(drawn_folder: Path, **arguments: Any) -> SegmentationFolder:
@@ -103,7 +103,7 @@ def test_predict_needs_the_checkpoint_only_and_writes_masks_at_the_original_size
     assert [path.name for path in masks] == ["soic8_gold_00_000.png", "sot23_copper_00_000.png"]
     assert all(Image.open(path).size == (150, 100) for path in masks)
     # both lights of the item were read, whichever of its files was named
-    planes = read_illuminations([tmp_path / "soic8_gold_00_000_ch0.png", tmp_path / "soic8_gold_00_000_ch1.png"])
+    planes = read_lighting_channels([tmp_path / "soic8_gold_00_000_ch0.png", tmp_path / "soic8_gold_00_000_ch1.png"])
     expected = run.model.eval()(torch.from_numpy(planes)[None]).pred_mask[0, 0].numpy()
     assert np.array_equal(outputs[0].pred_mask[0].numpy(), expected)
     shown = np.array(Image.open(masks[0]))
@@ -117,25 +117,25 @@ def test_test_from_a_checkpoint_gives_the_same_numbers(run: Run, tmp_path: Path,
     assert results[0]["mean_iou"] == pytest.approx(run.results["mean_iou"], abs=1e-6)
 
 
-def test_arguments_that_fit_the_weights_may_change_and_others_are_refused(run: Run) -> None:
+def test_arguments_that_fit_the_weights_may_change_and_others_raise(run: Run) -> None:
     content = torch.load(run.checkpoint, weights_only=True)
-    model = AOISSLRetrieval(k=7)
+    model = AOISSLRetrieval(vote={"k": 7})
     model.on_load_checkpoint(content)
-    assert model.hparams["k"] == 7
-    assert model.model.k == 7
+    assert model.hparams["vote"]["k"] == 7
+    assert model.model.vote_options.k == 7
     assert model.hparams["image_size"] == SIZE
     with pytest.raises(ValueError, match=r"saved with image_size=\(64, 96\), but --model.image_size says \(128, 128\)"):
         AOISSLRetrieval(image_size=(128, 128)).on_load_checkpoint(content)
 
 
-def test_other_classes_are_refused_with_both_lists(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
+def test_other_classes_raise_with_both_lists(run: Run, drawn_folder: Path, tmp_path: Path) -> None:
     data = make_data(drawn_folder, classes=["background", "wire", "ball", "wedge", "glue"])
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     with pytest.raises(ValueError, match=r"knows the classes \[.*'epoxy'\], the data has \[.*'glue'\]"):
         engine.test(AOISSLRetrieval(), datamodule=data, ckpt_path=run.checkpoint)
 
 
-def test_data_without_class_index_masks_is_refused(tiny_encoder: dict, drawn_folder: Path, tmp_path: Path) -> None:
+def test_data_without_class_index_masks_raises(tiny_encoder: dict, drawn_folder: Path, tmp_path: Path) -> None:
     data = Folder("drawn", root=drawn_folder, normal_dir="images", abnormal_dir="masks", num_workers=0)
     with pytest.raises(TypeError, match="needs images with class-index masks, got FolderDataset"):
         Engine(default_root_dir=tmp_path, **QUIET).fit(make_model(tiny_encoder), datamodule=data)
@@ -170,7 +170,7 @@ def test_without_data_the_demonstration_set_is_used(
 
 
 def test_configuration_objects_become_plain_data(tiny_encoder: dict) -> None:
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": [64, 96], "blocks": [0, 1]}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": [64, 96], "blocks": [0, 1]}
     model = get_model({"class_path": "AOISSLRetrieval", "init_args": arguments})
     assert type(model.hparams["encoder"]) is dict
     assert model.hparams["image_size"] == (64, 96)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The memory bank: rows know their labels and origin, ignored patches stay out, any size is loaded."""
+"""The memory bank: entries know their labels and origin, ignored patches stay out, any size is loaded."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_patch_labels_are_row_major_and_inverted_by_patches_to_image() -> None:
         patch_labels(mask, (3, 3))
 
 
-def test_rows_are_of_unit_length_and_know_their_origin() -> None:
+def test_entries_are_of_unit_length_and_know_their_origin() -> None:
     bank = make_bank()
     assert len(bank) == 11  # twelve patches, one of them ignored whole
     torch.testing.assert_close(bank.embeddings.norm(dim=-1), torch.ones(11))
@@ -45,13 +45,13 @@ def test_rows_are_of_unit_length_and_know_their_origin() -> None:
 
 def test_describe_counts() -> None:
     description = make_bank().describe()
-    assert description["rows"] == 11
-    assert description["rows_of_device"] == {"device0": 5, "device1": 6}
+    assert description["entries"] == 11
+    assert description["entries_of_device"] == {"device0": 5, "device1": 6}
     assert sum(description["pixels_of_class"].values()) == 66
     assert description["megabytes"] == pytest.approx(11 * (4 * 4 + 6 + 4 + 4 + 4) / 1e6)
 
 
-def test_any_number_of_rows_and_all_names_load_with_weights_only(tmp_path: Path) -> None:
+def test_any_number_of_entries_and_all_names_load_with_weights_only(tmp_path: Path) -> None:
     bank = make_bank()
     torch.save(bank.state_dict(), tmp_path / "bank.pt")
     loaded = MemoryBank(4, (2, 3))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exported model's bank is edited without torch and answers as torch does with the same rows."""
+"""An exported model's bank is edited without torch and answers as torch does with the same entries."""
 
 import logging
 import subprocess
@@ -18,25 +18,26 @@ from editable_models import make_model as make_any_model
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import read_bank
 from anomalib_aoissl.deployment.exported_bank import bank_of
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.deployment.model_file import core
-from anomalib_aoissl.retrieval.editing import BankContent, content_from
 
 openvino = pytest.importorskip("openvino")
 
 make_model = partial(make_any_model, head=None)
 
 
-def sized(model: AOISSLRetrieval, rows: int) -> AOISSLRetrieval:
-    """Return the model with a bank of random rows in place of its own."""
-    generator = torch.Generator().manual_seed(rows)
-    embeddings = torch.nn.functional.normalize(torch.randn(rows, 32, generator=generator), dim=-1)
-    labels = torch.randint(0, 3, (rows, 64), generator=generator).to(torch.uint8)
-    ids = torch.zeros(rows, dtype=torch.int32)
-    counts = torch.randint(1, 9, (rows,), generator=generator).to(torch.int32)
-    content = BankContent((embeddings, labels, ids, ids.clone(), ids.clone(), counts), tuple(CLASSES), ("d",), ("i",))
+def sized(model: AOISSLRetrieval, entries: int) -> AOISSLRetrieval:
+    """Return the model with a bank of random entries in place of its own."""
+    generator = torch.Generator().manual_seed(entries)
+    embeddings = torch.nn.functional.normalize(torch.randn(entries, 32, generator=generator), dim=-1)
+    labels = torch.randint(0, 3, (entries, 64), generator=generator).to(torch.uint8)
+    ids = torch.zeros(entries, dtype=torch.int32)
+    counts = torch.randint(1, 9, (entries,), generator=generator).to(torch.int32)
+    columns = (column.numpy() for column in (embeddings, labels, ids, ids, ids, counts))
+    content = BankArrays(dict(zip(REQUIRED, columns, strict=True)), tuple(CLASSES), ("d",), ("i",))
     other = make_model(1, seed=5)
     other.model.bank.take(content)
     return other
@@ -49,18 +50,18 @@ def test_the_constants_keep_their_names_and_their_values(model: AOISSLRetrieval,
         np.testing.assert_array_equal(named[f"bank.{name}"], getattr(model.model.bank, name).numpy())
     bank = bank_of(graph)
     for name in ("device_ids", "image_ids", "positions"):
-        np.testing.assert_array_equal(bank.rows[name], getattr(model.model.bank, name).numpy())
+        np.testing.assert_array_equal(bank.entries[name], getattr(model.model.bank, name).numpy())
     assert bank.encoder_hash == model.model.bank.encoder_hash != ""
     assert [output.get_any_name() for output in graph.outputs] == ["pred_score", "anomaly_map", "pred_mask"]
 
 
-@pytest.mark.parametrize("rows", [10, 500, 40000])
-def test_a_bank_of_any_number_of_rows_takes_its_place(
-    inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path, rows: int
+@pytest.mark.parametrize("entries", [10, 500, 40000])
+def test_a_bank_of_any_number_of_entries_takes_its_place(
+    inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path, entries: int
 ) -> None:
-    other = sized(model, rows)  # fewer rows than k = 30, more, and more than one chunk of 16,384
+    other = sized(model, entries)  # fewer entries than k = 30, more, and more than one chunk of 16,384
     inferencer.replace_bank(bank_file(other, tmp_path))
-    assert inferencer.bank["rows"] == rows
+    assert inferencer.bank["entries"] == entries
     check_equal(inferencer, other)
 
 
@@ -88,7 +89,7 @@ def test_swapping_gives_what_a_fresh_export_gives(
     check_equal(onnx, other)
 
 
-def test_adapting_equals_torch_with_the_same_rows(
+def test_adapting_equals_torch_with_the_same_entries(
     inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures, masks = labelled(2, seed=3)
@@ -102,15 +103,15 @@ def test_adapting_equals_torch_with_the_same_rows(
     assert added == 4 * 3  # half of the patches are ignored as a whole
     with caplog.at_level(logging.WARNING):
         inferencer.adapt(tmp_path / "second.png", tmp_path / "mask.png", device="new", name="second")
-    assert "106 rows now, more than the 70" in caplog.text
+    assert "106 entries now, more than the 70" in caplog.text
     ours, theirs = bank_of(inferencer._model), other.model.bank
-    np.testing.assert_allclose(ours.rows["embeddings"], theirs.embeddings.numpy(), atol=1e-5)
-    np.testing.assert_array_equal(ours.rows["labels"], theirs.labels.numpy())
-    np.testing.assert_array_equal(ours.rows["positions"], theirs.positions.numpy())
+    np.testing.assert_allclose(ours.entries["embeddings"], theirs.embeddings.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(ours.entries["labels"], theirs.labels.numpy())
+    np.testing.assert_array_equal(ours.entries["positions"], theirs.positions.numpy())
     check_equal(inferencer, other)
     assert inferencer.predict(array_of(pictures[1])).score < 1e-5  # what was learnt is known
 
-    assert inferencer.bank["rows_of_device"] == {"old": 70, "new": 36}
+    assert inferencer.bank["entries_of_device"] == {"old": 70, "new": 36}
     assert inferencer.remove(device="new", image="first") == 12
     assert inferencer.remove(device="new") == 24
     check_equal(inferencer, model)
@@ -125,13 +126,13 @@ def test_a_bank_size_is_kept_to_on_the_line(
         inferencer.extend_bank(bank_file(make_model(2, seed=7), tmp_path), bank_size=60)
     assert not caplog.records
     assert added == 24
-    assert inferencer.bank["rows"] == 60
-    assert set(inferencer.bank["rows_of_device"]) == {"old", "new"}
+    assert inferencer.bank["entries"] == 60
+    assert set(inferencer.bank["entries_of_device"]) == {"old", "new"}
     other = make_model(1, seed=5)
-    other.model.bank.take(content_from(bank_of(inferencer._model)))
+    other.model.bank.take(bank_of(inferencer._model))
     check_equal(inferencer, other)
     before = inferencer.bank
-    with pytest.raises(ValueError, match="A bank of 1 rows cannot hold"):
+    with pytest.raises(ValueError, match="A bank of 1 entries cannot hold"):
         inferencer.extend_bank(bank_file(make_model(2, seed=8), tmp_path), bank_size=1)
     assert inferencer.bank == before
 
@@ -159,7 +160,7 @@ def test_a_new_class_is_learnt(
     check_equal(again, other)
 
 
-def test_extending_maps_classes_by_name_and_refuses_others(
+def test_extending_maps_classes_by_name_and_raises_for_others(
     inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetrieval, tmp_path: Path
 ) -> None:
     other = make_model(1, seed=4, class_names=["background", "ball", "wire"])
@@ -203,7 +204,7 @@ def test_edits_of_a_model_in_half_precision_give_what_a_fresh_export_gives(
     base = half(model, "base")
     edited = SegmentationOpenVINOInferencer(tmp_path / "base" / "weights" / "openvino" / "model.xml")
     edited.extend_bank(bank_file(other, tmp_path))
-    assert bank_of(edited._model).rows["embeddings"].dtype == np.float16
+    assert bank_of(edited._model).entries["embeddings"].dtype == np.float16
     assert not np.array_equal(answers(edited)[1], answers(base)[1])
     for image in ("7-0", "7-1"):
         edited.remove(image=image)

@@ -14,11 +14,12 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching import searching
 from anomalib_aoissl.matching.searching import largest, products, search
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 
-def unit(rows: int, dims: int = 16) -> torch.Tensor:
-    return functional.normalize(torch.randn(rows, dims), dim=-1)
+def unit(entries: int, dims: int = 16) -> torch.Tensor:
+    return functional.normalize(torch.randn(entries, dims), dim=-1)
 
 
 @pytest.mark.parametrize("columns", [3, 31, 32, 33, 64, 160, 161, 700, 1024, 1055])
@@ -42,7 +43,7 @@ def test_the_largest_values_may_share_a_group_or_lie_outside_of_all() -> None:
 def test_equal_values_give_each_column_once() -> None:
     best, where = largest(torch.ones(3, 2000), 40)
     assert (best == 1).all()
-    assert all(len(set(row)) == 40 for row in where.tolist())
+    assert all(len(set(entry)) == 40 for entry in where.tolist())
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(7, 3), (50, 128), (400, 16), (100_000, 128)])
@@ -50,16 +51,16 @@ def test_equal_values_give_each_column_once() -> None:
 def test_search_equals_brute_force_for_any_chunk_and_block(chunk: int, block: int, dtype: torch.dtype) -> None:
     keys, queries = unit(1500).to(dtype), unit(40)
     with patch.multiple(searching, BANK_CHUNK=chunk, QUERY_BLOCK=block):
-        similarities, rows = search(queries, keys, 9)
+        similarities, entries = search(queries, keys, 9)
     exact = queries.double().numpy() @ keys.double().numpy().T
-    assert rows.tolist() == np.argsort(-exact, axis=1)[:, :9].tolist()
+    assert entries.tolist() == np.argsort(-exact, axis=1)[:, :9].tolist()
     np.testing.assert_allclose(similarities, -np.sort(-exact, axis=1)[:, :9], atol=1e-6)
 
 
-def test_a_bank_smaller_than_k_gives_all_its_rows() -> None:
-    similarities, rows = search(torch.eye(3), torch.eye(3)[:2], 30)
+def test_a_bank_smaller_than_k_gives_all_its_entries() -> None:
+    similarities, entries = search(torch.eye(3), torch.eye(3)[:2], 30)
     assert similarities.shape == (3, 2)
-    assert sorted(rows[2].tolist()) == [0, 1]
+    assert sorted(entries[2].tolist()) == [0, 1]
 
 
 def test_products_with_and_without_onednn() -> None:
@@ -70,13 +71,13 @@ def test_products_with_and_without_onednn() -> None:
         torch.testing.assert_close(products(queries, keys).double(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [7, 900])
-def test_the_search_of_an_export_finds_the_same_for_any_number_of_queries(rows: int) -> None:
+@pytest.mark.parametrize("entries", [7, 900])
+def test_the_search_of_an_export_finds_the_same_for_any_number_of_queries(entries: int) -> None:
     class Searching(torch.nn.Module):
         def forward(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return search(queries, keys, 12)
 
-    keys, queries = unit(rows), unit(40)
+    keys, queries = unit(entries), unit(40)
     with patch.multiple(searching, BANK_CHUNK=400):
         dimensions = ({0: torch.export.Dim("queries", min=2)},)
         program = torch.export.export(Searching(), (queries[:5],), dynamic_shapes=dimensions).module()
@@ -86,7 +87,7 @@ def test_the_search_of_an_export_finds_the_same_for_any_number_of_queries(rows: 
 
 
 def test_the_work_of_a_search_does_not_grow_with_the_images_of_the_bank(tiny_encoder: dict) -> None:
-    """The same rows from one image and from 96: the same tensor operations on the same shapes, in the same number."""
+    """The same entries from one image and from 96: the same tensor operations on the same shapes, as often."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Recorded(TorchDispatchMode):
@@ -108,7 +109,7 @@ def test_the_work_of_a_search_does_not_grow_with_the_images_of_the_bank(tiny_enc
         bank.finish()
         bank.class_names = ["background", "wire", "ball"]
         assert len(bank.image_names) == images
-        model = RetrievalModel(encoder, k=5, bank=bank)
+        model = RetrievalModel(encoder, VoteOptions(5), bank=bank)
         with Recorded() as recorded:
             model.ask(torch.ones(1, 6, 32))
         calls.append(recorded.calls)

@@ -11,13 +11,14 @@ from sklearn.neighbors import NearestNeighbors
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching import searching
 from anomalib_aoissl.matching.aggregation import class_votes
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)
 
 
 def make_model(tiny_encoder: dict, images: int = 2, **arguments: object) -> RetrievalModel:
-    model = RetrievalModel(PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False), **arguments)
+    model = RetrievalModel(PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False), VoteOptions(**arguments))
     generator = torch.Generator().manual_seed(5)
     masks = torch.randint(0, 3, (images, *SIZE), generator=generator).to(torch.uint8)
     masks[0, :8, :8] = 255  # a patch that is ignored whole
@@ -37,8 +38,8 @@ def brute_force(model: RetrievalModel, image: torch.Tensor) -> tuple[np.ndarray,
     classes, novelty = np.zeros(SIZE, dtype=np.uint8), np.zeros((rows, columns))
     for index, query in enumerate(queries):
         similarities = keys @ query
-        nearest = np.argsort(-similarities)[: model.k]
-        weights = np.exp(similarities[nearest] / model.temperature)
+        nearest = np.argsort(-similarities)[: model.vote_options.k]
+        weights = np.exp(similarities[nearest] / model.vote_options.temperature)
         weights /= weights.sum()
         row, column = divmod(index, columns)
         novelty[row, column] = 1 - similarities.max()
@@ -66,7 +67,7 @@ def test_class_map_and_novelty_equal_brute_force(tiny_encoder: dict, k: int, tem
 
 
 def test_a_training_image_gives_back_its_own_mask(tiny_encoder: dict) -> None:
-    model = RetrievalModel(PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False), k=1)
+    model = RetrievalModel(PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False), VoteOptions(1))
     picture, mask = torch.rand(1, 3, *SIZE), torch.randint(0, 3, (1, *SIZE)).to(torch.uint8)
     model.fill(picture, mask, ["a"], ["x"])
     model.bank.finish()
@@ -114,9 +115,9 @@ def test_the_encoder_is_frozen_and_stays_in_evaluation_mode(tiny_encoder: dict) 
 
 def test_bad_arguments_and_an_empty_bank(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    with pytest.raises(ValueError, match="k=0 must be at least 1"):
-        RetrievalModel(encoder, k=0)
-    with pytest.raises(ValueError, match="temperature=0 must be greater than 0"):
-        RetrievalModel(encoder, temperature=0)
+    with pytest.raises(ValueError, match=r"vote\.k=0 must be at least 1"):
+        RetrievalModel(encoder, VoteOptions(k=0))
+    with pytest.raises(ValueError, match=r"vote\.temperature=0 must be greater than 0"):
+        RetrievalModel(encoder, VoteOptions(temperature=0))
     with pytest.raises(RuntimeError, match="The memory bank is empty"):
         RetrievalModel(encoder)(torch.rand(1, 3, *SIZE))

@@ -11,6 +11,7 @@ from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.explaining import explain
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 SIZE = (32, 48)
@@ -20,7 +21,7 @@ SIZE = (32, 48)
 def model(tiny_encoder: dict) -> RetrievalModel:
     """Return a model that compares whole images."""
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    model = RetrievalModel(encoder, k=3, temperature=0.05, retrieval="images")
+    model = RetrievalModel(encoder, VoteOptions(3, 0.05, level="images"))
     model.bank.class_names = ["background", "wire", "ball"]
     return model
 
@@ -51,9 +52,9 @@ def test_masks_of_the_nearest_images_vote_pixel_by_pixel(model: RetrievalModel) 
     for index, query in enumerate(embeddings(model, images)):
         similarities = embeddings(model, pictures) @ query
         votes = np.zeros((*SIZE, 3))
-        for row in np.argsort(-similarities)[:3]:
+        for entry in np.argsort(-similarities)[:3]:
             for label in range(3):
-                votes[..., label] += np.exp(similarities[row] / 0.05 - 20) * (masks[row].numpy() == label)
+                votes[..., label] += np.exp(similarities[entry] / 0.05 - 20) * (masks[entry].numpy() == label)
         assert (result.pred_mask[index, 0].numpy() == votes.argmax(-1)).mean() > 0.998
         np.testing.assert_allclose(result.anomaly_map[index], 1 - similarities.max(), atol=1e-5)
         assert float(result.pred_score[index]) == pytest.approx(1 - similarities.max(), abs=1e-5)
@@ -61,7 +62,7 @@ def test_masks_of_the_nearest_images_vote_pixel_by_pixel(model: RetrievalModel) 
 
 def test_a_labelled_image_finds_its_own_mask(model: RetrievalModel) -> None:
     pictures, masks = fill(model)
-    model.k = 1
+    model.vote_options = VoteOptions(1, 0.05, level="images")
     assert torch.equal(model(pictures[2:]).pred_mask[:, 0], masks[2:])
     (vote,) = explain(model, pictures[3], (20, 40))
     assert (vote.image, vote.device, vote.box) == ("y", "b", (0, 0, 32, 48))
@@ -69,12 +70,13 @@ def test_a_labelled_image_finds_its_own_mask(model: RetrievalModel) -> None:
 
 def test_what_does_not_go_with_whole_images(tiny_encoder: dict) -> None:
     def make(**arguments: object) -> AOISSLRetrieval:
-        return AOISSLRetrieval(encoder=tiny_encoder, pretrained=False, image_size=SIZE, **arguments)
+        return AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=SIZE, **arguments)
 
-    with pytest.raises(ValueError, match=r"retrieval='boxes' is not known. It must be one of \['patches', 'images'\]"):
-        make(retrieval="boxes")
-    with pytest.raises(ValueError, match="retrieval='images' lets whole images vote, without the pixel head"):
-        make(retrieval="images", head="pixel")
+    with pytest.raises(ValueError, match=r"vote\.level='boxes' must be one of \['patches', 'images'\]"):
+        make(vote={"level": "boxes"})
+    with pytest.raises(ValueError, match=r"vote\.level='images' lets whole images vote, without the pixel head"):
+        make(vote={"level": "images"}, head="pixel")
     with pytest.raises(ValueError, match=r"The bank's entries are of \(8, 8\) px .* compares \(32, 48\) px"):
-        RetrievalModel(make(head=None).model.encoder, retrieval="images", bank=MemoryBank(32, (8, 8)))
-    assert make(retrieval="images", head=None, bank_size="1MB").model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))
+        RetrievalModel(make(head=None).model.encoder, VoteOptions(level="images"), bank=MemoryBank(32, (8, 8)))
+    whole = make(vote={"level": "images"}, head=None, bank={"size": "1MB"})
+    assert whole.model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))

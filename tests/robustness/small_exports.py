@@ -23,7 +23,6 @@ from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.deployment.model_file import core
 from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.retrieval.editing import arrays_of
 
 
 @cache
@@ -65,12 +64,12 @@ def checkpoint() -> Path:
 
 def bank() -> BankArrays:
     """Return its bank as arrays of their own, with one labelled pixel of each image."""
-    content = arrays_of(model().model.bank.content())
+    content = model().model.bank.content()
     ids = np.arange(3, dtype=np.int32)
     floats, bytes_ = np.ones(3, np.float32), np.zeros(3, np.uint8)
     matrix = np.zeros((3, 4), np.int8)
     pixels = PixelSample(matrix, bytes_, 0 * ids, ids, floats, 0 * floats, bytes_, matrix[:, :0], basis="b")
-    return replace(content, rows={name: array.copy() for name, array in content.rows.items()}, pixels=pixels)
+    return replace(content, entries={name: array.copy() for name, array in content.entries.items()}, pixels=pixels)
 
 
 def copied(folder: Path) -> Path:
@@ -101,6 +100,12 @@ def change_constant(graph: Any, name: str, value: float) -> None:
         reader.replace_source_output(ops.constant(values, name=name).output(0))
 
 
+def renamed(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
 def flipped(path: Path, place: float = 0.5) -> Path:
     """Flip a bit of a file at a part of its length."""
     content = bytearray(path.read_bytes())
@@ -119,16 +124,16 @@ def cut(path: Path, share: float = 0.5) -> Path:
 def spoilt_bank(folder: Path, name: str, value: Any, **fields: Any) -> BankArrays:
     """Write and read a bank file whose array has a value in its first place, in its type or in that of the value."""
     content = bank()
-    rows, pixels = dict(content.rows), content.pixels
+    entries, pixels = dict(content.entries), content.pixels
     assert pixels is not None
     if name.startswith("pixels."):
         array = getattr(pixels, name.removeprefix("pixels.")).copy()
         array.reshape(-1)[0] = value
         pixels = replace(pixels, **{name.removeprefix("pixels."): array})
     elif name:
-        rows[name] = value if isinstance(value, np.ndarray) else rows[name].copy()
-        rows[name].reshape(-1)[0] = rows[name].reshape(-1)[0] if isinstance(value, np.ndarray) else value
-    path = write_bank(replace(content, rows=rows, pixels=pixels, **fields), folder / "bank.safetensors")
+        entries[name] = value if isinstance(value, np.ndarray) else entries[name].copy()
+        entries[name].reshape(-1)[0] = entries[name].reshape(-1)[0] if isinstance(value, np.ndarray) else value
+    path = write_bank(replace(content, entries=entries, pixels=pixels, **fields), folder / "bank.safetensors")
     return read_bank(path)
 
 

@@ -20,6 +20,7 @@ from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.command_line import one_line
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
+from anomalib_aoissl.retrieval.options import VoteOptions
 
 ENCODER = {
     "architecture": "vit_tiny_patch16_224",
@@ -30,7 +31,7 @@ NAN, INFINITY = math.nan, math.inf
 
 def made(cls: Callable[..., Any], **arguments: Any) -> Callable[[Path], Any]:
     """Return an act that makes an instance."""
-    small = {"encoder": ENCODER, "pretrained": False, "image_size": (64, 96)}
+    small = {"encoder": {**ENCODER, "pretrained": False}, "image_size": (64, 96)}
     own = small if cls in {AOISSLRetrieval, AOISSLSegmenter} else {}
     return lambda _: cls(**{**own, **arguments})
 
@@ -42,14 +43,14 @@ def bad(cls: Callable[..., Any], error: str, **argument: Any) -> Row:
 
 
 RETRIEVAL = (
-    bad(AOISSLRetrieval, r"k=0 must be at least 1\.", k=0),
-    bad(AOISSLRetrieval, r"k=True must be a whole number, and be at least 1", k=True),
-    bad(AOISSLRetrieval, r"k='3' must be a whole number", k="3"),
-    bad(AOISSLRetrieval, r"k=2\.5 must be a whole number", k=2.5),
-    bad(AOISSLRetrieval, r"k=None must be a whole number", k=None),
-    bad(AOISSLRetrieval, r"temperature=nan must be a number, and be greater than 0", temperature=NAN),
-    bad(AOISSLRetrieval, r"temperature=inf must be a number", temperature=INFINITY),
-    bad(AOISSLRetrieval, r"temperature=-0\.1 must be greater than 0", temperature=-0.1),
+    bad(AOISSLRetrieval, r"vote\.k=0 must be at least 1\.", vote={"k": 0}),
+    bad(AOISSLRetrieval, r"vote\.k=True must be a whole number, and be at least 1", vote={"k": True}),
+    bad(AOISSLRetrieval, r"vote\.k='3' must be a whole number", vote={"k": "3"}),
+    bad(AOISSLRetrieval, r"vote\.k=2\.5 must be a whole number", vote={"k": 2.5}),
+    bad(AOISSLRetrieval, r"vote\.k=None must be a whole number", vote={"k": None}),
+    bad(AOISSLRetrieval, r"vote\.temperature=nan must be a number, and be greater than 0", vote={"temperature": NAN}),
+    bad(AOISSLRetrieval, r"vote\.temperature=inf must be a number", vote={"temperature": INFINITY}),
+    bad(AOISSLRetrieval, r"vote\.temperature=-0\.1 must be greater than 0", vote={"temperature": -0.1}),
     bad(AOISSLRetrieval, r"seed=-1 must lie in \[0, 4294967295\]", seed=-1),
     bad(AOISSLRetrieval, r"seed=4294967296 must lie in", seed=2**32),
     bad(AOISSLRetrieval, r"seed=False must be a whole number", seed=False),
@@ -67,19 +68,22 @@ RETRIEVAL = (
     bad(AOISSLRetrieval, r"blocks=\[\] must be a whole number or a list of whole numbers", blocks=[]),
     bad(AOISSLRetrieval, r"blocks='last' must be a whole number or a list", blocks="last"),
     bad(AOISSLRetrieval, r"blocks=7 does not fit: the encoder has 2 blocks", blocks=7),
-    bad(AOISSLRetrieval, r"normalize='yes' must be true or false", normalize="yes"),
-    bad(AOISSLRetrieval, r"pretrained=1 must be true or false", pretrained=1),
+    bad(AOISSLRetrieval, r"encoder\.normalize='yes' must be true or false", encoder={"normalize": "yes"}),
+    bad(AOISSLRetrieval, r"encoder\.pretrained=1 must be true or false", encoder={"pretrained": 1}),
     bad(AOISSLRetrieval, r"head='conv' must be one of \['pixel'\]", head="conv"),
-    bad(AOISSLRetrieval, r"aggregation='majority' is not known\. It must be one of", aggregation="majority"),
-    bad(AOISSLRetrieval, r"retrieval=3 must be text", retrieval=3),
-    bad(AOISSLRetrieval, r"search='' must be text", search=""),
-    bad(AOISSLRetrieval, r"bank_size=0 must be at least 1", bank_size=0),
-    bad(AOISSLRetrieval, r"bank_size=nan must be a whole number or text or null", bank_size=NAN),
-    bad(AOISSLRetrieval, r"bank_size=True must be a whole number", bank_size=True),
-    bad(AOISSLRetrieval, r"bank_size='8GB' must be a number of patches, megabytes such as '8MB'", bank_size="8GB"),
-    bad(AOISSLRetrieval, r"bank_precision='fp8' is not known\. It must be one of", bank_precision="fp8"),
-    bad(AOISSLRetrieval, r"encoder=5 must be the name of an encoder, or a mapping", encoder=5),
-    bad(AOISSLRetrieval, r"encoder='' must be the name of an encoder", encoder=""),
+    bad(AOISSLRetrieval, r"vote\.aggregation='majority' must be one of", vote={"aggregation": "majority"}),
+    bad(AOISSLRetrieval, r"vote\.level=3 must be text", vote={"level": 3}),
+    bad(AOISSLRetrieval, r"vote=5 must be a mapping of k, temperature, aggregation, level, search", vote=5),
+    bad(AOISSLRetrieval, r"vote takes no kk\. It takes k, temperature, aggregation, level, search", vote={"kk": 3}),
+    bad(AOISSLRetrieval, r"vote=None must be a mapping of k, temperature", vote=None),
+    bad(AOISSLRetrieval, r"vote\.search='' must be one of", vote={"search": ""}),
+    bad(AOISSLRetrieval, r"bank\.size=0 must be at least 1", bank={"size": 0}),
+    bad(AOISSLRetrieval, r"bank\.size=nan must be a whole number or text or null", bank={"size": NAN}),
+    bad(AOISSLRetrieval, r"bank\.size=True must be a whole number", bank={"size": True}),
+    bad(AOISSLRetrieval, r"bank\.size='8GB' must be at least 1 or be megabytes such as '8MB'", bank={"size": "8GB"}),
+    bad(AOISSLRetrieval, r"bank\.precision='fp8' must be one of", bank={"precision": "fp8"}),
+    bad(AOISSLRetrieval, r"encoder=5 must be text, or a mapping of architecture, pretrained", encoder=5),
+    bad(AOISSLRetrieval, r"encoder\.architecture='' must be text", encoder=""),
     bad(AOISSLRetrieval, r"pretraining=3 must be mae, dino or ibot", pretraining=3),
     bad(
         AOISSLRetrieval,
@@ -89,12 +93,20 @@ RETRIEVAL = (
 )
 
 SEGMENTER = (
-    bad(AOISSLSegmenter, r"learning_rate=nan must be a number, and be greater than 0", learning_rate=NAN),
-    bad(AOISSLSegmenter, r"learning_rate='fast' must be a number", learning_rate="fast"),
-    bad(AOISSLSegmenter, r"validations=0 must be at least 1", validations=0),
-    bad(AOISSLSegmenter, r"early_stopping=0 must be at least 1", early_stopping=0),
-    bad(AOISSLSegmenter, r"select='first' must be one of \['best', 'last'\]", select="first"),
-    bad(AOISSLSegmenter, r"budget='soon' must be at least 1 or be a time as DD:HH:MM:SS", budget="soon"),
+    bad(
+        AOISSLSegmenter,
+        r"training\.learning_rate=nan must be a number, and be greater than 0",
+        training={"learning_rate": NAN},
+    ),
+    bad(AOISSLSegmenter, r"training\.learning_rate='fast' must be a number", training={"learning_rate": "fast"}),
+    bad(AOISSLSegmenter, r"training\.validations=0 must be at least 1", training={"validations": 0}),
+    bad(AOISSLSegmenter, r"training\.early_stopping=0 must be at least 1", training={"early_stopping": 0}),
+    bad(AOISSLSegmenter, r"training\.select='first' must be one of \['best', 'last'\]", training={"select": "first"}),
+    bad(
+        AOISSLSegmenter,
+        r"training\.budget='soon' must be at least 1 or be a time as DD:HH:MM:SS",
+        training={"budget": "soon"},
+    ),
 )
 
 PRETRAINING = (
@@ -157,6 +169,10 @@ def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: 
         callback.pretrain(encoder, [(tmp_path / "u.png",)])
 
 
+VOTE = {"k": 30, "temperature": 0.02, "aggregation": "attention", "level": "patches", "search": "exact"}
+BANK = {"size": 4000, "precision": "fp32", "extends": None}
+
+
 def hparam(name: str, **arguments: Any) -> Callable[[Path], Any]:
     """Return an act that makes a model and returns one of its arguments as a checkpoint holds it."""
     return lambda folder: made(AOISSLRetrieval, head=None, **arguments)(folder).hparams[name]
@@ -165,11 +181,19 @@ def hparam(name: str, **arguments: Any) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     "row",
     table(
-        Row("numpy's whole number", hparam("k", k=np.int64(7)), value=7),
-        Row("numpy's number", hparam("temperature", temperature=np.float32(0.5)), value=0.5),
+        Row("numpy's whole number", hparam("vote", vote={"k": np.int64(7)}), value={**VOTE, "k": 7}),
+        Row(
+            "numpy's number", hparam("vote", vote={"temperature": np.float32(0.5)}), value={**VOTE, "temperature": 0.5}
+        ),
         Row("one size", hparam("image_size", image_size=64), value=(64, 64)),
-        Row("a whole number where any number may be", hparam("temperature", temperature=1), value=1),
-        Row("megabytes", hparam("bank_size", bank_size=" 8 MB "), value=" 8 MB "),
+        Row(
+            "a whole number where any number may be",
+            hparam("vote", vote={"temperature": 1}),
+            value={**VOTE, "temperature": 1},
+        ),
+        Row("megabytes", hparam("bank", bank={"size": " 8 MB "}), value={**BANK, "size": " 8 MB "}),
+        Row("a path", hparam("bank", bank={"extends": Path("a.ckpt")}), value={**BANK, "extends": "a.ckpt"}),
+        Row("a dataclass", hparam("vote", vote=VoteOptions(k=3)), value={**VOTE, "k": 3}),
         Row("null", hparam("abstain", abstain=None), value=None),
     ),
 )
@@ -181,7 +205,7 @@ def said_of(*arguments: str) -> Callable[[Path], str | None]:
     """Return an act that parses arguments as anomalib's command line does, and returns what is said of them."""
 
     def act(_: Path) -> str | None:
-        from anomalib.models import AnomalibModule
+        from anomalib.models.components import AnomalibModule
 
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(AnomalibModule, "model")
@@ -201,13 +225,13 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
     table(
         Row(
             "text for a number",
-            said_of(*RETRIEVAL_OF, "--model.k", "abc"),
-            value="AOISSLRetrieval: k=abc must be a whole number.",
+            said_of(*RETRIEVAL_OF, "--model.vote.k", "abc"),
+            value="AOISSLRetrieval: vote.k=abc must be a whole number.",
         ),
         Row(
             "a name that is none",
-            said_of(*RETRIEVAL_OF, "--model.aggregation=majority"),
-            value="AOISSLRetrieval: aggregation=majority must be one of 'attention', 'similarity'.",
+            said_of(*RETRIEVAL_OF, "--model.vote.aggregation=majority"),
+            value="AOISSLRetrieval: vote.aggregation=majority must be one of 'attention', 'similarity'.",
         ),
         Row(
             "text for a number or null",
@@ -222,7 +246,22 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
         Row(
             "a misspelt argument",
             said_of(*RETRIEVAL_OF, "--model.temprature=0.1"),
-            value="AOISSLRetrieval: takes no argument temprature. Did you mean temperature?",
+            value="AOISSLRetrieval: takes no argument temprature. Did you mean vote.temperature?",
+        ),
+        Row(
+            "a misspelt field",
+            said_of(*RETRIEVAL_OF, "--model.vote.kk=3"),
+            value="AOISSLRetrieval: takes no argument vote.kk. Did you mean vote.k?",
+        ),
+        Row(
+            "a value for options",
+            said_of(*RETRIEVAL_OF, "--model.vote=5"),
+            value="AOISSLRetrieval: vote=5 must be a mapping of k, temperature, aggregation, level, search.",
+        ),
+        Row(
+            "a field of what text may stand for",
+            said_of(*RETRIEVAL_OF, "--model.encoder.pretrained=maybe"),
+            value="AOISSLRetrieval: encoder.pretrained=maybe must be true or false.",
         ),
         Row(
             "a callback's argument",
@@ -240,20 +279,20 @@ def test_the_command_line_says_it_in_one_line(row: Row, tmp_path: Path) -> None:
 def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     from anomalib.cli import AnomalibCLI
 
-    model = [*RETRIEVAL_OF, "--model.pretrained=false", "--default_root_dir", str(tmp_path)]
-    for argument in ("--model.k=abc", "--model.k=-3"):
+    model = [*RETRIEVAL_OF, "--model.encoder.pretrained=false", "--default_root_dir", str(tmp_path)]
+    for argument in ("--model.vote.k=abc", "--model.vote.k=-3", "--model.k=abc"):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             AnomalibCLI(["train", *model, argument, "--data", "WireBond"])
         assert caught.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-        assert line.startswith("error: AOISSLRetrieval: k=")
+        assert line.startswith("error: AOISSLRetrieval: vote.k=")
 
 
 def test_what_is_written_is_told_from_defaults_on_the_command_line(tmp_path: Path) -> None:
     from anomalib.cli import AnomalibCLI
 
-    (tmp_path / "c.yaml").write_text("model:\n  class_path: AOISSLRetrieval\n  init_args:\n    k: 30\n")
-    arguments = ["--config", str(tmp_path / "c.yaml"), "--model.abstain=null", "--model.pretrained=false"]
+    (tmp_path / "c.yaml").write_text("model:\n  class_path: AOISSLRetrieval\n  init_args:\n    vote:\n      k: 30\n")
+    arguments = ["--config", str(tmp_path / "c.yaml"), "--model.abstain=null", "--model.encoder.pretrained=false"]
     cli = AnomalibCLI(["test", *arguments, "--data", "WireBond", "--default_root_dir", str(tmp_path)], run=False)
-    assert cli.model.written_arguments == {"k", "abstain", "pretrained"}
+    assert cli.model.written_arguments == {"vote.k", "abstain", "encoder.pretrained"}

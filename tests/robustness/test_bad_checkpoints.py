@@ -21,6 +21,7 @@ from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.plugin.options import flat
 from anomalib_aoissl.pretraining import MAEPretraining
 from anomalib_aoissl.retrieval.checkpoint_bank import load_content
 
@@ -38,13 +39,13 @@ def _saved(tiny_encoder: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     from lightning.pytorch import Trainer
 
     folder = tmp_path_factory.mktemp("saved")
-    common = {"encoder": tiny_encoder, "pretrained": False, "image_size": (64, 96), "visualizer": False}
-    retrieval = AOISSLRetrieval(**common, head=None, k=12, abstain=0.05).eval()
+    common = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96), "visualizer": False}
+    retrieval = AOISSLRetrieval(**common, head=None, vote={"k": 12}, abstain=0.05).eval()
     retrieval.set_dataset(["background", "wire"], retrieval.file_format)
     masks = torch.zeros(2, 64, 96, dtype=torch.uint8)
     masks[:, :, 40:] = 1
     retrieval.add(torch.rand(2, 3, 64, 96), masks, ["a", "b"], ["a.png", "b.png"])
-    segmenter = AOISSLSegmenter(**common, learning_rate=0.01, budget=3)
+    segmenter = AOISSLSegmenter(**common, training={"learning_rate": 0.01, "budget": 3})
     segmenter.set_dataset(["background", "wire"], segmenter.file_format)
     segmenter.model.make_decoder(2)
     for model in (retrieval, segmenter):
@@ -86,17 +87,17 @@ def state(name: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Path], 
         value = content["state_dict"][name]
         content["state_dict"][name] = change(value)
 
-    return lambda path: save(path, put) and None
+    return lambda path: (save(path, put), None)[1]
 
 
 def names(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed names of its bank."""
-    return state("model.bank._extra_state", lambda value: {**value, **changed})
+    return state("model.bank._extra_state", lambda value: {**dict(value), **changed})
 
 
 def hparams(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed arguments."""
-    return lambda path: save(path, lambda content: content["hyper_parameters"].update(changed)) and None
+    return lambda path: (save(path, lambda content: content["hyper_parameters"].update(changed)), None)[1]
 
 
 def filled(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -136,11 +137,11 @@ BAD: tuple[tuple[str, Callable[[Path], Any], str], ...] = (
     ("labels beyond the classes", state("model.bank.labels", filled(7)), "bank is damaged .labels up to 7, but 2"),
     ("devices beyond the names", state("model.bank.device_ids", filled(9)), "device_ids up to 9, but 2 names"),
     ("images below 0", state("model.bank.image_ids", filled(-1)), "image_ids up to"),
-    ("a bank of fewer labels", state("model.bank.labels", lambda labels: labels[:-1]), "bank is damaged .rows of"),
+    ("a bank of fewer labels", state("model.bank.labels", lambda labels: labels[:-1]), "bank is damaged .entries of"),
     ("a bank without positions", state("model.bank.positions", lambda _: None), "bank is damaged"),
     ("a bank without names", state("model.bank._extra_state", lambda _: {}), "bank is damaged"),
     ("a bank of fewer classes", names(class_names=["background"]), "labels up to 1, but 1 names"),
-    ("arguments out of range", hparams(k=-3), "k=-3 must be at least 1"),
+    ("arguments out of range", hparams(vote={"k": -3}), "vote.k=-3 must be at least 1"),
     ("arguments of another type", hparams(abstain="x"), "abstain='x' must be a number"),
 )
 
@@ -168,7 +169,7 @@ def extended(write: Callable[[Path], Any]) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     "row", table(*(Row(what, loaded(write), f"model.ckpt: .*{error}") for what, write, error in BAD))
 )
-def test_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> None:
+def test_a_bad_checkpoint_raises_with_its_name(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
 
 
@@ -182,7 +183,7 @@ def test_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> 
         )
     ),
 )
-def test_the_bank_of_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_path: Path) -> None:
+def test_the_bank_of_a_bad_checkpoint_raises_with_its_name(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
 
 
@@ -190,13 +191,13 @@ def test_the_bank_of_a_bad_checkpoint_is_refused_with_its_name(row: Row, tmp_pat
     "what",
     ["0 bytes", "a flipped bit", "another model", "labels beyond the classes", "arguments out of range", "no file"],
 )
-def test_anomalib_refuses_a_bad_checkpoint_with_its_name(what: str, tmp_path: Path, drawn_folder: Path) -> None:
+def test_anomalib_rejects_a_bad_checkpoint_with_its_name(what: str, tmp_path: Path, drawn_folder: Path) -> None:
     write = next(row[1] for row in BAD if row[0] == what)
     write(tmp_path / "model.ckpt")
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     data = SegmentationFolder(drawn_folder, num_workers=0)
     with pytest.raises((ValueError, FileNotFoundError), match=r"model\.ckpt"):  # Lightning names a missing file
-        engine.test(AOISSLRetrieval(pretrained=False), datamodule=data, ckpt_path=tmp_path / "model.ckpt")
+        engine.test(AOISSLRetrieval(encoder={"pretrained": False}), datamodule=data, ckpt_path=tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize("model", [AOISSLRetrieval, AOISSLSegmenter])
@@ -207,7 +208,7 @@ def test_a_full_disk_names_the_checkpoint_that_training_writes(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save_checkpoint)
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": (64, 96), "visualizer": False}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96), "visualizer": False}
     data = SegmentationFolder(drawn_folder, num_workers=0, val_ratio=0.25)
     with pytest.raises(OSError, match=r"The disk is full\. .*\.ckpt"):
         Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(model(**arguments), datamodule=data)
@@ -216,18 +217,19 @@ def test_a_full_disk_names_the_checkpoint_that_training_writes(
 # --- what the user wrote ---------------------------------------------------------------------------------------------
 
 
-def taken(cls: type, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
+def taken(cls: Any, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
     """Return an act that writes arguments, loads a checkpoint, and returns the arguments that then hold."""
 
     def act(_: Path) -> object:
         model = cls(**written) if written else cls()
         model.on_load_checkpoint(copy.deepcopy(SAVED[cls]))
-        return [model.hparams[name] for name in names]
+        values = flat(model.hparams, model.RULES)
+        return [values[name] for name in names]
 
     return act
 
 
-KEPT, TUNED = ("abstain", "k"), ("learning_rate", "budget")
+KEPT, TUNED = ("abstain", "vote.k"), ("training.learning_rate", "training.budget")
 
 
 @pytest.mark.parametrize(
@@ -235,8 +237,8 @@ KEPT, TUNED = ("abstain", "k"), ("learning_rate", "budget")
     table(
         Row("nothing is written", taken(AOISSLRetrieval, KEPT), value=[0.05, 12]),
         Row("abstention is switched off", taken(AOISSLRetrieval, KEPT, abstain=None), value=[None, 12]),
-        Row("the default is written", taken(AOISSLRetrieval, KEPT, k=30), value=[0.05, 30]),
-        Row("another value is written", taken(AOISSLRetrieval, KEPT, abstain=0.2, k=7), value=[0.2, 7]),
+        Row("the default is written", taken(AOISSLRetrieval, KEPT, vote={"k": 30}), value=[0.05, 30]),
+        Row("another value is written", taken(AOISSLRetrieval, KEPT, abstain=0.2, vote={"k": 7}), value=[0.2, 7]),
         Row(
             "what the checkpoint has is written",
             taken(AOISSLRetrieval, ("image_size",), image_size=(64, 96)),
@@ -255,7 +257,7 @@ KEPT, TUNED = ("abstain", "k"), ("learning_rate", "budget")
         Row("nothing is written, segmenter", taken(AOISSLSegmenter, TUNED), value=[0.01, 3]),
         Row(
             "the default is written, segmenter",
-            taken(AOISSLSegmenter, TUNED, learning_rate=3e-4, budget=None),
+            taken(AOISSLSegmenter, TUNED, training={"learning_rate": 3e-4, "budget": None}),
             value=[3e-4, None],
         ),
     ),
@@ -273,16 +275,23 @@ def test_abstention_is_off_where_it_is_written_off(tmp_path: Path) -> None:
     assert model.written_arguments == {"abstain"}
 
 
-def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> None:
+def test_anomalibs_export_takes_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalib.cli import AnomalibCLI
 
     path, taken = save(tmp_path / "model.ckpt"), []
-    arguments = ["--model=AOISSLRetrieval", "--model.pretrained=false", "--model.abstain=null", "--export_type=torch"]
+    monkeypatch.setattr(AOISSLRetrieval, "to_torch", lambda self, **_: taken.append(self.hparams) or path)
+    arguments = [
+        "--model=AOISSLRetrieval",
+        "--model.encoder.pretrained=false",
+        "--model.abstain=null",
+        "--export_type=torch",
+    ]
     cli = AnomalibCLI(["export", *arguments, f"--ckpt_path={path}", f"--default_root_dir={tmp_path}"], run=False)
-    cli.engine.export = lambda model, ckpt_path, **_: taken.append(type(model).load_from_checkpoint(ckpt_path))
     cli._run_subcommand()
-    assert taken[0].hparams["abstain"] is None
-    assert taken[0].hparams["k"] == 12
+    model = AOISSLRetrieval(encoder={"pretrained": False}, abstain=None)
+    Engine(default_root_dir=tmp_path).export(model, "torch", ckpt_path=path)
+    assert [given["abstain"] for given in taken] == [None, None]
+    assert [given["vote"]["k"] for given in taken] == [12, 12]
 
 
 # --- pictures that do not fit ----------------------------------------------------------------------------------------
@@ -293,9 +302,9 @@ def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> N
 def test_other_planes_than_the_models_are_named(
     model: type, planes: int, tiny_encoder: dict, drawn_folder: Path, tmp_path: Path
 ) -> None:
-    arguments = {"encoder": tiny_encoder, "pretrained": False, "image_size": (64, 96)}
+    arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96)}
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    with pytest.raises(ValueError, match=rf"pictures have 3 planes.*in_channels={planes}"):
+    with pytest.raises(ValueError, match=rf"in_channels={planes}, but .* has 3 planes\. Set in_channels=3"):
         Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(
             model(**arguments, in_channels=planes), datamodule=data
         )

@@ -20,7 +20,7 @@ from rows import Row, table
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.reading import image_size, read_illuminations, read_image, read_mask
+from anomalib_aoissl.data.reading import image_size, read_image, read_lighting_channels, read_mask
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (6, 9), dtype=np.uint8)
@@ -156,10 +156,14 @@ PICTURES = table(
         value=np.rot90(COLOUR, -1).tolist(),
     ),
     Row("preview and mask pages", picture("a.tif", with_preview), value=COLOUR.tolist()),
-    Row("two lights as pages", picture("a.tif", pages(GREY, 255 - GREY)), value=np.dstack([GREY, 255 - GREY]).tolist()),
+    Row(
+        "two lighting channels as pages",
+        picture("a.tif", pages(GREY, 255 - GREY)),
+        value=np.dstack([GREY, 255 - GREY]).tolist(),
+    ),
     Row("pages of two sizes", picture("a.tif", pages(GREY, GREY[:2])), r"a\.tif: has pages of different sizes"),
     Row(
-        "two lights as samples",
+        "two lighting channels as samples",
         picture("a.tif", tiff(COLOUR[..., :2], photometric="minisblack", planarconfig="contig", extrasamples=[0])),
         value=COLOUR[..., :2].tolist(),
     ),
@@ -298,7 +302,7 @@ ARRAYS = table(
     Row("no pixel", array(np.zeros((0, 4), np.uint8)), "must have the shape"),
     Row("four axes", array(COLOUR[None]), "must have the shape"),
     Row(
-        "colours for two grey lights",
+        "colours for two grey lighting channels",
         array(COLOUR, file_format={"illuminations": ("_a", "_b"), "planes": (1, 1)}),
         "trained on 2 grey pictures",
     ),
@@ -347,11 +351,11 @@ def test_planes_of_lights_depend_on_the_training_pictures_and_on_no_pixel(tmp_pa
     names = [tmp_path / f"u_{light}.png" for light in "ab"]
     saved(COLOUR)(names[0])
     saved(COLOUR * 0)(names[1])  # the lamp was off
-    assert read_illuminations(names, planes=(3, 3)).shape == (6, 6, 9)
+    assert read_lighting_channels(names, planes=(3, 3)).shape == (6, 6, 9)
     with pytest.raises(
         DatasetError, match=r"u_a\.png: has 3 planes \(colour\), but the training pictures .* 1 \(grey\)"
     ):
-        read_illuminations(names, planes=(1, 1))
+        read_lighting_channels(names, planes=(1, 1))
 
 
 def test_all_eight_orientations_are_those_of_pillow(tmp_path: Path) -> None:

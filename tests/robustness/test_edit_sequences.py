@@ -37,7 +37,7 @@ class Edits:
         """Do the next edit."""
         self.number += 1
         kind, draw = int(self.random.integers(5)), int(self.random.integers(1000))
-        images = sorted(inferencer.bank["rows_of_image"])
+        images = sorted(inferencer.bank["entries_of_image"])
         if kind == 0 and len(images) > 2:
             inferencer.remove(image=images[draw % len(images)])
         elif kind == 1:
@@ -76,8 +76,8 @@ def test_restarts_between_random_edits_change_nothing(seed: int, tmp_path: Path)
             if random.integers(2):
                 restarted = SegmentationOpenVINOInferencer(saved)
         assert restarted.class_names == kept.class_names
-        for name, array in bank_of(kept._model).rows.items():
-            np.testing.assert_allclose(bank_of(restarted._model).rows[name], array, atol=1e-6, err_msg=name)
+        for name, array in bank_of(kept._model).entries.items():
+            np.testing.assert_allclose(bank_of(restarted._model).entries[name], array, atol=1e-6, err_msg=name)
     (mask, novelty), (expected, expected_novelty) = answer(restarted), answer(kept)
     assert (mask == expected).mean() >= 0.999
     np.testing.assert_allclose(novelty, expected_novelty, atol=1e-5)
@@ -106,5 +106,5 @@ def test_condensing_a_model_twice_is_condensing_its_bank_twice(tmp_path: Path) -
     for file in (saved, path):
         assert main(["remove", str(file), "--image", "1-0", "--in_place"]) == 0
     expected = read_bank(path)
-    for name, array in bank_of(SegmentationOpenVINOInferencer(saved)._model).rows.items():
-        np.testing.assert_allclose(array, expected.rows[name], atol=1e-6)
+    for name, array in bank_of(SegmentationOpenVINOInferencer(saved)._model).entries.items():
+        np.testing.assert_allclose(array, expected.entries[name], atol=1e-6)

@@ -36,7 +36,7 @@ def killed(command: str, folder: Path) -> list[Path]:
 def images(path: Path) -> int:
     """Return how many images a model holds that is read as by any program, and by ours."""
     stock, ours = bank_of(core().read_model(path)), bank_of(read_model(path))
-    np.testing.assert_array_equal(stock.rows["embeddings"], ours.rows["embeddings"])
+    np.testing.assert_array_equal(stock.entries["embeddings"], ours.entries["embeddings"])
     return len(ours.image_names)
 
 
@@ -100,7 +100,7 @@ def test_an_export_over_an_old_one_that_fails_leaves_the_old_one(
         msg = "No space left on device"
         raise OSError(msg)
 
-    monkeypatch.setattr(openvino, "save_model", save)
+    monkeypatch.setattr(openvino, "serialize", save)
     with pytest.raises(OSError, match="No space left"):
         model().to_openvino(tmp_path)
     assert read_pair(path) == before
@@ -137,7 +137,8 @@ def test_long_names_and_shares_without_modes(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_model_that_is_read_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, read, swapped = copied(tmp_path), Path.read_bytes, []
+    path, read = copied(tmp_path), Path.read_bytes
+    swapped: list[bool] = []
     inferencer = SegmentationOpenVINOInferencer(exported())
     inferencer.remove(image="1-0")
 

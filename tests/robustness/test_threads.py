@@ -74,7 +74,7 @@ def test_edits_of_several_threads_all_count(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(len(PICTURES)) as pool:
         list(pool.map(learn, range(len(PICTURES))))
-    assert set(inferencer.bank["rows_of_device"]) == {"old", "d0", "d1", "d2", "d3"}
+    assert set(inferencer.bank["entries_of_device"]) == {"old", "d0", "d1", "d2", "d3"}
 
 
 def test_a_request_that_fails_is_not_used_again() -> None:
@@ -91,7 +91,7 @@ def test_a_request_that_fails_is_not_used_again() -> None:
             made.append(Request())
             return made[-1]
 
-    shared = SharedModel(Compiled())
+    shared = SharedModel(Compiled(), 2)
     assert [shared(1), shared(2)] == [2, 4]  # type: ignore[arg-type]
     assert len(made) == 1
     with pytest.raises(RuntimeError):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whatever Pillow and tifffile can write is read as it was written, or refused: masks, and pictures against oracles."""
+"""What Pillow and tifffile can write is read as it was written, or an error: masks, and pictures against oracles."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def written_with_pillow(draw: Any, path: Path, mask: np.ndarray, mode: str) -> b
 
 @EXAMPLES
 @given(st.data())
-def test_a_mask_that_pillow_writes_is_the_same_or_refused(data: Any) -> None:
+def test_a_mask_that_pillow_writes_is_the_same_or_an_error(data: Any) -> None:
     mask, mode = data.draw(masks()), data.draw(st.sampled_from(PILLOW_MODES))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"m{data.draw(st.sampled_from(['.png', '.bmp', '.tif']))}"
@@ -92,7 +92,7 @@ def test_a_mask_that_pillow_writes_is_the_same_or_refused(data: Any) -> None:
 
 @EXAMPLES
 @given(st.data())
-def test_a_mask_that_tifffile_writes_is_the_same_or_refused(data: Any) -> None:
+def test_a_mask_that_tifffile_writes_is_the_same_or_an_error(data: Any) -> None:
     mask, kind = data.draw(masks()), data.draw(st.sampled_from(TIFF_TYPES))
     photometric = data.draw(st.sampled_from(["minisblack", "miniswhite", "rgb", "palette", "separated", "ycbcr"]))
     options: dict[str, Any] = {

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pixel_head.filters import filter_counts
+from anomalib_aoissl.segmenter.options import TrainingOptions
 from anomalib_aoissl.segmenter.torch_model import SegmenterModel
 
 SIZE = (64, 64)
@@ -22,8 +23,10 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 
 
 def make_model(tiny_encoder: dict, **arguments: Any) -> AOISSLSegmenter:
-    defaults = {"pretrained": False, "image_size": SIZE, "validations": 2, "visualizer": False}
-    return AOISSLSegmenter(**{"encoder": tiny_encoder, **defaults, **arguments})
+    """Return a small model; what is an option of training may be given by its own name."""
+    training = {name: arguments.pop(name) for name in TrainingOptions.RULES if name in arguments}
+    defaults = {"image_size": SIZE, "training": {"validations": 2, **training}, "visualizer": False}
+    return AOISSLSegmenter(**{"encoder": {**tiny_encoder, "pretrained": False}, **defaults, **arguments})
 
 
 def make_data(root: Path, **arguments: Any) -> SegmentationFolder:

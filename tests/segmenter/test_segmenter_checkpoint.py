@@ -48,7 +48,9 @@ def test_a_checkpoint_comes_back_from_its_path_alone(run: Run, shapes: Path, tmp
     assert model.class_names == ("background", "bar", "disc")
     for ours, theirs in zip(model.eval()(images)[0:4:3], expected[0:4:3], strict=True):
         torch.testing.assert_close(ours, theirs)
-    fresh = AOISSLSegmenter(pretrained=False, visualizer=False)  # the checkpoint brings encoder, size and head along
+    fresh = AOISSLSegmenter(
+        encoder={"pretrained": False}, visualizer=False
+    )  # the checkpoint brings encoder, size and head along
     results = Engine(default_root_dir=tmp_path, **QUIET).test(
         fresh, datamodule=make_data(shapes), ckpt_path=run.checkpoint
     )
@@ -57,7 +59,7 @@ def test_a_checkpoint_comes_back_from_its_path_alone(run: Run, shapes: Path, tmp
 
 def test_training_goes_on_from_a_checkpoint(run: Run, shapes: Path, tmp_path: Path) -> None:
     saved = torch.load(run.checkpoint, weights_only=True)
-    model = AOISSLSegmenter(pretrained=False, visualizer=False, validations=2)
+    model = AOISSLSegmenter(encoder={"pretrained": False}, visualizer=False, training={"validations": 2})
     engine = Engine(default_root_dir=tmp_path, **QUIET, max_steps=saved["global_step"] + 2)
     engine.fit(model, datamodule=make_data(shapes), ckpt_path=run.checkpoint)
     assert engine.trainer.global_step == saved["global_step"] + 2
@@ -67,7 +69,7 @@ def test_training_goes_on_from_a_checkpoint(run: Run, shapes: Path, tmp_path: Pa
 
 
 def test_a_weight_argument_against_the_checkpoint_is_an_error(run: Run, shapes: Path, tmp_path: Path) -> None:
-    model = AOISSLSegmenter(pretrained=False, image_size=(96, 96))
+    model = AOISSLSegmenter(encoder={"pretrained": False}, image_size=(96, 96))
     with pytest.raises(ValueError, match=r"Leave out --model.image_size: the checkpoint brings it along"):
         Engine(default_root_dir=tmp_path, **QUIET).test(model, datamodule=make_data(shapes), ckpt_path=run.checkpoint)
 
@@ -76,7 +78,7 @@ def test_other_classes_than_the_checkpoint_s_are_an_error(run: Run, shapes: Path
     data = make_data(shapes, classes=["background", "bar", "blob"])
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     with pytest.raises(ValueError, match=r"knows the classes \['background', 'bar', 'disc'\], the data has .*'blob'"):
-        engine.test(AOISSLSegmenter(pretrained=False), datamodule=data, ckpt_path=run.checkpoint)
+        engine.test(AOISSLSegmenter(encoder={"pretrained": False}), datamodule=data, ckpt_path=run.checkpoint)
 
 
 def test_a_checkpoint_of_version_0_1_0_is_an_error_in_a_sentence(run: Run, shapes: Path, tmp_path: Path) -> None:
@@ -94,7 +96,9 @@ def test_a_checkpoint_of_version_0_1_0_is_an_error_in_a_sentence(run: Run, shape
         AOISSLSegmenter.load_from_checkpoint(tmp_path / "old.ckpt")
     with pytest.raises(ValueError, match=message):
         Engine(default_root_dir=tmp_path, **QUIET).test(
-            AOISSLSegmenter(pretrained=False), datamodule=make_data(shapes), ckpt_path=tmp_path / "old.ckpt"
+            AOISSLSegmenter(encoder={"pretrained": False}),
+            datamodule=make_data(shapes),
+            ckpt_path=tmp_path / "old.ckpt",
         )
 
 

@@ -44,7 +44,8 @@ FIT = """
 
     shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
-    model = AOISSLSegmenter(encoder, pretrained=False, image_size=(64, 96), validations=2, visualizer=False)
+    encoder["pretrained"], training = False, {"validations": 2}
+    model = AOISSLSegmenter(encoder, image_size=(64, 96), training=training, visualizer=False)
     data = SegmentationFolder(root, num_workers=0, test_ratio=0.5, val_ratio=0.25, train_batch_size=1)
     engine = Engine(default_root_dir=out, accelerator="cpu", devices=2, strategy="ddp", max_time={"seconds": 1000},
                     callbacks=[Clock(), Keep()], enable_progress_bar=False, enable_model_summary=False, logger=False)
@@ -69,6 +70,6 @@ def test_two_processes_stay_equal_and_measure_all_images(drawn_folder: Path, tmp
     (checkpoint,) = tmp_path.rglob("model.ckpt")
     data = SegmentationFolder(drawn_folder, num_workers=0, test_ratio=0.5, val_ratio=0.25)
     engine = Engine(default_root_dir=tmp_path / "one", accelerator="cpu", logger=False, enable_progress_bar=False)
-    model = AOISSLSegmenter(pretrained=False, visualizer=False)
+    model = AOISSLSegmenter(encoder={"pretrained": False}, visualizer=False)
     result = engine.test(model, datamodule=data, ckpt_path=checkpoint)[0]["mean_iou"]
     assert float(first["result"]) == float(second["result"]) == pytest.approx(result, abs=1e-6)

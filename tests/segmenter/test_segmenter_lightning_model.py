@@ -214,8 +214,8 @@ def test_an_untrained_model_cannot_be_tested(tiny_encoder: dict, shapes: Path, t
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate=0 must be greater than 0"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan must be a number, and be greater than 0"),
+        ({"learning_rate": 0}, "training.learning_rate=0 must be greater than 0"),
+        ({"learning_rate": float("nan")}, "training.learning_rate=nan must be a number, and be greater than 0"),
         ({"image_size": (63, 64)}, "must divide"),
         ({"pretraining": "mea"}, "pretraining='mea' must be one of"),
     ],

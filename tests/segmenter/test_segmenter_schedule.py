@@ -4,6 +4,7 @@
 """The learning rate over a budget of steps, epochs or time."""
 
 import math
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,7 @@ def trainer(steps: float, done: int, *callbacks: Any) -> Any:
 
 
 def timer(elapsed: float, duration: float) -> Timer:
-    callback = Timer({"seconds": duration})
+    callback = Timer(timedelta(seconds=duration))
     callback.load_state_dict({"time_elapsed": {"train": elapsed}})  # as after a resume
     return callback
 
@@ -46,6 +47,6 @@ def test_progress_goes_by_whichever_budget_ends_first() -> None:
     assert progress(trainer(math.inf, 50, timer(90, 60))) == 1
 
 
-def test_a_run_without_a_budget_is_refused() -> None:
+def test_a_run_without_a_budget_raises() -> None:
     with pytest.raises(ValueError, match=r"Give --trainer.max_steps <steps>, --trainer.max_epochs <epochs> or"):
         progress(trainer(math.inf, 0, Timer()))

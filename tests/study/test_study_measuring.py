@@ -6,6 +6,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,8 @@ def test_models_and_peers_run_from_pictures_to_the_table(data: Path) -> None:
             "timed": {"sets": ["squares"], "models": ["U-Net"], "labels": [2], "seeds": [0], "budgets": [1.0]},
         },
     }
-    for axes in config["slices"].values():
+    slices: Any = config["slices"]
+    for axes in slices.values():
         axes["weights"] = ["shipped"]
     board = Board(data / "study")
     run = runner(Path("x.yaml"), {"data": data / "data", "drawn": data / "drawn"})

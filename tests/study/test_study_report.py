@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from anomalib_aoissl.cli.commands import run
+from anomalib_aoissl.cli.dispatching import run
 from anomalib_aoissl.cli.reporting.claims import CLAIMS, Comparison, compare, decide
 from anomalib_aoissl.cli.reporting.rows import ReportError, Row, read_rows
 from anomalib_aoissl.visualization.overlay import write_class_index_png

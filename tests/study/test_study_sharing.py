@@ -3,6 +3,7 @@
 
 """Work of a study: each job is done once, whoever does it; what stopped goes on; a partial table is whole."""
 
+import copy
 import csv
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,8 @@ def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> 
 
 
 def test_other_settings_are_another_job(jobs: list[Job]) -> None:
-    changed = {**CONFIG, "models": {**CONFIG["models"], "vote": {"kind": "y"}}}
+    changed: dict[str, Any] = copy.deepcopy(CONFIG)
+    changed["models"]["vote"] = {"kind": "y"}
     before, after = ({j.id for j in p if j.spec.get("model") == "vote"} for p in (jobs, plan(changed)))
     assert not before & after
 
@@ -194,8 +197,7 @@ WORKER = """
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", textwrap.dedent(WORKER), str(folder), *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture

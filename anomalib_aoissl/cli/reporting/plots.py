@@ -219,12 +219,12 @@ def _by_set(
 
 def _styles(rows: Iterable[Row]) -> dict[str, Any]:
     """Return how each model's line looks: ours solid, peers dashed."""
-    colours = mpl.colormaps["tab20"]
+    colours: Any = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined] # a listed one
     found: dict[str, Any] = {}
     for row in rows:
         if _called(row) not in found:
             style = {"linestyle": "--" if row.is_peer else "-", "marker": "s" if row.is_peer else "o", "markersize": 4}
-            found[_called(row)] = {**style, "color": colours(((2 * len(found)) % 20 + len(found) // 10) % 20)}
+            found[_called(row)] = {**style, "color": colours[(2 * len(found)) % 20 + len(found) // 10]}
     return found
 
 

@@ -11,8 +11,8 @@ from .pictures import (
     is_grey,
     pack_channels,
     planes_of_array,
-    read_illuminations,
     read_image,
+    read_lighting_channels,
     validate_bit_depth,
 )
 from .raster import IMAGE_SUFFIXES
@@ -27,8 +27,8 @@ __all__ = [
     "is_grey",
     "pack_channels",
     "planes_of_array",
-    "read_illuminations",
     "read_image",
+    "read_lighting_channels",
     "read_mask",
     "validate_bit_depth",
 ]

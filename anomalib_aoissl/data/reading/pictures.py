@@ -99,7 +99,7 @@ def planes_of_array(image: np.ndarray, bit_depth: int | None = None, color_order
 def pack_channels(channels: np.ndarray) -> np.ndarray:
     """Return lighting channels ``[L, H, W]`` as planes: 1 -> (a, a, a), 2 -> (a, b, (a+b)/2), more as they are.
 
-    An encoder for colour pictures then reads one or two lights without a new first layer.
+    An encoder for colour pictures then reads one or two of them without a new first layer.
     """
     if len(channels) == 1:
         return np.repeat(channels, 3, axis=0)
@@ -108,10 +108,10 @@ def pack_channels(channels: np.ndarray) -> np.ndarray:
     return channels
 
 
-def read_illuminations(
+def read_lighting_channels(
     paths: Sequence[str | Path], bit_depth: int | None = None, planes: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Return the files of one item, one for each light, packed to float32 planes ``[P, H, W]`` in [0, 1].
+    """Return the files of one item, one for each lighting channel, packed to float32 planes ``[P, H, W]`` in [0, 1].
 
     Args:
         paths: The files.
@@ -128,7 +128,7 @@ def read_illuminations(
         images = [_with_planes(*item) for item in zip(images, planes, paths, strict=True)]
     elif len(images) > 1:
         images = [image[:1] if is_grey(image) else image for image in images]
-    return pack_channels(np.concatenate(images))
+    return pack_channels(np.concatenate(images) if len(images) > 1 else images[0])
 
 
 def check_one_size(paths: Sequence[str | Path], images: Sequence[np.ndarray]) -> None:
@@ -140,7 +140,7 @@ def check_one_size(paths: Sequence[str | Path], images: Sequence[np.ndarray]) ->
     for path, image in zip(paths[1:], images[1:], strict=True):
         if image.shape[1:] != images[0].shape[1:]:
             msg = (
-                f"{path}: the illuminations of one item must have one size, got {_size(image)} here and "
+                f"{path}: the lighting channels of one item must have one size, got {_size(image)} here and "
                 f"{_size(images[0])} in {Path(paths[0]).name}."
             )
             raise DatasetError(msg)
@@ -166,7 +166,7 @@ def validate_bit_depth(bit_depth: int | None) -> int | None:
 
 
 def _with_planes(image: np.ndarray, planes: int, path: str | Path) -> np.ndarray:
-    """Return a picture with as many planes as the dataset's training pictures of its light."""
+    """Return a picture with as many planes as the dataset's training pictures of its lighting channel."""
     if len(image) == planes:
         return image
     if planes == 3 and len(image) == 1:
@@ -213,7 +213,9 @@ def _scaled(array: np.ndarray, bits: int | None, name: str, bit_depth: int | Non
         if depth < bits and int(array.max()) > largest:
             msg = f"{name}: holds the value {int(array.max())}, more than bit_depth={depth} allows ({largest})."
             raise DatasetError(msg)
-        return np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32) / np.float32(largest)
+        planes = np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32)
+        planes /= np.float32(largest)  # in place: a large picture fills a part of the memory
+        return planes
     if array.dtype.kind != "f":
         msg = f"{name}: pixels must be 8- or 16-bit unsigned integers, or floats in [0, 1]; got {array.dtype}."
         raise DatasetError(msg)

@@ -157,13 +157,13 @@ def _with_untold_fourth(array: np.ndarray, path: Path) -> tuple[np.ndarray, None
     """Return red, green and blue of four samples without a word on the fourth, as OpenCV writes alpha.
 
     Raises:
-        DatasetError: If the fourth is not opaque all over: it may be alpha, or another light.
+        DatasetError: If the fourth is not opaque all over: it may be alpha, or another lighting channel.
     """
     fourth = array[..., 3]
     if array.dtype.kind != "u" or (fourth != np.iinfo(array.dtype).max).any():
         msg = (
             f"{path}: has four samples a pixel, whose tags do not say what the fourth is (ExtraSamples). Save it "
-            "without alpha, or with the tag where it is another light."
+            "without alpha, or with the tag where it is another channel."
         )
         raise DatasetError(msg)
     return array[..., :3], None, False

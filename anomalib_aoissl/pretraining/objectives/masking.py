@@ -95,7 +95,7 @@ def _even_out(mask: torch.Tensor, wanted: int, generator: torch.Generator) -> to
 
 
 def _check_ratio(ratio: float) -> None:
-    """Refuse a mask ratio outside [0, 1]."""
+    """Validate that a mask ratio lies in [0, 1]."""
     if not 0 <= ratio <= 1:
         msg = f"mask_ratio={ratio} must lie in [0, 1]: the share of the patches that is hidden (0.75 in the paper)."
         raise ValueError(msg)

@@ -23,7 +23,7 @@ from .augmentation import Crops, structure_weights
 __all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_resized"]
 
 ImageFiles = tuple[Path, ...]
-"""The files of one item, one for each light."""
+"""The files of one item, one for each lighting channel."""
 
 _ENDS = 1 << 16  # bytes read at either end of a file for its fingerprint
 
@@ -37,9 +37,9 @@ def pretraining_images(datamodule: object) -> list[ImageFiles]:
     folder = getattr(datamodule, "unlabelled_dir", None)
     if folder is not None:
         description = getattr(datamodule, "description", None)
-        lights = getattr(datamodule, "illuminations", None)
-        lights = getattr(description, "illuminations", ()) if lights is None else lights
-        return [record.image_paths for record in list_records(Path(folder), None, illuminations=lights or ())]
+        suffixes = getattr(datamodule, "illuminations", None)
+        suffixes = getattr(description, "illuminations", ()) if suffixes is None else suffixes
+        return [record.image_paths for record in list_records(Path(folder), None, illuminations=suffixes or ())]
     samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
     if samples is None or not len(samples):
         msg = (
@@ -47,7 +47,7 @@ def pretraining_images(datamodule: object) -> list[ImageFiles]:
             "samples. Give the datamodule unlabelled_dir=/path/to/pictures, or training images."
         )
         raise DatasetError(msg)
-    column = "illumination_paths" if "illumination_paths" in samples else "image_path"
+    column = "channel_paths" if "channel_paths" in samples else "image_path"
     values = samples[column].tolist()
     return [tuple(Path(p) for p in ((value,) if isinstance(value, str | Path) else value)) for value in values]
 
@@ -82,7 +82,7 @@ def read_resized(
     if len(image) != channels:
         msg = (
             f"{files[0]}: has {len(image)} planes, but the encoder takes in_channels={channels}. Set in_channels to "
-            "the number of planes (3 for colour and for one to three illuminations), or mend the image."
+            "the number of planes (3 for colour and for one to three lighting channels), or mend the image."
         )
         raise DatasetError(msg)
     resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

@@ -80,18 +80,18 @@ def probe_mean_iou(
     [0]: Balazevic et al., Towards In-context Scene Understanding, 2023, arXiv 2306.01667.
     """
     banks = [_embed(encoder, image, mask) for image, mask in bank_items]
-    rows = torch.cat([embeddings for embeddings, _ in banks])  # [R, D]
+    entries = torch.cat([embeddings for embeddings, _ in banks])  # [R, D]
     labels = torch.cat([mask for _, mask in banks])  # [R, S], S = pixels of a patch
     metric = MulticlassJaccardIndex(
         num_classes,
         average="none",
         ignore_index=IGNORE_INDEX,
         sync_on_compute=False,  # one process probes; to gather from the others would wait for ever
-    ).to(rows.device)
+    ).to(entries.device)
     for image, mask in query_items:
         queries, target = _embed(encoder, image, mask)
         parts = queries.split(_QUERIES_AT_ONCE)
-        predicted = torch.cat([_vote(part, rows, labels, num_classes, neighbours, temperature) for part in parts])
+        predicted = torch.cat([_vote(part, entries, labels, num_classes, neighbours, temperature) for part in parts])
         metric.update(predicted, target.long())
     class_iou = metric.compute()
     occurs = (metric.confmat.sum(0) + metric.confmat.sum(1)) > 0
@@ -136,14 +136,14 @@ def _embed(encoder: Encoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[t
 
 def _vote(
     queries: torch.Tensor,
-    rows: torch.Tensor,
+    entries: torch.Tensor,
     labels: torch.Tensor,
     num_classes: int,
     neighbours: int,
     temperature: float,
 ) -> torch.Tensor:
     """Return the class ``[Q, S]`` of each pixel of the query patches ``[Q, D]``."""
-    similarity, nearest = (queries @ rows.T).topk(min(neighbours, len(rows)), dim=1)  # [Q, K]
+    similarity, nearest = (queries @ entries.T).topk(min(neighbours, len(entries)), dim=1)  # [Q, K]
     weights = (similarity / temperature).softmax(dim=1)
     found = labels[nearest]  # [Q, K, S]
     # q = queries, k = neighbours, s = pixels of a patch

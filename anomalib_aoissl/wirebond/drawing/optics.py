@@ -1,6 +1,6 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
-"""Light and camera: coaxial and ring illumination, scratches and dust, vignetting, defocus and sensor noise."""
+"""Light and camera: coaxial and ring light, scratches and dust, vignetting, defocus and sensor noise."""
 
 from __future__ import annotations
 

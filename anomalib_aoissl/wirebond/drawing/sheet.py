@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .devices import CLASS_NAMES
 from .rendering import Drawing
-from .writing import ILLUMINATIONS, PALETTE
+from .writing import LIGHTING_CHANNELS, PALETTE
 
 _TITLES = ("bright field", "dark field", "labels")
 _GAP = 6
@@ -76,7 +76,7 @@ def read_drawings(root: str | Path, per_device: int) -> dict[str, Drawing]:
     for stem, device in groups.items():
         shown[device] = shown.get(device, 0) + 1
         if shown[device] <= per_device:
-            views = [_read(root / "images" / f"{stem}{illumination}.png") for illumination in ILLUMINATIONS]
+            views = [_read(root / "images" / f"{stem}{channel}.png") for channel in LIGHTING_CHANNELS]
             units[stem] = Drawing(views[0], views[1], _read(root / "masks" / f"{stem}.png"))
     return units
 

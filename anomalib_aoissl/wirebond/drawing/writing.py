@@ -30,7 +30,7 @@ from .rendering import check_arguments, draw
 
 logger = logging.getLogger(__name__)
 
-ILLUMINATIONS: tuple[str, str] = ("_ch0", "_ch1")
+LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
 # RGB by class index, as in every picture of masks.
 PALETTE: tuple[tuple[int, ...], ...] = tuple(
     tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
@@ -47,19 +47,6 @@ class Job:
     lot: int
     size: tuple[int, int]
     difficulty: float
-
-    def to_json(self) -> str:
-        """Return the job as one line of text."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(line: str) -> Job:
-        """Return the job that ``to_json`` wrote."""
-        data = json.loads(line)
-        device: dict[str, Any] = data.pop("device")
-        device.update({name: tuple(device[name]) for name in ("die_size", "glob")})
-        units, size = tuple(data.pop("units")), tuple(data.pop("size"))
-        return Job(DeviceType(**device), units=units, size=size, **data)
 
 
 def write_images(
@@ -155,7 +142,7 @@ def _settings(types: list[DeviceType], **given: Any) -> dict[str, Any]:
 
 
 def _claim(root: Path, settings: dict[str, Any]) -> None:
-    """Make the folders and note the settings; refuse a folder that holds other settings."""
+    """Make the folders and note the settings; validate that the folder holds no others."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     note = root / "generator.json"
@@ -209,7 +196,7 @@ def _stem(device: DeviceType, lot: int, unit: int) -> str:
 def _paths(root: Path, stem: str) -> tuple[Path, Path, Path]:
     """Return the paths of bright field, dark field and mask."""
     images = root / "images"
-    bright, dark = (images / f"{stem}{illumination}.png" for illumination in ILLUMINATIONS)
+    bright, dark = (images / f"{stem}{channel}.png" for channel in LIGHTING_CHANNELS)
     return bright, dark, root / "masks" / f"{stem}.png"
 
 
@@ -239,7 +226,7 @@ def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
         "classes": list(CLASS_NAMES),
         "ignore_index": IGNORE_INDEX,
         "groups": groups,
-        "illuminations": list(ILLUMINATIONS),
+        "illuminations": list(LIGHTING_CHANNELS),
         "generator": settings,
     }
     return json.dumps(description, indent=2).encode()

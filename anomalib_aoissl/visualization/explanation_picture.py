@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.visualization.overlay import legend, overlay_mask, palette, resize_mask
+from anomalib_aoissl.bank.explaining import Explanation, Vote
+from anomalib_aoissl.data.file_format import FileFormat
 
-from .explaining import Explanation, Vote
+from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
 
 _QUERY_WIDTH = 520
 _TILE, _CAPTION, _GAP = 190, 54, 12
@@ -23,6 +24,18 @@ _AROUND = 6  # a patch is shown with so many patch widths of its image around it
 _GROUND, _TEXT, _FAINT, _MARK = (24, 24, 24), (240, 240, 240), (160, 160, 160), (255, 60, 200)
 
 ReadPicture = Callable[[str], np.ndarray | None]
+
+
+def reader_of(file_format: FileFormat) -> ReadPicture:
+    """Return a function that reads the picture of a labelled image; of a file that is not here it gives None."""
+
+    def read(name: str) -> np.ndarray | None:
+        try:
+            return picture_of(file_format.read(name))
+        except ValueError:  # the file moved, or is on another machine
+            return None
+
+    return read
 
 
 def draw_explanation(
@@ -90,8 +103,8 @@ def _summary(e: Explanation) -> list[tuple[str, str | None, float]]:
     decided = names[0] if e.pixels == 1 else ", ".join([*names[:2], *(["…"] if len(names) > 2 else [])])
     of = "pixel" if e.pixels == 1 else f"{e.pixels} pixels"
     lines: list[tuple[str, str | None, float]] = [(f"decided for the {of}: {decided}", None, 0.0)]
-    doubt = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
-    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{doubt}", None, 0.0))
+    unknown = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
+    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
     if e.differs:
         lines.append((f"the pixel head decided, otherwise than the vote on {_percent(e.differs)}", None, 0.0))
     return lines + [

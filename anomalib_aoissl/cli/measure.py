@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``python -m anomalib_aoissl measure``: the parts in masks as numbers, from an exported model or from labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_MODELS = (".xml", ".onnx")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("source", type=Path, help="exported model (.xml, .onnx), or folder of masks or labels")
+    parser.add_argument("pictures", type=Path, nargs="?", help="picture, or folder of them; masks may do without")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, an entry for each part")
+    parser.add_argument("--overlays", type=Path, help="folder for a picture of each mask with its parts")
+    parser.add_argument("--scale", type=float, help="size of a pixel in um; adds columns in um")
+    parser.add_argument(
+        "--measured", nargs="+", metavar="CLASS", help="classes to measure; default: all but background"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="names of the indices, for masks without classes.txt"
+    )
+    parser.add_argument("--min_area", type=int, default=10, help="px of the smallest part (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure the parts in masks: area, length and width along the centre line, position, angle, touching classes."""
+    from anomalib_aoissl.measuring.parts import measure as measured_parts
+    from anomalib_aoissl.measuring.writing import entry, write_csv
+
+    from .outputs import check_outputs
+
+    _check(options)
+    check_outputs({"--output": options.output}, [options.source, options.pictures], overwrite=options.overwrite)
+    masks = _of_model(options) if options.source.suffix.lower() in _MODELS else _of_labels(options)
+    entries: list[list[Any]] = []
+    widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    names: tuple[str, ...] = ()
+    specks = count = 0
+    for count, (name, picture, mask, names) in enumerate(masks, start=1):
+        found = measured_parts(mask, _indices(options.measured, names), options.min_area)
+        entries += [entry(name, part, names, options.scale) for part in found.parts]
+        for part in found.parts:
+            widths[names[part.class_index]].append((part.area, part.length, part.width))
+        specks += found.specks
+        if options.overlays is not None:
+            _draw(options, name, picture, mask, found, names)
+        if sys.stderr.isatty():
+            print(f"\r{count} pictures", end="", file=sys.stderr, flush=True)
+    write_csv(options.output, entries, options.scale)
+    _say(widths, options, count, specks)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Validate the arguments that need no file."""
+    if options.scale is not None and not 0 < options.scale < float("inf"):
+        msg = f"--scale {options.scale}: must be the size of a pixel in um, above 0."
+        raise ValueError(msg)
+    if options.min_area < 1:
+        msg = f"--min_area {options.min_area}: must be at least 1 px."
+        raise ValueError(msg)
+    full = options.overlays is not None and options.overlays.is_dir() and any(options.overlays.iterdir())
+    if full and not options.overwrite:
+        msg = f"--overlays {options.overlays}: holds files already. Give another folder, or --overwrite."
+        raise ValueError(msg)
+    try:
+        import scipy  # noqa: F401
+        import skimage  # noqa: F401
+    except ImportError as error:
+        msg = (
+            f"measure needs scikit-image ({error}): pip install 'anomalib-aoissl[measure]' (on the line, "
+            "'anomalib-aoissl-line[measure]')."
+        )
+        raise RuntimeError(msg) from error
+
+
+def _indices(wanted: list[str] | None, names: tuple[str, ...]) -> list[int]:
+    """Return the indices of the classes to measure."""
+    unknown = [name for name in wanted or () if name not in names[1:]]
+    if unknown:
+        msg = f"--measured {unknown[0]}: is no class beside background. The classes are {list(names[1:])}."
+        raise ValueError(msg)
+    return [names.index(name) for name in wanted] if wanted else list(range(1, len(names)))
+
+
+def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tuple[str, ...]]]:
+    """Yield name, picture, mask and class names of each picture that the model segments; bad files are said."""
+    from anomalib_aoissl.data.listing import list_records
+    from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+
+    if options.pictures is None:
+        msg = f"{options.source}: a model needs pictures. Name a picture or a folder of them after it."
+        raise ValueError(msg)
+    model = SegmentationOpenVINOInferencer(options.source)
+    if options.pictures.is_dir():
+        records = list_records(options.pictures, None, illuminations=model.file_format.illuminations)
+        paths = [(record.stem, record.image_paths[0]) for record in records]
+    else:
+        paths = [(model.file_format.stem(options.pictures), options.pictures)]
+    done = 0
+    for name, path in paths:
+        try:
+            mask = model.predict(path).class_map
+        except ValueError as error:
+            if len(paths) == 1:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        done += 1
+        yield name, path, mask, model.class_names
+    if not done:
+        msg = f"{options.pictures}: none of its {len(paths)} pictures can be read."
+        raise ValueError(msg)
+
+
+def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...]]]:
+    """Yield name, picture, mask and class names of each entry of a folder of masks, or of labels of another tool."""
+    from anomalib_aoissl.data.label_formats import read_labels
+    from anomalib_aoissl.data.labels.mapping import map_classes
+    from anomalib_aoissl.data.labels.rasterizing import rasterized
+    from anomalib_aoissl.data.labels.source import Source
+    from anomalib_aoissl.data.reading import image_size
+
+    source = Source(options.source, options.pictures, classes=options.classes)
+    found = read_labels(source)
+    names, lookup = map_classes(found.classes, classes=options.classes)
+    for image in found.images:
+        picture = source.pictures.find(image.name)
+        if image.indices is not None:
+            mask = image.indices()
+        else:
+            size = image.size or (image_size(picture) if picture is not None else None)
+            if size is None or not image.labelled:
+                continue
+            mask = rasterized(image.shapes, lookup, size)[0]
+        yield image.name.removeprefix("images/"), picture, mask, names
+
+
+def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: Any, found: Any, names: Any) -> None:
+    """Write the picture of a mask with its parts; on black where the mask has no picture."""
+    import numpy as np
+
+    from anomalib_aoissl.data.files import whole_file
+    from anomalib_aoissl.data.reading import read_image
+    from anomalib_aoissl.measuring.writing import draw_parts
+    from anomalib_aoissl.visualization.overlay import picture_of
+
+    shown = np.zeros((*mask.shape, 3), dtype=np.uint8)
+    if picture is not None:
+        given = picture_of(read_image(picture))
+        if given.shape == shown.shape:
+            shown = given
+    with whole_file(options.overlays / Path(name).with_suffix(".png")) as temporary:
+        draw_parts(shown, mask, found, names).save(temporary)
+
+
+def _say(
+    measures: dict[str, list[tuple[int, float, float]]], options: argparse.Namespace, count: int, specks: int
+) -> None:
+    """Print the count and the medians of each class."""
+    import numpy as np
+
+    unit, scale = ("um", options.scale) if options.scale else ("px", 1.0)
+    print(
+        f"{'CLASS':<20}{'PARTS':>8}{'AREA ' + unit + '^2':>14}{'LENGTH ' + unit:>14}{'WIDTH ' + unit:>12}   (medians)"
+    )
+    for name, values in measures.items():
+        area, length, width = np.median(np.array(values), axis=0)
+        print(f"{name:<20}{len(values):>8}{area * scale**2:>14.1f}{length * scale:>14.1f}{width * scale:>12.2f}")
+    if specks:
+        print(f"note: {specks} parts of less than {options.min_area} px are left out")
+    overlays = f", {options.overlays}" if options.overlays is not None else ""
+    print(f"{options.output}{overlays}: {sum(map(len, measures.values()))} parts of {count} pictures")

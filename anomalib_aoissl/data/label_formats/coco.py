@@ -1,0 +1,170 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""COCO: one JSON with images, categories and annotations; polygons and run lengths [0].
+
+[0]: https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.geometry import decoded_counts, of_runs
+from anomalib_aoissl.data.labels.source import LabelFormat, Source
+from anomalib_aoissl.data.labels.texts import class_list, get, points
+from anomalib_aoissl.data.labels.tracing import parts
+
+LABEL_FILE = Path("annotations", "instances_default.json")
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("images"), list) and "categories" in content
+
+
+def _files(source: Source) -> list[Path]:
+    return [path for path in source.json_files(_is_coco) if _is_coco(source.json(path))]
+
+
+def _read(files: Sequence[Path], source: Source) -> LabelSet:
+    """Return the labels of one or more files; their classes are joined by name."""
+    classes: dict[str, None] = {}
+    images: list[LabelledImage] = []
+    notes: list[str] = []
+    for path in files:
+        content = source.json(path)
+        names = _categories(content, path)
+        classes.update(dict.fromkeys(names.values()))
+        images += _images(content, names, path, notes)
+    return LabelSet("COCO", tuple(classes), images, notes)
+
+
+def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
+    """Return the name of each category's id."""
+    entries = get(content, "categories", list, path, "the file")
+    ids = [get(entry, "id", int, path, f"category {index + 1}") for index, entry in enumerate(entries)]
+    return dict(zip(ids, class_list([entry.get("name") for entry in entries], path), strict=True))
+
+
+def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: list[str]) -> list[LabelledImage]:
+    """Return the labels of each image of a file."""
+    shapes: dict[object, list[Shape]] = {}
+    entries = []
+    for number, entry in enumerate(content["images"], start=1):
+        where = f"image {number}"
+        key = get(entry, "id", (int, str), path, where)
+        if key in shapes:
+            msg = f"{path}: {where}: has the id {key!r} of another image. Export the labels again."
+            raise DatasetError(msg)
+        shapes[key] = []
+        size = entry.get("height"), entry.get("width")
+        entries.append((key, get(entry, "file_name", str, path, where), size, entry.get("device")))
+    _add_shapes(shapes, get(content, "annotations", list, path, "the file"), names, path, notes)
+    return [
+        LabelledImage(
+            name,
+            path,
+            (int(size[0]), int(size[1])) if all(isinstance(side, int) for side in size) else None,
+            shapes[key],
+            device=device if isinstance(device, str) else None,
+        )
+        for key, name, size, device in entries
+    ]
+
+
+def _add_shapes(
+    shapes: dict[object, list[Shape]], entries: list[Any], names: dict[int, str], path: Path, notes: list[str]
+) -> None:
+    """Add the annotations to the shapes of their images."""
+    boxes = 0
+    for number, entry in enumerate(entries, start=1):
+        where = f"annotation {number}"
+        image, category = get(entry, "image_id", (int, str), path, where), get(entry, "category_id", int, path, where)
+        if image not in shapes or category not in names:
+            what = f'"image_id" {image!r}' if image not in shapes else f'"category_id" {category}'
+            msg = f"{path}: {where}: {what} is none of the file's. Export the labels again."
+            raise DatasetError(msg)
+        segmentation = entry.get("segmentation")
+        if not segmentation:
+            boxes += 1
+        elif isinstance(segmentation, dict):
+            shapes[image].append(_of_runs(segmentation, names[category], path, where))
+        else:
+            shapes[image].append(_of_polygons(segmentation, names[category], entry.get("area"), path, where))
+    if boxes:
+        notes.append(f"{path}: {boxes} annotations have no segmentation, only a box, and are left out")
+
+
+def _of_polygons(segmentation: Any, label: str, area: Any, path: Path, where: str) -> Shape:
+    """Return an object of polygons; they are its parts, or holes of each other where its area says so."""
+    if not isinstance(segmentation, list) or not isinstance(segmentation[0], list):
+        msg = f'{path}: {where}: "segmentation" is no list of polygons. Export the labels again.'
+        raise DatasetError(msg)
+    rings = tuple(points(ring, path, where) for ring in segmentation)
+    if len(rings) == 1 or not isinstance(area, int | float):
+        return Shape(label, rings)
+    sizes = sorted(_area(ring) for ring in rings)
+    as_holes = abs(sizes[-1] - sum(sizes[:-1]) - area)
+    return Shape(label, rings, holes=as_holes < abs(sum(sizes) - area))
+
+
+def _area(ring: np.ndarray) -> float:
+    """Return the area of a polygon, px."""
+    x, y = ring[:, 0], ring[:, 1]
+    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
+
+
+def _of_runs(segmentation: dict[str, Any], label: str, path: Path, where: str) -> Shape:
+    """Return an object of run lengths, compressed or not; they are decoded when the mask is asked for."""
+    counts = get(segmentation, "counts", (list, str), path, where)
+    size = points(get(segmentation, "size", list, path, where), path, where)[0].astype(int)
+
+    def mask() -> np.ndarray:
+        try:
+            runs = decoded_counts(counts) if isinstance(counts, str) else counts
+            return of_runs(runs, (int(size[0]), int(size[1])), columns=True)
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: {where}: {error}. Export the labels again."
+            raise DatasetError(msg) from error
+
+    return Shape(label, mask=mask)
+
+
+def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:
+    """Write ``annotations/instances_default.json``: a polygon for each connected part, ignored pixels as a class."""
+    ids = dict(enumerate(classes, start=1))
+    ids[IGNORE_INDEX] = IGNORE_NAME
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, start=1):
+        height, width = image.mask.shape
+        entry = {"id": number, "file_name": image.name, "height": height, "width": width}
+        listed.append(entry if image.device is None else {**entry, "device": image.device})
+        for index in ids:
+            for ring, area, box in parts(image.mask, index):
+                annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0}
+                flat = [float(value) for value in ring.ravel()]
+                annotations.append({**annotation, "segmentation": [flat], "area": area, "bbox": list(box)})
+    if not any(annotation["category_id"] == IGNORE_INDEX for annotation in annotations):
+        del ids[IGNORE_INDEX]
+    content = {
+        "info": {"description": "class-index masks as polygons, by anomalib-aoissl"},
+        "licenses": [],
+        "categories": [{"id": index, "name": name, "supercategory": ""} for index, name in ids.items()],
+        "images": listed,
+        "annotations": annotations,
+    }
+    with whole_file(root / LABEL_FILE) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+FORMAT = LabelFormat("COCO", _files, _read, _write)

@@ -1,0 +1,115 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Datumaro, also of Intel Geti's projects: a JSON of items for each subset; z_order says what is on top [0].
+
+[0]: https://open-edge-platform.github.io/datumaro/, data formats, datumaro
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
+from anomalib_aoissl.data.labels.geometry import box, decoded_counts, ellipse, of_runs
+from anomalib_aoissl.data.labels.source import LabelFormat, Source
+from anomalib_aoissl.data.labels.texts import class_list, get, points
+
+_EMPTY_LABELS = {"empty", "no object", "empty label"}  # Geti marks pictures without objects by such a label
+
+
+def _is_datumaro(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("items"), list) and "categories" in content
+
+
+def _files(source: Source) -> list[Path]:
+    return [path for path in source.json_files(_is_datumaro) if _is_datumaro(source.json(path))]
+
+
+def _read(files: Sequence[Path], source: Source) -> LabelSet:
+    """Return the labels of all subsets."""
+    classes: dict[str, None] = {}
+    images: list[LabelledImage] = []
+    notes: list[str] = []
+    for path in files:
+        content = source.json(path)
+        table = get(get(content, "categories", dict, path, "the file"), "label", dict, path, '"categories"')
+        labels = get(table, "labels", list, path, '"label"')
+        names = class_list([get(entry, "name", str, path, f"label {i + 1}") for i, entry in enumerate(labels)], path)
+        without_area: Counter[str] = Counter()
+        images += [_image(entry, number, names, path, without_area) for number, entry in enumerate(content["items"], 1)]
+        classes.update(dict.fromkeys(names))
+        if without_area:
+            listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
+            notes.append(f"{path}: {listed} annotations have no area and are left out")
+    used = {shape.label for image in images for shape in image.shapes}
+    kept = [name for name in classes if name in used or name.lower() not in _EMPTY_LABELS]
+    return LabelSet("Datumaro", tuple(kept), images, notes)
+
+
+def _image(entry: Any, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledImage:
+    """Return the labels of one item."""
+    where = f"item {number}"
+    key = get(entry, "id", str, path, where)
+    picture = entry.get("image") or entry.get("media") or {}
+    size = picture.get("size") if isinstance(picture, dict) else None
+    shapes = []
+    for count, annotation in enumerate(get(entry, "annotations", list, path, where), start=1):
+        shape = _shape(annotation, names, path, f"{where} ({key}), annotation {count}")
+        if shape is None:
+            without_area[str(annotation.get("type"))] += 1
+        else:
+            shapes.append(shape)
+    name = picture.get("path") if isinstance(picture, dict) else None
+    known = isinstance(size, list) and len(size) == 2
+    return LabelledImage(str(name or key), path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[index]
+
+
+def _shape(entry: Any, names: Sequence[str], path: Path, where: str) -> Shape | None:
+    """Return one annotation; None where it has no area."""
+    kind = get(entry, "type", str, path, where)
+    if kind not in {"polygon", "mask", "bbox", "ellipse", "rotated_bbox"}:
+        return None
+    index = get(entry, "label_id", int, path, where)
+    if not 0 <= index < len(names):
+        msg = f'{path}: {where}: "label_id" {index} is none of the {len(names)} labels. Export the labels again.'
+        raise DatasetError(msg)
+    label, layer = names[index], int(entry.get("z_order") or 0)
+    if kind == "mask":
+        return Shape(label, mask=_mask(get(entry, "rle", dict, path, where), path, where), layer=layer)
+    if kind == "polygon":
+        return Shape(label, (points(get(entry, "points", list, path, where), path, where),), layer=layer)
+    if kind == "ellipse":
+        (left, top), (right, bottom) = points(get(entry, "points", list, path, where), path, where)
+        radii = (right - left) / 2, (bottom - top) / 2
+        return Shape(label, (ellipse((left + right) / 2, (top + bottom) / 2, *radii),), layer=layer)
+    if kind == "rotated_bbox":
+        x, y, width, height, turn = (float(value) for value in get(entry, "rbbox", list, path, where))
+        return Shape(label, (box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, turn),), layer=layer)
+    (left, top), (width, height) = points(get(entry, "bbox", list, path, where), path, where)
+    return Shape(label, (box(left, top, left + width, top + height),), layer=layer)
+
+
+def _mask(runs: dict[str, Any], path: Path, where: str) -> Any:
+    """Return what decodes the mask of an annotation."""
+    counts = get(runs, "counts", (str, list), path, where)
+    size = points(get(runs, "size", list, path, where), path, where)[0].astype(int)
+
+    def mask() -> np.ndarray:
+        try:
+            lengths = decoded_counts(counts) if isinstance(counts, str) else counts
+            return of_runs(lengths, (int(size[0]), int(size[1])), columns=True)
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: {where}: {error}. Export the labels again."
+            raise DatasetError(msg) from error
+
+    return mask
+
+
+FORMAT = LabelFormat("Datumaro", _files, _read)

@@ -1,0 +1,175 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Label Studio: the JSON export with brushes, polygons, boxes and ellipses in percent of the picture [0].
+
+Its PNG export of brushes does not say which picture a mask is of, so the JSON is needed.
+
+[0]: https://labelstud.io/guide/export
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
+from anomalib_aoissl.data.labels.geometry import box, ellipse, turned
+from anomalib_aoissl.data.labels.source import LabelFormat, Source
+from anomalib_aoissl.data.labels.texts import get, points
+
+_KINDS = {
+    "brush": "brushlabels",
+    "brushlabels": "brushlabels",
+    "polygonlabels": "polygonlabels",
+    "rectanglelabels": "rectanglelabels",
+    "ellipselabels": "ellipselabels",
+}
+_NO_SHAPES = {"choices", "rating", "textarea", "relation", "taxonomy"}
+
+
+def _is_task(task: Any) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("annotations"), list) and isinstance(task.get("data"), dict)
+
+
+def _is_label_studio(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and _is_task(content[0])
+
+
+def _files(source: Source) -> list[Path]:
+    found = [path for path in source.json_files(_is_label_studio) if _is_label_studio(source.json(path))]
+    if not found and any("-annotation-" in path.name and "-tag-" in path.name for path in source.named(".png")):
+        msg = f"{source.path}: is Label Studio's PNG export, which does not say the pictures' names. Export as JSON."
+        raise DatasetError(msg)
+    if not found and any(_is_minimal(source.json(path)) for path in source.named(".json")[:3]):
+        msg = f"{source.path}: is Label Studio's JSON_MIN, which does not hold all brushes. Export as JSON."
+        raise DatasetError(msg)
+    return found
+
+
+def _is_minimal(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "annotator" in content[0]
+
+
+def _read(files: Sequence[Path], source: Source) -> LabelSet:
+    """Return the labels; of each task the last annotation that was not cancelled. Classes are in order of names."""
+    images, notes = [], []
+    for path in files:
+        others: Counter[str] = Counter()
+        for number, task in enumerate(source.json(path), start=1):
+            if not _is_task(task):
+                msg = f'{path}: task {number} has no "data" and "annotations". Export the labels again.'
+                raise DatasetError(msg)
+            images.append(_image(task, path, f"task {task.get('id', number)}", others))
+        if others:
+            listed = ", ".join(f"{count} {kind}" for kind, count in others.items())
+            notes.append(f"{path}: {listed} results have no area and are left out")
+    classes = sorted({shape.label for image in images for shape in image.shapes})
+    return LabelSet("Label Studio", tuple(classes), images, notes)
+
+
+def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledImage:
+    """Return the labels of one task."""
+    done = [entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+    shapes: list[Shape] = []
+    size = None
+    for number, result in enumerate(get(done[-1], "result", list, path, where) if done else [], start=1):
+        here = f"{where}, result {number}"
+        kind = str(result.get("type")) if isinstance(result, dict) else ""
+        if kind not in _KINDS:
+            if kind not in _NO_SHAPES:
+                others[kind] += 1
+            continue
+        height, width = (int(get(result, key, int, path, here)) for key in ("original_height", "original_width"))
+        size = (height, width)
+        shapes.append(_shape(get(result, "value", dict, path, here), kind, size, path, here))
+    return LabelledImage(_name(task, path, where), path, size, shapes)
+
+
+def _name(task: dict[str, Any], path: Path, where: str) -> str:
+    """Return the name of a task's picture: of an upload, of a local file, or of an address."""
+    values = [value for key, value in sorted(task["data"].items(), key=lambda item: item[0] != "image")]
+    address = next((value for value in values if isinstance(value, str)), None) or task.get("file_upload")
+    if not isinstance(address, str):
+        msg = f"{path}: {where} names no picture. Export the labels again."
+        raise DatasetError(msg)
+    parts = urlsplit(address)
+    return parse_qs(parts.query)["d"][0] if "d=" in parts.query else unquote(parts.path)
+
+
+def _shape(value: dict[str, Any], kind: str, size: tuple[int, int], path: Path, where: str) -> Shape:
+    """Return one result."""
+    labels = value.get(_KINDS[kind]) or value.get("labels")
+    if not isinstance(labels, list) or not labels or not str(labels[0]).strip():
+        msg = f"{path}: {where} has no label. Name it in the tool."
+        raise DatasetError(msg)
+    label, percent = str(labels[0]).strip(), np.array([size[1], size[0]]) / 100  # x, y
+
+    def number(key: str) -> float:
+        return float(get(value, key, (int, float), path, where))
+
+    if kind.startswith("brush"):
+        return Shape(label, mask=_brush(get(value, "rle", list, path, where), size, path, where))
+    if kind == "polygonlabels":
+        return Shape(label, (points(get(value, "points", list, path, where), path, where) * percent,))
+    x, y = np.array([number("x"), number("y")]) * percent
+    turn = float(value.get("rotation") or 0)
+    if kind == "ellipselabels":
+        return Shape(label, (ellipse(x, y, number("radiusX") * percent[0], number("radiusY") * percent[1], turn),))
+    width, height = np.array([number("width"), number("height")]) * percent
+    return Shape(label, (turned(box(x, y, x + width, y + height), turn, (x, y)),))  # about its corner
+
+
+def _brush(packed: list[Any], size: tuple[int, int], path: Path, where: str) -> Any:
+    """Return what decodes a brush."""
+
+    def mask() -> np.ndarray:
+        try:
+            values = unpacked(packed)
+            return values.reshape(*size, 4)[..., 3] > 0
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
+            msg = f"{path}: {where}: its brush cannot be decoded ({error}). Export the labels again."
+            raise DatasetError(msg) from error
+
+    return mask
+
+
+def unpacked(packed: Sequence[int]) -> np.ndarray:
+    """Return the values, uint8, of bytes that rle-pack wrote [0]: red, green, blue, alpha of pixel for pixel.
+
+    Bits: 32 the number of values, 5 the bits of a value less 1, 4 times 4 the bits of a run's length less 1; then runs:
+    1 whether a value repeats, 2 which of the four lengths, the length less 1, and one value or as many as the length.
+
+    [0]: https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack
+
+    Raises:
+        ValueError: If the bytes end within a run.
+    """
+    bits = np.unpackbits(np.asarray(packed, dtype=np.uint8))
+    stream = bits.tobytes().translate(bytes.maketrans(b"\x00\x01", b"01")).decode("ascii")
+
+    def read(at: int, count: int) -> int:
+        return int(stream[at : at + count], 2)
+
+    total, word = read(0, 32), read(32, 5) + 1
+    lengths = [read(37 + 4 * index, 4) + 1 for index in range(4)]
+    values, done, at = np.zeros(total, dtype=np.uint8), 0, 53
+    weights = 1 << np.arange(word - 1, -1, -1)
+    while done < total:
+        repeats, width = stream[at] == "1", lengths[read(at + 1, 2)]
+        run = read(at + 3, width) + 1
+        at += 3 + width
+        count = 1 if repeats else run
+        words = bits[at : at + count * word].reshape(count, word) @ weights
+        values[done : done + run] = words
+        done, at = done + run, at + count * word
+    return values
+
+
+FORMAT = LabelFormat("Label Studio", _files, _read)

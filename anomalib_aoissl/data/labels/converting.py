@@ -1,0 +1,292 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Labels of an export to a folder of pictures and masks, or to another format: the source stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from anomalib_aoissl.data.description import DESCRIPTION_NAME
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.reading import image_size
+
+from .content import LabelledImage, LabelSet, MaskedImage
+from .mapping import map_classes
+from .rasterizing import OnTop, rasterized
+from .source import LabelFormat, Source
+
+_SHOWN, _KEPT = 5, 3
+_IMAGES, _UNLABELLED = "images", "unlabelled"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user decides on a conversion.
+
+    Attributes:
+        renamed: New names of labels; see `map_classes`.
+        classes: The class names in the order of their indices; None for that of the export.
+        on_top: Which of two overlapping shapes is on top; see `rasterizing`.
+        empty_is_background: Whether a picture without a shape is free of parts; else it counts as not labelled.
+        device_pattern: Regular expression searched in a picture's name; its first group names the device.
+    """
+
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
+    on_top: OnTop = "file"
+    empty_is_background: bool = False
+    device_pattern: str | None = None
+
+
+@dataclass
+class Report:
+    """What a conversion found.
+
+    Attributes:
+        format: Name of the format that was read.
+        class_names: Background first.
+        pixels: ``[256]``, px of each mask value in all masks.
+        pictures_of_class: ``[256]``, masks that hold each value.
+        devices: Labelled pictures of each device.
+        labelled: Pictures with a mask.
+        unlabelled: Pictures without.
+        misfits: Masks of the pictures whose labels are of another size, three at most; they are not converted.
+        notes: A line on each thing that was left out.
+    """
+
+    format: str
+    class_names: tuple[str, ...]
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    pictures_of_class: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    devices: Counter[str] = field(default_factory=Counter)
+    labelled: int = 0
+    unlabelled: int = 0
+    misfits: dict[Path, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+Look = Callable[[Path, np.ndarray], None]
+"""Is shown each picture and its mask ``[H, W]``."""
+
+
+def convert(
+    labels: LabelSet,
+    source: Source,
+    target: Path,
+    form: LabelFormat,
+    choices: Choices | None = None,
+    look: Look | None = None,
+) -> Report:
+    """Write pictures and labels into a new folder, whole or not at all, and return what was found.
+
+    Pictures are copied below ``images/``, those without labels below ``unlabelled/``. Devices and lighting channels
+    that are known go into dataset.json.
+
+    Raises:
+        DatasetError: If the target exists, no picture is found, two labels are of one picture, a name of a class is
+            wrong, or a file cannot be read.
+        OSError: If the target cannot be written.
+    """
+    choices = choices or Choices()
+    check_target(target, source)
+    run = _Run(labels, source, choices, look)
+    with _new_folder(target) as folder:
+        form.write(folder, run.masked(folder / _IMAGES), run.report.class_names[1:])  # type: ignore[misc]
+        for path, name in run.unlabelled.items():
+            _copy(source, path, folder / _UNLABELLED / name)
+        _write_description(folder, run, source)
+    return run.report
+
+
+def check_target(target: Path, source: Source) -> None:
+    """Validate the folder to write.
+
+    Raises:
+        DatasetError: If it exists and is not empty, or lies in the export.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        msg = f"{target}: exists already. Give the name of a new folder; nothing is overwritten."
+        raise DatasetError(msg)
+    if source.path.is_dir() and source.root.resolve() in target.resolve().parents:
+        msg = f"{target}: lies in the export. Give a folder outside of {source.root}, which stays as it is."
+        raise DatasetError(msg)
+
+
+class _Run:
+    """One conversion: which picture each label is of, and what becomes of it."""
+
+    def __init__(self, labels: LabelSet, source: Source, choices: Choices, look: Look | None) -> None:
+        self._labels, self._source, self._choices, self._look = labels, source, choices, look
+        names, self._lookup = map_classes(labels.classes, choices.renamed, choices.classes)
+        self.report = Report(labels.format, names, notes=list(labels.notes))
+        self.groups: dict[str, str] = {}
+        found = self._found()
+        labelled = [path for path, image in found.items() if image.labelled or choices.empty_is_background]
+        free = [path for path in source.pictures.items() if path not in set(labelled)]
+        targets = source.pictures.targets([*labelled, *free])
+        self._todo = [(path, found[path], targets[path]) for path in labelled]
+        self.unlabelled = {path: targets[path] for path in free}
+        self.report.unlabelled = len(free)
+        self._outside: list[str] = []
+        self._outside_file: Path | None = None
+        self._overlaps: Counter[tuple[str, str]] = Counter()
+
+    def _found(self) -> dict[Path, LabelledImage]:
+        """Return the labels of each picture that exists."""
+        found: dict[Path, LabelledImage] = {}
+        missing = []
+        for image in self._labels.images:
+            path = self._source.pictures.find(image.name)
+            if path is None:
+                missing.append(image)
+            elif path in found:
+                msg = f"{image.source}: labels {path.name} a second time, after {found[path].source.name}. Remove one."
+                raise DatasetError(msg)
+            else:
+                found[path] = image
+        if missing and not found:
+            msg = (
+                f"{missing[0].source}: none of its {len(missing)} pictures is found, such as {missing[0].name}. Name "
+                "their folder with --images."
+            )
+            raise DatasetError(msg)
+        self._note("pictures that {0} names are missing and left out", missing, lambda image: image.name)
+        return found
+
+    def _note(self, what: str, things: Sequence[LabelledImage], name: Callable[[LabelledImage], str]) -> None:
+        """Add a line on some pictures, if there are any."""
+        if things:
+            listed = _listed([name(thing) for thing in things])
+            self.report.notes.append(f"{len(things)} {what.format(things[0].source)}: {listed}")
+
+    def masked(self, images: Path) -> Iterator[MaskedImage]:
+        """Copy each labelled picture into the folder, and yield its mask."""
+        misfits = []
+        for path, image, name in self._todo:
+            size = image_size(path)
+            mask = self._mask(image, size)
+            if mask.shape != size:
+                misfits.append(image)
+                if len(self.report.misfits) < _KEPT:
+                    self.report.misfits[path] = mask
+                continue
+            _copy(self._source, path, images / name)
+            item = name.with_name(self._source.pictures.file_format.stem(name.name))
+            device = self._device(image, item)
+            self._count(mask, item, device)
+            if self._look is not None:
+                self._look(path, mask)
+            yield MaskedImage(name.as_posix(), item.as_posix(), mask, device)
+        self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
+        self._summarize()
+
+    def _mask(self, image: LabelledImage, size: tuple[int, int]) -> np.ndarray:
+        """Return the mask of a picture ``[H, W]``; of another size where its labels are of another."""
+        if image.indices is not None:
+            table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+            table[0] = 0
+            for index, label in enumerate(self._labels.classes, start=1):
+                table[index] = self._lookup[label] or 0
+            return table[image.indices()]
+        drawn = image.size or size
+        mask, overlaps, empty = rasterized(image.shapes, self._lookup, drawn, self._choices.on_top)
+        self._overlaps.update(overlaps)
+        self._outside += [f"{shape.label} in {image.name}" for shape in empty]
+        self._outside_file = image.source if empty else self._outside_file
+        return mask
+
+    def _device(self, image: LabelledImage, item: PurePosixPath) -> str | None:
+        """Return the device of an item; None where neither the labels, the pattern nor a folder say it."""
+        if self._choices.device_pattern is not None:
+            match = re.search(self._choices.device_pattern, item.as_posix())
+            if match is None:
+                msg = f"--device_pattern {self._choices.device_pattern!r} does not match the name {item.as_posix()!r}."
+                raise DatasetError(msg)
+            return match.group(match.re.groups and 1)
+        return image.device
+
+    def _count(self, mask: np.ndarray, item: PurePosixPath, device: str | None) -> None:
+        """Add a mask to the report."""
+        counts = np.bincount(mask.ravel(), minlength=256)
+        self.report.pixels += counts
+        self.report.pictures_of_class += counts > 0
+        self.report.labelled += 1
+        self.report.devices[device or (item.parts[0] if len(item.parts) > 1 else "unknown")] += 1
+        if device is not None:
+            self.groups[item.as_posix()] = device
+
+    def _summarize(self) -> None:
+        """Add the lines on overlaps and on shapes outside, once all masks are made."""
+        if self._outside:
+            self.report.notes.append(
+                f"{len(self._outside)} shapes of {self._outside_file} have no pixel (outside of the picture, or thin"
+                f"ner than one) and are left out: {_listed(self._outside)}"
+            )
+        if self._overlaps:
+            rule = "the later one of the file" if self._choices.on_top == "file" else "the smaller one"
+            worst = [f"{top} over {low} {count:,} px" for (top, low), count in self._overlaps.most_common(3)]
+            self.report.notes.append(
+                f"{sum(self._overlaps.values()):,} px have two classes; on top is the higher z-order, then {rule}: "
+                f"{', '.join(worst)}"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _copy(source: Source, path: Path, target: Path) -> None:
+    """Copy the files of an item beside the target's name."""
+    for file in source.pictures.file_format.files(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target.with_name(file.name))
+
+
+def _write_description(folder: Path, run: _Run, source: Source) -> None:
+    """Write dataset.json where devices or lighting channels are known."""
+    lights = source.pictures.file_format.illuminations
+    content = {"groups": run.groups, "illuminations": list(lights)}
+    if any(content.values()):
+        with whole_file(folder / DESCRIPTION_NAME) as temporary:
+            text = json.dumps({key: value for key, value in content.items() if value}, indent=1, ensure_ascii=False)
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside ``target`` that takes its place when the block ends well, and is removed when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        with names_full_disk(target):
+            yield folder
+        folder.chmod(0o777 & ~_umask())
+        if target.is_dir():
+            target.rmdir()  # an empty one
+        folder.rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,117 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Finds the pictures that label files name: in whatever folder they lie, and however their name was changed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.folders import files_below
+from anomalib_aoissl.data.reading import IMAGE_SUFFIXES
+
+CHECK_NAME = "labels_check.png"
+"""What the command writes beside the folders, and never reads."""
+
+_MASK_FOLDERS = {"masks", "segmentationclass", "segmentationobject", "gtfine", "gtcoarse"}
+_LAYOUT = {
+    "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "obj_train_data", "train", "val", "valid",
+    "validation", "test", "default", "upload", "unlabelled",
+}  # fmt: skip
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before the name of an uploaded file
+
+
+class Pictures:
+    """The pictures below some folders.
+
+    Args:
+        roots: The folders; those of masks in them are left out.
+        file_format: How the files of an item are named.
+    """
+
+    def __init__(self, roots: Sequence[Path], file_format: FileFormat) -> None:
+        self.file_format = file_format
+        self._roots: dict[Path, Path] = {}
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for root in roots:
+            if not root.is_dir():
+                msg = f"{root}: the folder of the pictures does not exist."
+                raise DatasetError(msg)
+            for path in files_below(root):
+                folders = {part.lower() for part in path.relative_to(root).parts[:-1]}
+                if path.suffix.lower() in IMAGE_SUFFIXES and not folders & _MASK_FOLDERS and path.name != CHECK_NAME:
+                    self._add(path, root)
+
+    def _add(self, path: Path, root: Path) -> None:
+        self._roots[path] = root
+        for key in {path.name.lower(), path.stem.lower()}:
+            self._by_name[key].append(path)
+
+    def __len__(self) -> int:
+        return len(self._roots)
+
+    def find(self, name: str) -> Path | None:
+        """Return the picture that a label file calls so; None where there is none.
+
+        Its file name decides, and its folders where several have that name. A suffix may be missing.
+
+        Raises:
+            DatasetError: If several pictures fit equally well.
+        """
+        given = PurePosixPath(name.replace("\\", "/"))
+        lights = [f"{given.name}{light}" for light in self.file_format.illuminations[:1]]
+        for last in (given.name, *lights, given.stem, _UPLOAD_PREFIX.sub("", given.name)):
+            found = self._by_name.get(last.lower(), [])
+            if found:
+                return self._nearest(found, given)
+        return None
+
+    def _nearest(self, found: Sequence[Path], given: PurePosixPath) -> Path:
+        """Return the one whose folders are those of the given name, from the last one on."""
+        agreeing = {path: _agreeing(path.parent.parts, given.parent.parts) for path in found}
+        most = max(agreeing.values())
+        best = [path for path, count in agreeing.items() if count == most]
+        if len(best) > 1:
+            msg = (
+                f"{best[0]}: has the name of {best[1]}, so that labels of {given} could be of both. Rename one of them."
+            )
+            raise DatasetError(msg)
+        return best[0]
+
+    def items(self) -> list[Path]:
+        """Return the first file of each item, sorted."""
+        lights = self.file_format.illuminations
+        return sorted(path for path in self._roots if not lights or path.stem.endswith(lights[0]))
+
+    def targets(self, paths: Iterable[Path]) -> dict[Path, PurePosixPath]:
+        """Return the name of each picture below an images folder: its own, without the folders of the tool's layout.
+
+        Pictures that would have one name keep all their folders.
+        """
+        whole = {path: PurePosixPath(path.relative_to(self._roots[path]).as_posix()) for path in paths}
+        short = {path: _without_layout(name) for path, name in whole.items()}
+        counts = Counter(str(name.with_suffix("")) for name in short.values())
+        return {path: name if counts[str(name.with_suffix(""))] == 1 else whole[path] for path, name in short.items()}
+
+
+def _agreeing(folders: Sequence[str], given: Sequence[str]) -> int:
+    """Return how many folders are equal, from the last one on."""
+    count = 0
+    for mine, theirs in zip(reversed(folders), reversed(given), strict=False):
+        if mine.lower() != theirs.lower():
+            break
+        count += 1
+    return count
+
+
+def _without_layout(name: PurePosixPath) -> PurePosixPath:
+    """Return a path without the folders that the layout of a format gives every picture."""
+    parts = name.parts
+    while len(parts) > 1 and parts[0].lower() in _LAYOUT:
+        parts = parts[1:]
+    return PurePosixPath(*parts)

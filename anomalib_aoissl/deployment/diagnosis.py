@@ -1,0 +1,242 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is to be known of an exported model on this machine, and what is unusual about it; needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.bank.content import described
+
+from .exported_bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
+from .file_pair import has_checksum
+from .findings import Finding, findings
+from .inferencer import SegmentationOpenVINOInferencer
+from .model_file import core
+
+PACKAGES = (
+    "openvino",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "pillow",
+    "tifffile",
+    "imagecodecs",
+    "safetensors",
+    "jsonargparse",
+)
+"""Packages that the line uses; any OpenCV will do."""
+
+DISTRIBUTIONS = ("anomalib-aoissl", "anomalib-aoissl-line")
+"""What this package is installed as: with torch, and without."""
+
+_FLOATS = ("f16", "bf16", "f32", "f64")  # the coarsest first
+
+_BITS = {"i8": "8 bits", "u8": "8 bits", "f16": "16 bits", "bf16": "16 bits"}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that is known of a model on this machine.
+
+    Attributes:
+        path: The model's file.
+        megabytes: Of its files.
+        versions: Of Python and of each installed package, by name.
+        devices: Full names of OpenVINO's devices by their short ones.
+        device: The one that it runs on.
+        cores: Processors that this program may use.
+        facts: What the model says of itself, by name.
+        gate: Report of the gate behind its export; None where it was not run or is not known.
+        bank: What the bank holds, as `described` gives it; None where there is none.
+        latency: Seconds of single predictions, in rising order.
+        opening: Seconds that opening and compiling took.
+        picture: (height, width) of the picture that was timed, px.
+        findings: What is unusual.
+    """
+
+    path: Path
+    megabytes: float
+    versions: Mapping[str, str]
+    devices: Mapping[str, str]
+    device: str
+    cores: int
+    facts: Mapping[str, Any]
+    gate: Mapping[str, Any] | None
+    bank: Mapping[str, Any] | None
+    latency: list[float]
+    opening: float
+    picture: tuple[int, int]
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, such as for JSON."""
+        values = {**vars(self), "path": str(self.path), "findings": [vars(finding) for finding in self.findings]}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+def diagnose(
+    path: str | Path, device: str = "CPU", image: str | Path | np.ndarray | None = None, rounds: int = 5
+) -> Diagnosis:
+    """Return what is to be known of an exported model, after having run it.
+
+    Args:
+        path: The model, ``.xml`` or ``.onnx``.
+        device: OpenVINO device.
+        image: Picture to time; noise of the model's size where there is none.
+        rounds: Predictions that are timed, after one that is not.
+
+    Raises:
+        ValueError: If the model cannot be opened or run; the message says why.
+        FileNotFoundError: If it does not exist.
+        ImportError: If OpenVINO is not installed.
+    """
+    path, started = Path(path), time.perf_counter()
+    inferencer = SegmentationOpenVINOInferencer(path, device)
+    opening = time.perf_counter() - started
+    model, metadata = inferencer._model, read_metadata(inferencer._model)
+    facts = _facts(path, inferencer, metadata)
+    height, width = facts["model_size"]
+    if image is None:
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, inferencer.in_channels))
+        image = noise.astype(np.uint8)
+    latency, picture = _timed(inferencer, image, rounds)
+    bank = _bank(model)
+    diagnosis = Diagnosis(
+        path=path,
+        megabytes=sum(file.stat().st_size for file in _files(path)) / 1e6,
+        versions={"python": platform.python_version(), **installed((*DISTRIBUTIONS, *PACKAGES))},
+        devices={name: str(core().get_property(name, "FULL_DEVICE_NAME")) for name in core().available_devices},
+        device=device,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        facts=facts,
+        gate=gate_of(path, metadata),
+        bank=bank,
+        latency=latency,
+        opening=opening,
+        picture=picture,
+    )
+    diagnosis.findings.extend(findings(diagnosis))
+    return diagnosis
+
+
+def installed(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of the distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def gate_of(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the report of the gate in a model or beside it; None where there is none that can be read."""
+    inside = metadata.get("gate")
+    if isinstance(inside, dict):
+        return inside
+    try:
+        content = json.loads(path.with_suffix(".gate.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def weight_precision(model: Any) -> str:
+    """Return in words how the weights of a graph are stored, its bank and its head left out."""
+    sizes: Counter[str] = Counter()
+    for node in model.get_ops():
+        name = node.get_friendly_name()
+        if node.get_type_name() == "Constant" and not name.startswith(("bank.", "head.", "pixels.")):
+            sizes[node.get_element_type().get_type_name()] += node.data.nbytes
+    most = _BITS.get(sizes.most_common(1)[0][0] if sizes else "f32", "32 bits")
+    quantized = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+    return f"{most}, activations in 8 bits" if quantized else most
+
+
+def search_precision(model: Any) -> str | None:
+    """Return the type in which a bank is searched, such as "f32"; None where there is no search."""
+    found = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    if not {"queries", "similarities"} <= found.keys():
+        return None
+    seen, waiting, types = set(), [found["similarities"].get_node()], []
+    while waiting:
+        node = waiting.pop()
+        if node.get_name() in seen or node.get_type_name() == "Constant":
+            continue
+        seen.add(node.get_name())
+        types += [port.get_element_type().get_type_name() for port in node.outputs()]
+        if "queries" not in {name for port in node.outputs() for name in port.get_names()}:
+            waiting += [port.get_node() for port in node.input_values()]
+    floats = [kind for kind in types if kind in _FLOATS]
+    return min(floats, key=_FLOATS.index, default="f32")
+
+
+def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model says of itself."""
+    model = inferencer._model
+    outputs = inferencer._compiled(np.zeros((1, inferencer.in_channels, 64, 64), np.float32))
+    editable, head, settings = True, None, None
+    try:
+        settings, head = settings_of(model), head_of(model)
+    except NotEditableError:
+        editable = False
+    return {
+        "classes": list(inferencer.class_names),
+        "planes": inferencer.in_channels,
+        "file_format": metadata.get("file_format", {}),
+        "model_size": [int(side) for side in outputs["anomaly_map"].shape[-2:]],
+        "tiling": metadata.get("tiling"),
+        "abstains_above": inferencer.threshold,
+        "weights": weight_precision(model),
+        "search": search_precision(model),
+        "computes_in": inferencer._target[1].get("INFERENCE_PRECISION_HINT"),
+        "editable": editable,
+        "decided_by": "pixel head" if head is not None or not editable else "bank",
+        "budget": None if settings is None else settings.budget,
+        "exported_with": str(model.get_rt_info("Runtime_version").astype(str)) if _says_runtime(model) else "",
+        "checksum": has_checksum(path) if path.suffix == ".xml" else None,
+    }
+
+
+def _says_runtime(model: Any) -> bool:
+    return bool(model.has_rt_info("Runtime_version"))
+
+
+def _bank(model: Any) -> dict[str, Any] | None:
+    """Return what the bank holds; None where there is none."""
+    try:
+        return described(bank_of(model))
+    except NotEditableError:
+        return None
+
+
+def _timed(
+    inferencer: SegmentationOpenVINOInferencer, image: str | Path | np.ndarray, rounds: int
+) -> tuple[list[float], tuple[int, int]]:
+    """Return the seconds of so many predictions, in rising order, and the picture's (height, width)."""
+    result, times = inferencer.predict(image), []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        result = inferencer.predict(image)
+        times.append(time.perf_counter() - started)
+    height, width = result.class_map.shape
+    return sorted(times), (height, width)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a model."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]

@@ -1,0 +1,66 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What an exported model says of one image; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anomalib_aoissl.visualization.overlay import hatch, legend, overlay_mask, write_class_index_png
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Segmentation"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the model says of one image.
+
+    Attributes:
+        class_map: ``[H, W]`` uint8 class indices at the image's original size.
+        novelty: ``[H, W]`` float32 at the original size, 0 (looks like a labelled patch) to 2.
+        score: The image's novelty, the largest of its patches'.
+        class_names: Names of the classes in the order of their indices.
+        image: ``[H, W, 3]`` uint8, what was looked at.
+        uncertainty: ``[H, W]`` float32 at the original size, 0 (sure) to 1; None where the model cannot tell.
+        abstained: ``[H, W]`` bool, where the model says that it does not know; None where it has no threshold. The
+            class map names its best guess there too.
+    """
+
+    class_map: np.ndarray
+    novelty: np.ndarray
+    score: float
+    class_names: tuple[str, ...]
+    image: np.ndarray
+    uncertainty: np.ndarray | None = None
+    abstained: np.ndarray | None = None
+
+    def class_shares(self) -> dict[str, float]:
+        """Return the share of the image's pixels that each class has, 0 to 1."""
+        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
+        return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
+
+    def overlay(self) -> Image:
+        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below."""
+        from PIL import Image as PILImage
+
+        coloured = overlay_mask(self.image, self.class_map, len(self.class_names))
+        if self.abstained is not None:
+            coloured = hatch(coloured, self.abstained)
+        picture = PILImage.fromarray(coloured)
+        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None)
+        result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
+        result.paste(picture, (0, 0))
+        result.paste(strip, (0, picture.height))
+        return result
+
+    def save_mask(self, path: str | Path) -> None:
+        """Write the class map as a palette PNG, whole or not at all."""
+        write_class_index_png(path, self.class_map, len(self.class_names))

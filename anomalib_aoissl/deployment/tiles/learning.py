@@ -1,0 +1,124 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A labelled picture that a model on the line learns in tiles; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.bank.condensing import condensed
+from anomalib_aoissl.bank.content import BankArrays, labelled_image, patch_labels
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.deployment.exported_bank import BankSettings
+from anomalib_aoissl.deployment.exported_head import HeadContent
+from anomalib_aoissl.deployment.refitting import labelled_pixels
+from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.pixel_head.views import view_light
+
+from .light import light_of
+from .tiling import Tile, TileGrid, Tiling
+
+_TILES = 16
+"""Tiles of a picture, at most, whose pixels a head learns: those that show most of a class, and others evenly taken."""
+
+_SEEN = 512
+"""Rows and columns, at most, of the pixels that tell a picture's light under another lamp."""
+
+_HELD = 4
+"""Times a bank's budget that entries of one picture are held, before they are condensed."""
+
+
+def learned_tiles(
+    embed: Callable[..., np.ndarray],
+    planes: np.ndarray,
+    mask: np.ndarray,
+    tiling: Tiling,
+    settings: BankSettings,
+    label: Mapping[str, Any],
+) -> BankArrays:
+    """Return the entries of a labelled picture, no more than the bank was exported with.
+
+    Args:
+        embed: A tile ``[C, h, w]``, and mean and deviation of its light, to embeddings ``[P, D]``.
+        planes: The picture ``[C, H, W]`` in [0, 1].
+        mask: Its class indices ``[H, W]`` uint8, 255 is ignored.
+        tiling: How it is cut.
+        settings: Of the bank.
+        label: Device, image and class_names, as `labelled_image` takes them.
+
+    Raises:
+        ValueError: If every pixel is ignored.
+    """
+    grid, light, budget = tiling.grid((planes.shape[-2], planes.shape[-1])), light_of(planes), settings.budget
+    bank: BankArrays | None = None
+    for tile in _labelled(grid, mask):
+        embeddings = embed(grid.cut(planes, tile), *light)
+        patches = patch_labels(grid.cut_mask(mask, tile), settings.patch_size)
+        part = labelled_image(embeddings, patches, **label)
+        part.entries["positions"][:] += tile.index * len(patches)
+        bank = part if bank is None else _joined(bank, part)
+        if budget is not None and len(bank) > _HELD * budget:
+            bank = condensed(bank, _HELD * budget // 2, settings.patch_size)
+    if bank is None:
+        msg = f"{label['image']}: every pixel of the mask is ignored ({IGNORE_INDEX}), so there is nothing to learn."
+        raise ValueError(msg)
+    return bank if budget is None else condensed(bank, budget, settings.patch_size)
+
+
+def tile_pixels(
+    tiling: Tiling,
+    run: Callable[[Any], Any],
+    planes: np.ndarray,
+    mask: np.ndarray,
+    head: HeadContent,
+    classes: int,
+    seed: int,
+    fold: int,
+) -> PixelSample:
+    """Return the labelled pixels of a picture that a head is fitted to; arguments are those of `labelled_pixels`."""
+    grid = tiling.grid((planes.shape[-2], planes.shape[-1]))
+    steps = [-(-side // _SEEN) for side in planes.shape[-2:]]
+    seen = planes[:, :: steps[0], :: steps[1]]
+
+    def light(index: int, random: np.random.Generator) -> Sequence[np.ndarray]:
+        return light_of(view_light(seen, index, random))
+
+    tiles = _of_each_class(grid, mask, _labelled(grid, mask))
+    whole: PixelSample | None = None
+    for tile in tiles:
+        parts = np.ascontiguousarray(grid.cut(planes, tile)), grid.cut_mask(mask, tile)
+        number = max(1, head.per_image // len(tiles))
+        part = labelled_pixels(run, *parts, head, classes, seed + tile.index, fold, light, number)
+        whole = part if whole is None else whole.joined(part)
+    assert whole is not None  # noqa: S101 - for the type checker; a picture without labels is an error before
+    return whole
+
+
+def _joined(bank: BankArrays, part: BankArrays) -> BankArrays:
+    """Return the entries of two parts of one picture."""
+    return replace(
+        bank, entries={name: np.concatenate([array, part.entries[name]]) for name, array in bank.entries.items()}
+    )
+
+
+def _labelled(grid: TileGrid, mask: np.ndarray) -> list[Tile]:
+    """Return the tiles in which a mask has labels."""
+    return [tile for tile in grid if (grid.cut_mask(mask, tile) != IGNORE_INDEX).any()]
+
+
+def _of_each_class(grid: TileGrid, mask: np.ndarray, tiles: Sequence[Tile]) -> list[Tile]:
+    """Return some of the tiles: those with most of each class, and others evenly taken."""
+    if len(tiles) <= _TILES:
+        return list(tiles)
+    counts = [np.bincount(grid.cut_mask(mask, tile).ravel(), minlength=IGNORE_INDEX + 1) for tile in tiles]
+    table = np.stack(counts)[:, :IGNORE_INDEX]
+    chosen = dict.fromkeys(int(table[:, index].argmax()) for index in np.flatnonzero(table.any(axis=0)))
+    others = [index for index in range(len(tiles)) if index not in chosen]
+    left = max(_TILES - len(chosen), 0)
+    even = [others[index * len(others) // left] for index in range(left)]
+    return [tiles[index] for index in sorted({*chosen, *even})]

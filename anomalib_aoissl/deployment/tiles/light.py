@@ -1,0 +1,32 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The light of a whole picture, by which each of its tiles is standardised; needs no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DARK = 0.1
+"""Added to intensities before the logarithm: what is darker is noise more than light."""
+
+LEAST_DEVIATION = 1e-3
+"""Added to the standard deviation, so that an even picture stays even."""
+
+_STRIP = 1 << 22  # values at once
+
+
+def light_of(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of the logarithms of planes ``[C, H, W]`` in [0, 1], each ``[1, 1, 1, 1]`` float32.
+
+    What `standardize_light` takes out of a picture.
+    """
+    total = squares = 0.0
+    rows = max(1, _STRIP // max(planes.shape[0] * planes.shape[2], 1))
+    for first in range(0, planes.shape[1], rows):
+        values = np.log(np.maximum(planes[:, first : first + rows], 0) + np.float32(DARK))
+        total += float(values.sum(dtype=np.float64))
+        squares += float(np.square(values, dtype=np.float64).sum())
+    mean = total / planes.size
+    deviation = np.sqrt(max(squares / planes.size - mean**2, 0)) + LEAST_DEVIATION
+    return tuple(np.full((1, 1, 1, 1), value, np.float32) for value in (mean, deviation))  # type: ignore[return-value]

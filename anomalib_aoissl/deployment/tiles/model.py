@@ -1,0 +1,134 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of any size by the model of one tile, and what is written while they are read; needs no torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+
+from .blending import StripReader, blended_strips
+from .graph import answer_names, maps_of, size_of, tile_graph
+from .light import light_of
+from .strip_files import StripFiles
+from .tiling import Tiling
+
+_LONG = 64
+"""Tiles from which on a bar shows how far a picture is."""
+
+
+@dataclass(frozen=True)
+class TiledAnswer:
+    """What tiles say of a picture.
+
+    Attributes:
+        classes: ``[H, W]`` uint8 class indices.
+        values: ``[H, W]`` float32, novelty, or the uncertainty of a model without a bank.
+        uncertainty: ``[H, W]`` float32; None where the model cannot tell.
+        score: The picture's score.
+    """
+
+    classes: np.ndarray
+    values: np.ndarray
+    uncertainty: np.ndarray | None
+    score: float
+
+
+class TiledModel:
+    """A model that answers tiles, compiled.
+
+    Args:
+        model: `openvino.Model` as it was exported.
+        tiling: How pictures are cut; the tile must be of the model's size.
+        patches: How votes of patches make a picture; None for a model without a bank.
+        compiled: Compiles a model for several calls at once, and returns what runs it, and how many these are.
+
+    Raises:
+        ValueError: If the model was exported before tiles were there, or its size is not that of the tile.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tiling: Tiling,
+        patches: AbstentionFormat | None,
+        compiled: Callable[[Any], tuple[Callable[[Any], Any], int]],
+    ) -> None:
+        self.tiling, self._patches = tiling, patches
+        self._names = answer_names(model)
+        if tiling.size != size_of(model):
+            height, width = size_of(model)
+            msg = (
+                f"tiling.size={tiling.size} must be the model's size, ({height}, {width}) px: what it was trained to "
+                "see at once. Set that size, or train and export with another."
+            )
+            raise ValueError(msg)
+        self._run, self._workers = compiled(tile_graph(model, self._names))
+
+    def answer(self, planes: np.ndarray, output: str | Path | None = None) -> TiledAnswer:
+        """Return what the tiles of a picture ``[C, H, W]`` say.
+
+        Args:
+            planes: The picture in [0, 1].
+            output: File (``.tif`` or ``.npy``) that the class map is written to as it is read, strip by strip, and
+                beside which the other maps are; the answer's arrays are then memory maps of these files.
+
+        Raises:
+            FloatingPointError: If a value is not finite.
+            OSError: If a file cannot be written; nothing is left of it then.
+        """
+        height, width = planes.shape[-2:]
+        grid, light = self.tiling.grid((height, width)), light_of(planes)
+        reader = StripReader(novelty=len(self._names) > 1)
+        kinds = {"": np.uint8, "novelty": np.float32}
+        if self._patches is not None:
+            kinds["uncertainty"] = np.float32
+
+        def run(tiles: np.ndarray) -> np.ndarray:
+            lights = [np.repeat(values, len(tiles), axis=0) for values in light]
+            outputs = self._run([tiles, *lights]).to_tuple()
+            return maps_of([np.asarray(tensor) for tensor in outputs], self._names, self._patches)
+
+        with StripFiles(output, (height, width), kinds) as files, _Bar(len(grid)) as bar:
+            for _, maps in blended_strips(planes, grid, run, workers=self._workers, done=bar.add):
+                files.add(dict(zip(("", "novelty", "uncertainty"), reader.read(maps), strict=True)))
+        arrays = files.arrays()
+        return TiledAnswer(arrays[""], arrays["novelty"], arrays.get("uncertainty"), reader.score)
+
+
+class _Bar:
+    """How far a long work is, on a terminal; the line has no tqdm.
+
+    Args:
+        total: Tiles in all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.count, self.begun = total, 0, time.monotonic()
+        self.shown = total >= _LONG and sys.stderr is not None and sys.stderr.isatty()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            sys.stderr.write("\r\x1b[K")
+
+    def add(self, count: int) -> None:
+        """Count tiles that are done."""
+        self.count += count
+        if self.shown:
+            left = (time.monotonic() - self.begun) / self.count * (self.total - self.count)
+            filled = 30 * self.count // self.total
+            bar = f"{'#' * filled}{'.' * (30 - filled)}"
+            sys.stderr.write(f"\rTiles [{bar}] {self.count} of {self.total}, {left:.0f} s left ")
+            sys.stderr.flush()

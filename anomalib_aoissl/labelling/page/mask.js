@@ -1,0 +1,148 @@
+// Copyright (C) 2026 The anomalib-aoissl authors. SPDX-License-Identifier: Apache-2.0
+// The mask in the browser: a uint8 index layer, what a stroke changed of it, and how changes reach the disk.
+import { Refused, deflate, get, inflate, post } from "./api.js";
+
+export const UNPAINTED = 255;
+const TILE = 256;
+
+export class Mask {
+  constructor(name, width, height, values, version) {
+    Object.assign(this, { name, width, height, values, version });
+    this.tiles = null;
+  }
+
+  static async load(name) {
+    const answer = await get("mask", { name });
+    const values = await inflate(await answer.arrayBuffer());
+    const [width, height] = ["x-width", "x-height"].map((key) => Number(answer.headers.get(key)));
+    return new Mask(name, width, height, values, answer.headers.get("x-version"));
+  }
+
+  // Between begin and end the tiles that are touched are kept as they were.
+  begin() {
+    this.tiles = new Map();
+    this.box = [Infinity, Infinity, -Infinity, -Infinity];
+  }
+
+  touch(left, top, right, bottom) {
+    left = Math.max(0, left); top = Math.max(0, top);
+    right = Math.min(this.width, right); bottom = Math.min(this.height, bottom);
+    if (left >= right || top >= bottom) return false;
+    const b = this.box;
+    this.box = [Math.min(b[0], left), Math.min(b[1], top), Math.max(b[2], right), Math.max(b[3], bottom)];
+    const across = Math.ceil(this.width / TILE);
+    for (let row = Math.floor(top / TILE); row * TILE < bottom; row++)
+      for (let column = Math.floor(left / TILE); column * TILE < right; column++) {
+        const key = row * across + column;
+        if (!this.tiles.has(key)) this.tiles.set(key, this.cut(column * TILE, row * TILE, TILE, TILE));
+      }
+    return true;
+  }
+
+  // Returns the region that changed, before and after; null where nothing did.
+  end(kind) {
+    const [left, top, right, bottom] = this.box, width = right - left, height = bottom - top;
+    const tiles = this.tiles, across = Math.ceil(this.width / TILE);
+    this.tiles = null;
+    if (!(width > 0)) return null;
+    const after = this.cut(left, top, width, height), before = after.slice();
+    for (const [key, tile] of tiles) {
+      const x0 = (key % across) * TILE, y0 = Math.floor(key / across) * TILE;
+      const w = Math.min(TILE, this.width - x0), h = Math.min(TILE, this.height - y0);
+      const from = Math.max(left, x0), to = Math.min(right, x0 + w);
+      for (let y = Math.max(top, y0); y < Math.min(bottom, y0 + h); y++)
+        before.set(tile.subarray((y - y0) * w + from - x0, (y - y0) * w + to - x0), (y - top) * width + from - left);
+    }
+    const same = after.every((value, index) => value === before[index]);
+    return same ? null : { kind, left, top, width, height, before, after };
+  }
+
+  cut(left, top, width, height) {
+    width = Math.min(width, this.width - left); height = Math.min(height, this.height - top);
+    const part = new Uint8Array(width * height);
+    for (let y = 0; y < height; y++) {
+      const start = (top + y) * this.width + left;
+      part.set(this.values.subarray(start, start + width), y * width);
+    }
+    return part;
+  }
+
+  put(left, top, width, height, part) {
+    for (let y = 0; y < height; y++)
+      this.values.set(part.subarray(y * width, (y + 1) * width), (top + y) * this.width + left);
+  }
+}
+
+// Sends strokes one after the other, again where it did not work, and onto the newest mask where another tab painted.
+export class Saver {
+  constructor(told) {
+    this.told = told; // called with (state, text) and, where the mask was loaded again, with ("merged")
+    this.queue = [];
+    this.busy = false;
+  }
+
+  add(mask, stroke) {
+    this.queue.push({ mask, stroke });
+    this.told("busy", this.queue.length);
+    this.run();
+  }
+
+  get idle() { return !this.busy && !this.queue.length; }
+
+  async settled() {
+    while (!this.idle) await new Promise((go) => setTimeout(go, 20));
+  }
+
+  async run() {
+    if (this.busy) return;
+    this.busy = true;
+    while (this.queue.length) {
+      const { mask, stroke } = this.queue[0];
+      try {
+        const { left, top, width, height, kind, classes } = stroke;
+        const query = { name: mask.name, box: [left, top, width, height].join(), version: mask.version, kind, classes };
+        const answer = await post("stroke", query, await deflate(stroke.after));
+        mask.version = (await answer.json()).version;
+        this.queue.shift();
+        this.told(this.queue.length ? "busy" : "saved", this.queue.length);
+      } catch (error) {
+        if (error instanceof Refused && error.status === 409 && error.version !== undefined) {
+          try { await this.merge(mask); continue; } catch (other) { error = other; }
+        }
+        if ([400, 404, 409, 410, 413].includes(error.status)) { // it will never work
+          this.queue.shift();
+          this.told("lost", error.message);
+        } else {
+          this.told("bad", error.message);
+          await new Promise((go) => setTimeout(go, 2000));
+        }
+      }
+    }
+    this.busy = false;
+  }
+
+  // Loads the mask again, and puts what is not saved yet of this one onto it.
+  async merge(mask) {
+    const fresh = await Mask.load(mask.name);
+    if (mask.width !== fresh.width || mask.height !== fresh.height)
+      throw new Refused("The picture has another size now. Load the page again.", 410);
+    const drawing = mask.tiles !== null; // a stroke that is being drawn is cut in two
+    if (drawing) {
+      const part = mask.end("brush");
+      if (part) this.queue.push({ mask, stroke: part });
+    }
+    for (const { mask: other, stroke } of this.queue) {
+      if (other !== mask) continue;
+      const { left, top, width, height, before, after } = stroke;
+      const now = fresh.cut(left, top, width, height), next = now.slice();
+      for (let index = 0; index < next.length; index++) if (after[index] !== before[index]) next[index] = after[index];
+      stroke.before = now;
+      stroke.after = next;
+      fresh.put(left, top, width, height, next);
+    }
+    mask.values.set(fresh.values);
+    mask.version = fresh.version;
+    if (drawing) mask.begin();
+    this.told("merged", mask.name);
+  }
+}

@@ -1,0 +1,272 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A page's session on a folder: what the server is asked, without any server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+
+from .lessons import Lessons
+from .server.events import Events
+from .storage.classes import ClassNames, Removal
+from .storage.folder import LabelFolder
+from .storage.masks import MaskStore, Region
+from .storage.pictures import Pictures
+from .storage.problems import Problem, unwritable
+from .teaching.settings import ModelSettings
+
+_WATCHED = 2.0  # s between looks at the folder
+
+
+class Session:
+    """Pictures, masks and lessons of one folder, for any number of tabs.
+
+    Args:
+        root: The folder.
+        settings: Of the model that is taught.
+        bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; None for all.
+
+    Raises:
+        ValueError: If the folder cannot be used.
+    """
+
+    def __init__(self, root: Path | str, settings: ModelSettings | None = None, bit_depth: int | None = None) -> None:
+        LabelFolder(root)  # says what is wrong with the folder before its description is read
+        self.classes = ClassNames(Path(root).resolve())
+        self.folder = LabelFolder(root, FileFormat(self.classes.description.illuminations, bit_depth))
+        self.masks = MaskStore(self.folder, lambda: self.classes.description)
+        self.removal = Removal(self.classes, self.masks)
+        self.removal.finish()
+        self.pictures = Pictures(self.folder)
+        self.events = Events()
+        self.lessons = Lessons(self, settings or ModelSettings())
+        self._counts: dict[str, tuple[str, np.ndarray]] = {}
+        self._versions: dict[str, str] = {}
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin to compute, and to watch the folder."""
+        self.lessons.start()
+        threading.Thread(target=self._watch, name="watching", daemon=True).start()
+
+    def stop(self) -> None:
+        """End both."""
+        self._ended.set()
+        self.lessons.stop()
+        self.events.close()
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return what a page shows beside the picture."""
+        colours = zip(self.classes.names, self.classes.colours, strict=True)
+        return {
+            "folder": self.folder.root.name,
+            "classes": [{"name": name, "colour": colour} for name, colour in colours],
+            "pictures": [[one.name, one.version] for one in self.folder.pictures],
+            "faults": self.folder.faults[:20],
+            **self.totals(),
+            **self.lessons.state(),
+        }
+
+    def totals(self) -> dict[str, Any]:
+        """Return the painted pixels of each class, and of each picture its share that is painted."""
+        number = len(self.classes.names)
+        known = [(name, counts) for name, (_, counts) in list(self._counts.items()) if counts[:IGNORE_INDEX].any()]
+        total = np.sum([np.zeros(256, np.int64), *(counts for _, counts in known)], axis=0)
+        pictures = np.sum([np.zeros(256, np.int64), *(counts > 0 for _, counts in known)], axis=0)
+        shares = {name: round(float(counts[:IGNORE_INDEX].sum() / counts.sum()), 4) for name, counts in known}
+        counts, shown = (values.astype(int).tolist()[:number] for values in (total, pictures))
+        return {"counts": counts, "shown": shown, "painted": shares}
+
+    def painted(self) -> list[str]:
+        """Return the pictures that have paint on them, in the order of the folder."""
+        self.count()
+        return [
+            one.name
+            for one in self.folder.pictures
+            if one.name in self._counts and self._counts[one.name][1][:IGNORE_INDEX].any()
+        ]
+
+    def count(self) -> None:
+        """Count the painted pixels of masks that changed; those that cannot be read have none."""
+        versions = self.masks.versions()
+        for name in set(self._counts) - set(versions):
+            self._counts.pop(name, None)
+        for name in [one.name for one in self.folder.pictures if one.name in versions]:
+            if self._counts.get(name, ("", None))[0] != versions[name]:
+                try:
+                    self._counts[name] = versions[name], self.masks.counts(name)
+                except Problem:
+                    self._counts[name] = versions[name], np.zeros(256, np.int64)
+
+    def open(self, name: str) -> dict[str, Any]:
+        """Return what the page needs to show a picture; a fault of its mask is told with it."""
+        described = self.pictures.describe(name)
+        try:
+            version, fault = self.masks.read(name)[1], ""
+        except Problem as problem:
+            version, fault = self._version(name), str(problem)
+        return {**described, "mask": version, "fault": fault, "reason": self.lessons.reason(name)}
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    def stroke(self, name: str, region: Region, base: str, kind: str, who: str, classes: int = 0) -> str:
+        """Save what was painted when there were so many classes, and return the mask's new version.
+
+        Raises:
+            Problem: If classes were removed since, whose indices it might hold, or it cannot be saved.
+        """
+        if classes > len(self.classes.names):
+            msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
+            raise Problem(msg, 409)
+        if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
+            self.classes.write(self.classes.names)  # training needs them
+        version = self.masks.apply(name, region, base, kind)
+        self._changed(name, version, who)
+        self.lessons.prepare(name)
+        return version
+
+    def step(self, name: str, back: bool, who: str) -> tuple[Region, str] | None:
+        """Undo or redo; return what is there now, and the mask's new version."""
+        done = self.masks.step(name, back)
+        if done is None:
+            return None
+        change, version = done
+        self._changed(name, version, who)
+        return Region(change.left, change.top, change.after), version
+
+    def set_aside(self, name: str, who: str) -> str:
+        """Move a mask that cannot be used away; return where it is."""
+        where = self.masks.set_aside(name).relative_to(self.folder.root).as_posix()
+        self._changed(name, self._version(name), who)
+        return where
+
+    def change_class(self, act: str, index: int, value: str) -> None:
+        """Add, rename, recolour or remove a class.
+
+        Raises:
+            Problem: If it cannot be; for one that is painted somewhere it says where.
+        """
+        if act != "add" and not 0 <= index < len(self.classes.names):
+            msg = "This class is not there any more. Load the page again."
+            raise Problem(msg, 409)
+        if act == "add":
+            self.classes.add(value)
+        elif act == "rename":
+            self.classes.rename(index, value)
+        elif act == "recolour":
+            self.classes.recolour(index, value)
+        elif act == "remove":
+            self._remove_class(index, value)
+        else:
+            msg = f"{act!r}: classes are added, renamed, recoloured and removed."
+            raise Problem(msg)
+        self.events.send("classes")
+
+    def upload(self, name: str, content: bytes) -> str:
+        """Write a picture that was dropped on the page into the folder; return the name of its item.
+
+        Raises:
+            Problem: If it is no picture, or cannot be written.
+        """
+        path = self.folder.new_file(name)
+        self._save_picture(path, content)
+        self.folder.scan()
+        self.events.send("pictures")
+        return next((one.name for one in self.folder.pictures if path in one.files), "")
+
+    def keep_for_trial(self, name: str, content: bytes) -> Path:
+        """Write a picture that the exported model is to be tried on, beside the folder's own."""
+        path = self.folder.new_file(name, self.folder.own / "trial")
+        self._save_picture(path, content)
+        return path
+
+    def _save_picture(self, path: Path, content: bytes) -> None:
+        """Write a picture's file, after it was seen that it can be read."""
+        from anomalib_aoissl.data.errors import DatasetError
+        from anomalib_aoissl.data.reading import read_image
+
+        try:
+            with whole_file(path) as temporary:
+                temporary.write_bytes(content)
+                read_image(temporary)
+        except DatasetError as error:
+            reason = str(error).partition(": ")[2] or str(error)
+            msg = f"{path.name}: {reason}"
+            raise Problem(msg) from error
+        except OSError as error:
+            raise unwritable(error, path.name) from error
+
+    def _remove_class(self, index: int, into: str) -> None:
+        """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""
+        versions = self.masks.versions()
+        labelled = [one.name for one in self.folder.pictures if one.name in versions]
+        uses = self.removal.uses(index, labelled)
+        names = self.classes.names
+        if uses and into != "unpainted" and into not in names:
+            pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
+            msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). Say what they become."
+            raise Problem(
+                msg,
+                409,
+            )
+        self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
+        self.lessons.forget()
+        self.look()
+
+    def _changed(self, name: str, version: str, who: str) -> None:
+        """Tell all tabs that a mask was written."""
+        self._versions[name] = version
+        self.count_one(name, version)
+        self.events.send("mask", name=name, version=version, who=who, **self.totals())
+
+    def count_one(self, name: str, version: str) -> None:
+        """Count the painted pixels of one mask."""
+        self._counts[name] = version, self.masks.counts(name)
+
+    def _version(self, name: str) -> str:
+        """Return the version of a mask; "0" where a link leads out of the folder."""
+        try:
+            return self.masks.version(name)
+        except Problem:
+            return "0"
+
+    # --- other programs ----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look at the folder now and then."""
+        self.count()
+        self._versions = self.masks.versions()
+        self.events.send("totals", **self.totals())
+        self.lessons.order()
+        pause = _WATCHED
+        while not self._ended.wait(pause):
+            started = time.monotonic()
+            with suppress(OSError):  # a share that is away for a moment
+                self.look()
+            pause = max(_WATCHED, 20 * (time.monotonic() - started))  # a large folder must not keep a core busy
+
+    def look(self) -> None:
+        """Tell the tabs what other programs have changed."""
+        if self.folder.scan():
+            self.events.send("pictures")
+        now = self.masks.versions()
+        names = {*now, *self._versions}
+        changed = sorted(name for name in names if self._versions.get(name) != now.get(name))
+        self._versions = now
+        if changed:
+            self.count()
+        for name in changed[:50]:
+            self.events.send("mask", name=name, version=now.get(name, "0"), who="", **self.totals())

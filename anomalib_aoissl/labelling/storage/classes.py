@@ -1,0 +1,213 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Classes of the folder: names in ``dataset.json`` or ``classes.txt``, colours beside them, and taking one out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl.data.class_names import parse_class_names
+from anomalib_aoissl.data.description import CLASSES_NAME, DESCRIPTION_NAME, DatasetDescription, read_description
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.visualization.overlay import palette
+
+from .masks import MaskStore, write_mask
+from .problems import Problem, unwritable
+
+FIRST_CLASSES = ("background", "class 1")
+"""Classes of a folder that names none."""
+
+_BACKGROUND_COLOUR = "#b4b4b4"  # the pictures are dark, and black would not be seen on them
+
+
+class ClassNames:
+    """Names and colours of the classes of a folder.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        ValueError: If the folder names its classes in a way that cannot be read, or its masks are colour-coded.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._colours_path = root / ".labelling" / "colours.json"
+        self.description = _described(root)
+        if self.description.colours is not None:
+            msg = (
+                f"{root / DESCRIPTION_NAME}: its masks are coded by colours, and the page writes class indices. Turn "
+                'the masks into class indices, take "colours" out, and open the page again.'
+            )
+            raise ValueError(msg)
+        self._colours = _read_colours(self._colours_path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of the indices, background first."""
+        return self.description.classes
+
+    @property
+    def colours(self) -> list[str]:
+        """Colour of each class, "#rrggbb"; those of Okabe and Ito, which colour-blind people tell apart, at first."""
+        table = palette(len(self.names))
+        usual = [_BACKGROUND_COLOUR, *("#{:02x}{:02x}{:02x}".format(*table[i]) for i in range(1, len(self.names)))]
+        return [self._colours.get(name, usual[index]) for index, name in enumerate(self.names)]
+
+    def add(self, name: str) -> None:
+        """Add a class at the end."""
+        self.write([*self.names, name])
+
+    def rename(self, index: int, name: str) -> None:
+        """Give a class another name; the masks stay as they are."""
+        names = list(self.names)
+        old, names[index] = names[index], name
+        self.write(names)
+        if old in self._colours:
+            self._colours[name.strip()] = self._colours.pop(old)
+            self._write_colours()
+
+    def recolour(self, index: int, colour: str) -> None:
+        """Give a class another colour, "#rrggbb"."""
+        digits = colour.removeprefix("#").lower()
+        if len(digits) != 6 or set(digits) - set("0123456789abcdef"):
+            msg = f"{colour!r}: is no colour. Give it as #rrggbb."
+            raise Problem(msg)
+        self._colours[self.names[index]] = f"#{digits}"
+        self._write_colours()
+
+    def write(self, names: Sequence[str]) -> None:
+        """Write names to the file that names the classes, ``classes.txt`` where there is none.
+
+        Raises:
+            Problem: If they are no names, or the file cannot be written.
+        """
+        try:
+            checked = parse_class_names(list(names), "The classes")
+            self._save(checked)
+        except DatasetError as error:
+            raise Problem(str(error)) from error
+        except OSError as error:
+            raise unwritable(error, "The classes") from error
+        self.description = replace(self.description, classes=checked)
+
+    def _save(self, names: tuple[str, ...]) -> None:
+        path = self.root / DESCRIPTION_NAME
+        content: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        if content.get("classes") is not None:
+            content["classes"] = list(names)
+            with whole_file(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+            return
+        with whole_file(self.root / CLASSES_NAME) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+    def _write_colours(self) -> None:
+        try:
+            with whole_file(self._colours_path) as temporary:
+                temporary.write_text(json.dumps(self._colours, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(error, "The colours") from error
+
+
+class Removal:
+    """Takes a class out of all masks of a folder, or out of none, also if the program is killed on the way.
+
+    New masks are written aside first. Then a journal is written; from there on the removal is finished, be it when the
+    folder is opened next.
+
+    Args:
+        classes: The classes.
+        masks: The masks.
+    """
+
+    def __init__(self, classes: ClassNames, masks: MaskStore) -> None:
+        self.classes, self.masks = classes, masks
+        self.journal = masks.folder.own / "removal.json"
+        self.aside = masks.folder.own / "removal"
+
+    def uses(self, index: int, labelled: Sequence[str]) -> dict[str, int]:
+        """Return the pixels that are painted in a class, of each picture that has some."""
+        found = {name: int(self.masks.counts(name)[index]) for name in labelled}
+        return {name: pixels for name, pixels in found.items() if pixels}
+
+    def run(self, index: int, labelled: Sequence[str], into: int) -> None:
+        """Take a class out; its pixels become those of another class, or unpainted (255).
+
+        Raises:
+            Problem: If it is the background or the last class beside it, or a file cannot be written.
+        """
+        names = self.classes.names
+        if not 0 < index < len(names) or len(names) < 3 or into == index or not (0 <= into < len(names) or into == 255):
+            msg = "The background, and the last class beside it, cannot be removed. Rename it instead."
+            raise Problem(msg)
+        table = np.arange(256, dtype=np.uint8)
+        table[index + 1 : len(names)] -= 1
+        table[index] = into if into == IGNORE_INDEX or into < index else into - 1
+        try:
+            for name in labelled:
+                mask = self.masks.read(name)[0]
+                if (mask != table[mask]).any():
+                    write_mask(self.aside / f"{name}.png", table[mask])
+            left = [name for at, name in enumerate(names) if at != index]
+            with whole_file(self.journal) as temporary:
+                temporary.write_text(json.dumps({"classes": left}), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(error, "The masks") from error
+        self.finish()
+
+    def finish(self) -> None:
+        """Put what a removal wrote aside in its place, where a journal says that it is complete."""
+        import shutil
+
+        if self.journal.is_file():
+            for path in sorted(self.aside.rglob("*.png")):
+                target = self.masks.folder.mask_path(path.relative_to(self.aside).with_suffix("").as_posix())
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target.with_suffix(".png"))
+            self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
+            shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
+            self.journal.unlink()
+        shutil.rmtree(self.aside, ignore_errors=True)
+
+
+def _described(root: Path) -> DatasetDescription:
+    """Return the description of a folder; with two classes where it names none."""
+    try:
+        return read_description(root)
+    except DatasetError as error:
+        if (root / CLASSES_NAME).is_file() or "class names are not known" not in str(error):
+            raise
+    return read_description(root, _first_names(root))
+
+
+def _first_names(root: Path) -> Sequence[str]:
+    """Return names for the classes that the masks of a folder hold, at least `FIRST_CLASSES`."""
+    from anomalib_aoissl.data.reading import read_mask
+
+    largest = 1
+    for path in sorted((root / "masks").glob("*.png"))[:100]:
+        try:
+            mask = read_mask(path)
+        except DatasetError:
+            continue
+        largest = max([largest, *np.unique(mask[mask != IGNORE_INDEX]).tolist()])
+    return [FIRST_CLASSES[0], *(f"class {index}" for index in range(1, largest + 1))]
+
+
+def _read_colours(path: Path) -> dict[str, str]:
+    """Return the colours that were chosen; none where the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}

@@ -1,0 +1,161 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The full fit on what is painted: a data set, and what ``anomalib train`` makes of it, ready for the line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from anomalib_aoissl.bank.storage import write_bank
+from anomalib_aoissl.data.description import DESCRIPTION_NAME
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.folder import SegmentationFolder
+from anomalib_aoissl.labelling.storage.folder import LabelFolder
+from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
+
+from .judging import ABSTAIN
+from .settings import ModelSettings
+
+_README = """What the labelling page exported.
+
+dataset/                      the labelled pictures and their masks; test/ holds the same pictures as train/
+weights/lightning/model.ckpt  the checkpoint
+weights/openvino/             the model for the line
+bank.safetensors              the memory bank
+
+The same model comes from this command, started in this folder:
+
+{command}
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        folder: Where it is.
+        checkpoint: The checkpoint.
+        model: The OpenVINO model; None where OpenVINO is not installed.
+        note: What else to say.
+    """
+
+    folder: Path
+    checkpoint: Path
+    model: Path | None
+    note: str
+
+
+def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], target: Path) -> Path:
+    """Write labelled pictures and their masks as a data set that training reads, and return its folder.
+
+    Pictures are hard links where the system has them. The test is on the training pictures, since all labels are for
+    training: what it measures is no quality.
+    """
+    described = masks.description
+    for name in names:
+        picture = folder.picture(name)
+        for path in picture.files:
+            below = path.relative_to(folder.image_dir)
+            for split in ("train", "test"):
+                _link(path, target / split / "images" / below)
+        for split in ("train", "test"):
+            write_mask(target / split / "masks" / f"{name}.png", masks.read(name)[0])
+    groups = {name: described.groups[name] for name in names if name in described.groups}
+    content: dict[str, Any] = {"classes": list(described.classes)}
+    if folder.file_format.illuminations:
+        content["illuminations"] = list(folder.file_format.illuminations)
+    if groups:
+        content["groups"] = groups
+    with whole_file(target / DESCRIPTION_NAME) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    return target
+
+
+def export(
+    folder: LabelFolder,
+    masks: MaskStore,
+    names: Sequence[str],
+    settings: ModelSettings,
+    report: Callable[[str], Any] = lambda _: None,
+) -> Exported:
+    """Fit the model to the labelled pictures in full, write it in all forms, and return where.
+
+    Args:
+        folder: The folder.
+        masks: Its masks.
+        names: Pictures with paint on them.
+        settings: Of the model.
+        report: Is told what is done now.
+
+    Raises:
+        ValueError: If the data set cannot be learned from.
+        OSError: If a file cannot be written.
+    """
+    target = folder.root / "export" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    report("writing the data set")
+    data = write_dataset(folder, masks, names, target / "dataset")
+    report(f"fitting to {len(names)} pictures, in full")
+    model = trained(data, settings, folder, target)
+    report("writing the bank")
+    write_bank(model.model.bank.content(), target / "bank.safetensors")
+    written, note = None, ""
+    if importlib.util.find_spec("openvino") and importlib.util.find_spec("onnx"):
+        report("writing the OpenVINO model")
+        written = model.to_openvino(target)
+    else:
+        note = "OpenVINO is not installed (pip install 'anomalib-aoissl[openvino]'): no model for the line was written."
+    with whole_file(target / "README.txt") as temporary:
+        temporary.write_text(_README.format(command=command(settings, model, folder)), encoding="utf-8")
+    return Exported(target, target / "weights" / "lightning" / "model.ckpt", written, note)
+
+
+def trained(data: Path, settings: ModelSettings, folder: LabelFolder, target: Path) -> Any:
+    """Return the model that training makes of a data set; its checkpoint is written below the target."""
+    from anomalib.engine import Engine
+
+    planes = len(folder.file_format.read_files(folder.pictures[0].files))
+    model = settings.build(planes, abstain=ABSTAIN, visualizer=False)
+    module = SegmentationFolder(data, bit_depth=folder.file_format.bit_depth, num_workers=0)
+    with TemporaryDirectory(dir=folder.own) as run:
+        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        engine = Engine(default_root_dir=run, **quiet)
+        engine.fit(model, datamodule=module)
+        checkpoint = target / "weights" / "lightning" / "model.ckpt"
+        with whole_file(checkpoint) as temporary:
+            shutil.copyfile(str(engine.best_model_path), temporary)
+    return model.eval().cpu()
+
+
+def command(settings: ModelSettings, model: Any, folder: LabelFolder) -> str:
+    """Return the command that trains the same model from the exported data set."""
+    height, width = settings.image_size
+    words = [
+        "anomalib train --model AOISSLRetrieval --data SegmentationFolder --data.root dataset",
+        f"--model.abstain {ABSTAIN} --model.image_size '[{height},{width}]'",
+        f"--model.in_channels {model.hparams['in_channels']}",
+    ]
+    if isinstance(settings.encoder, str):
+        words.append(f"--model.encoder {settings.encoder}")
+    if folder.file_format.bit_depth is not None:
+        words.append(f"--data.bit_depth {folder.file_format.bit_depth}")
+    return " ".join(words)
+
+
+def _link(path: Path, target: Path) -> None:
+    """Make a hard link to a file, or a copy where there are none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

@@ -1,0 +1,95 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the page has learned: a pixel head and a bank, and what they say of a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.pixel_head.features import FeatureMaps
+from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.retrieval.abstention import uncertainty_of
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a lesson says of a picture, at the model's size.
+
+    Attributes:
+        classes: ``[h, w]`` uint8 class indices.
+        unsure: ``[h, w]`` bool, where it does not know.
+        novel: ``[h, w]`` bool, where nothing labelled looks alike.
+        novelty: Mean novelty of its patches.
+        lesson: Number of the lesson.
+    """
+
+    classes: np.ndarray
+    unsure: np.ndarray
+    novel: np.ndarray
+    novelty: float
+    lesson: int
+
+
+@dataclass
+class Limits:
+    """From where on the page hatches; unknown until two pictures are labelled, which are asked of each other.
+
+    Attributes:
+        uncertainty: Above it a pixel is one that the model does not know.
+        novelty: Above it a patch is new.
+        offsets: ``[C]``, added to the classes' scores.
+    """
+
+    uncertainty: float = 0.6
+    novelty: float = 0.35
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A fit to what is painted so far.
+
+    Attributes:
+        number: Counts the lessons of the session.
+        head: The fitted head, of one network.
+        bank: ``[N, E]`` embeddings of labelled patches.
+        owners: ``[N]``, index of each one's picture.
+        names: Those pictures.
+        classes: Names of the classes at that time.
+        limits: From where on to hatch.
+    """
+
+    number: int
+    head: PixelHead
+    bank: torch.Tensor
+    owners: torch.Tensor
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    limits: Limits
+
+    @torch.no_grad()
+    def suggest(self, features: FeatureMaps, embeddings: torch.Tensor, grid: tuple[int, int]) -> Suggestion:
+        """Return the suggestion for a picture.
+
+        Args:
+            features: Of the picture, ``[1, F, h, w]``.
+            embeddings: ``[P, E]`` of its patches.
+            grid: (rows, columns) of the patches.
+        """
+        shares = self.head.of_features(features)[0]  # [C, h, w]
+        share, classes = shares.max(dim=0)
+        novelty = (1 - search(embeddings, self.bank, 1)[0][:, 0]).reshape(1, 1, *grid)
+        enlarged = functional.interpolate(novelty, share.shape, mode="bilinear", align_corners=False)[0, 0]
+        return Suggestion(
+            classes=classes.to(torch.uint8).numpy(),
+            unsure=(uncertainty_of(share, enlarged) > self.limits.uncertainty).numpy(),
+            novel=(enlarged > self.limits.novelty).numpy(),
+            novelty=float(novelty.mean()),
+            lesson=self.number,
+        )

@@ -1,0 +1,71 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""In which order to label: what `label-next` says of the folder's pictures, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from anomalib_aoissl.pixel_head.labelled import evenly_taken
+from anomalib_aoissl.retrieval.label_next import PoolImage, choose, summarize
+
+MOST_POOLED = 200
+"""Pictures that are compared with each other at most; of more, so many are taken evenly."""
+
+MOST_RANKED = 20
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A picture to label.
+
+    Attributes:
+        name: Its name.
+        reason: Why, in a sentence.
+    """
+
+    name: str
+    reason: str
+
+
+def pooled(names: Sequence[str]) -> list[str]:
+    """Return the pictures that are compared, evenly taken."""
+    return [names[index] for index in evenly_taken(len(names), MOST_POOLED)]
+
+
+def summarized(name: str, embeddings: torch.Tensor, bank: torch.Tensor | None) -> PoolImage:
+    """Return a picture as `label_next` compares it.
+
+    Args:
+        name: Its name.
+        embeddings: ``[P, D]`` of its patches.
+        bank: ``[N, D]`` of labelled patches; None where nothing is labelled.
+    """
+    rows = torch.empty(0, embeddings.shape[1]) if bank is None else bank
+    model: Any = SimpleNamespace(bank=SimpleNamespace(embeddings=rows))
+    return summarize(model, name, embeddings)
+
+
+def ranked(pool: Sequence[PoolImage]) -> list[Ranked]:
+    """Return the pictures to label next, the first first, with reasons."""
+    if not pool:
+        return []
+    usual = sorted(image.novelty for image in pool)[len(pool) // 2]
+    return [
+        Ranked(choice.name, _reason(rank, choice.novelty, usual, choice.coverage))
+        for rank, choice in enumerate(choose(pool, min(MOST_RANKED, len(pool))), start=1)
+    ]
+
+
+def _reason(rank: int, novelty: float, usual: float, coverage: float) -> str:
+    """Return why a picture has its rank."""
+    if usual > 0.99:  # nothing is labelled
+        return f"{rank}. stands for many pictures; with those before it {coverage:.0%} of the folder is alike"
+    kind = "new: little that is labelled looks like it" if novelty > 1.3 * usual else "like many unlabelled pictures"
+    return f"{rank}. {kind} (novelty {novelty:.2f}, usual {usual:.2f})"

@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures as the model sees them, and the encoder's tokens of them, which stay on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torchvision import tv_tensors
+
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
+from anomalib_aoissl.labelling.storage.problems import Problem
+from anomalib_aoissl.models.preprocessing import resize_of
+from anomalib_aoissl.retrieval.bank_file import encoder_hash
+from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
+
+from .settings import ModelSettings
+
+LARGEST_CACHE = 5_000_000_000
+"""Bytes of tokens on disk; those used least go first."""
+
+_IMAGES = 24  # pictures of the model's size that stay in memory
+
+
+class Seen(NamedTuple):
+    """A picture as the model sees it."""
+
+    image: torch.Tensor  # [1, C, h, w], normalised
+    tokens: torch.Tensor  # [1, D, rows, columns]
+    embeddings: torch.Tensor  # [P, E] of unit length
+
+
+class PictureReader:
+    """Reads pictures of a folder as training does.
+
+    Args:
+        folder: The folder.
+        settings: Of the model.
+    """
+
+    def __init__(self, folder: LabelFolder, settings: ModelSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.cache = folder.own / "tokens"
+        self._model: AOISSLRetrieval | None = None
+        self._hash = ""
+        self._images: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
+        self._keys: dict[tuple[str, str], str] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def model(self) -> AOISSLRetrieval:
+        """The model whose encoder reads; made for the planes of the folder's first picture that can be read."""
+        with self._lock:
+            if self._model is None:
+                self._model = self.settings.build(self._planes()).eval()
+                self._hash = encoder_hash(self._model.model.encoder, self._model.model.embedding_options)
+        return self._model
+
+    @torch.no_grad()
+    def see(self, name: str) -> Seen:
+        """Return a picture as the model sees it, from the cache where its tokens were read before.
+
+        Raises:
+            Problem: If it is gone, or cannot be read.
+        """
+        picture = self.folder.picture(name)
+        module: Any = self.model
+        image = module.pre_processor.see(self._resized(picture)[None])
+        tokens = self._tokens(picture, image).float()
+        depth = module.model.encoder.embed_dim
+        flat = tokens[:, -depth:].flatten(2).transpose(1, 2)[0]  # the last block's, which are the embeddings
+        return Seen(image, tokens, functional.normalize(flat, dim=-1, eps=1e-6))
+
+    def is_cached(self, name: str) -> bool:
+        """Tell whether the tokens of a picture are on disk."""
+        return self._file(self.folder.picture(name)).is_file()
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return a mask at the model's size, as training resizes it."""
+        resized = self._resize(tv_tensors.Mask(torch.from_numpy(mask)[None]))
+        result: np.ndarray = resized[0].as_subclass(torch.Tensor).numpy()
+        return result
+
+    def trim(self, largest: int = LARGEST_CACHE) -> None:
+        """Remove the files of the cache that were used least, until it is small enough."""
+        files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.cache.glob("*.npy")]
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= largest:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+    def _planes(self) -> int:
+        """Return the planes of a picture, those of the first one that can be read."""
+        fault = "There is no picture yet."
+        for picture in self.folder.pictures[:20]:
+            try:
+                return len(self.folder.file_format.read_files(picture.files))
+            except (ValueError, OSError) as error:
+                fault = str(error)
+        raise Problem(fault)
+
+    def _resized(self, picture: Picture) -> torch.Tensor:
+        """Return a picture ``[C, h, w]`` in [0, 1] at the model's size."""
+        key = picture.name, picture.version
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
+        try:
+            planes = self.folder.file_format.read_files(picture.files)
+        except (ValueError, OSError) as error:
+            raise Problem(str(error)) from error
+        wanted = self.model.hparams["in_channels"]
+        if len(planes) != wanted:
+            msg = f"{picture.name}: has {len(planes)} planes, the other pictures {wanted}. It is left out."
+            raise Problem(msg)
+        image: torch.Tensor = self._resize(torch.from_numpy(planes)).clamp(0, 1)
+        with self._lock:
+            self._images[key] = image
+            if len(self._images) > _IMAGES:
+                self._images.popitem(last=False)
+        return image
+
+    @property
+    def _resize(self) -> Any:
+        """The resize of training."""
+        return resize_of(self.model.pre_processor)
+
+    def _tokens(self, picture: Picture, image: torch.Tensor) -> torch.Tensor:
+        """Return the tokens ``[1, D, rows, columns]`` float16 of a picture."""
+        path = self._file(picture)
+        try:
+            stored = torch.from_numpy(np.load(path, allow_pickle=False))
+            path.touch()
+        except (OSError, ValueError):
+            stored = self.model.model.read(image).tokens.half()
+            try:
+                with whole_file(path) as temporary:
+                    np.save(temporary, stored.numpy(), allow_pickle=False)
+            except OSError:  # a full disk must not keep one from painting
+                return stored
+        grid = self.model.model.encoder.grid_size
+        if stored.shape[-2:] != grid:
+            path.unlink(missing_ok=True)
+            return self.model.model.read(image).tokens.half()
+        return stored
+
+    def _file(self, picture: Picture) -> Path:
+        """Return the file of a picture's tokens, named by content, encoder and size."""
+        key = picture.name, picture.version
+        if key not in self._keys:
+            _ = self.model
+            digest = hashlib.sha256(f"{self._hash} {self.settings.image_size} {self.folder.file_format}".encode())
+            for path in picture.files:
+                digest.update(path.read_bytes())
+            self._keys[key] = digest.hexdigest()[:32]
+        return self.cache / f"{self._keys[key]}.npy"

@@ -1,0 +1,235 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Teaching within seconds: a short fit of the pixel head's first network, and a bank, on what is painted so far.
+
+It is the code of the full fit with fewer views (the pictures as they are), fewer steps, and one network. The full fit
+belongs to the export.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.labelling.storage.problems import Problem
+from anomalib_aoissl.matching.patches import patch_labels
+from anomalib_aoissl.pixel_head.features import FeatureMaps, token_maps
+from anomalib_aoissl.pixel_head.fitting import Layers, Schedule, fit_network
+from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
+from anomalib_aoissl.pixel_head.sample import STEP, stored_values
+from anomalib_aoissl.pixel_head.training import feature_spread, principal_directions
+
+from .lesson import Lesson, Limits, Suggestion
+from .reading import PictureReader, Seen
+
+FIRST_STEPS, NEXT_STEPS = 150, 90
+"""Steps of a first fit, and of one that goes on from the last lesson's network."""
+
+PIXELS, PER_PICTURE, FEWEST = 24_000, 8_000, 400
+"""Pixels that a fit takes of all pictures together; of each at most, and at least."""
+
+BANK_ROWS = 4000
+"""Labelled patches that novelty is measured against."""
+
+_FEATURES = 5  # pictures whose feature maps stay in memory, 70 MB each
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What is painted on a picture.
+
+    Attributes:
+        mask: ``[H, W]`` uint8 at the picture's own size, 255 is unpainted.
+        version: Changes with it.
+    """
+
+    mask: np.ndarray
+    version: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn pixels of a painted picture.
+
+    Attributes:
+        key: Of picture, mask and directions that it was drawn from.
+        values: ``[N, F]`` features.
+        labels: ``[N]`` class indices.
+        weights: ``[N]``, pixels that each stands for.
+        points: ``[N, 2]`` (row, column) at the model's size.
+    """
+
+    key: tuple[str, ...]
+    values: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    points: np.ndarray
+
+
+class Teacher:
+    """Fits lessons; what did not change since the last one is not computed again.
+
+    Args:
+        reader: Reads pictures.
+        seed: Of what is random.
+    """
+
+    def __init__(self, reader: PictureReader, seed: int = 0) -> None:
+        self.reader, self.seed = reader, seed
+        self.lesson: Lesson | None = None
+        self.limits = Limits()
+        self.drawn: dict[str, Drawn] = {}
+        self._number = 0
+        self._base: PixelHead | None = None
+        self._based_on = 0
+        self._bases = 0
+        self._features: OrderedDict[tuple[str, ...], FeatureMaps] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def teach(
+        self,
+        painted: Mapping[str, Painted],
+        classes: tuple[str, ...],
+        report: Callable[[float], Any] = lambda _: None,
+    ) -> Lesson:
+        """Return a lesson on what is painted.
+
+        Args:
+            painted: Pictures with paint on them, by name.
+            classes: Names of all classes.
+            report: Is called with the share of the fit that was done since.
+
+        Raises:
+            Problem: If fewer than two classes are painted, or a picture cannot be read.
+        """
+        seen = {name: self.reader.see(name) for name in painted}
+        masks = {name: self.reader.mask(one.mask) for name, one in painted.items()}
+        shown = {int(v) for mask in masks.values() for v in np.unique(mask)} - {IGNORE_INDEX}
+        if len(shown) < 2:
+            what = f"only {classes[next(iter(shown))]!r} is" if shown else "nothing is"
+            msg = f"Paint some of two classes first: {what} painted, and there is nothing to tell apart."
+            raise Problem(msg)
+        head, start = self._head(seen, len(classes))
+        self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in painted}
+        bank, owners = self._bank(seen, masks)
+        layers = self._fit(head, list(self.drawn.values()), len(classes), start, report)
+        head.set_networks(layers, ())
+        if len(self.limits.offsets) != len(classes):
+            self.limits = replace(self.limits, offsets=np.zeros(len(classes), np.float32))
+        head.offsets = torch.from_numpy(self.limits.offsets)
+        self._number += 1
+        self.lesson = Lesson(self._number, head, bank, owners, tuple(painted), classes, self.limits)
+        return self.lesson
+
+    def prepare(self, name: str, painted: Sequence[str]) -> None:
+        """Compute what the next lesson needs of a picture that is being painted, so that it takes less time."""
+        seen = {other: self.reader.see(other) for other in {name, *painted}}
+        self._features_of(self._head(seen, 0)[0], name, seen[name], keep=True)
+
+    def forget(self) -> None:
+        """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
+        self.lesson, self.limits, self.drawn = None, Limits(), {}
+
+    def suggest(self, lesson: Lesson, name: str) -> Suggestion:
+        """Return what a lesson says of a picture."""
+        seen = self.reader.see(name)
+        features = self._features_of(lesson.head, name, seen, keep=name in self.drawn)
+        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size)
+
+    def fit_sample(
+        self, head: PixelHead, drawn: list[Drawn], classes: int, schedule: Schedule, start: Layers | None = None
+    ) -> Layers:
+        """Return a network that is fitted to drawn pixels, of features that the head standardises."""
+        values = np.concatenate([stored_values(one.values, head.mean.numpy(), head.scale.numpy()) for one in drawn])
+        labels = np.concatenate([one.labels for one in drawn])
+        tokens = slice(values.shape[1] - head.directions.shape[1], values.shape[1])
+        return fit_network(values, labels, classes, scale=STEP, tokens=tokens, start=start, schedule=schedule)
+
+    def _head(self, seen: Mapping[str, Seen], classes: int) -> tuple[PixelHead, Layers | None]:
+        """Return a head whose tokens are projected, and the layers to go on from where it is as the last one's."""
+        head = PixelHead()
+        if self._base is None or len(seen) >= 2 * self._based_on:
+            base = PixelHead()
+            base.directions, base.centre = principal_directions([token_maps(one.tokens) for one in seen.values()])
+            self._base, self._based_on, self._bases = base, len(seen), self._bases + 1
+            self._features.clear()
+        head.take(self._base)
+        last = self.lesson
+        same = last is not None and torch.equal(last.head.directions, head.directions)
+        again = same and last is not None and last.head.num_classes == classes
+        return head, last.head.layers("first") if again and last is not None else None
+
+    def _draw(self, head: PixelHead, name: str, seen: Seen, mask: np.ndarray, painted: Painted) -> Drawn:
+        """Return drawn pixels of a picture, the same as before where nothing changed."""
+        key = (self.reader.folder.picture(name).version, painted.version, str(self._bases))
+        old = self.drawn.get(name)
+        if old is not None and old.key == key:
+            return old
+        points, weights = draw_points(mask, PER_PICTURE, np.random.default_rng([self.seed, *name.encode()]))
+        features = self._features_of(head, name, seen, keep=True)
+        values = pixel_values(features.fine[0].numpy(), features.coarse[0].numpy(), points).astype(np.float16)
+        return Drawn(key, values, mask[points[:, 0], points[:, 1]], weights, points)
+
+    def _fit(
+        self, head: PixelHead, drawn: list[Drawn], classes: int, start: Layers | None, report: Callable[[float], Any]
+    ) -> Layers:
+        """Return the network of a lesson; standardises the head."""
+        wanted = max(FEWEST, PIXELS // len(drawn))
+        fewer = [thinned(one, wanted, self.seed) for one in drawn]
+        values = np.concatenate([one.values for one in fewer]).astype(np.float32)
+        head.mean, head.scale = feature_spread(values, head.directions.shape[1])
+        schedule = Schedule(FIRST_STEPS if start is None else NEXT_STEPS, self.seed, report)
+        return self.fit_sample(head, fewer, classes, schedule, start)
+
+    def _bank(self, seen: Mapping[str, Seen], masks: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return embeddings of labelled patches, evenly taken of each picture, and the index of their pictures."""
+        rows, owners = [], []
+        patch = self.reader.model.model.patch_size
+        for index, (name, one) in enumerate(seen.items()):
+            labels = patch_labels(torch.from_numpy(masks[name])[None], patch)[0]
+            used = (labels != IGNORE_INDEX).any(dim=1).nonzero().squeeze(1)
+            most = max(1, BANK_ROWS // len(seen))
+            used = used[torch.linspace(0, max(len(used) - 1, 0), min(most, len(used))).long()]
+            rows.append(one.embeddings[used])
+            owners.append(torch.full((len(used),), index))
+        return torch.cat(rows), torch.cat(owners)
+
+    def _features_of(self, head: PixelHead, name: str, seen: Seen, keep: bool) -> FeatureMaps:
+        """Return the feature maps of a picture; those of painted pictures stay in memory."""
+        key = (name, self.reader.folder.picture(name).version, str(self._bases))
+        with self._lock:
+            if key in self._features:
+                self._features.move_to_end(key)
+                return self._features[key]
+        with torch.no_grad():
+            features = head.features(seen.image, seen.tokens)
+        if keep:
+            with self._lock:
+                self._features[key] = features
+                if len(self._features) > _FEATURES:
+                    self._features.popitem(last=False)
+        return features
+
+
+def thinned(drawn: Drawn, wanted: int, seed: int) -> Drawn:
+    """Return at most so many of the drawn pixels, at random; each then stands for more."""
+    number = len(drawn.labels)
+    if number <= wanted:
+        return drawn
+    chosen = np.random.default_rng(seed).choice(number, wanted, replace=False)
+    return Drawn(
+        drawn.key,
+        drawn.values[chosen],
+        drawn.labels[chosen],
+        drawn.weights[chosen] * (number / wanted),
+        drawn.points[chosen],
+    )

@@ -1,0 +1,137 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The torch side of the gate: the trained model's own answers, and pictures of the user's data to ask for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
+from anomalib_aoissl.plugin.export_options import export_options
+
+logger = logging.getLogger(__name__)
+
+_DRAWN_SIZE = (240, 320)  # px; not that of a model
+_DRAWN_SEED = 29
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The comparison of an export with the model that it was made of.
+
+    Attributes:
+        module: The trained model.
+        sample: Pictures that are compared; None for no comparison.
+        compression: Name of the compression; empty for none.
+        limits: What is asked of the compressed model.
+    """
+
+    module: Any
+    sample: Sample | None
+    compression: str
+    limits: Limits
+
+    @classmethod
+    def of(cls, module: Any, datamodule: Any = None, compression: str = "", max_drop: float = 0.01) -> Gate:
+        """Return the gate that the running export asks for.
+
+        Raises:
+            ValueError: If the datamodule has no pictures, or pictures of other planes than the model's.
+        """
+        options, limits = export_options(), LIMITS.get(compression, LIMITS[""])
+        if compression == "int8_acq":
+            limits = replace(limits, iou_drop=max(max_drop, limits.iou_drop or 0.0))
+        datamodule = datamodule or options.datamodule
+        if not options.gate:
+            return cls(module, None, compression, limits)
+        if datamodule is None:
+            pictures = drawn_pictures(options.gate, module.hparams["in_channels"])
+            return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
+        sample = sample_of(datamodule, options.gate, module.class_names)
+        for image in sample.images:
+            module._check_image(image, sample.source)
+        return cls(module, sample, compression, limits)
+
+    def run(self, others: Mapping[str, Callable[[], Runner]]) -> GateReport | None:
+        """Return the result, which is passed; None where nothing is compared.
+
+        Args:
+            others: Makes each runner that is compared with the module, by name.
+
+        Raises:
+            GateError: If one of them answers otherwise.
+        """
+        if self.sample is None:
+            return None
+        count, source = len(self.sample.images), self.sample.source
+        logger.info("Gate: comparing %s on %d pictures of %s.", ", ".join(others), count, source)
+        runners: dict[str, Runner] = {"torch": torch_runner(self.module)}
+        runners.update({name: make() for name, make in others.items()})
+        report = judge(runners, self.sample, self.limits, self.compression)
+        report.check()
+        logger.info("Gate passed: %s.", report.summary())
+        return report
+
+
+def torch_runner(module: Any) -> Runner:
+    """Return a runner of a model as torch computes it."""
+    module = module.eval()
+
+    def answer(images: np.ndarray) -> dict[str, np.ndarray]:
+        if getattr(module, "tiling", None) is not None and len(images) > 1:  # pictures in tiles come one by one
+            parts = [answer(image[np.newaxis]) for image in images]
+            return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+        with torch.no_grad():
+            outputs = module(torch.from_numpy(np.ascontiguousarray(images)).to(module.device))._asdict()
+        return {name: outputs[name].cpu().numpy() for name in OUTPUTS}
+
+    return answer
+
+
+def saved_torch_runner(path: Path) -> Runner:
+    """Return a runner of a file that anomalib's torch export wrote just now."""
+    return torch_runner(torch.load(path, weights_only=False, map_location="cpu")["model"])
+
+
+def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Sample:
+    """Return pictures of a datamodule, evenly over its test images, else its validation or training images.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    name = getattr(datamodule, "name", type(datamodule).__name__)
+    for kind, attribute in {"test": "test_data", "validation": "val_data", "training": "train_data"}.items():
+        data = getattr(datamodule, attribute, None)
+        if data is None or not len(data):
+            continue
+        items = [data[index] for index in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
+        masks: list[np.ndarray] = []
+        if tuple(getattr(data, "class_names", ())) == tuple(class_names):
+            masks = [np.asarray(item.gt_mask).reshape(item.image.shape[-2:]) for item in items]
+        return Sample([np.asarray(item.image) for item in items], f"{name} ({kind})", masks)
+    msg = f"{type(datamodule).__name__} has no pictures to compare the export on. Give other data, or --gate off."
+    raise ValueError(msg)
+
+
+def drawn_pictures(count: int, planes: int) -> list[np.ndarray]:
+    """Return drawn pictures ``[planes, H, W]`` in [0, 1] of several devices."""
+    from anomalib_aoissl.wirebond.drawing import DEVICES, draw
+
+    names = sorted(DEVICES)
+    pictures = []
+    for index in range(count):
+        device = DEVICES[names[index * len(names) // count % len(names)]]
+        drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=_DRAWN_SIZE)
+        lights = np.stack([drawing.bright_field, drawing.dark_field])
+        pictures.append(lights[np.arange(planes) % len(lights)].astype(np.float32) / 255)
+    return pictures

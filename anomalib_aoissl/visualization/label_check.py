@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A picture of masks to be checked by eye: each picture beside itself with its classes; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX
+
+from .overlay import legend, overlay_mask, palette, resize_mask
+
+_WIDTH, _GAP, _CAPTION = 760, 8, 30
+_GROUND, _TEXT = (24, 24, 24), (240, 240, 240)
+
+Panel = tuple[np.ndarray, "np.ndarray | None", str, str]
+"""Picture ``[H, W, 3]`` uint8, mask ``[H, W]`` uint8 or None, name, and what is to be said of it."""
+
+
+def draw_masks(panels: Sequence[Panel], class_names: Sequence[str]) -> Image.Image:
+    """Return each picture, beside it the same with its mask, below it its caption; a legend at the bottom."""
+    rows = [_row(*panel, len(class_names)) for panel in panels]
+    strip = legend(class_names, rows[0].width)
+    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows) + strip.height), _GROUND)
+    top = 0
+    for part in (*rows, strip):
+        sheet.paste(part, (0, top))
+        top += part.height
+    return sheet
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the picture ``[H, W, 3]`` uint8 with classes laid over it lightly, and their borders in full colour."""
+    light = (0.6 * picture + 0.4 * overlay_mask(picture, mask, num_classes)).round().astype(np.uint8)
+    inside = np.pad(mask, 1, mode="edge")
+    moved = [inside[1:-1, 2:], inside[2:, 1:-1], inside[1:-1, :-2], inside[:-2, 1:-1]]
+    border = np.any([mask != other for other in moved], axis=0) & (mask != BACKGROUND_INDEX)
+    return np.where(border[..., np.newaxis], palette(num_classes)[mask], light)
+
+
+def _row(picture: np.ndarray, mask: np.ndarray | None, name: str, text: str, num_classes: int) -> Image.Image:
+    """Return one picture, with its mask beside it, and its caption."""
+    height = round(_WIDTH * picture.shape[0] / picture.shape[1])
+    small = np.array(Image.fromarray(picture).resize((_WIDTH, height), Image.Resampling.LANCZOS))
+    row = Image.new("RGB", (2 * _WIDTH + _GAP, height + _CAPTION), _GROUND)
+    row.paste(Image.fromarray(small), (0, 0))
+    if mask is not None:
+        shown = outlined(small, resize_mask(mask, (height, _WIDTH)), num_classes)
+        row.paste(Image.fromarray(shown), (_WIDTH + _GAP, 0))
+    font = ImageFont.load_default(size=16)
+    ImageDraw.Draw(row).text((8, height + 6), f"{name}   {text}", fill=_TEXT, font=font)
+    return row

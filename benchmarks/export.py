@@ -1,0 +1,116 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Each export of a trained model beside torch: size, latency, mean IoU, equal pixels, novelty. JSON lines.
+
+Usage: python benchmarks/export.py --checkpoint model.ckpt [--segmenter] --output export.jsonl
+       [--devices sot23_copper soic8_gold] [--size 384 384] [--pictures 12] [--rounds 9]
+       python benchmarks/table.py docs/results/export.md "Exports" --lines export.jsonl --notes notes.md
+
+The pictures are the test images of WireBond. 8 bits take their ranges from its validation images. Latencies are of one
+picture, alone; the rounds go through all exports in turn, so that a load of the machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
+from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
+from anomalib_aoissl.deployment.model_file import read_model
+from anomalib_aoissl.models.gating import sample_of, saved_torch_runner, torch_runner
+from anomalib_aoissl.plugin.export_options import exporting
+
+TYPES = ("", "fp16", "int8", "int8_ptq", "int8_acq")
+
+
+def main() -> None:
+    """Write a line for each export."""
+    arguments = _parser().parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.INFO)
+    cls: Any = AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval
+    model = cls.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
+    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size))
+    sample = sample_of(data, arguments.pictures, model.class_names)
+    with tempfile.TemporaryDirectory() as folder, exporting("off"):
+        runners, sizes = _exports(model, data, Path(folder), arguments.types)
+        report = judge(runners, sample, Limits(0.0))
+        times = _latencies(runners, sample.images[0][np.newaxis], arguments.rounds)
+    lines = []
+    for name, run in report.runs.items():
+        if run.faults:
+            print(f"{name}: {run.faults}")
+        line = {
+            "set": f"{type(model).__name__}, {model.input_size[0]}x{model.input_size[1]} px",
+            "shots": len(data.train_data),
+        }
+        line |= {"seed": 0, "method": name, "MB": sizes[name] / 1e6, "latency ms": statistics.median(times[name])}
+        ratios = [own / torch for own, torch in zip(times[name], times["torch"], strict=True)]
+        line |= {"latency / torch": statistics.median(ratios), "mean_iou": run.mean_iou}
+        line |= {"equal pixels": run.equal_pixels, "novelty difference": run.novelty_difference}
+        lines.append(line)
+        print(line)
+    with whole_file(arguments.output) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dict[str, Runner], dict[str, int]]:
+    """Return a runner and the bytes of each export, the trained model's first."""
+    torch_file, traced = model.to_torch(folder), model._onnx_model({})
+    model._onnx_model = lambda _: traced  # the same for all
+    onnx_file = model.to_onnx(folder)
+    runners = {
+        "torch": torch_runner(model),
+        "torch file": saved_torch_runner(torch_file),
+        "ONNX": onnx_runner(onnx_file),
+    }
+    sizes = dict.fromkeys(("torch", "torch file"), torch_file.stat().st_size) | {"ONNX": onnx_file.stat().st_size}
+    for kind in types:
+        started = time.perf_counter()
+        path = model.to_openvino(folder / (kind or "fp32"), compression_type=kind or None, datamodule=data)
+        name = f"OpenVINO {kind or 'fp32'}"
+        runners[name] = openvino_runner(read_model(path))
+        sizes[name] = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+        print(f"{name}: exported in {time.perf_counter() - started:.0f} s")
+    return runners, sizes
+
+
+def _latencies(runners: dict[str, Runner], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    """Return the times of each runner for one picture, ms, in rounds."""
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(rounds):
+        for name, runner in runners.items():
+            started = time.perf_counter()
+            runner(image)
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return times
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Exports beside the trained model.")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--segmenter", action="store_true", help="the checkpoint is of AOISSLSegmenter")
+    parser.add_argument("--devices", nargs="+", default=None, help="devices of WireBond; all where not said")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="of the pictures: height and width, px")
+    parser.add_argument("--types", nargs="*", default=list(TYPES), choices=TYPES, help="compressions")
+    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

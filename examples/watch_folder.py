@@ -1,0 +1,46 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Segments each picture that comes into a folder; masks and one line of numbers for each go into another.
+
+Usage: python examples/watch_folder.py exported/weights/openvino/model.xml incoming/ masks/
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from anomalib_aoissl import SegmentationOpenVINOInferencer
+
+PAUSE = 0.5  # s
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def arrivals(folder: Path, pause: float = PAUSE) -> Iterator[Path]:
+    """Yield each new picture once its size has stayed the same for a pause, so that it is written whole."""
+    sizes: dict[Path, int] = {}
+    done: set[Path] = set()
+    while True:
+        present = {path: path.stat().st_size for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+        ready = [path for path, size in present.items() if path not in done and sizes.get(path) == size]
+        done, sizes = done | set(ready), present
+        yield from ready
+        time.sleep(pause)
+
+
+def main(model: Path, incoming: Path, masks: Path) -> None:
+    """Run until it is interrupted."""
+    inferencer = SegmentationOpenVINOInferencer(model)
+    for path in arrivals(incoming):
+        try:
+            result = inferencer.predict(path)
+        except ValueError as error:  # one bad picture must not end the line
+            print(f"{path.name}: {error}", file=sys.stderr)
+            continue
+        result.save_mask(masks / f"{path.stem}.png")
+        print(path.name, f"novelty {result.score:.3f}", result.class_shares())
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]))

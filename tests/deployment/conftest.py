@@ -1,0 +1,61 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exported models for tests that need no torch: made here where there is torch, else brought along as files."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino")
+
+from anomalib_aoissl import SegmentationOpenVINOInferencer
+from anomalib_aoissl.pixel_head import stages
+
+GIVEN = "AOISSL_LINE_MODELS"
+"""Environment variable with the folder of `make_models`, on a machine without torch."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_refits() -> Iterator[None]:
+    """Fit pixel heads again in few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "REFIT_STEPS", 60)
+        yield
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that `make_models` writes; not to be changed."""
+    if GIVEN in os.environ:
+        return Path(os.environ[GIVEN])
+    pytest.importorskip("torch", reason=f"make the models where torch is, and name their folder in {GIVEN}")
+    from make_models import write_models
+
+    with pytest.MonkeyPatch.context() as patch:
+        from anomalib_aoissl.pixel_head import labelled
+
+        patch.setattr(stages, "STEPS", stages.STEPS)  # set back what making the models changes
+        patch.setattr(labelled, "PIXELS", labelled.PIXELS)
+        return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def arrays(models: Path) -> dict[str, np.ndarray]:
+    """Return pictures, masks, and what torch says of them."""
+    return dict(np.load(models / "arrays.npz"))
+
+
+@pytest.fixture
+def head(models: Path) -> SegmentationOpenVINOInferencer:
+    """Return the inferencer of a model with a pixel head."""
+    return SegmentationOpenVINOInferencer(models / "head.xml")
+
+
+@pytest.fixture
+def bank(models: Path) -> SegmentationOpenVINOInferencer:
+    """Return the inferencer of a model whose bank decides the classes."""
+    return SegmentationOpenVINOInferencer(models / "bank.xml")

@@ -1,0 +1,326 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The page in a real browser: paint, teach, accept, undo, reload, two tabs, a token, 25 megapixels.
+
+Skipped where there is no Chromium with its driver, or no selenium.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from label_pictures import SIZE, truth, until
+from PIL import Image
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the tests of the page need selenium")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.usefixtures("short_fits"),
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="the tests of the page need chromium and chromedriver"),
+]
+
+READY = "return !!(window.labelling && labelling.state.mask && labelling.view.width > 10)"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a browser whose requests are logged."""
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1366,900")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield made
+    made.quit()
+
+
+class Page:
+    """A page in a browser's tab."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser = browser
+        browser.get(address)
+        self.until(READY)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, script: str) -> Any:
+        return until(lambda: self.run(script), 120)
+
+    def keys(self, *keys: str) -> None:
+        webdriver.ActionChains(self.browser, duration=0).send_keys(*keys).perform()
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press at the first place, px of the picture, move to the others, and let go; saved afterwards."""
+        canvas = self.browser.find_element("id", "pointer")
+        script = (
+            "const [x, y] = labelling.view.toScreen(...arguments[0]);"
+            "return [Math.round(x - labelling.view.width / 2), Math.round(y - labelling.view.height / 2)]"
+        )
+        actions = webdriver.ActionChains(self.browser, duration=10)
+        for index, place in enumerate(places):
+            actions.move_to_element_with_offset(canvas, *self.run(script, place))
+            if index == 0:
+                actions.click_and_hold()
+        actions.release().perform()
+        self.until("return labelling.saver.idle")
+
+    def mask(self) -> np.ndarray:
+        """Return the mask ``[H, W]`` that the page holds."""
+        height, width, values = self.run(
+            "const m = labelling.state.mask; return [m.height, m.width, Array.from(m.values)]"
+        )
+        return np.array(values, np.uint8).reshape(height, width)
+
+    def notes(self) -> str:
+        return str(self.run("return document.getElementById('notes').textContent"))
+
+
+@pytest.fixture
+def opened(browser: Any, session: Any, serving: Callable[..., SimpleNamespace]) -> Page:
+    browser.get_log("performance")
+    browser.get_log("browser")
+    return Page(browser, serving(session).address)
+
+
+def on_disk(device: Path, name: str = "unit_0") -> np.ndarray:
+    with Image.open(device / "masks" / f"{name}.png") as image:
+        return np.array(image)
+
+
+def paint_three_classes(page: Page) -> None:
+    page.run("labelling.tools.size = 6")
+    for key, rows in (("1", [(60, 10), (90, 10)]), ("2", [(5, 10), (40, 10)]), ("3", [(5, 32), (90, 32)])):
+        page.keys("b", key)
+        page.drag(*rows)
+
+
+def test_from_two_strokes_to_a_mask_on_the_disk(opened: Page, device: Path, browser: Any) -> None:
+    paint_three_classes(opened)
+    painted = opened.mask()
+    assert np.array_equal(on_disk(device), painted)
+    assert painted[10, 70] == 0
+    assert painted[10, 20] == 1
+    assert painted[32, 50] == 2
+    assert 0.02 < (painted != 255).mean() < 0.4
+    opened.keys("t")
+    opened.until("return !!labelling.state.suggestion")
+    first = opened.run("return Array.from(labelling.state.suggestion.classes)")
+    assert (np.array(first).reshape(SIZE) == truth()).mean() > 0.8  # of three strokes
+
+    opened.keys("3")  # what is painted otherwise is learned otherwise
+    opened.run("labelling.tools.size = 16")
+    opened.drag((5, 52), (40, 52))
+    opened.keys("t")
+    opened.until("return labelling.state.suggestion?.lesson === 2")
+    second = opened.run("return Array.from(labelling.state.suggestion.classes)")
+    assert first != second
+
+    opened.keys("a")
+    opened.until("return labelling.saver.idle")
+    accepted = opened.mask()
+    assert (accepted != 255).mean() > 0.9
+    assert np.array_equal(on_disk(device), accepted)
+    browser.refresh()
+    opened.until(READY)
+    assert np.array_equal(opened.mask(), accepted)
+    opened.browser.find_element("id", "undo").click()
+    opened.until("return labelling.state.mask.values.includes(255)")
+    assert np.array_equal(on_disk(device), opened.mask())
+    opened.browser.find_element("id", "redo").click()
+    until(lambda: np.array_equal(on_disk(device), accepted))
+    _check_requests(browser)
+
+
+def _check_requests(browser: Any) -> None:
+    """Nothing was asked of another server, and no script complained."""
+    asked = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.add(message["params"]["request"]["url"].split("/")[2])
+    assert len(asked) == 1, asked
+    assert next(iter(asked)).startswith("127.0.0.1:")
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_line_polygon_fill_and_eraser(opened: Page, device: Path) -> None:
+    opened.run("labelling.tools.size = 4")
+    opened.keys("2", "l")
+    opened.drag((10, 20))
+    opened.drag((60, 20))
+    line = on_disk(device)
+    assert (line[18:22, 12:58] == 1).all()
+    assert (line == 1).sum() == pytest.approx(4 * 50 + np.pi * 4, abs=6)
+    opened.keys("3", "p")
+    for corner in ((20, 30), (40, 30), (40, 50), (20, 50)):
+        opened.drag(corner)
+    opened.keys("\ue007")
+    opened.until("return labelling.saver.idle")
+    assert (on_disk(device) == 2).sum() == pytest.approx(400, abs=45)
+    opened.keys("1", "f")
+    opened.drag((80, 5))
+    assert (on_disk(device) != 255).all()
+    opened.keys("e")
+    opened.run("labelling.tools.size = 8")
+    opened.drag((30, 20))
+    assert (on_disk(device)[18:22, 28:32] == 255).all()
+
+
+def test_painting_by_keyboard_alone(opened: Page, device: Path) -> None:
+    right, space = "\ue014", " "
+    opened.run("document.getElementById('pointer').focus(); labelling.tools.size = 6")
+    opened.keys("b", "2", space, *[right] * 12, space)
+    opened.until("return labelling.saver.idle")
+    found = on_disk(device)
+    assert (found == 1).sum() > 60
+    opened.keys("?")
+    assert opened.run("return document.getElementById('keys').open")
+    opened.keys("\ue00c")
+
+
+def test_two_tabs_keep_what_both_paint(opened: Page, device: Path, browser: Any) -> None:
+    first = browser.current_window_handle
+    opened.run("labelling.tools.size = 6")
+    browser.switch_to.new_window("tab")
+    try:
+        second = Page(browser, browser_address(browser, first))
+        second.run("labelling.tools.size = 6; sessionStorage.clear()")
+        second.keys("2")
+        second.drag((10, 10), (30, 10))
+        browser.switch_to.window(first)
+        opened.until("return labelling.state.mask.values.includes(1)")
+        opened.run("labelling.state.mask.version = '1.1.1'")  # as if the other's stroke had not been heard of
+        opened.keys("3")
+        opened.drag((50, 40), (80, 40))
+        found = on_disk(device)
+        assert {1, 2} <= set(np.unique(found).tolist())
+        assert np.array_equal(opened.mask(), found)
+        assert "both are kept" in opened.notes()
+    finally:
+        for handle in browser.window_handles:
+            if handle != first:
+                browser.switch_to.window(handle)
+                browser.close()
+        browser.switch_to.window(first)
+
+
+def browser_address(browser: Any, window: str) -> str:
+    """Return the address of a window, and stay in the present one."""
+    here = browser.current_window_handle
+    browser.switch_to.window(window)
+    address = str(browser.execute_script("return location.origin"))
+    browser.switch_to.window(here)
+    return address
+
+
+def test_a_failed_save_is_said_and_tried_again(opened: Page, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomalib_aoissl.labelling.storage import masks
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    canvas_size = "labelling.tools.size = 6"
+    opened.run(canvas_size)
+    real = masks.write_mask
+    monkeypatch.setattr(masks, "write_mask", full)
+    webdriver.ActionChains(opened.browser, duration=0).move_to_element(
+        opened.browser.find_element("id", "pointer")
+    ).click().perform()
+    opened.until("return document.getElementById('saved').textContent === 'not saved'")
+    assert "disk is full" in opened.notes()
+    monkeypatch.setattr(masks, "write_mask", real)
+    opened.until("return document.getElementById('saved').textContent === 'saved'")
+    assert np.array_equal(on_disk(device), opened.mask())
+
+
+def test_a_wrong_token_and_the_right_one(browser: Any, session: Any, serving: Callable[..., SimpleNamespace]) -> None:
+    server = serving(session, "0.0.0.0", "7" * 48)  # noqa: S104 - the token's rules; it is bound to this machine
+    for query in ("", "?token=8"):
+        browser.get(f"{server.address}/{query}")
+        assert "token is missing or wrong" in browser.page_source
+    page = Page(browser, f"{server.address}/?token={'7' * 48}")
+    assert "token" not in browser.current_url
+    page.drag((10, 10))
+    assert (page.mask() != 255).any()
+
+
+def test_twenty_five_megapixels(
+    browser: Any, device: Path, settings: Any, serving: Callable[..., SimpleNamespace]
+) -> None:
+    from anomalib_aoissl.labelling.session import Session
+
+    tile = np.random.default_rng(0).integers(0, 255, (500, 500), np.uint8)
+    Image.fromarray(np.tile(tile, (10, 10))).save(device / "images" / "a_large.png", compress_level=1)
+    page = Page(browser, serving(Session(device, settings)).address)
+    assert page.run("return labelling.state.mask.values.length") == 25_000_000
+    page.run("labelling.tools.size = 60")
+    page.keys("2")
+    page.drag((500, 500), (4000, 3000), (4500, 600))
+    found = on_disk(device, "a_large")
+    assert found.shape == (5000, 5000)
+    box = page.run("const m = labelling.state.mask; return [m.values[2000 * 5000 + 2600], m.values.indexOf(1)]")
+    assert int((found.ravel() == 1).argmax()) == box[1]
+    assert 60 * 6000 * 0.8 < (found == 1).sum() < 60 * 8000 * 1.2
+    page.keys("0")
+    page.until("return [...labelling.view.tiles.values()].some((tile) => tile.complete && tile.naturalWidth)")
+    for _ in range(8):
+        page.keys("+")
+    page.until("return labelling.view.scale > 0.5 && !labelling.view.asked")
+    assert page.run("return labelling.view.overlay.width * labelling.view.overlay.height") < 2_000_000
+
+
+def test_pictures_that_vanish_are_said(opened: Page, device: Path, session: Any) -> None:
+    (device / "images" / "unit_0.png").unlink()
+    session.look()
+    opened.until("return document.getElementById('notes').textContent.includes('the file is gone')")
+    opened.keys(".")
+    opened.until("return labelling.state.item?.name === 'unit_1'")
+    opened.drag((10, 10))
+    assert (on_disk(device, "unit_1") != 255).any()
+
+
+def test_an_empty_folder_takes_dropped_pictures(
+    browser: Any, device: Path, tmp_path: Path, settings: Any, serving: Callable[..., SimpleNamespace]
+) -> None:
+    from anomalib_aoissl.labelling.session import Session
+
+    (tmp_path / "empty").mkdir()
+    server = serving(Session(tmp_path / "empty", settings))
+    browser.get(server.address)
+    until(lambda: browser.execute_script("return !!window.labelling"))
+    until(lambda: browser.find_element("id", "empty").is_displayed())
+    browser.find_element("id", "files").send_keys(str(device / "images" / "unit_2.png"))
+    until(lambda: browser.execute_script("return labelling.state.item?.name === 'unit_2'"))
+    assert (tmp_path / "empty" / "images" / "unit_2.png").read_bytes() == (
+        device / "images" / "unit_2.png"
+    ).read_bytes()
+
+
+def test_the_export_and_a_trial(opened: Page, device: Path) -> None:
+    pytest.importorskip("openvino")
+    paint_three_classes(opened)
+    opened.browser.find_element("id", "export").click()
+    opened.until("return !document.getElementById('try').disabled && !!labelling.state.exported")
+    (folder,) = (device / "export").iterdir()
+    for path in ("weights/lightning/model.ckpt", "weights/openvino/model.xml", "bank.safetensors", "README.txt"):
+        assert (folder / path).is_file()
+    opened.browser.find_element("id", "try").click()
+    opened.run(
+        "fetch('/api/thumbnail?name=unit_1').then((r) => r.blob()).then((b) =>"
+        " labelling.tryOn([new File([b], 'one.jpg')]))"
+    )
+    opened.until("return document.getElementById('trial-result').naturalWidth > 0")

@@ -1,0 +1,263 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the page learns: scribbles become masks, left-out pictures judge, and the export is what training gives."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from label_pictures import SIZE, scribbles, truth, until
+from PIL import Image
+
+from anomalib_aoissl.labelling.session import Session
+from anomalib_aoissl.labelling.storage.masks import Region
+from anomalib_aoissl.labelling.storage.problems import Problem
+from anomalib_aoissl.labelling.teaching import judging, ordering
+from anomalib_aoissl.labelling.teaching.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("short_fits")
+
+
+def scribble(session: Session, *numbers: int) -> None:
+    for number in numbers:
+        name = f"unit_{number}"
+        session.stroke(name, Region(0, 0, scribbles()), session.masks.version(name), "brush", "me")
+
+
+def taught(session: Session, name: str) -> Any:
+    session.lessons.teacher  # noqa: B018 - made in this thread
+    for _ in session.lessons._teach(name, 0.0):
+        pass
+    return session.lessons.suggestion(name)
+
+
+def classes_of(stored: Any) -> np.ndarray:
+    import zlib
+
+    values = np.frombuffer(zlib.decompress(stored.data), np.uint8)
+    return values[: len(values) // 2].reshape(stored.size)
+
+
+def test_scribbles_of_one_picture_label_another(session: Session) -> None:
+    scribble(session, 0)
+    taught(session, "unit_0")
+    lesson = session.lessons.lesson
+    assert lesson is not None
+    found = session.lessons.teacher.suggest(lesson, "unit_3")
+    assert (found.classes == truth()).mean() > 0.97
+    assert set(lesson.names) == {"unit_0"}
+
+
+def test_a_later_lesson_says_what_changed(session: Session) -> None:
+    scribble(session, 0)
+    first = classes_of(taught(session, "unit_1"))
+    wrong = np.full((40, 30), 2, np.uint8)
+    session.stroke("unit_0", Region(50, 20, wrong), session.masks.version("unit_0"), "brush", "me")
+    stored = taught(session, "unit_1")
+    assert stored.lesson == 2
+    assert stored.info["changed"] == pytest.approx((classes_of(stored) != first).mean(), abs=1e-4)
+    assert stored.info["changed"] > 0
+
+
+def test_one_class_alone_is_said(session: Session) -> None:
+    session.stroke("unit_0", Region(0, 0, np.ones((4, 4), np.uint8)), "0", "brush", "me")
+    with pytest.raises(Problem, match="only 'bright' is painted"):
+        taught(session, "unit_0")
+
+
+def test_tokens_are_read_once_by_content(session: Session, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = session.lessons.teacher.reader
+    first = reader.see("unit_0")
+    model = reader.model.model
+    whole = model.read(first.image)
+    assert torch.allclose(first.embeddings, whole.embeddings[0], atol=2e-3)
+    assert torch.allclose(first.tokens, whole.tokens, atol=2e-2)
+    monkeypatch.setattr(model, "read", lambda _: pytest.fail("was read again"))
+    again = type(reader)(session.folder, session.lessons.settings)
+    monkeypatch.setattr(again.model.model, "read", lambda _: pytest.fail("was read again"))
+    assert torch.equal(again.see("unit_0").tokens, first.tokens)
+    (device / "images" / "unit_0.png").rename(device / "images" / "other.png")
+    session.folder.scan()
+    assert torch.equal(again.see("other").tokens, first.tokens)
+    assert len(list(reader.cache.glob("*.npy"))) == 1
+    with pytest.raises(pytest.fail.Exception):
+        again.see("unit_1")
+    reader.trim(largest=0)
+    assert not list(reader.cache.glob("*.npy"))
+
+
+def test_a_damaged_cache_is_read_anew(session: Session) -> None:
+    reader = session.lessons.teacher.reader
+    first = reader.see("unit_0").tokens
+    for path in reader.cache.glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:50])
+    assert torch.equal(reader.see("unit_0").tokens, first)
+
+
+def test_left_out_pictures_judge(session: Session) -> None:
+    """The picture whose labels are wrong is the one that the others predict otherwise."""
+    scribble(session, 0, 1)
+    swapped = scribbles()
+    swapped = np.where(swapped == 255, 255, np.array([1, 0, 2])[np.minimum(swapped, 2)])
+    session.stroke("unit_2", Region(0, 0, swapped.astype(np.uint8)), "0", "brush", "me")
+    good: list[Any] = []
+    bad: list[Any] = []
+    for names, into in ((("unit_0", "unit_1"), good), (("unit_0", "unit_1", "unit_2"), bad)):
+        painted = {name: one for name, one in session.lessons._painted()[0].items() if name in names}
+        lesson = session.lessons.teacher.teach(painted, session.classes.names)
+        into.extend(one for one in judging.judge(session.lessons.teacher, lesson) if one is not None)
+    assert good[0].mean_iou > 0.95
+    assert bad[0].mean_iou < 0.8
+    assert (good[0].pictures, bad[0].pictures) == (2, 3)
+
+
+def test_one_picture_alone_is_not_judged(session: Session) -> None:
+    scribble(session, 0)
+    taught(session, "unit_0")
+    lesson = session.lessons.lesson
+    assert lesson is not None
+    assert list(judging.judge(session.lessons.teacher, lesson)) == []
+
+
+def test_the_order_is_that_of_label_next(session: Session) -> None:
+    from anomalib_aoissl.retrieval.label_next import choose, summarize
+
+    reader = session.lessons.teacher.reader
+    names = [one.name for one in session.folder.pictures]
+    pool = [ordering.summarized(name, reader.see(name).embeddings, None) for name in names]
+    expected = choose([summarize(reader.model.model, name, reader.see(name).embeddings) for name in names], 4)
+    found = ordering.ranked(pool)
+    assert [one.name for one in found] == [one.name for one in expected]
+    assert found[0].reason.startswith("1. stands for many pictures")
+
+
+def test_a_session_learns_in_the_background(session: Session) -> None:
+    scribble(session, 0, 1)
+    session.start()
+    session.lessons.teach("unit_3")
+    until(lambda: session.lessons.lesson and session.lessons.worker.idle())
+    state = session.state()
+    assert set(state["suggested"]) == {f"unit_{index}" for index in range(4)}
+    assert [point["pictures"] for point in state["curve"]] == [2]
+    assert {name for name, _ in state["next"]} == {"unit_2", "unit_3"}
+    assert state["progress"] == {}
+    assert json.loads((session.folder.own / "curve.json").read_text()) == state["curve"]
+
+
+def test_a_bad_picture_is_left_out_and_said(session: Session, device: Path) -> None:
+    scribble(session, 0, 1)
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(device / "masks" / "unit_1.png")
+    (device / "images" / "unit_2.png").write_bytes(b"no picture")
+    heard = session.events.listen()
+    next(heard)
+    session.start()
+    session.lessons.teach("unit_0")
+    until(lambda: '"taught"' in next(heard))
+    until(session.lessons.worker.idle)
+    assert session.lessons.lesson is not None
+    assert session.lessons.lesson.names == ("unit_0",)
+    assert "unit_2" not in session.state()["suggested"]
+    session.lessons.suggestion("unit_2")
+    line = until(lambda: next((text for text in [next(heard)] if '"problem"' in text), None))
+    assert "unit_2.png" in line
+
+
+def test_the_worker_does_what_is_waited_for_first() -> None:
+    done: list[str] = []
+    begun, waiting = threading.Event(), threading.Event()
+    worker = Worker(lambda name, error: done.append(f"{name}: {error}"))
+
+    def long() -> Iterator[None]:
+        for step in range(3):
+            begun.set()
+            waiting.wait(30)
+            worker.pause()
+            done.append(f"long {step}")
+            yield
+
+    def short() -> Iterator[None]:
+        done.append("short")
+        yield
+
+    def broken() -> Iterator[None]:
+        msg = "no"
+        raise ValueError(msg)
+        yield
+
+    worker.put("long", 5, long)
+    worker.put("broken", 7, broken)
+    worker.start()
+    begun.wait(30)
+    worker.put("short", 0, short)
+    waiting.set()
+    until(worker.idle)
+    worker.stop()
+    assert done == ["short", "long 0", "long 1", "long 2", "broken: no"]
+
+
+def test_the_export_is_what_training_gives(
+    session: Session, device: Path, settings: Any, tmp_path: Path, tiny_encoder: dict
+) -> None:
+    """The same folder by anomalib's own engine, with another datamodule object and model, and by the arguments."""
+    from anomalib.engine import Engine
+
+    from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+
+    scribble(session, 0, 1)
+    for _ in session.lessons._export():
+        pass
+    exported = session.lessons.exported
+    assert exported is not None
+    model = AOISSLRetrieval(
+        encoder={**tiny_encoder, "pretrained": False},
+        image_size=SIZE,
+        in_channels=3,
+        abstain=0.05,
+        visualizer=False,
+    )
+    engine = Engine(default_root_dir=tmp_path / "run", enable_progress_bar=False, logger=False, accelerator="cpu")
+    engine.train(model, datamodule=SegmentationFolder(exported.folder / "dataset"))
+    ours = torch.load(exported.checkpoint, weights_only=True)["state_dict"]
+    theirs = model.state_dict()
+    assert len(ours["model.bank.embeddings"]) > 20
+    for name, tensor in ours.items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(tensor, theirs[name]), name
+    text = (exported.folder / "README.txt").read_text()
+    assert "anomalib train --model AOISSLRetrieval --data SegmentationFolder --data.root dataset" in text
+    for name in ("unit_0", "unit_1"):
+        with Image.open(exported.folder / "dataset" / "train" / "masks" / f"{name}.png") as mask:
+            assert np.array_equal(np.array(mask), scribbles())
+
+
+def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
+    pytest.importorskip("openvino")
+    import io
+
+    content = (device / "images" / "unit_3.png").read_bytes()
+    path = session.keep_for_trial("unit_3.png", content)
+    with pytest.raises(Problem, match="Press Export first"):
+        session.lessons.try_on(path)
+    scribble(session, 0, 1)
+    for _ in session.lessons._export():
+        pass
+    assert session.lessons.exported is not None
+    with Image.open(io.BytesIO(session.lessons.try_on(path))) as shown:
+        assert shown.width == SIZE[1]
+    assert (session.lessons.exported.folder / "bank.safetensors").is_file()
+
+
+def test_torch_is_not_loaded_before_the_page_is_there() -> None:
+    code = (
+        "import sys, anomalib_aoissl.labelling.session, anomalib_aoissl.labelling.server.application\n"
+        "assert not {'torch', 'anomalib', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

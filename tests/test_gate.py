@@ -1,0 +1,279 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The gate sees an export that answers otherwise, says what it saw, and writes nothing then."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_export import NAMES, SIZE, drawn_masks, drawn_pictures, traced_once, trained
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.deployment.exported_bank import read_metadata
+from anomalib_aoissl.deployment.gate import (
+    LIMITS,
+    GateError,
+    Limits,
+    Runner,
+    Sample,
+    class_pairs,
+    judge,
+    mean_iou,
+    onnx_runner,
+    openvino_runner,
+)
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.models import gating
+from anomalib_aoissl.models.gating import drawn_pictures as gate_pictures
+from anomalib_aoissl.models.gating import torch_runner
+from anomalib_aoissl.plugin.export_options import exporting
+
+openvino = pytest.importorskip("openvino")
+ops = openvino.opset13
+pytestmark = pytest.mark.usefixtures("short_fits")
+
+LOOSE = Limits(0.0)
+
+
+# --- the comparison, on arrays ----------------------------------------------------------------------------------------
+
+
+def answers(mask: np.ndarray, novelty: float = 0.1) -> Runner:
+    """Return a runner that gives a mask ``[h, w]`` for each picture, and one novelty."""
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        masks = np.broadcast_to(mask, (len(images), 1, *mask.shape))
+        return {
+            "pred_mask": masks,
+            "anomaly_map": np.full(masks.shape, novelty, np.float32),
+            "pred_score": np.full(len(images), novelty, np.float32),
+        }
+
+    return run
+
+
+def random_mask(*size: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 4, size).astype(np.uint8)
+
+
+PICTURES = [np.zeros((3, 8, 9), np.float32)] * 2
+
+
+def test_equal_pixels_novelty_and_report() -> None:
+    mask = random_mask(10, 10)
+    other = mask.copy()
+    other[0, :7] ^= 1
+    report = judge({"torch": answers(mask), "ir": answers(other, 0.13)}, Sample(PICTURES, "here"), LOOSE, "fp16")
+    run = report.runs["ir"]
+    assert run.equal_pixels == run.worst_picture == pytest.approx(0.93)
+    assert run.novelty_difference == pytest.approx(0.03, abs=1e-6)
+    assert np.isfinite(run.latency_ms)
+    content = json.loads(json.dumps(report.to_dict()))
+    assert content["passed"] is True
+    assert content["pictures"] == 2
+    assert content["compression"] == "fp16"
+    assert content["runs"]["ir"]["equal_pixels"] == pytest.approx(0.93)
+    assert "93.00% of the pixels equal" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("runner", "fault"),
+    [
+        (answers(random_mask(10, 10).T), r"18\.00% of the pixels are equal, 99\.90% are asked"),
+        (answers(random_mask(10, 10)[:, :9]), r"pred_mask of images \[1, 3, 8, 9\] is \[1, 1, 10, 9\]"),
+        (answers(random_mask(10, 10), 0.1003), r"novelty differs by up to 0\.0003, 0\.0001 is allowed"),
+        (answers(random_mask(10, 10), float("nan")), "novelty differs by up to inf"),
+    ],
+)
+def test_faults(runner: Runner, fault: str) -> None:
+    report = judge({"torch": answers(random_mask(10, 10)), "ir": runner}, Sample(PICTURES, "here"), LIMITS[""])
+    assert not report.passed
+    with pytest.raises(GateError, match=rf"on 2 pictures of here\. ir: .*{fault}.*--gate off"):
+        report.check()
+
+
+def test_mean_iou_decides_where_there_are_masks() -> None:
+    truth, torch_mask, other = random_mask(10, 10), random_mask(10, 10), random_mask(10, 10)
+    truth[0] = 255  # ignored
+    torch_mask[5] = 0
+    other[5:8] = 0
+    runners = {"torch": answers(torch_mask), "openvino": answers(other)}
+    sample = Sample(PICTURES, "here", [truth, truth])
+    metric = MulticlassJaccardIndex(4, average="macro", ignore_index=255)
+    expected = [float(metric(torch.from_numpy(m), torch.from_numpy(truth))) for m in (torch_mask, other)]
+    report = judge(runners, sample, Limits(1.0, None, 0.01), "int8_ptq")
+    assert [run.mean_iou for run in report.runs.values()] == pytest.approx(expected)
+    assert not report.passed
+    assert judge(runners, sample, Limits(1.0, None, expected[0] - expected[1] + 1e-6), "int8_ptq").passed
+
+
+def test_mean_iou_of_a_larger_mask() -> None:
+    truth = random_mask(6, 8)
+    predicted = truth[::2, ::2]  # each pixel stands for 2x2 of the mask
+    enlarged = predicted.repeat(2, axis=0).repeat(2, axis=1)
+    metric = MulticlassJaccardIndex(4, average="macro")
+    assert mean_iou(class_pairs(truth, predicted)) == pytest.approx(
+        float(metric(torch.from_numpy(enlarged), torch.from_numpy(truth)))
+    )
+
+
+def test_drawn_pictures_have_the_models_planes() -> None:
+    pictures = gate_pictures(2, 4)
+    assert [picture.shape for picture in pictures] == [(4, 240, 320)] * 2
+    assert all(0 <= picture.min() < 0.2 and 0.6 < picture.max() <= 1 for picture in pictures)
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
+    return traced_once(trained(tiny_encoder, drawn_pictures(3), drawn_masks(drawn_pictures(3))))
+
+
+@pytest.fixture(scope="module")
+def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.to_openvino(tmp_path_factory.mktemp("export"))
+
+
+def before_input(change: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a mutation that changes what the graph sees of its images."""
+
+    def mutate(graph: Any) -> None:
+        image = graph.get_parameters()[0]
+        readers = list(image.output(0).get_target_inputs())
+        changed = change(image)
+        for reader in readers:
+            reader.replace_source_output(changed.output(0))
+
+    return mutate
+
+
+def after_tensor(name: str, change: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a mutation that changes what the graph reads at a named tensor."""
+
+    def mutate(graph: Any) -> None:
+        nodes = [node for node in graph.get_ordered_ops() if node.get_type_name() != "Result"]  # has the name too
+        ports = {n: port for node in nodes for port in node.outputs() for n in port.get_names()}
+        readers = list(ports[name].get_target_inputs())
+        changed = change(ports[name])
+        for reader in readers:
+            reader.replace_source_output(changed.output(0))
+
+    return mutate
+
+
+def in_half_precision(values: Any) -> Any:
+    """Return values with the 11 digits of a float of 16 bits, by Veltkamp's splitting: OpenVINO drops converts."""
+    high = ops.multiply(values, np.float32(2**13 + 1))
+    return ops.subtract(high, ops.subtract(high, values))
+
+
+def fixed_batch(graph: Any) -> None:
+    graph.reshape([1, 3, -1, -1])
+
+
+MUTATIONS = {
+    "no division by 255": before_input(lambda image: ops.multiply(image, np.float32(255))),
+    "blue first": before_input(lambda image: ops.gather(image, np.array([2, 1, 0]), np.int64(1))),
+    "fixed batch": fixed_batch,
+    "transposed mask": after_tensor("pred_mask", lambda mask: ops.transpose(mask, np.array([0, 1, 3, 2]))),
+    "search in f16": after_tensor("similarities", in_half_precision),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_mutated_graph_is_caught(model: AOISSLRetrieval, xml: Path, mutation: str) -> None:
+    graph = read_model(xml)
+    sample = Sample([picture.numpy() for picture in drawn_pictures(2)], "drawn")
+    runners = {"torch": torch_runner(model), "openvino": openvino_runner(graph)}
+    if mutation == next(iter(MUTATIONS)):
+        assert judge(runners, sample, LIMITS[""]).passed  # as it is
+    MUTATIONS[mutation](graph)
+    graph.validate_nodes_and_infer_types()
+    report = judge({**runners, "openvino": openvino_runner(graph)}, sample, LIMITS[""])
+    assert not report.passed
+    with pytest.raises(GateError, match="openvino: "):
+        report.check()
+
+
+def test_an_export_carries_its_gate(model: AOISSLRetrieval, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with exporting(2), caplog.at_level("INFO", "anomalib_aoissl"):
+        path = model.to_openvino(tmp_path)
+    beside = json.loads((path.parent / "model.gate.json").read_text())
+    assert read_metadata(read_model(path))["gate"] == beside
+    assert set(beside["runs"]) == {"torch", "onnx", "openvino"}
+    assert beside["passed"] is True
+    assert beside["runs"]["openvino"]["equal_pixels"] >= 0.999
+    assert len(caplog.messages) <= 10
+    inferencer = SegmentationOpenVINOInferencer(path)
+    inferencer.remove(image="image0", refit=False)
+    inferencer.save(tmp_path / "edited.xml")
+    assert "gate" not in read_metadata(read_model(tmp_path / "edited.xml"))  # it was of another bank
+    with exporting("off"):
+        model.to_openvino(tmp_path)
+    assert not (path.parent / "model.gate.json").exists()
+    assert "gate" not in read_metadata(read_model(path))
+
+
+def test_other_exports_carry_theirs(model: AOISSLRetrieval, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    with exporting(1):
+        path, torch_path = model.to_onnx(tmp_path), model.to_torch(tmp_path)
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(properties["aoissl"])["gate"] == json.loads((path.parent / "model.gate.json").read_text())
+    content = json.loads((torch_path.parent / "model.gate.json").read_text())
+    assert content["runs"]["torch file"]["equal_pixels"] == 1
+    assert content["source"].startswith("the drawn set WireBond")
+    assert onnx_runner(path)(drawn_pictures(1).numpy())["pred_mask"].shape == (1, 1, *SIZE)
+
+
+def test_a_failed_gate_writes_nothing(model: AOISSLRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(module: Any) -> Runner:
+        return answers(np.zeros(SIZE, np.uint8))
+
+    monkeypatch.setattr(gating, "torch_runner", wrong)
+    with exporting(1), pytest.raises(GateError, match=r"openvino: .*Nothing was written"):
+        model.to_openvino(tmp_path)
+    assert not list(tmp_path.rglob("*.xml")) + list(tmp_path.rglob("*.json"))
+
+
+def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
+    from anomalib_aoissl import SegmentationFolder
+
+    data = SegmentationFolder(drawn_folder, num_workers=0)
+    sample = gating.sample_of(data, 1, tuple(NAMES))
+    assert len(sample.images) == 1
+    assert sample.images[0].shape == (3, 64, 96)
+    assert not sample.masks  # of other classes
+    sample = gating.sample_of(data, 30, tuple(data.test_data.class_names))
+    assert [mask.shape for mask in sample.masks] == [(64, 96)] * len(data.test_data)
+    assert "(test)" in sample.source
+
+
+@pytest.mark.parametrize("gate", [0, -1, "1.5", "on", ""])
+def test_a_wrong_gate(gate: Any) -> None:
+    with pytest.raises(ValueError, match='must be a whole number of pictures, 1 or more, or "off"'), exporting(gate):
+        pass
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def test_nodes_ask_for_full_precision(xml: Path, tmp_path: Path) -> None:
+    """OpenVINO itself reads the marks: they come back in its own classes, and keep half precision from an input."""
+    graph = core().read_model(xml)
+    kinds = {"Constant", "Parameter", "Result", "Convert"}
+    nodes = [node for node in graph.get_ops() if node.get_type_name() not in kinds]
+    assert len(nodes) > 100
+    assert all("DisablePrecisionConversion_0" in node.get_rt_info() for node in nodes)
+    again = save_model(graph, tmp_path / "again.xml").read_bytes()
+    assert again.count(b"DisablePrecisionConversion") == len(nodes)

@@ -1,0 +1,152 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The commands labels and measure: what they write and say, from exports, masks and an exported model."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from editable_models import make_model
+from exports import drawing, export
+from PIL import Image
+
+from anomalib_aoissl.cli.dispatching import dispatch
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+
+
+@pytest.fixture(scope="module")
+def xml(short_fits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(3, seed=1, head=None).to_openvino(tmp_path_factory.mktemp("ir"))
+
+
+def entries(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_labels_says_what_it_found_and_writes_the_check(tmp_path: Path, capsys: Any) -> None:
+    root = export("COCO", tmp_path / "export")
+    arguments = [str(root), str(tmp_path / "out"), "--map", "wire=lead", "ball=lead", "--classes", "lead", "pad"]
+    assert dispatch(["labels", *arguments]) == 0
+    said = capsys.readouterr().out
+    pixels = np.bincount(drawing().ravel())
+    assert "COCO, 1 pictures, classes pad, wire, ball" in said
+    assert [line.split() for line in said.splitlines() if line.startswith(("lead", "pad"))] == [
+        ["lead", "1", str(pixels[2] + pixels[3]), f"{(pixels[2] + pixels[3]) / 4800:.2%}"],
+        ["pad", "1", str(pixels[1]), f"{pixels[1] / 4800:.2%}"],
+    ]
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["background", "lead", "pad"]
+    with Image.open(tmp_path / "out" / "labels_check.png") as picture:
+        assert picture.width > 1000
+    assert dispatch(["labels", *arguments]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--map", "wire"], "--map 'wire': write OLD=NEW"),
+        (["--model", "m.xml", "--images", "."], "do not go with --model"),
+        (["--classes", "pad", "pad", "wire", "ball"], "'pad' is there twice"),
+    ],
+)
+def test_bad_arguments_of_labels(arguments: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
+    root = export("COCO", tmp_path / "export")
+    assert dispatch(["labels", str(root), str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_are_written_for_a_labelling_tool(xml: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "u1.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)).save(picture)
+    out = tmp_path / "out"
+    assert dispatch(["labels", str(picture.parent), str(out), "--model", str(xml), "--format", "coco"]) == 0
+    content = json.loads((out / "annotations" / "instances_default.json").read_text())
+    inferencer = SegmentationOpenVINOInferencer(xml)
+    areas = np.bincount(inferencer.predict(picture).class_map.ravel(), minlength=len(inferencer.class_names))
+    found = np.zeros_like(areas)
+    for entry in content["annotations"]:
+        found[entry["category_id"]] += entry["area"]
+    assert found[1:].tolist() == areas[1:].tolist()
+    assert [entry["name"] for entry in content["categories"]] == list(inferencer.class_names[1:])
+
+
+def test_measure_of_masks_and_of_a_coco_export_agree(tmp_path: Path, capsys: Any) -> None:
+    for name in ("masks", "COCO"):
+        root = export(name, tmp_path / name)
+        arguments = [
+            "--output",
+            str(tmp_path / f"{name}.csv"),
+            "--scale",
+            "2",
+            "--overlays",
+            str(tmp_path / f"o{name}"),
+        ]
+        assert dispatch(["measure", str(root), *arguments]) == 0
+        assert (tmp_path / f"o{name}" / "u1.png").is_file()
+        assert dispatch(["measure", str(root), *arguments]) == 2
+        assert "--overlays" in capsys.readouterr().err
+    first, second = (entries(tmp_path / f"{name}.csv") for name in ("masks", "COCO"))
+    areas = {name: sum(int(e["area_px"]) for e in first if e["class"] == name) for name in ("pad", "wire", "ball")}
+    assert areas == dict(zip(areas, np.bincount(drawing().ravel())[1:].tolist(), strict=True))
+    assert {e["touching"] for e in first if e["class"] == "wire"} == {"ball"}
+    assert sorted(map(tuple, (e.values() for e in first))) == sorted(map(tuple, (e.values() for e in second)))
+    wire = next(entry for entry in first if entry["class"] == "wire")
+    assert float(wire["length_um"]) == pytest.approx(2 * float(wire["length_px"]), abs=0.02)
+
+
+def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "b" / "u1.png"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 96), dtype=np.uint8)).save(picture)
+    (picture.parent / "broken.png").write_bytes(b"no picture")
+    output = ["--output", str(tmp_path / "parts.csv"), "--min_area", "1"]
+    assert dispatch(["measure", str(xml), str(tmp_path / "pictures"), *output]) == 0
+    inferencer = SegmentationOpenVINOInferencer(xml)
+    counts = np.bincount(inferencer.predict(picture).class_map.ravel(), minlength=len(inferencer.class_names))
+    found = dict.fromkeys(inferencer.class_names[1:], 0)
+    for entry in entries(tmp_path / "parts.csv"):
+        assert entry["image"] == "b/u1"
+        found[entry["class"]] += int(entry["area_px"])
+    assert list(found.values()) == counts[1:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scale", "0"], "--scale 0.0: must be the size of a pixel"),
+        (["--min_area", "0"], "--min_area 0: must be at least 1"),
+        (["--measured", "lead"], "--measured lead: is no class beside background. The classes are"),
+    ],
+)
+def test_bad_arguments_of_measure(arguments: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
+    root = export("masks", tmp_path / "masks_of_it")
+    output = tmp_path / "parts.csv"
+    assert dispatch(["measure", str(root), "--output", str(output), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_both_run_without_torch(tmp_path: Path) -> None:
+    export("CVAT", tmp_path / "export")
+    code = """
+import sys
+for name in ("torch", "anomalib", "lightning", "timm"):
+    sys.modules[name] = None  # an import of it fails
+from anomalib_aoissl.cli.dispatching import dispatch
+sys.exit(dispatch(["labels", "export", "out"]) or dispatch(["measure", "out", "--output", "parts.csv"]))
+"""
+    environment = {"ANOMALIB_AOISSL_AUTOLOAD": "0", "PYTHONPATH": str(Path(__file__).parent.parent), "PATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(entries(tmp_path / "parts.csv")) >= 3
