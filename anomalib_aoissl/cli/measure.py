@@ -76,10 +76,7 @@ def _check(options: argparse.Namespace) -> None:
         import scipy  # noqa: F401
         import skimage  # noqa: F401
     except ImportError as error:
-        msg = (
-            f"measure needs scikit-image ({error}): pip install 'anomalib-aoissl[measure]' (on the line, "
-            "'anomalib-aoissl-line[measure]')."
-        )
+        msg = f"measure needs scikit-image ({error}): install the extra measure, such as 'anomalib-aoissl[measure]'."
         raise RuntimeError(msg) from error
 
 
@@ -128,7 +125,7 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
     from anomalib_aoissl.data.labels.mapping import map_classes
     from anomalib_aoissl.data.labels.rasterizing import rasterized
     from anomalib_aoissl.data.labels.source import Source
-    from anomalib_aoissl.data.reading import image_size
+    from anomalib_aoissl.data.reading import IMAGE_SUFFIXES, image_size
 
     source = Source(options.source, options.pictures, classes=options.classes)
     found = read_labels(source)
@@ -142,7 +139,8 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
             if size is None or not image.labelled:
                 continue
             mask = rasterized(image.shapes, lookup, size)[0]
-        yield image.name.removeprefix("images/"), picture, mask, names
+        name = image.name.removeprefix("images/")
+        yield next((name[: -len(end)] for end in IMAGE_SUFFIXES if name.endswith(end)), name), picture, mask, names
 
 
 def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: Any, found: Any, names: Any) -> None:
@@ -159,7 +157,7 @@ def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: An
         given = picture_of(read_image(picture))
         if given.shape == shown.shape:
             shown = given
-    with whole_file(options.overlays / Path(name).with_suffix(".png")) as temporary:
+    with whole_file(options.overlays / f"{name}.png") as temporary:
         draw_parts(shown, mask, found, names).save(temporary)
 
 
