@@ -173,7 +173,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """
         loaded = self._loaded
         if output is not None:
-            check_output(output, image if isinstance(image, str | Path) else None)
+            check_output(output, self.file_format.files(image) if isinstance(image, str | Path) else ())
             if loaded.tiled is None:
                 msg = f"output={output} is written strip by strip, by a model with tiles. Use save_mask of the result."
                 raise ValueError(msg)

@@ -144,7 +144,8 @@ class ExportingMixin(_Base):
             return model
         logger.info("Compressing to %s.", name.upper())
         if name != "fp16":
-            return compress(model, name, arguments.get("datamodule"), arguments.get("max_drop", 0.01))
+            images, max_drop = arguments.get("datamodule"), arguments.get("max_drop", 0.01)
+            return compress(model, name, images, max_drop, getattr(self, "tiling", None))
         file = onnx.with_name("half.xml")
         openvino.save_model(model, file, compress_to_fp16=True)
         return core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())

@@ -20,6 +20,8 @@ from anomalib_aoissl.plugin.export_options import export_options
 logger = logging.getLogger(__name__)
 
 _DRAWN_SIZE = (240, 320)  # px; not that of a model
+_TILES_ACROSS = 1.25
+"""Sides of a drawn picture, of those of a tile: there are four tiles, which overlap."""
 _DRAWN_SEED = 29
 
 
@@ -53,7 +55,9 @@ class Gate:
         if not options.gate:
             return cls(module, None, compression, limits)
         if datamodule is None:
-            pictures = drawn_pictures(options.gate, module.hparams["in_channels"])
+            sides = [max(int(_TILES_ACROSS * side), 32) for side in module.input_size]
+            size = _DRAWN_SIZE if module.tiling is None else (sides[0], sides[1])
+            pictures = drawn_pictures(options.gate, module.hparams["in_channels"], size)
             return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
         sample = sample_of(datamodule, options.gate, module.class_names)
         for image in sample.images:
@@ -124,7 +128,7 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Samp
     raise ValueError(msg)
 
 
-def drawn_pictures(count: int, planes: int) -> list[np.ndarray]:
+def drawn_pictures(count: int, planes: int, size: tuple[int, int] = _DRAWN_SIZE) -> list[np.ndarray]:
     """Return drawn pictures ``[planes, H, W]`` in [0, 1] of several devices."""
     from anomalib_aoissl.wirebond.drawing import DEVICES, draw
 
@@ -132,7 +136,7 @@ def drawn_pictures(count: int, planes: int) -> list[np.ndarray]:
     pictures = []
     for index in range(count):
         device = DEVICES[names[index * len(names) // count % len(names)]]
-        drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=_DRAWN_SIZE)
+        drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=size)
         lights = np.stack([drawing.bright_field, drawing.dark_field])
         pictures.append(lights[np.arange(planes) % len(lights)].astype(np.float32) / 255)
     return pictures
