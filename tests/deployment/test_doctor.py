@@ -92,6 +92,12 @@ def test_what_is_unusual_is_found(diagnosis: Diagnosis, changes: dict[str, Any],
     assert found not in whats(diagnosis)
 
 
+def test_a_model_that_cannot_abstain_is_not_asked_to(diagnosis: Diagnosis) -> None:
+    """A segmenter takes no argument abstain."""
+    facts = {**diagnosis.facts, "can_abstain": False, "abstains_above": None}
+    assert "never says that it does not know" not in whats(replace(diagnosis, facts=facts))
+
+
 def test_a_machine_without_imagecodecs_is_told(diagnosis: Diagnosis) -> None:
     without = {name: v for name, v in diagnosis.versions.items() if name != "imagecodecs"}
     assert "imagecodecs is not installed" in whats(replace(diagnosis, versions=without))

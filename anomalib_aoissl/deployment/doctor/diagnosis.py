@@ -200,6 +200,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "file_format": metadata.get("file_format", {}),
         "model_size": [int(side) for side in outputs["anomaly_map"].shape[-2:]],
         "tiling": metadata.get("tiling"),
+        "can_abstain": metadata.get("abstention") is not None,
         "abstains_above": inferencer.threshold,
         "weights": weight_precision(model),
         "search": search_precision(model),
