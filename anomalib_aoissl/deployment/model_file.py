@@ -29,7 +29,7 @@ _FLOATS = ("f16", "f32", "f64")
 """Types whose values numpy knows."""
 
 _KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-"""oneDNN, which computes for OpenVINO, keeps 1,024 kernels otherwise, some for each image size that comes: half a MB for
+"""oneDNN, which computes for OpenVINO, keeps 1,024 kernels otherwise, some for each image size: half a MB for
 each size, half a GB in all. It reads this when it makes its first kernel; a user's own value stays."""
 
 _LONGEST = 200  # characters of a reason of OpenVINO's in a message
