@@ -6,8 +6,9 @@
 ``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
 registered and with 1 otherwise, be it that one was rejected, that one failed,
 or that the hook is not in use. With a name after it, it runs a command:
-``explain``, ``label-next``, ``labels`` (labels of other tools), ``measure`` (parts in masks)
-or ``bank``, which describes and edits memory banks; ``--help`` lists their arguments.
+``doctor`` (an exported model on this machine), ``explain``, ``label-next``, ``labels`` (labels of
+other tools), ``measure`` (parts in masks), ``report`` (a study as a page) or ``bank``, which describes
+and edits memory banks; ``--help`` lists their arguments.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -40,8 +40,20 @@ from anomalib_aoissl.deployment.model_file import core
 SETTINGS = {"default": {}, "THROUGHPUT": {"PERFORMANCE_HINT": "THROUGHPUT"}}
 CAMERAS = (1, 2, 4)
 
+_ENCODER, _ONE = "encoder alone, AsyncInferQueue", "predict, 1 camera"
+
+Name = tuple[str, str]
+
 Contender = Callable[[int], list[float]]
 """Takes a number of pictures, runs them, and returns the seconds of each; the caller takes the time of all."""
+
+
+class Round(NamedTuple):
+    """What a contender did in a round."""
+
+    rate: float  # pictures per second
+    per_cpu: float  # pictures per second of processor time, which others on the machine do not change
+    times: list[float]  # seconds of each picture
 
 
 def main() -> None:
@@ -61,13 +73,13 @@ def main() -> None:
             Path(temporary).write_text(_page(table, arguments), encoding="utf-8")
 
 
-def _contenders(path: Path) -> dict[tuple[str, str], Contender]:
+def _contenders(path: Path) -> dict[Name, Contender]:
     """Return what is compared, by its name and its settings."""
-    found: dict[tuple[str, str], Contender] = {}
+    found: dict[Name, Contender] = {}
     for name, config in SETTINGS.items():
         inferencer = SegmentationOpenVINOInferencer(path, config=config)
         picture = _picture(inferencer)
-        found["encoder alone, AsyncInferQueue", name] = _queue(inferencer, picture)
+        found[_ENCODER, name] = _queue(inferencer, picture)
         for cameras in CAMERAS:
             found[f"predict, {cameras} camera{'s' if cameras > 1 else ''}", name] = _cameras(
                 inferencer, picture, cameras
@@ -161,39 +173,36 @@ def _patchcore(folder: Path, path: Path) -> Contender:
     return run
 
 
-def _measured(
-    contenders: dict[tuple[str, str], Contender], pictures: int, rounds: int
-) -> dict[tuple[str, str], list[tuple[float, list[float]]]]:
-    """Return for each round the pictures per second and the latencies of each contender, which take turns."""
+def _measured(contenders: dict[Name, Contender], pictures: int, rounds: int) -> dict[Name, list[Round]]:
+    """Return what each contender did in each round; they take turns."""
     for contender in contenders.values():
-        contender(2)  # to warm up
-    found: dict[tuple[str, str], list[tuple[float, list[float]]]] = {name: [] for name in contenders}
+        contender(1)  # to warm up
+    found: dict[Name, list[Round]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             times = contender(pictures)
-            found[name].append((pictures / (time.perf_counter() - started), times))
+            passed, used = time.perf_counter() - started, time.process_time() - used
+            found[name].append(Round(pictures / passed, pictures / used, times))
     return found
 
 
-def _table(found: dict[tuple[str, str], list[tuple[float, list[float]]]]) -> str:
+def _table(found: dict[Name, list[Round]]) -> str:
     """Return the table: medians over the rounds, ratios round by round."""
-    lines = [
-        "| settings | | pictures/s | times the encoder's | times one camera's | latency, ms: median | 95 % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    ratios = "times the encoder's | (processor) | times one camera's | (processor)"
+    lines = [f"| settings | | pictures/s | {ratios} | ms: median | 95 % |", "| --- " * 9 + "|"]
     for (name, settings), rounds in found.items():
-        base = found.get(
-            ("encoder alone, AsyncInferQueue", settings), found["encoder alone, AsyncInferQueue", "default"]
-        )
-        one = found.get(("predict, 1 camera", settings), found["predict, 1 camera", "default"])
-        latencies = [1e3 * seconds for _, times in rounds for seconds in times]
+        base = found.get((_ENCODER, settings), found[_ENCODER, "default"])
+        one = found.get((_ONE, settings), found[_ONE, "default"])
+        latencies = [1e3 * seconds for each in rounds for seconds in each.times]
         cells = [
             settings,
             name,
-            f"{statistics.median(rate for rate, _ in rounds):.2f}",
-            _ratio(base, rounds),
-            _ratio(rounds, one),
+            f"{statistics.median(each.rate for each in rounds):.3g}",
+            _ratio([each.rate for each in base], [each.rate for each in rounds]),
+            _ratio([each.per_cpu for each in base], [each.per_cpu for each in rounds]),
+            _ratio([each.rate for each in rounds], [each.rate for each in one]),
+            _ratio([each.per_cpu for each in rounds], [each.per_cpu for each in one]),
             f"{statistics.median(latencies):.0f}",
             f"{np.percentile(latencies, 95):.0f}",
         ]
@@ -201,9 +210,9 @@ def _table(found: dict[tuple[str, str], list[tuple[float, list[float]]]]) -> str
     return "\n".join(lines)
 
 
-def _ratio(above: list[tuple[float, Any]], below: list[tuple[float, Any]]) -> str:
-    """Return the median and the spread of the ratio of two rates, round by round."""
-    ratios = sorted(a / b for (a, _), (b, _) in zip(above, below, strict=True))
+def _ratio(above: list[float], below: list[float]) -> str:
+    """Return the median and the spread of a ratio, round by round."""
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
@@ -228,6 +237,7 @@ Commit {commit}, {today}; {platform.machine()}, {os.cpu_count()} cores, no GPU, 
 OpenVINO {version}, f32; pictures of the model's size. "Times the encoder's" is the time of a picture beside that of the
 encoder alone in OpenVINO's own queue, with the same settings, in the same round; less is better. "Times one camera's"
 is the number of pictures beside that of one camera; more is better. Medians of the rounds, and from lowest to highest.
+"(Processor)" is the same of the seconds that processors spent, which other work on the machine changes less.
 
 ```bash
 python benchmarks/line.py{options}

@@ -3,7 +3,7 @@
 
 """JSON lines of benchmarks as a page of docs/results.
 
-Usage: python benchmarks/table.py docs/results/few_labels.md "Few labels" --lines few_labels.jsonl lights.jsonl
+Usage: python benchmarks/table.py docs/results/lights.md "Other lights" --lines lights.jsonl
        --notes notes.md
 
 A line has ``set``, ``shots`` and ``seed``; what else it has in numbers is averaged over the seeds. Lines of few-label

@@ -18,20 +18,33 @@ import numpy as np
 
 
 def by_openvino(model: str, picture: str) -> np.ndarray:
-    """Return class indices ``[h, w]`` of anomalib's OpenVINOInferencer."""
+    """Return class indices ``[h, w]`` of anomalib's OpenVINOInferencer.
+
+    Its ``predict`` makes the mask true and false; the compiled model that it holds has the classes.
+    """
     from anomalib.deploy import OpenVINOInferencer
 
     pixels = cv2.cvtColor(cv2.imread(picture), cv2.COLOR_BGR2RGB)
-    return class_indices(OpenVINOInferencer(model, device="CPU").predict(pixels).pred_mask)
+    inferencer = OpenVINOInferencer(model, device="CPU")
+    print("foreground", inferencer.predict(pixels).pred_mask.mean())
+    return class_indices(inferencer.model(inferencer.pre_process(pixels))["pred_mask"])
 
 
 def by_torch(model: str, picture: str) -> np.ndarray:
-    """Return class indices ``[h, w]`` of anomalib's TorchInferencer; a torch file may run code, so trust its source."""
+    """Return class indices ``[h, w]`` of anomalib's TorchInferencer; a torch file may run code, so trust its source.
+
+    Its ``predict`` makes the mask true and false; the model that it holds has the classes.
+    """
+    import torch
     from anomalib.deploy import TorchInferencer
 
     os.environ["TRUST_REMOTE_CODE"] = "1"
     pixels = cv2.cvtColor(cv2.imread(picture), cv2.COLOR_BGR2RGB)
-    return class_indices(TorchInferencer(model, device="cpu").predict(pixels).pred_mask)
+    inferencer = TorchInferencer(model, device="cpu")
+    print("foreground", inferencer.predict(pixels).pred_mask.float().mean().item())
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        return class_indices(inferencer.model(inferencer.pre_process(image)).pred_mask)
 
 
 def by_onnx(model: str, picture: str) -> np.ndarray:

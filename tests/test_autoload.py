@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -149,10 +149,11 @@ def test_hook_that_comes_after_the_host_registers_at_once() -> None:
 def test_probe_before_the_import_neither_breaks_nor_consumes_the_hook() -> None:
     install()
     importlib.invalidate_caches()
-    spec = importlib.util.find_spec(MODELS)
+    spec: Any = importlib.util.find_spec(MODELS)
     assert spec.origin.endswith("models.py")
-    assert "class Builtin(Base)" in spec.loader.get_source(MODELS)
-    assert copy.copy(spec.loader).path == spec.origin
+    loader: Any = spec.loader
+    assert "class Builtin(Base)" in loader.get_source(MODELS)
+    assert copy.copy(loader).path == spec.origin
     assert hasattr(import_host(), "Good")
 
 

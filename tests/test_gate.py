@@ -217,7 +217,7 @@ def test_an_export_carries_its_gate(model: AOISSLRetrieval, tmp_path: Path, capl
     inferencer = SegmentationOpenVINOInferencer(path)
     inferencer.remove(image="image0", refit=False)
     inferencer.save(tmp_path / "edited.xml")
-    assert read_metadata(read_model(tmp_path / "edited.xml"))["gate"]["edited"] is True  # it was of another bank
+    assert "gate" not in read_metadata(read_model(tmp_path / "edited.xml"))  # it was of another bank
     with exporting("off"):
         model.to_openvino(tmp_path)
     assert not (path.parent / "model.gate.json").exists()
@@ -250,8 +250,8 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     from anomalib_aoissl import SegmentationFolder
 
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    sample = gating.sample_of(data, 3, tuple(NAMES))
-    assert len(sample.images) == 3
+    sample = gating.sample_of(data, 1, tuple(NAMES))
+    assert len(sample.images) == 1
     assert sample.images[0].shape == (3, 64, 96)
     assert not sample.masks  # of other classes
     sample = gating.sample_of(data, 30, tuple(data.test_data.class_names))

@@ -16,7 +16,7 @@ from editable_models import make_model
 from exports import drawing, export
 from PIL import Image
 
-from anomalib_aoissl.cli.commands import dispatch
+from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 
@@ -141,7 +141,7 @@ def test_both_run_without_torch(tmp_path: Path) -> None:
 import sys
 for name in ("torch", "anomalib", "lightning", "timm"):
     sys.modules[name] = None  # an import of it fails
-from anomalib_aoissl.cli.commands import dispatch
+from anomalib_aoissl.cli.dispatching import dispatch
 sys.exit(dispatch(["labels", "export", "out"]) or dispatch(["measure", "out", "--output", "parts.csv"]))
 """
     environment = {"ANOMALIB_AOISSL_AUTOLOAD": "0", "PYTHONPATH": str(Path(__file__).parent.parent), "PATH": ""}

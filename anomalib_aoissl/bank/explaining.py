@@ -34,7 +34,7 @@ class Vote:
         label: Name of the class that it has at the pixel's place in the patch, and in a region the one that it votes
             for the most; empty where it is ignored there.
         patches: Patches that it stands for in a condensed bank.
-        entry: Its entry in the bank.
+        entry: Its place in the bank.
     """
 
     image: str

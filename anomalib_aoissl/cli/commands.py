@@ -51,8 +51,8 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     explanation = explain_region(model.model, image, at_size)
     with torch.no_grad():
         mask = model.model(image[None]).pred_mask[0, 0].numpy()
-    rows = [vote.entry for vote in explanation.votes[: options.votes]]
-    labels = model.model.bank.labels[rows].reshape(-1, *model.model.encoder.patch_size).numpy()
+    entries = [vote.entry for vote in explanation.votes[: options.votes]]
+    labels = model.model.bank.labels[entries].reshape(-1, *model.model.encoder.patch_size).numpy()
     read_picture = reader_of(model.file_format)
     query = picture_of(model.file_format.read(options.image))
     write(explanation, draw_explanation(explanation, query, mask, model.class_names, labels, read_picture), options)

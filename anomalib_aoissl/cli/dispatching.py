@@ -24,6 +24,7 @@ COMMANDS = {
     "label-next": ("commands:add_label_next", "commands:label_next"),
     "labels": ("labels:describe", "labels:labels"),
     "measure": ("measure:describe", "measure:measure"),
+    "report": ("report:add_report_arguments", "report:report"),
 }
 """Where in this folder the functions of a command are: the one that describes its arguments, the one that runs it."""
 

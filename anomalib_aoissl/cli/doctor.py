@@ -112,8 +112,7 @@ def _gate(gate: Mapping[str, Any] | None) -> str:
         if name != gate.get("reference") and "equal_pixels" in run
     ]
     on = f" on {gate['pictures']} pictures of {gate.get('source', '?')}" if "pictures" in gate else ""
-    edited = "; the bank was edited since" if gate.get("edited") else ""
-    return f"{'passed' if gate.get('passed') else 'FAILED'}{on}{': ' if runs else ''}{'; '.join(runs)}{edited}"
+    return f"{'passed' if gate.get('passed') else 'FAILED'}{on}{': ' if runs else ''}{'; '.join(runs)}"
 
 
 def _bank(bank: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,10 @@ def _check(options: argparse.Namespace) -> None:
         import scipy  # noqa: F401
         import skimage  # noqa: F401
     except ImportError as error:
-        msg = f"measure needs scikit-image ({error}): pip install 'anomalib-aoissl[measure]'."
+        msg = (
+            f"measure needs scikit-image ({error}): pip install 'anomalib-aoissl[measure]' (on the line, "
+            "'anomalib-aoissl-line[measure]')."
+        )
         raise RuntimeError(msg) from error
 
 

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .full_disk import names_full_disk
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process leaves stays there
+    fcntl = None  # type: ignore[assignment]
+
 _TEMPORARY = ".part-"
 """What names of files that are not whole yet begin with; short, since a name may be as long as a system allows."""
+
+_WRITERS = 16
+"""Writers of one file at once whose left-overs are found again."""
 
 
 @contextmanager
@@ -27,7 +36,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         OSError: If the file cannot be written; the message names ``path``.
     """
     path = Path(path)
-    with named_errors(path), names_full_disk(path), temporary_file(path) as temporary:
+    with named_errors(path), temporary_file(path) as temporary:
         yield temporary
         put_in_place(temporary, path)
 
@@ -39,7 +48,7 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
     Raises:
         OSError: If one cannot be written; the message names the first path.
     """
-    with named_errors(paths[0]), names_full_disk(paths[0]), ExitStack() as stack:
+    with named_errors(paths[0]), ExitStack() as stack:
         temporaries = [stack.enter_context(temporary_file(path)) for path in paths]
         yield temporaries
         for temporary, path in zip(temporaries, paths, strict=True):
@@ -50,16 +59,50 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
 def temporary_file(path: Path) -> Iterator[Path]:
     """Give an empty file beside ``path``, with its suffix, that is removed after the block where it is still there.
 
-    The folder is made where it is missing.
+    The folder is made where it is missing. A file that a killed process left for the same ``path`` is used again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _claimed(path)
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _claimed(path: Path) -> tuple[int | None, Path]:
+    """Return a temporary file for ``path`` that no other writer has, and its lock; None where there are no locks.
+
+    The system gives up a lock when its process ends. So a file without one is left over, and whoever locks it has it.
+    """
+    name = f"{_TEMPORARY}{zlib.crc32(os.fsencode(path.name)):08x}"
+    for number in range(_WRITERS if fcntl is not None else 0):
+        temporary = path.with_name(f"{name}-{number}{path.suffix}")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_named(handle, temporary):
+                os.truncate(handle, 0)
+                return handle, temporary
+        except BlockingIOError:
+            pass  # of another writer, now
+        except OSError:  # some network folders have no locks
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+            break
+        os.close(handle)
+    handle, random = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return None, Path(random)
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    """Tell whether an open file still has its name: another writer may have finished it, and renamed it, meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -76,11 +119,12 @@ def put_in_place(temporary: Path, path: Path) -> None:
 def named_errors(path: Path) -> Iterator[None]:
     """Name ``path``, not a temporary file, in errors of the system that the block raises, such as a full disk."""
     try:
-        yield
+        with names_full_disk(path):
+            yield
     except OSError as error:
         ours = error.filename is None or Path(str(error.filename)).name.startswith(_TEMPORARY)
         if error.errno is None or not ours:
-            raise  # of another file
+            raise  # of another file, or it is named already
         reason = f"{os.strerror(error.errno)}; nothing was written, and what was there is left as it was"
         raise type(error)(error.errno, reason, str(path)) from error
 

@@ -207,8 +207,7 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     _hold(model, held)
     _validate(model)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
-    if "gate" in metadata:
-        metadata["gate"] = {**metadata["gate"], "edited": True}  # it compared the bank of before
+    metadata.pop("gate", None)  # which compared another bank
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)
     return model
 

@@ -22,6 +22,7 @@ from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadat
 from anomalib_aoissl.deployment.gate import GateReport, Runner, inferencer_runner, onnx_runner, openvino_runner
 from anomalib_aoissl.deployment.model_api import model_api_model
 from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export_options import export_options
 
 from .export import onnx_model, write_onnx
@@ -98,6 +99,9 @@ class ExportingMixin(_Base):
         kwargs.update(zip(names, args, strict=False))
         compression, datamodule = kwargs.get("compression_type"), kwargs.get("datamodule")
         check_compression(compression, datamodule, kwargs.get("max_drop", 0.01))
+        if export_options().model_api and getattr(self, "tiling", None) is not None:
+            msg = "--model_api true: OpenVINO's Model API knows no tiles, which this model needs. Leave it out."
+            raise ArgumentError(msg)
         gate = Gate.of(self, datamodule, compression_name(compression), kwargs.get("max_drop", 0.01))
         path = Path(export_root) / "weights" / "openvino" / f"{model_file_name}.xml"
         with TemporaryDirectory() as folder:

@@ -86,6 +86,9 @@ def torch_runner(module: Any) -> Runner:
     module = module.eval()
 
     def answer(images: np.ndarray) -> dict[str, np.ndarray]:
+        if getattr(module, "tiling", None) is not None and len(images) > 1:  # pictures in tiles come one by one
+            parts = [answer(image[np.newaxis]) for image in images]
+            return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
         with torch.no_grad():
             outputs = module(torch.from_numpy(np.ascontiguousarray(images)).to(module.device))._asdict()
         return {name: outputs[name].cpu().numpy() for name in OUTPUTS}

@@ -32,7 +32,7 @@ from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .checkpoint_mixin import CheckpointMixin
 from .exporting import ExportingMixin
-from .predicting import PredictImages, serve_data_path
+from .predicting import PredictImages, serve_data_path, serve_written_arguments
 from .preprocessing import SegmentationPreProcessor
 from .thin_parts import warn_of_thin_parts
 from .tiles import plain_sizes, tiled_predictions
@@ -54,6 +54,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
+    left_out: int = 0
+    """Pictures that the last prediction of a folder could not read."""
     _demonstration: Any = None
     _pretraining: Callback | None = None
 
@@ -195,38 +197,26 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             )
             raise TypeError(msg)
         file_format = getattr(dataset, "file_format", FileFormat())
-        self._check_planes(file_format)
-        if file_format.num_planes is None and len(dataset):  # type: ignore[arg-type]
+        if file_format.num_planes is not None:
+            of_files = " + ".join(map(str, file_format.planes or ()))
+            self._check_planes(file_format.num_planes, f"an item of the data ({of_files} of its files)")
+        elif len(dataset):  # type: ignore[arg-type]
             item = dataset[0]  # type: ignore[index]
-            self._check_image(item.image, item.image_path)
+            self._check_planes(item.image.shape[-3], str(item.image_path))
         self.set_dataset(names, file_format)
 
-    def _check_planes(self, file_format: FileFormat) -> None:
-        """Validate that the model takes as many planes as the data's pictures have.
+    def _check_planes(self, planes: int, what: str) -> None:
+        """Validate that the model takes as many planes as a picture has.
 
         Raises:
             ArgumentError: Naming ``in_channels`` and its right value.
         """
-        planes, taken = file_format.num_planes, self.hparams["in_channels"]
-        if planes is not None and planes != taken:
-            files = f" ({' + '.join(map(str, file_format.planes or ()))} of its files)"
+        taken = self.hparams["in_channels"]
+        if planes != taken:
             msg = (
-                f"The pictures have {planes} planes{files}, but the model takes in_channels={taken}. Set "
-                f"in_channels={planes} (--model.in_channels {planes})."
-            )
-            raise ArgumentError(msg)
-
-    def _check_image(self, image: torch.Tensor, path: Any) -> None:
-        """Validate that an image ``[..., C, H, W]`` has the planes that the model was made for.
-
-        Raises:
-            ArgumentError: If it has others.
-        """
-        planes, wanted = image.shape[-3], self.hparams["in_channels"]
-        if planes != wanted:
-            msg = (
-                f"in_channels={wanted}, but {path} has {planes} planes. Set --model.in_channels {planes} (3 for colour "
-                "and for one to three lighting channels) and train again, or give images of the model's."
+                f"in_channels={taken}, but {what} has {planes} planes. Set in_channels={planes} (--model.in_channels "
+                f"{planes}; 3 for colour and for one to three lighting channels) and train again, or give pictures of "
+                f"{taken} planes."
             )
             raise ArgumentError(msg)
 
@@ -260,10 +250,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             DatasetError: If that is all of them.
         """
         loaders = self.trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-            dataset = getattr(loader, "dataset", None)
-            if isinstance(dataset, PredictImages):
-                dataset.report()
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        datasets = [getattr(loader, "dataset", None) for loader in loaders]
+        self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -312,7 +301,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             return SegmentationBatch(image=batch.image)
         images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
         for image, path in zip(images, batch.image_path, strict=True):
-            self._check_image(image, path)
+            self._check_planes(image.shape[-3], str(path))
         images = [self._seen(image) for image in images]  # each by itself: their sizes may differ
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=torch.cat(images), image_path=first)
@@ -362,3 +351,4 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
 
 serve_data_path(SegmentationModuleMixin)
+serve_written_arguments(SegmentationModuleMixin)

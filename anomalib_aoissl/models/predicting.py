@@ -22,6 +22,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.folders import image_files, say
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
+from anomalib_aoissl.plugin.written_arguments import command_line_wrote, written_values
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ class PredictImages(IterableDataset[SegmentationItem]):
             self._read += 1
             yield SegmentationItem(image=Image(torch.from_numpy(planes)), image_path=str(files[0]))
 
-    def report(self) -> None:
-        """Log which pictures were left out, and why.
+    def report(self) -> int:
+        """Log which pictures were left out, and why, and return how many.
 
         Raises:
             DatasetError: If that is all of them.
@@ -106,6 +107,7 @@ class PredictImages(IterableDataset[SegmentationItem]):
             more = f" and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
             shown = "\n  ".join(self.faults[:_SHOWN])
             logger.error("%d pictures were not predicted:\n  %s%s", len(self.faults), shown, more)
+        return len(self.faults)
 
 
 def _share() -> tuple[int, int]:
@@ -114,6 +116,29 @@ def _share() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def serve_written_arguments(ours: type[Any]) -> None:
+    """Make anomalib's ``Engine.export(model, ckpt_path=...)`` keep the arguments that the user wrote for our models.
+
+    Anomalib makes a new model of the checkpoint, and gives it no arguments of the one that it was called with.
+
+    Args:
+        ours: Class of our models.
+    """
+    from anomalib.engine import Engine
+
+    stock = Engine.export
+    if getattr(stock, "serves_our_models", False):
+        return
+
+    @functools.wraps(stock)
+    def export(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        with command_line_wrote(written_values(model) if isinstance(model, ours) else {}):
+            return stock(self, model, *args, **kwargs)
+
+    export.serves_our_models = True  # type: ignore[attr-defined]
+    Engine.export = export  # type: ignore[method-assign]
 
 
 def serve_data_path(ours: type[Any]) -> None:

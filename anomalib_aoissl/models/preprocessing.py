@@ -61,6 +61,22 @@ class StandardizeLight(Transform):  # type: ignore[misc]
         return tv_tensors.wrap(images[0] if single else images, like=inpt)
 
 
+def resize_of(pre_processor: Any) -> Resize:
+    """Return the resize to the model's size that a pre-processor's transform begins with, for images and masks.
+
+    Raises:
+        ValueError: If the transform, one of the user's own, does not begin so.
+    """
+    transforms = getattr(getattr(pre_processor, "transform", None), "transforms", ())
+    if not transforms or not isinstance(transforms[0], Resize):
+        msg = (
+            f"pre_processor={type(pre_processor).__name__}: its transform must be a Compose that begins with a Resize "
+            "to the model's image_size. Leave pre_processor out, or give it such a transform."
+        )
+        raise ValueError(msg)
+    return transforms[0]
+
+
 class SegmentationPreProcessor(PreProcessor):
     """Anomalib's pre-processor whose exported form keeps the antialiasing.
 

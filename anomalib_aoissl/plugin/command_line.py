@@ -26,7 +26,7 @@ from . import export_command
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
-from .written_arguments import command_line_wrote
+from .written_arguments import command_line_wrote, written_values
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -74,26 +74,28 @@ def attach(cli: Any) -> None:
 
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
-        model: Any = getattr(self, "model", None)
-        names: frozenset[str] = getattr(model, "written_arguments", frozenset())
-        try:
-            values = flat(model.hparams, model.RULES) if names else {}
-            with (
-                command_line_wrote({name: values[name] for name in names if name in values}),
-                _export_options(self),
-            ):
-                run(self)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                _fail(f"the disk is full: {error.filename or self.engine.trainer.default_root_dir}")
-            if not (_is_ours(type(error)) or _is_raised_by_us(error)):
-                raise
-            _fail(str(error))
+        _run(self, run)
 
     init_parser.attached = True  # type: ignore[attr-defined]
     cli.init_parser, cli.instantiate_classes = staticmethod(init_parser), instantiate_classes
     cli._run_subcommand = run_subcommand
     cli.add_export_arguments = add_export_arguments
+
+
+def _run(cli: Any, usual: Callable[[Any], None]) -> None:
+    """Run the command; faults that this package found are one line, and pictures that were left out an exit code."""
+    model: Any = getattr(cli, "model", None)
+    try:
+        with command_line_wrote(written_values(model)), _export_options(cli):
+            usual(cli)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"the disk is full: {error.filename or cli.engine.trainer.default_root_dir}")
+        if not (_is_ours(type(error)) or _is_raised_by_us(error)):
+            raise
+        _fail(str(error))
+    if getattr(model, "left_out", 0):  # the log has said which pictures, and why
+        raise SystemExit(1)
 
 
 def _begin_export(cli: Any) -> None:

@@ -45,11 +45,18 @@ def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def written_values(model: Any) -> dict[str, Any]:
+    """Return the arguments that the user wrote for a model, by names such as "vote.k"; none of other models."""
+    names: frozenset[str] = getattr(model, "written_arguments", frozenset())
+    values = flat(model.hparams, model.RULES) if names else {}
+    return {name: values[name] for name in names if name in values}
+
+
 @contextmanager
 def command_line_wrote(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Have models that are loaded from a checkpoint while the block runs take these arguments, by names as "vote.k".
+    """Give these arguments, by names such as "vote.k", to models that are loaded from a checkpoint in the block.
 
-    Anomalib's export makes a new model of the checkpoint, which knows nothing of the one that the command line made.
+    Anomalib's export makes a new model of the checkpoint, which knows nothing of the one that it was given.
     """
     token = _COMMAND_LINE.set(arguments)
     try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,8 +176,9 @@ class PretrainingCallback(Callback):
         if pl_module is self._done:
             logger.info("Pretraining is skipped: this callback has pretrained this model before.")
             return
-        if trainer.ckpt_path:
-            logger.info("Pretraining is skipped: the run resumes from %s, which holds the encoder.", trainer.ckpt_path)
+        resumed = _checkpoint_of(trainer)
+        if resumed:
+            logger.info("Pretraining is skipped: the run resumes from %s, which holds the encoder.", resumed)
             return
         encoder = getattr(getattr(pl_module, "model", None), "encoder", None)
         if not isinstance(encoder, PatchEncoder):
@@ -241,6 +243,20 @@ class PretrainingCallback(Callback):
         if self.save_to is not None and (trainer is None or trainer.is_global_zero):
             copy_folder(folder, Path(self.save_to))
         return folder
+
+
+def _checkpoint_of(trainer: Trainer) -> Any:
+    """Return the checkpoint that a run resumes from; None where it begins anew.
+
+    Lightning sets ``trainer.ckpt_path`` when it has read the checkpoint, which is after all ``setup``. By then the path
+    is an argument of the call of ``Trainer._run`` that is running, and nowhere else.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is Trainer._run.__code__ and frame.f_locals.get("self") is trainer:
+            return frame.f_locals.get("ckpt_path")
+        frame = frame.f_back
+    return trainer.ckpt_path
 
 
 def _circumstances(trainer: Trainer | None) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
+from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
 from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
 from anomalib_aoissl.pixel_head.stages import Stages, left_out_probabilities, refitted
@@ -68,7 +70,9 @@ def fit(
     """
     head: Any = model.head
     check_finite(model, images)
-    done = fit_head(head, images, classes, reader_of(model, pre_processor, seed))
+    fitted = PixelHead()  # on the CPU, where it is fitted
+    done = fit_head(fitted, images, classes, reader_of(model, pre_processor, seed))
+    head.take(fitted)
     model.bank.pixels = done.sample
     return done.sample, done.sure
 
@@ -90,16 +94,19 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
         names: Name of each image.
     """
     model, bank = module.model, module.model.bank
-    labelled: list[LabelledImage] = []
+    images, masks = images.cpu(), masks.cpu()
     if module.tiling is None:
-        images = module.pre_processor.transform.transforms[0](images)
+        images = resize_of(module.pre_processor)(images)
+    labelled: list[LabelledImage] = []
     for image, mask, device, name in zip(images.clamp(0, 1), masks, devices, names, strict=True):
         if name in bank.image_names:
             ids = bank.device_names.index(device), bank.image_names.index(name)
             labelled += _parts(module, image, mask, ids, len(images))
     classes, seed = len(module.class_names), module.hparams["seed"]
     if model.has_fitted_head and bank.pixels is not None:
-        new = sample_more(model.head, labelled, reader_of(model, module.pre_processor, seed))
+        known = PixelHead()  # on the CPU, where samples are made
+        known.take(model.head)
+        new = sample_more(known, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
     elif len(_shown(labelled)) > 1:
@@ -137,7 +144,7 @@ def refit(model: RetrievalModel, classes: int, seed: int) -> None:
         return
     stages = refitted(stages_of(model), pixels, classes, seed)
     head.set_networks(stages.first, stages.second)
-    head.offsets = torch.from_numpy(stages.offsets)
+    head.offsets = torch.from_numpy(stages.offsets).to(head.mean.device)
 
 
 def stages_of(model: RetrievalModel) -> Stages:
@@ -173,10 +180,10 @@ class _Readings:
         self.embeddings: dict[int, torch.Tensor] = {}  # [P, D], by the identity of the image that was read
 
     def tokens(self, seen: torch.Tensor) -> torch.Tensor:
-        """Return the tokens of an image ``[1, C, H, W]``, which must live until its novelty is asked for."""
-        reading = self.model.read(seen)
+        """Return the tokens, on the CPU, of an image ``[1, C, H, W]``; it must live until its novelty is asked for."""
+        reading = self.model.read(seen.to(self.model.bank.embeddings.device))
         self.embeddings[id(seen)] = reading.embeddings[0]
-        return reading.tokens
+        return reading.tokens.cpu()
 
     def novelty(self, view: View) -> np.ndarray:
         """Return the novelty ``[N]`` of a view's points; NaN where there is no other image, or under another light."""
@@ -186,17 +193,18 @@ class _Readings:
             return np.full(len(view.points), np.nan, np.float32)
         nearest = search(queries, bank.embeddings[others], 1)[0][:, 0].reshape(1, 1, *model.grid_size)
         maps = functional.interpolate(1 - nearest, model.encoder.image_size, mode="bilinear", align_corners=False)
-        values: np.ndarray = maps[0, 0][view.points[:, 0], view.points[:, 1]].numpy()
+        values: np.ndarray = maps[0, 0].cpu()[view.points[:, 0], view.points[:, 1]].numpy()
         return values
 
 
 def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
     """Give the loader's images that have labelled pixels, at the model's size."""
     bank = module.model.bank
+    resize = resize_of(module.pre_processor)
     for batch in loader:
         image, mask = batch.image, batch.gt_mask
         if module.tiling is None:
-            image, mask = module.pre_processor.transform.transforms[0](image, mask)
+            image, mask = resize(image, mask)
         name, device = (batch.image_path or [""])[0], (batch.device_name or [""])[0]
         if name in bank.image_names:  # else every pixel is ignored
             mask = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)

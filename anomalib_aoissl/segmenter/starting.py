@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Resize
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
@@ -80,7 +81,7 @@ def labelled_parts(module: Any, dataset: Any, index: int, most: int) -> list[Lab
     if module.tiling is not None:
         planes = item.image.as_subclass(torch.Tensor).clamp(0, 1)
         return head_tiles(planes, item.gt_mask.as_subclass(torch.Tensor), module.tiling, (0, index), most)
-    resize = module.pre_processor.transform.transforms[0]
+    resize = resize_of(module.pre_processor)
     image, mask = resize(tv_tensors.Image(item.image[None]), tv_tensors.Mask(item.gt_mask[None]))
     labels = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)
     if not bool((labels != IGNORE_INDEX).any()):

@@ -317,9 +317,15 @@ def test_worker_processes_write_the_same(tmp_path: Path) -> None:
     assert files(write_images(tmp_path / "together", workers=2, **settings)) == alone
 
 
+def no_room(root: Path, part: object, parent: int) -> str:
+    """Fail, in a worker."""
+    msg = "no room"
+    raise OSError(msg)
+
+
 def test_failing_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "__name__", "anomalib_aoissl.wirebond.drawing.nowhere")
-    with pytest.raises(RuntimeError, match=r"workers=0.*nowhere"):
+    monkeypatch.setattr(workers, "_drawn", no_room)
+    with pytest.raises(RuntimeError, match=r"failed \(no room\).*workers=0"):
         write_images(tmp_path, devices=PAIR, units=2, seed=1, size=SMALL, workers=2)
 
 

@@ -6,6 +6,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def make_folder(root: Path, stems: tuple[str, ...] = ("a_0", "a_1", "b_0", "b_1"
     return root
 
 
-def stems(data: object) -> list[str]:
+def stems(data: Any) -> list[str]:
     return [Path(path).stem for path in data.samples.image_path]
 
 
@@ -101,7 +102,7 @@ def test_lighting_channels_from_the_argument_make_one_item(tmp_path: Path) -> No
         mask = np.eye(8, 12, dtype=np.uint8)
         write(tmp_path / "masks" / f"u{unit}.png", mask)
     arguments = {"classes": ["background", "wire"], "illuminations": ["_ch0", "_ch1"], "test_ratio": 0.5}
-    data = SegmentationFolder(tmp_path, **arguments)
+    data: Any = SegmentationFolder(tmp_path, **arguments)
     data.setup()
     item = data.train_data[0]
     assert [round(255 * float(plane.mean())) for plane in item.image] == [0, 100, 50]

@@ -95,7 +95,7 @@ def test_masks_keep_each_area_through_a_format_and_back(form: str, seed: int, tm
     for index in (1, 2, 3, 255):
         area = (mask == index).sum()
         assert abs(int((back == index).sum()) - area) <= 0.01 * area
-        assert ((back == index) != (mask == index)).sum() <= 0.04 * area
+        assert ((back == index) != (mask == index)).sum() <= 0.06 * area
 
 
 def test_pycocotools_sees_the_areas_that_are_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 """The real sets of ../shared/data are read and split by device; skipped where they are absent."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_wire_bonds_split_by_module() -> None:
     data.setup()
     assert [len(data.train_data), len(data.test_data)] == [5, 33]
     assert data.class_names == ("background", "bond_pad", "gold_other", "sensor", "sensor_gap", "wire")
-    item = data.train_data[0]
+    item: Any = data.train_data[0]
     assert tuple(item.image.shape) == (3, 480, 640)
     assert item.device_name == "module_320MLF3TCTT0205"
     assert 0.001 < float((item.gt_mask == 5).float().mean()) < 0.05  # wires

@@ -71,4 +71,4 @@ def test_the_bank_commands_edit_an_exported_model(
     assert dispatch(["bank", "merge", output, file, "--in_place"]) == 0
     capsys.readouterr()
     assert dispatch(["bank", "describe", output]) == 0
-    assert "18 rows" in capsys.readouterr().out
+    assert "18 entries" in capsys.readouterr().out

@@ -35,10 +35,10 @@ def test_the_explanation_is_that_of_torch(
     assert found.predicted == pytest.approx(expected["predicted"], abs=0.01)
     for name in ("novelty", "uncertainty", "abstained", "differs"):
         assert getattr(found, name) == pytest.approx(expected[name], abs=0.01), name
-    weights = {vote["row"]: vote["weight"] for vote in expected["votes"]}
-    assert {vote.row: vote.weight for vote in found.votes} == pytest.approx(weights, abs=1e-4)
+    weights = {vote["entry"]: vote["weight"] for vote in expected["votes"]}
+    assert {vote.entry: vote.weight for vote in found.votes} == pytest.approx(weights, abs=1e-4)
     first, wanted = found.votes[0], expected["votes"][0]
-    for name in ("image", "device", "label", "patches", "row"):
+    for name in ("image", "device", "label", "patches", "entry"):
         assert getattr(first, name) == wanted[name], name
     assert list(first.box) == wanted["box"]
 

@@ -53,7 +53,7 @@ def test_masks_novelty_and_uncertainty_are_those_of_torch(
     answer = inferencer._compiled(arrays["pictures"].transpose(0, 3, 1, 2).astype(np.float32) / 255)
     assert (answer["pred_mask"] == arrays[f"{name}_mask"]).mean() >= 0.999
     np.testing.assert_allclose(answer["anomaly_map"], arrays[f"{name}_novelty"], atol=1e-5)
-    doubt = inferencer._loaded.abstention.uncertainty(answer["winning_share"], answer["anomaly_map"][:, 0])
+    doubt = inferencer._loaded.abstention.uncertainty(answer["winning_probability"], answer["anomaly_map"][:, 0])
     np.testing.assert_allclose(doubt, arrays[f"{name}_uncertainty"][:, 0], atol=1e-4)
 
 

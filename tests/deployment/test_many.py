@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Event, Lock, active_count
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ def test_items_are_taken_when_they_are_needed_and_only_so_many() -> None:
                 taken.append(number)
             yield number
 
-    results = in_order(lambda _, item: item * item, items(), 3)
+    results: Any = in_order(lambda _, item: item * item, items(), 3)
     assert taken == []
     for number in range(20):
         assert next(results) == number * number
@@ -93,7 +94,8 @@ def test_what_the_items_raise_comes_after_all_results() -> None:
         msg = "the camera is gone"
         raise OSError(msg)
 
-    results, seen = in_order(lambda _, item: item, items(), 2), []
+    results = in_order(lambda _, item: item, items(), 2)
+    seen: list[int] = []
     with pytest.raises(OSError, match="the camera is gone"):
         seen.extend(iter(lambda: next(results), None))
     assert seen == [0, 1, 2]
@@ -101,7 +103,7 @@ def test_what_the_items_raise_comes_after_all_results() -> None:
 
 def test_threads_end_with_the_iterator() -> None:
     before = active_count()
-    results = in_order(lambda _, item: item, range(100), 3)
+    results: Any = in_order(lambda _, item: item, range(100), 3)
     next(results)
     results.close()
     assert list(in_order(lambda _, item: item, range(5), 3)) == list(range(5))

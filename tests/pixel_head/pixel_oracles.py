@@ -85,7 +85,7 @@ def labelled(number: int, size: tuple[int, int] = (32, 48), planes: int = 3, see
         mask = np.zeros(size, np.uint8)
         row, column = random.integers(2, size[0] // 2), random.integers(2, size[1] // 2)
         mask[row : row + size[0] // 3, column : column + size[1] // 3] = 1
-        image = 0.25 + 0.5 * mask + random.normal(0, 0.04, (planes, *size))
-        image = torch.from_numpy(image.clip(0, 1)).float()[None]
+        values = 0.25 + 0.5 * mask + random.normal(0, 0.04, (planes, *size))
+        image = torch.from_numpy(values.clip(0, 1)).float()[None]
         images.append(LabelledImage(image, torch.from_numpy(mask), order % 2, 10 + order))
     return images

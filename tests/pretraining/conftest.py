@@ -31,7 +31,7 @@ def make_encoder() -> MakeEncoder:
 def pictures(tmp_path: Path) -> list[tuple[Path, ...]]:
     """Return six pictures on disk, 60x70 px, each a bright bar on noise."""
     random = np.random.default_rng(0)
-    files = []
+    files: list[tuple[Path, ...]] = []
     for index in range(6):
         image = random.integers(0, 60, (60, 70, 3), dtype=np.uint8)
         image[10 + 4 * index : 14 + 4 * index, 5:60] = 220

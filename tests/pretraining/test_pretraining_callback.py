@@ -304,6 +304,19 @@ def test_it_is_skipped_when_the_outer_run_resumes(make_encoder: MakeEncoder, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_resumed_fit_does_not_pretrain_again(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    data, path = _Data(pictures[0][0].parent), tmp_path / "last.ckpt"
+    first = _outer(_callback("mae", tmp_path / "one"), tmp_path)
+    first.fit(_Model(make_encoder()), datamodule=data)
+    first.save_checkpoint(path)
+    model = _Model(make_encoder())  # another process: other random weights, and a cache that knows nothing
+    _outer(_callback("mae", tmp_path / "two"), tmp_path, max_epochs=2).fit(model, datamodule=data, ckpt_path=path)
+    assert not (tmp_path / "two").exists()
+    saved = torch.load(path, weights_only=True)["state_dict"]["model.encoder.vit.patch_embed.proj.weight"]
+    assert len(model.seen) == 1
+    assert torch.equal(model.seen[0], saved)
+
+
 def test_a_model_without_our_encoder_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"MAEPretraining pretrains model\.encoder"):
         _callback("mae", tmp_path).setup(SimpleNamespace(ckpt_path=None), LightningModule(), "fit")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -115,6 +116,18 @@ def test_view_loss_by_hand() -> None:
     assert found.item() == pytest.approx(-torch.tensor(0.75).log().item(), abs=1e-6)
     with pytest.raises(ValueError, match="no pair of different views"):
         view_loss(student[:1], teacher, torch.zeros(2), student_temperature=1.0, teacher_temperature=1.0)
+
+
+def test_masked_patch_loss_by_hand() -> None:
+    # The teacher is sure of the first of two prototypes, so a patch costs -log of what the student gives it. Of the
+    # first image one patch is masked (1/2), of the second three (1/4, 1/4, 1/8), of the third none: 1, 7/3 and 0 bits.
+    masked = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 0]]).bool()
+    student = torch.tensor([[1.0, 1.0], [1.0, 3.0], [1.0, 3.0], [1.0, 7.0]]).log()
+    teacher = torch.tensor([[100.0, 0.0]]).expand(4, 2)
+    found = masked_patch_loss(
+        student, teacher, torch.zeros(2), masked, student_temperature=1.0, teacher_temperature=1.0
+    )
+    assert found.item() == pytest.approx((1 + 7 / 3 + 0) / 3 * math.log(2), abs=1e-6)
 
 
 def test_a_batch_that_masks_nothing_leaves_loss_and_center_finite() -> None:

@@ -140,7 +140,7 @@ def test_a_share_out_of_range_raises(tiny_encoder: dict, share: float) -> None:
 
 def trained(
     folder: Path, drawn_folder: Path, tiny_encoder: dict, model: dict | None = None, **data: Any
-) -> tuple[AOISSLRetrieval, Engine]:
+) -> tuple[AOISSLRetrieval, Any]:
     retrieval = AOISSLRetrieval(
         encoder={**tiny_encoder, "pretrained": False}, image_size=(64, 96), abstain=0.2, **model or {}
     )
@@ -168,7 +168,8 @@ def uncertain_pixels(model: AOISSLRetrieval, loader: Any) -> tuple[torch.Tensor,
             uncertainty = model.model.uncertainty(answer, share)
         truth = torch.nn.functional.interpolate(batch.gt_mask[:, None].float(), (64, 96))
         parts.append([t.as_subclass(torch.Tensor).flatten() for t in (uncertainty, answer.pred_mask, truth)])
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    uncertainty, predicted, truth = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return uncertainty, predicted, truth
 
 
 def test_the_threshold_keeps_to_the_share_of_the_validation_pixels(run: Any) -> None:

@@ -3,12 +3,14 @@
 
 """Condensing: the budget is kept, nothing vanishes, what decides stays, and the same seed gives the same bank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Entries, condense, covering_entries
+from anomalib_aoissl.bank.condensing import Entries, balancing_weights, condense, covering_entries, joint_points
 from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.bank_size import entries_of_size
@@ -31,8 +33,8 @@ def make_entries(embeddings: torch.Tensor, labels: torch.Tensor, devices: torch.
     """Return entries that each stand for one patch, of one device where none are given."""
     number = len(labels)
     devices = torch.zeros(number, dtype=torch.int32) if devices is None else devices
-    arrays = (embeddings.float(), labels.to(torch.uint8), devices, torch.ones(number, dtype=torch.int32))
-    return Entries(*(array.numpy() for array in arrays), PATCH)
+    counts = np.ones(number, np.int32)
+    return Entries(embeddings.float().numpy(), labels.to(torch.uint8).numpy(), devices.numpy(), counts, PATCH)
 
 
 def random_entries(number: int = 600, classes: int = 4, devices: int = 3, dims: int = 64, seed: int = 1) -> Entries:
@@ -60,6 +62,24 @@ def test_the_budget_is_kept_exactly_and_no_class_or_device_vanishes(budget: int)
 def test_a_budget_below_the_classes_and_devices_raises() -> None:
     with pytest.raises(ValueError, match=r"A bank of 3 entries cannot hold .* 5 entries at least. Allow a larger bank"):
         condense(random_entries(), 3, random())
+
+
+def test_balancing_weights_by_hand() -> None:
+    # 14 patches of background, 7 of wire, 4 of both by halves: 16 / 25 and 9 / 25 of all, whose roots are 4/5 and 3/5.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 8 + [1] * 8])
+    entries = replace(make_entries(torch.eye(3), labels), counts=np.array([14, 7, 4]))
+    expected = [14 / 0.8, 7 / 0.6, 4 * (0.5 / 0.8 + 0.5 / 0.6)]
+    assert balancing_weights(entries).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_labels_count_twice_as_far_as_looks_of_equal_spread() -> None:
+    # Two looks and two labels, each half of the entries: equal spread, so that distances between them are the weights.
+    labels = torch.tensor([[0] * 16, [1] * 16, [0] * 16, [1] * 16])
+    points = joint_points(make_entries(torch.eye(2)[[0, 0, 1, 1]], labels), random())
+    looks, both, marks = (float(np.linalg.norm(points[0] - points[other])) for other in (2, 3, 1))
+    assert marks == pytest.approx(2 * looks, rel=1e-5)
+    assert both == pytest.approx(5**0.5 * looks, rel=1e-5)
+    assert looks == pytest.approx(2, rel=1e-5)
 
 
 def test_covering_entries_show_every_class_and_device_with_few_entries() -> None:
@@ -106,8 +126,8 @@ def test_the_entry_in_the_middle_stands_for_its_group() -> None:
 
 def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
     one = random_entries(10)
-    columns = (one.embeddings, one.labels, one.devices, one.counts)
-    entries = Entries(*(np.concatenate([column] * 9) for column in columns), PATCH)
+    nine = [np.concatenate([column] * 9) for column in (one.embeddings, one.labels, one.devices, one.counts)]
+    entries = Entries(nine[0], nine[1], nine[2], nine[3], PATCH)
     kept, counts = condense(entries, 40, random())
     assert len(kept) == 10
     assert counts.tolist() == [9] * 10

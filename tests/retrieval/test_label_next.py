@@ -52,7 +52,7 @@ def test_the_choice_equals_a_greedy_search_over_all_images() -> None:
 
 def test_a_copy_is_not_chosen_before_anything_else_and_a_small_pool_is_taken_whole() -> None:
     pool = make_pool(4)
-    copy = PoolImage("copy", *(getattr(pool[0], field) for field in ("embeddings", "weights", "similarity")), 0, 0)
+    copy = PoolImage("copy", pool[0].embeddings, pool[0].weights, pool[0].similarity, 0, 0)
     choices = choose([*pool, copy], 50)
     assert len(choices) == 5
     names = [choice.name for choice in choices]

@@ -26,7 +26,7 @@ def test_a_bank_of_another_encoder_raises(inferencer: SegmentationOpenVINOInfere
     other = AOISSLRetrieval(encoder={**ENCODER, "pretrained": False}, image_size=SIZE, head=None)
     torch.nn.init.normal_(other.model.encoder.vit.patch_embed.proj.weight)
     other.set_dataset(CLASSES, FileFormat())
-    other.add(*labelled(1, seed=1), ["old"])
+    other.add(*labelled(1, seed=1), ["old"])  # type: ignore[call-arg] # images and masks
     with pytest.raises(ValueError, match=r"are of the encoder [0-9a-f]{12}, this model's is [0-9a-f]{12}"):
         inferencer.replace_bank(bank_file(other, tmp_path))
 

@@ -100,6 +100,12 @@ def change_constant(graph: Any, name: str, value: float) -> None:
         reader.replace_source_output(ops.constant(values, name=name).output(0))
 
 
+def renamed(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
 def flipped(path: Path, place: float = 0.5) -> Path:
     """Flip a bit of a file at a part of its length."""
     content = bytearray(path.read_bytes())

@@ -205,7 +205,7 @@ def said_of(*arguments: str) -> Callable[[Path], str | None]:
     """Return an act that parses arguments as anomalib's command line does, and returns what is said of them."""
 
     def act(_: Path) -> str | None:
-        from anomalib.models import AnomalibModule
+        from anomalib.models.components import AnomalibModule
 
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(AnomalibModule, "model")

@@ -87,17 +87,17 @@ def state(name: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Path], 
         value = content["state_dict"][name]
         content["state_dict"][name] = change(value)
 
-    return lambda path: save(path, put) and None
+    return lambda path: (save(path, put), None)[1]
 
 
 def names(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed names of its bank."""
-    return state("model.bank._extra_state", lambda value: {**value, **changed})
+    return state("model.bank._extra_state", lambda value: {**dict(value), **changed})
 
 
 def hparams(**changed: Any) -> Callable[[Path], None]:
     """Return what writes a checkpoint with changed arguments."""
-    return lambda path: save(path, lambda content: content["hyper_parameters"].update(changed)) and None
+    return lambda path: (save(path, lambda content: content["hyper_parameters"].update(changed)), None)[1]
 
 
 def filled(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -217,13 +217,13 @@ def test_a_full_disk_names_the_checkpoint_that_training_writes(
 # --- what the user wrote ---------------------------------------------------------------------------------------------
 
 
-def taken(cls: type, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
+def taken(cls: Any, names: tuple[str, ...], **written: Any) -> Callable[[Path], object]:
     """Return an act that writes arguments, loads a checkpoint, and returns the arguments that then hold."""
 
     def act(_: Path) -> object:
         model = cls(**written) if written else cls()
         model.on_load_checkpoint(copy.deepcopy(SAVED[cls]))
-        values = flat(model.hparams, cls.RULES)
+        values = flat(model.hparams, model.RULES)
         return [values[name] for name in names]
 
     return act
@@ -275,10 +275,11 @@ def test_abstention_is_off_where_it_is_written_off(tmp_path: Path) -> None:
     assert model.written_arguments == {"abstain"}
 
 
-def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> None:
+def test_anomalibs_export_takes_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalib.cli import AnomalibCLI
 
     path, taken = save(tmp_path / "model.ckpt"), []
+    monkeypatch.setattr(AOISSLRetrieval, "to_torch", lambda self, **_: taken.append(self.hparams) or path)
     arguments = [
         "--model=AOISSLRetrieval",
         "--model.encoder.pretrained=false",
@@ -286,10 +287,11 @@ def test_anomalibs_export_takes_what_the_command_line_wrote(tmp_path: Path) -> N
         "--export_type=torch",
     ]
     cli = AnomalibCLI(["export", *arguments, f"--ckpt_path={path}", f"--default_root_dir={tmp_path}"], run=False)
-    cli.engine.export = lambda model, ckpt_path, **_: taken.append(type(model).load_from_checkpoint(ckpt_path))
     cli._run_subcommand()
-    assert taken[0].hparams["abstain"] is None
-    assert taken[0].hparams["vote"]["k"] == 12
+    model = AOISSLRetrieval(encoder={"pretrained": False}, abstain=None)
+    Engine(default_root_dir=tmp_path).export(model, "torch", ckpt_path=path)
+    assert [given["abstain"] for given in taken] == [None, None]
+    assert [given["vote"]["k"] for given in taken] == [12, 12]
 
 
 # --- pictures that do not fit ----------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_other_planes_than_the_models_are_named(
 ) -> None:
     arguments = {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96)}
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    with pytest.raises(ValueError, match=rf"pictures have 3 planes.*in_channels={planes}"):
+    with pytest.raises(ValueError, match=rf"in_channels={planes}, but .* has 3 planes\. Set in_channels=3"):
         Engine(default_root_dir=tmp_path, max_steps=1, **QUIET).fit(
             model(**arguments, in_channels=planes), datamodule=data
         )

@@ -23,6 +23,7 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.models.predicting import PredictImages
+from anomalib_aoissl.plugin.command_line import attach
 
 Change = Callable[[Path], object]
 
@@ -330,6 +331,32 @@ def test_predict_mirrors_folders_of_any_name_and_goes_past_a_broken_picture(
         assert image.size == (20, 40)
     assert len(results) == 5
     assert any("1 pictures were not predicted" in line and "broken.png" in line for line in lines)
+    assert trained.model.left_out == 1
+
+
+@pytest.mark.parametrize(("left_out", "code"), [(0, None), (2, 1)])
+def test_the_command_ends_with_1_where_pictures_were_left_out(left_out: int, code: int | None) -> None:
+    class CommandLine:
+        model, subcommand = SimpleNamespace(left_out=left_out), "predict"
+        init_parser = staticmethod(lambda: None)
+        ran = False
+
+        def instantiate_classes(self) -> None:
+            """Nothing."""
+
+        def add_export_arguments(self, parser: Any) -> None:
+            """Nothing."""
+
+        def _run_subcommand(self) -> None:
+            self.ran = True
+
+    attach(CommandLine)
+    cli, ended = CommandLine(), None
+    try:
+        cli._run_subcommand()
+    except SystemExit as end:
+        ended = end.code
+    assert (cli.ran, ended) == (True, code)
 
 
 def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespace, tmp_path: Path) -> None:
@@ -341,18 +368,18 @@ def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespac
             image[..., 0] = lamp
             Image.fromarray(image).save(path.with_name(f"{path.stem}_{light}.png"))
         path.unlink()
-    data = SegmentationFolder(
+    data: Any = SegmentationFolder(
         tmp_path, num_workers=0, val_ratio=0.0, test_ratio=0.25, illuminations=["_a", "_b"], train_batch_size=4
     )
     data.setup()
     assert data.train_data.file_format.planes == (3, 3)
     assert {len(data.train_data[index].image) for index in range(3)} == {6}
-    with pytest.raises(ValueError, match=r"6 planes \(3 \+ 3 of its files\).*Set in_channels=6"):
+    with pytest.raises(ValueError, match=r"\(3 \+ 3 of its files\) has 6 planes\. Set in_channels=6"):
         engine(tmp_path / "out").test(trained.model, datamodule=data)
 
 
 def test_other_models_predict_as_they_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stock = Engine.predict.__wrapped__
+    stock: Any = vars(Engine.predict)["__wrapped__"]
     with pytest.raises(ValueError, match="requires an"):
         Engine.predict(SimpleNamespace(model=None), None, data_path=tmp_path)
     assert Engine.predict.__doc__ == stock.__doc__

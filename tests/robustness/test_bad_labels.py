@@ -238,7 +238,7 @@ def test_what_is_left_out_is_said_in_one_line(name: str, change: Change, line: s
         with pytest.raises(DatasetError, match=r"u1\.png: the mask is colour-coded"):
             act(name, change)(tmp_path)
         return
-    notes = act(name, change)(tmp_path)
+    notes: Any = act(name, change)(tmp_path)
     assert len([note for note in notes if re.search(line, note)]) == 1, notes
 
 

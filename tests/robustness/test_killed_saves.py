@@ -137,7 +137,8 @@ def test_long_names_and_shares_without_modes(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_model_that_is_read_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, read, swapped = copied(tmp_path), Path.read_bytes, []
+    path, read = copied(tmp_path), Path.read_bytes
+    swapped: list[bool] = []
     inferencer = SegmentationOpenVINOInferencer(exported())
     inferencer.remove(image="1-0")
 

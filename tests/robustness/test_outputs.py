@@ -5,6 +5,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,9 +49,9 @@ def link(source: str, target: str, how: Callable = os.symlink) -> Make:
 
 
 def asked(make: Make, outputs: tuple[str, ...], inputs: tuple[str, ...] = (), overwrite: bool = False) -> Callable:
-    """Return an act that makes files, asks for outputs, and gives what the folder then holds."""
+    """Return an act that makes files, and asks for outputs."""
 
-    def act(folder: Path) -> object:
+    def act(folder: Path) -> None:
         make(folder)
         named = {f"--{index}": folder / name for index, name in enumerate(outputs)}
         check_outputs(named, [folder / name for name in inputs], overwrite=overwrite)
@@ -251,3 +253,44 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(row: Row, tmp_path: Pa
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), names_full_disk(tmp_path):
         (tmp_path / "no").read_bytes()
+
+
+# --- what a killed process leaves ------------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+from anomalib_aoissl.data.files import temporary_file, whole_file
+with whole_file(sys.argv[1]) as first, temporary_file(first.with_name("a.bin")) as second:
+    first.write_bytes(b"half"), second.write_bytes(b"of it")
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
+def test_the_next_write_of_a_file_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.bin", tmp_path / ".part-of-another-program"
+    other.touch()
+    subprocess.run([sys.executable, "-c", KILLED, path], check=True)
+    assert len(list(tmp_path.glob(".part-*"))) == 3
+    with whole_file(tmp_path / "b.bin") as temporary:  # another file
+        temporary.write_bytes(b"b")
+    assert len(list(tmp_path.glob(".part-*"))) == 3
+    with whole_file(path) as temporary, whole_file(path) as meanwhile:
+        assert temporary.read_bytes() == meanwhile.read_bytes() == b""
+        temporary.write_bytes(b"one")
+        meanwhile.write_bytes(b"two")
+        assert temporary != meanwhile
+    assert path.read_bytes() == b"one"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".part-of-another-program", "a.bin", "b.bin"]
+
+
+def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with whole_file(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"one")
+        assert len(list(tmp_path.iterdir())) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]

@@ -4,6 +4,7 @@
 """The learning rate over a budget of steps, epochs or time."""
 
 import math
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,7 @@ def trainer(steps: float, done: int, *callbacks: Any) -> Any:
 
 
 def timer(elapsed: float, duration: float) -> Timer:
-    callback = Timer({"seconds": duration})
+    callback = Timer(timedelta(seconds=duration))
     callback.load_state_dict({"time_elapsed": {"train": elapsed}})  # as after a resume
     return callback
 

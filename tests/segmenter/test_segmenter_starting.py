@@ -159,8 +159,9 @@ def test_a_start_is_that_of_its_seed_whatever_was_fitted_before(tiny_encoder: di
 def test_images_are_read_at_the_model_s_size_without_augmentation(tiny_encoder: dict) -> None:
     module, items = make_module(tiny_encoder), Items(1, (64, 96))
     items.augmentations = flip = RandomHorizontalFlip(p=1.0)
-    (image,) = labelled_parts(module, items, 0, most=1)
+    (image,) = labelled_parts(module, items, 0, 1)
     assert items.augmentations is flip
+    assert image is not None
     expected = Resize(list(SIZE), antialias=True)(items.images[0][None])
     torch.testing.assert_close(image.image, expected.clamp(0, 1))
     assert torch.equal(image.mask, items.masks[0][1::2, 1::2]) or torch.equal(image.mask, items.masks[0][::2, ::2])

@@ -5,6 +5,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,7 +236,8 @@ def test_train_test_and_checkpoint_at_native_resolution(folder: Path, tiny_encod
     assert confusion.sum() == 100 * 90 + 60 * 140
     assert results["mean_iou"] == pytest.approx((hits / unions).mean(), abs=1e-3)
     assert results["mean_iou"] > 0.6
-    path = engine.trainer.checkpoint_callback.best_model_path
+    checkpoint: Any = engine.trainer.checkpoint_callback
+    path = checkpoint.best_model_path
     loaded = AOISSLRetrieval.load_from_checkpoint(path)
     assert loaded.tiling == TILING
     other = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, visualizer=False)  # knows nothing of tiles

@@ -4,6 +4,7 @@
 """`AOISSLSegmenter` with tiles: it learns from them, answers at the picture's size, and its export says the same."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def trained(short_fits: None, tiny_encoder: dict, tmp_path_factory: pytest.TempP
     shown: list[dict] = []
     start = model.training_step
 
-    def noted(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202 - the trainer's
+    def noted(*args: Any, **kwargs: Any) -> Any:
         shown.append({Path(name).name: len(makers) for name, makers in model.examples.makers.items()})
         return start(*args, **kwargs)
 

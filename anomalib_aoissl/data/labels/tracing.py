@@ -12,8 +12,8 @@ import numpy as np
 
 from .rasterizing import fill
 
-_TOLERANCES = (1.0, 0.75, 0.5)  # px, tried in turn
-_AREA, _MOVED = 0.005, 0.02  # shares of a part's area: its change, and its pixels that come or go
+_TOLERANCES = (1.0, 0.75, 0.6, 0.5, 0.4, 0.3)  # px, tried in turn
+_AREA, _MOVED = 0.005, 0.05  # shares of a part's area: its change, and its pixels that come or go
 _CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])  # row, column where the edges right, down, left, up begin
 _WAYS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])  # right, down, left, up
 
@@ -37,11 +37,15 @@ def parts(mask: np.ndarray, index: int) -> Iterator[tuple[np.ndarray, int, tuple
 
 
 def simplified(part: np.ndarray) -> list[np.ndarray]:
-    """Return the rings of a part ``[h, w]`` bool with as few points as its area allows, the outer one first."""
+    """Return the rings of a part ``[h, w]`` bool with as few points as its area allows, the outer one first.
+
+    The stairs of a slanted edge are straight through the middles of its steps, so lines are sought there.
+    """
     exact = rings(part)
+    middles = [_middles(ring) for ring in exact]
     area = int(part.sum())
     for tolerance in _TOLERANCES:
-        simple = [cv2.approxPolyDP(ring.astype(np.float32), tolerance, closed=True)[:, 0] for ring in exact]
+        simple = [cv2.approxPolyDP(ring.astype(np.float32), tolerance, closed=True)[:, 0] for ring in middles]
         simple = [ring.astype(np.float64) for ring in simple if len(ring) > 2]
         if len(simple) < len(exact):
             continue
@@ -49,6 +53,15 @@ def simplified(part: np.ndarray) -> list[np.ndarray]:
         if abs(int(filled.sum()) - area) <= _AREA * area and int((filled != part).sum()) <= _MOVED * area:
             return simple
     return exact
+
+
+def _middles(ring: np.ndarray) -> np.ndarray:
+    """Return the middles ``[M, 2]`` of the pixels' edges that a ring of corners goes along."""
+    steps = np.roll(ring, -1, axis=0) - ring
+    lengths = np.abs(steps).sum(axis=1).astype(int)
+    edge = np.repeat(np.arange(len(ring)), lengths)
+    along = np.arange(len(edge)) - np.repeat(lengths.cumsum() - lengths, lengths) + 0.5
+    return np.asarray(ring[edge] + steps[edge] / lengths[edge, np.newaxis] * along[:, np.newaxis])
 
 
 def rings(part: np.ndarray) -> list[np.ndarray]:

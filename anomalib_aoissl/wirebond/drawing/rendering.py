@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -46,6 +47,7 @@ def draw(
     lot: int = 0,
     size: tuple[int, int] = (512, 512),
     difficulty: float = 0.5,
+    change: Callable[[Unit], Unit] | None = None,
 ) -> Drawing:
     """Return one unit of a device type, the same bytes for the same arguments.
 
@@ -56,6 +58,8 @@ def draw(
         lot: Number of the lot, 0 or more: light, tones of the materials and texture of the die differ.
         size: Height and width in px, each at least 32.
         difficulty: 0 to 1: noise, defocus, distractors, loss of contrast, bow of the wires.
+        change: Changes the geometry before it is drawn, such as to a defect's; it must keep the numbers of wires,
+            balls and wedges, so that all else stays as it was.
 
     Raises:
         ValueError: If the name is unknown or a number is out of its range.
@@ -65,6 +69,7 @@ def draw(
     layout = device_layout(device, seed)
     rng = generator(seed, name_key(device.name), _UNIT, lot, unit)
     scene = place_unit(layout, device, rng, size, samples, difficulty)
+    scene = scene if change is None else change(scene)
     light = optics.Light.of_lot(lot, device, rng, difficulty)
     surface = _static(device, seed, lot, scene, size, samples)
     fine = (size[0] * samples, size[1] * samples)

@@ -48,19 +48,6 @@ class Job:
     size: tuple[int, int]
     difficulty: float
 
-    def to_json(self) -> str:
-        """Return the job as one line of text."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(line: str) -> Job:
-        """Return the job that ``to_json`` wrote."""
-        data = json.loads(line)
-        device: dict[str, Any] = data.pop("device")
-        device.update({name: tuple(device[name]) for name in ("die_size", "glob")})
-        units, size = tuple(data.pop("units")), tuple(data.pop("size"))
-        return Job(DeviceType(**device), units=units, size=size, **data)
-
 
 def write_images(
     root: str | Path,

@@ -1,0 +1,72 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Results to one CSV, a row for each measured job; ``python -m anomalib_aoissl report`` reads it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from anomalib_aoissl.data.files import whole_file
+
+from .plan import Job
+from .sharing import Board
+
+__all__ = ["COLUMNS", "write_table"]
+
+COLUMNS = (
+    *("kind", "slices", "set", "model", "weights", "labels", "seed", "budget", "peer", "pretraining_seconds"),
+    *("mean_iou", "class_iou", "image_iou", "auroc", "pixel_ap", "defects", "fit_seconds", "test_seconds"),
+    *("test_images", "pictures", "job", "commit", "command", "machine", "versions", "finished"),
+)
+"""Names of the CSV's columns; mappings and lists are JSON."""
+
+_MEASURED = ("masks", "novelty")
+
+
+def write_table(jobs: Iterable[Job], board: Board) -> Path:
+    """Write study.csv of the results that there are, and study.missing.txt of what is missing and why."""
+    jobs = list(jobs)
+    measured = [job for job in jobs if job.kind in _MEASURED]
+    path = board.folder / "study.csv"
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for job in measured:
+            if (result := board.result(job.id)) is not None:
+                writer.writerow(_row(job, result, board))
+    with whole_file(board.folder / "study.missing.txt") as temporary:
+        temporary.write_text("".join(_missing(jobs, board)), encoding="utf-8")
+    return path
+
+
+def _row(job: Job, result: dict[str, Any], board: Board) -> dict[str, Any]:
+    """Return the cells of a job."""
+    spec = job.spec
+    own = {key: spec[key] for key in ("set", "model", "weights", "labels", "seed", "budget")}
+    trained = [board.result(need) or {} for need in job.needs]
+    seconds = {"pretraining_seconds": sum(entry["fit_seconds"] for entry in trained)} if trained else {}
+    peer = bool(spec["model_settings"].get("peer"))
+    row = {**own, **seconds, **result, "kind": job.kind, "slices": "; ".join(job.slices), "job": job.id, "peer": peer}
+    return {key: _cell(row.get(key)) for key in COLUMNS}
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a cell holds it."""
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _missing(jobs: Iterable[Job], board: Board) -> Iterable[str]:
+    """Give a line for each job without a result."""
+    for job in jobs:
+        if not board.has_result(job.id):
+            failure = board.failure(job.id)
+            yield f"{job.id}\t{'not run yet' if failure is None else 'failed: ' + failure['error']}\n"

@@ -1,0 +1,97 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The weights of a study: of a name in timm, random, of ImageNet, or trained by this package's own pretraining."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib_aoissl.data.file_format import WHOLE_FILES
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.pretraining import make_pretraining
+from anomalib_aoissl.pretraining.training.images import ImageFiles, pretraining_images
+
+from .plan import Job
+from .sets import datamodule
+from .sharing import Board
+
+__all__ = ["encoder_arguments", "pretrain"]
+
+_TRIAL_PICTURES, _TRIAL_STEPS = 32, 3
+_DECODING_SECONDS = 0.01  # a picture, once
+
+
+def encoder_arguments(spec: Mapping[str, Any], needs: Sequence[str], board: Board) -> dict[str, Any]:
+    """Return the argument ``encoder`` of the models for the weights of a job."""
+    settings = spec["weights_settings"]
+    if needs:
+        return {"encoder": f"local-dir:{artefact(needs[0], board)}"}
+    names = {"architecture": settings.get("encoder", DEFAULT_ENCODER), "pretrained": settings.get("pretrained", True)}
+    return {"encoder": names}
+
+
+def artefact(job: str, board: Board) -> Path:
+    """Return the timm folder that a job of pretraining writes."""
+    return (board.folder / "weights" / job).resolve()
+
+
+def pretrain(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any]:
+    """Pretrain from random weights for the job's CPU seconds and return what it took; the weights are a timm folder.
+
+    How many steps fit into the seconds is measured by a few of them before.
+    """
+    settings, seed = job.spec["weights_settings"], job.spec["seed"]
+    files, file_format = _pictures(settings["pictures"], job.spec["set_settings"], seed, roots)
+    size = (settings["size"][0], settings["size"][1])
+    encoder = PatchEncoder(DEFAULT_ENCODER, image_size=size, pretrained=False)
+    arguments = {**settings["pretraining"], "seed": seed, "probe_images": 0, "probe_every": 100_000}
+    arguments |= {"progress_bar": False, "max_epochs": 100_000}
+    started = time.process_time()
+    steps = _steps(arguments, encoder, files, file_format, settings["seconds"])
+    trial = time.process_time() - started
+    callback: Any = make_pretraining({**arguments, "max_steps": steps, "save_to": str(artefact(job.id, board))})
+    with tempfile.TemporaryDirectory() as cache:
+        callback.cache_dir = cache
+        callback.pretrain(encoder, files, file_format=file_format, trainer_arguments=_TRAINER)
+    seconds = time.process_time() - started - trial
+    return {"fit_seconds": seconds, "steps": steps, "pictures": len(files), "summary": callback.summary}
+
+
+_TRAINER = {"accelerator": "cpu", "devices": 1, "logger": False}
+
+
+def _pictures(
+    source: Mapping[str, Any], settings: Mapping[str, Any], seed: int, roots: Mapping[str, Path]
+) -> tuple[list[ImageFiles], Any]:
+    """Return the files to train on, and how they are read: a folder's below ``data``, or a set's training images."""
+    if "folder" in source:
+        from anomalib_aoissl.data.listing import list_records
+
+        records = list_records(roots["data"] / source["folder"], None)
+        return [record.image_paths for record in records], WHOLE_FILES
+    data = datamodule(settings, seed, roots)
+    return pretraining_images(data), data.train_data.file_format
+
+
+def _steps(
+    arguments: Mapping[str, Any], encoder: PatchEncoder, files: list[ImageFiles], file_format: Any, seconds: float
+) -> int:
+    """Return how many steps fit into the seconds, by the difference of a run of one and of a few steps."""
+    taken = []
+    for steps in (1, 1 + _TRIAL_STEPS):
+        with tempfile.TemporaryDirectory() as cache:
+            callback: Any = make_pretraining({**arguments, "max_steps": steps, "cache_dir": cache})
+            started = time.process_time()
+            few = files[:_TRIAL_PICTURES]
+            callback.pretrain(copy.deepcopy(encoder), few, file_format=file_format, trainer_arguments=_TRAINER)
+            taken.append(time.process_time() - started)
+    step = max(taken[1] - taken[0], 1e-3) / _TRIAL_STEPS
+    rest = seconds - max(taken[0] - step, 0.0) - _DECODING_SECONDS * len(files)
+    return max(1, round(rest / step))

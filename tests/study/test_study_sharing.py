@@ -1,0 +1,231 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Work of a study: each job is done once, whoever does it; what stopped goes on; a partial table is whole."""
+
+import copy
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.study.plan import Job, PlanError, estimate, plan, read_config
+from benchmarks.study.sharing import Board
+from benchmarks.study.table import COLUMNS
+from benchmarks.study.working import work
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = {
+    "sets": {"boards": {"size": [100, 200], "test_images": 4, "most_labels": 4}, "wires": {"size": [10, 10]}},
+    "weights": {
+        "none": {},
+        "MAE": {"pretraining": {"objective": "mae"}, "pictures": {"set": "wires"}, "seconds": 9, "each_seed": True},
+    },
+    "models": {"vote": {"kind": "x", "cost": {"fixed": 1, "label": 10, "most": 3, "test": 5}}, "net": {"peer": True}},
+    "slices": {
+        "curve": {"sets": ["boards", "wires"], "models": ["vote"], "labels": [1, 5], "seeds": [0, 1]},
+        "again": {"sets": ["boards"], "models": ["vote"], "labels": [4], "seeds": [0]},
+        "trained": {"sets": ["wires"], "models": ["net"], "weights": ["MAE"], "labels": [1], "seeds": [0, 1]},
+    },
+}
+
+
+@pytest.fixture
+def jobs() -> list[Job]:
+    return plan(CONFIG)
+
+
+def fake(job: Job, board: Board) -> dict[str, object]:
+    """A result that says who made it; weights are pretended."""
+    assert all(board.has_result(need) for need in job.needs)
+    return {"mean_iou": 0.5, "class_iou": {"a": 0.25}, "fit_seconds": 2.0, "pid": os.getpid()}
+
+
+def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> None:
+    runs = [(j.spec["set"], j.spec["labels"], j.spec["seed"]) for j in jobs if j.spec.get("model") == "vote"]
+    assert sorted(runs) == [
+        (s, n, seed) for s, n in (("boards", 1), ("boards", 4), ("wires", 1), ("wires", 5)) for seed in (0, 1)
+    ]
+    shared = next(j for j in jobs if j.spec.get("labels") == 4 and j.spec["seed"] == 0)
+    assert shared.slices == ("curve", "again")  # five labels of a set that has four are these four
+    assert [j.kind for j in jobs[:2]] == ["pretraining"] * 2
+    assert {j.needs for j in jobs if j.spec.get("model") == "net"} == {(j.id,) for j in jobs[:2]}
+    assert len({j.id for j in jobs}) == len(jobs) == 12
+
+
+def test_other_settings_are_another_job(jobs: list[Job]) -> None:
+    changed: dict[str, Any] = copy.deepcopy(CONFIG)
+    changed["models"]["vote"] = {"kind": "y"}
+    before, after = ({j.id for j in p if j.spec.get("model") == "vote"} for p in (jobs, plan(changed)))
+    assert not before & after
+
+
+def test_the_estimate_is_the_sum_of_its_parts(jobs: list[Job]) -> None:
+    job = next(j for j in jobs if j.spec.get("labels") == 4)  # of 0.02 Mpx; three labels count
+    assert estimate(job) == pytest.approx(1 + 10 * 3 * 0.02 + 5 * 4 * 0.02 + 2)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        ({"a": {"sets": ["nowhere"], "models": ["vote"], "seeds": [0]}}, r"'a': 'nowhere' is not described.*boards"),
+        ({"a": {"sets": ["boards"], "seeds": [0]}}, r"\['models'\] are missing"),
+        ({"a": {"sets": ["boards"], "models": ["vote"], "seeds": [0], "shots": [1]}}, r"\['shots'\] are unknown"),
+    ],
+)
+def test_a_wrong_slice_is_named(slices: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan({**CONFIG, "slices": slices})
+
+
+@pytest.mark.parametrize(("name", "minutes"), [("study_small", 30), ("study", 12 * 60)])
+def test_the_studies_fit_their_time(name: str, minutes: float) -> None:
+    jobs = plan(read_config(ROOT / "configs" / "benchmark" / f"{name}.yaml"))
+    assert 0.5 * minutes < sum(map(estimate, jobs)) / 60 <= minutes
+
+
+def test_all_is_done_once_and_not_again(jobs: list[Job], tmp_path: Path) -> None:
+    done: list[str] = []
+    board = Board(tmp_path)
+    run = lambda job, where: done.append(job.id) or fake(job, where)  # noqa: E731
+    assert work(jobs, board, run) == 0
+    assert done == [job.id for job in jobs]
+    assert work(jobs, board, run) == 0
+    assert len(done) == len(jobs)
+    assert not list((tmp_path / "claims").glob("*.json"))
+
+
+def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path: Path) -> None:
+    board = Board(tmp_path)
+
+    def run(job: Job, where: Board) -> dict[str, object]:
+        if job is jobs[0]:
+            msg = "no pictures"
+            raise OSError(msg)
+        return fake(job, where)
+
+    assert work(jobs, board, run) == 2  # the weights that failed, and the run that needs them
+    rows = list(csv.DictReader((tmp_path / "study.csv").open(encoding="utf-8")))
+    assert len(rows) == 9
+    assert tuple(rows[0]) == COLUMNS
+    trained = next(row for row in rows if row["weights"] == "MAE")
+    assert (trained["pretraining_seconds"], trained["peer"], trained["seed"]) == ("2.0", "True", "1")
+    assert json.loads(rows[0]["class_iou"]) == {"a": 0.25}
+    missing = (tmp_path / "study.missing.txt").read_text(encoding="utf-8").splitlines()
+    assert missing[0] == f"{jobs[0].id}\tfailed: OSError: no pictures"
+    assert missing[1].endswith("\tnot run yet")
+    assert work(jobs, board, fake) == 0  # the next start tries again
+    assert not (tmp_path / "study.missing.txt").read_text(encoding="utf-8")
+
+
+def test_a_part_of_the_plan_leaves_the_other_rows_in_the_table(jobs: list[Job], tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for job in (jobs[2], jobs[3]):
+        assert work([job], board, fake, planned=jobs) == 0
+    rows = list(csv.DictReader((tmp_path / "study.csv").open(encoding="utf-8")))
+    assert [row["job"] for row in rows] == [jobs[2].id, jobs[3].id]
+
+
+def test_a_claim_excludes_others_while_it_lives(tmp_path: Path) -> None:
+    one, other = Board(tmp_path), Board(tmp_path)
+    with one.claim("job") as first, other.claim("job") as second:
+        assert (first, second) == (True, False)
+        assert other.is_claimed("job")
+    assert not other.is_claimed("job")
+    with other.claim("job") as free:
+        assert free
+
+
+def test_a_claim_of_a_silent_machine_is_taken_over_and_not_removed_by_it(tmp_path: Path) -> None:
+    board, path = Board(tmp_path, stale=60), tmp_path / "claims" / "job.json"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0}), encoding="utf-8")
+    with board.claim("job") as free:
+        assert not free  # it has just been touched
+    os.utime(path, (time.time() - 61,) * 2)
+    with board.claim("job") as free:
+        assert free
+        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0}), encoding="utf-8")
+    assert path.exists()  # another's by now
+
+
+def test_a_claim_of_a_dead_process_here_is_taken_over_at_once(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    board, path = Board(tmp_path), tmp_path / "claims" / "job.json"
+    with board.claim("own"):
+        owner = json.loads((tmp_path / "claims" / "own.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**owner, "pid": dead.pid}), encoding="utf-8")
+    with board.claim("job") as free:
+        assert free
+    path.write_text(
+        json.dumps({**owner, "started": owner["started"] - 100}), encoding="utf-8"
+    )  # its number, used again
+    with board.claim("job") as free:
+        assert free
+
+
+WORKER = """
+    import json, os, sys, time
+    from pathlib import Path
+    from benchmarks.study.plan import plan
+    from benchmarks.study.sharing import Board
+    from benchmarks.study.working import work
+
+    folder, hang = Path(sys.argv[1]), len(sys.argv) > 2
+
+    def run(job, board):
+        print(job.id, flush=True)
+        if hang:
+            os.read(0, 1)  # until it is killed
+        deadline = time.monotonic() + 100
+        while sum(1 for _ in folder.glob("claims/*.json")) < 2 and not any(folder.glob("results/*")):
+            assert time.monotonic() < deadline  # the other process has begun, or has done some work
+        return {"mean_iou": 0.5, "fit_seconds": 1.0, "pid": os.getpid()}
+
+    sys.exit(work(plan(json.loads((folder / "config.json").read_text())), Board(folder), run, pause=0.05))
+"""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(WORKER), str(folder), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    return tmp_path
+
+
+def test_two_processes_share_the_work(folder: Path, jobs: list[Job]) -> None:
+    both = [start(folder), start(folder)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    ran = [line.split()[-1] for text in said for line in text.splitlines() if " " not in line]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(ran) == sorted(job.id for job in jobs)  # each once
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "results").glob("*.json")]
+    assert len({result["pid"] for result in results}) == 2
+
+
+def test_a_killed_process_leaves_its_job_to_the_next(folder: Path, jobs: list[Job]) -> None:
+    killed = start(folder, "hang")
+    assert killed.stdout is not None
+    while killed.stdout.readline().strip() != jobs[0].id:
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    for pipe in (killed.stdin, killed.stdout):
+        assert pipe is not None
+        pipe.close()
+    assert len(list((folder / "claims").glob("*.json"))) == 1
+    assert work(jobs, Board(folder), fake, pause=0.01) == 0
+    assert len(list((folder / "results").glob("*.json"))) == len(jobs)
