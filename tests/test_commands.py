@@ -176,8 +176,8 @@ def test_bad_arguments_of_label_next(run: Any, tmp_path: Path, capsys: Any) -> N
 def test_unknown_commands_and_help(capsys: Any) -> None:
     assert dispatch(["explian"]) == 2
     assert (
-        "'explian' is no command. usage: python -m anomalib_aoissl [doctor | explain | label-next | labels | measure | "
-        "bank]" in capsys.readouterr().err
+        "'explian' is no command. usage: python -m anomalib_aoissl [doctor | explain | label | label-next | labels | "
+        "measure | report | bank]" in capsys.readouterr().err
     )
     assert dispatch(["--help"]) == 0
     assert "label-next" in capsys.readouterr().out

@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
 }
 """Of modules whose distribution has another name."""
 NOT_IMPORTED = {"imagecodecs"}  # tifffile decodes compressed files with it
-FOR_DEVELOPERS = {"dev", "docs", "test"}
+FOR_DEVELOPERS = {"dev", "docs", "study", "test"}  # the study runs from a checkout
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:

@@ -76,10 +76,7 @@ def _check(options: argparse.Namespace) -> None:
         import scipy  # noqa: F401
         import skimage  # noqa: F401
     except ImportError as error:
-        msg = (
-            f"measure needs scikit-image ({error}): pip install 'anomalib-aoissl[measure]' (on the line, "
-            "'anomalib-aoissl-line[measure]')."
-        )
+        msg = f"measure needs scikit-image ({error}): install the extra measure, such as 'anomalib-aoissl[measure]'."
         raise RuntimeError(msg) from error
 
 

@@ -200,11 +200,10 @@ class _Readings:
 def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
     """Give the loader's images that have labelled pixels, at the model's size."""
     bank = module.model.bank
-    resize = resize_of(module.pre_processor)
     for batch in loader:
         image, mask = batch.image, batch.gt_mask
         if module.tiling is None:
-            image, mask = resize(image, mask)
+            image, mask = resize_of(module.pre_processor)(image, mask)
         name, device = (batch.image_path or [""])[0], (batch.device_name or [""])[0]
         if name in bank.image_names:  # else every pixel is ignored
             mask = mask.as_subclass(torch.Tensor)[0].to(torch.uint8)

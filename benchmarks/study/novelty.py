@@ -126,7 +126,7 @@ def _anomaly_dino(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, 
     del spec
     from anomalib.models.image.anomaly_dino.torch_model import AnomalyDINOModel
 
-    name = str(encoder["encoder"])
+    name = str(encoder["encoder"]["architecture"])
     if "dinov2" in name:
         model: Any = AnomalyDINOModel(encoder_name=name)
         constants = timm.get_pretrained_cfg(name)

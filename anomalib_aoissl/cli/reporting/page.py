@@ -26,9 +26,9 @@ __all__ = ["write_report"]
 _RULE = (
     "A difference is taken seed by seed, on the same labelled images. It counts where it is larger than twice its "
     f"standard error over {LEAST_SEEDS} seeds or more; fewer decide nothing. With three seeds this is an interval of "
-    "82 %, not of 95 %: without any difference, one setting in eleven says yes by chance, and one in eleven no. 'As good "
-    "as' and 'on par' allow the margin of the dotted marks. Mean IoU pools the pixels of the test images. Seconds are "
-    "CPU seconds of the process."
+    "82 %, not of 95 %: without any difference, one setting in eleven says yes by chance, and one in eleven no. 'As "
+    "good as' and 'on par' allow the margin of the dotted marks. Mean IoU pools the pixels of the test images. Seconds "
+    "are CPU seconds of the process."
 )
 
 
