@@ -66,7 +66,8 @@ def temporary_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        if handle is None or _is_named(handle, temporary):  # else it is in place, and the name may be another writer's
+            temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
 
