@@ -17,6 +17,7 @@ from exports import drawing, export
 from PIL import Image
 
 from anomalib_aoissl.cli.dispatching import dispatch
+from anomalib_aoissl.cli.measure import _item_name
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 
@@ -101,6 +102,25 @@ def test_measure_of_masks_and_of_a_coco_export_agree(tmp_path: Path, capsys: Any
     assert sorted(map(tuple, (e.values() for e in first))) == sorted(map(tuple, (e.values() for e in second)))
     wire = next(entry for entry in first if entry["class"] == "wire")
     assert float(wire["length_um"]) == pytest.approx(2 * float(wire["length_px"]), abs=0.02)
+
+
+def test_measure_names_the_classes_of_masks_in_another_order(tmp_path: Path) -> None:
+    root = export("Pascal VOC", tmp_path / "voc")
+    arguments = ["--output", str(tmp_path / "parts.csv"), "--classes", "ball", "wire", "pad"]
+    assert dispatch(["measure", str(root), *arguments]) == 0
+    areas = dict.fromkeys(("pad", "wire", "ball"), 0)
+    for entry in entries(tmp_path / "parts.csv"):
+        areas[entry["class"]] += int(entry["area_px"])
+    assert list(areas.values()) == np.bincount(drawing().ravel())[1:].tolist()
+
+
+def test_overlays_stay_in_their_folder(tmp_path: Path) -> None:
+    root = export("Label Studio", tmp_path / "studio")  # it names /data/upload/1/0123abcd-u1.png
+    folder = tmp_path / "overlays"
+    assert dispatch(["measure", str(root), "--output", str(tmp_path / "parts.csv"), "--overlays", str(folder)]) == 0
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")] == ["data/upload/1/0123abcd-u1.png"]
+    names = {"../../u1.tif": "u1", "C:\\a\\u1.PNG": "C_/a/u1", "unit_1.2": "unit_1.2", "images/b/u1": "b/u1"}
+    assert {name: _item_name(name) for name in names} == names
 
 
 def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path) -> None:

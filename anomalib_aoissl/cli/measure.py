@@ -122,10 +122,10 @@ def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tup
 def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...]]]:
     """Yield name, picture, mask and class names of each entry of a folder of masks, or of labels of another tool."""
     from anomalib_aoissl.data.label_formats import read_labels
-    from anomalib_aoissl.data.labels.mapping import map_classes
+    from anomalib_aoissl.data.labels.mapping import map_classes, remapped
     from anomalib_aoissl.data.labels.rasterizing import rasterized
     from anomalib_aoissl.data.labels.source import Source
-    from anomalib_aoissl.data.reading import IMAGE_SUFFIXES, image_size
+    from anomalib_aoissl.data.reading import image_size
 
     source = Source(options.source, options.pictures, classes=options.classes)
     found = read_labels(source)
@@ -133,14 +133,13 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
     for image in found.images:
         picture = source.pictures.find(image.name)
         if image.indices is not None:
-            mask = image.indices()
+            mask = remapped(image.indices(), found.classes, lookup)
         else:
             size = image.size or (image_size(picture) if picture is not None else None)
             if size is None or not image.labelled:
                 continue
             mask = rasterized(image.shapes, lookup, size)[0]
-        name = image.name.removeprefix("images/")
-        yield next((name[: -len(end)] for end in IMAGE_SUFFIXES if name.endswith(end)), name), picture, mask, names
+        yield _item_name(image.name), picture, mask, names
 
 
 def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: Any, found: Any, names: Any) -> None:
@@ -159,6 +158,16 @@ def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: An
             shown = given
     with whole_file(options.overlays / f"{name}.png") as temporary:
         draw_parts(shown, mask, found, names).save(temporary)
+
+
+def _item_name(name: str) -> str:
+    """Return a picture's name in a label file without suffix and ``images/``; never absolute or leading upwards."""
+    from anomalib_aoissl.data.reading import IMAGE_SUFFIXES
+
+    parts = [part.replace(":", "_") for part in name.replace("\\", "/").split("/") if part not in {"", ".", ".."}]
+    path = "/".join(parts).removeprefix("images/")
+    stem, dot, suffix = path.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else path
 
 
 def _say(

@@ -244,7 +244,7 @@ class Lessons:
         names = sorted((one.name for one in self.session.folder.pictures), key=lambda name: ranks.get(name, len(ranks)))
         for index, name in enumerate(names):
             if not self._is_present(lesson):
-                return
+                break
             stored = self._stored.get(name)
             if stored is None or stored.lesson != lesson.number:
                 with suppress(Problem):  # it is said when the picture is opened

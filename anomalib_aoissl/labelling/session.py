@@ -128,12 +128,14 @@ class Session:
         Raises:
             Problem: If classes were removed since, whose indices it might hold, or it cannot be saved.
         """
-        if classes > len(self.classes.names):
-            msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
-            raise Problem(msg, 409)
-        if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
-            self.classes.write(self.classes.names)  # training needs them
-        version = self.masks.apply(name, region, base, kind)
+        with self.masks.locked():  # no class is removed between the look at them and the write
+            self.classes.read_again()
+            if classes > len(self.classes.names):
+                msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
+                raise Problem(msg, 409)
+            if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
+                self.classes.write(self.classes.names)  # training needs them
+            version = self.masks.apply(name, region, base, kind)
         self._changed(name, version, who)
         self.lessons.prepare(name)
         return version
@@ -153,13 +155,20 @@ class Session:
         self._changed(name, self._version(name), who)
         return where
 
-    def change_class(self, act: str, index: int, value: str) -> None:
+    def change_class(self, act: str, index: int, value: str, name: str | None = None) -> None:
         """Add, rename, recolour or remove a class.
+
+        Args:
+            act: What to do.
+            index: Of the class.
+            value: Its new name or colour, or what its pixels become.
+            name: What the page that asks calls it: another tab may have removed one before it.
 
         Raises:
             Problem: If it cannot be; for one that is painted somewhere it says where.
         """
-        if act != "add" and not 0 <= index < len(self.classes.names):
+        known = self.classes.names
+        if act != "add" and not (0 <= index < len(known) and name in {None, known[index]}):
             msg = "This class is not there any more. Load the page again."
             raise Problem(msg, 409)
         if act == "add":
@@ -211,18 +220,17 @@ class Session:
 
     def _remove_class(self, index: int, into: str) -> None:
         """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""
-        versions = self.masks.versions()
-        labelled = [one.name for one in self.folder.pictures if one.name in versions]
-        uses = self.removal.uses(index, labelled)
-        names = self.classes.names
-        if uses and into != "unpainted" and into not in names:
-            pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
-            msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). Say what they become."
-            raise Problem(
-                msg,
-                409,
-            )
-        self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
+        with self.masks.locked():  # a stroke between the read and the write of a mask would be lost
+            versions = self.masks.versions()
+            labelled = [one.name for one in self.folder.pictures if one.name in versions]
+            uses = self.removal.uses(index, labelled)
+            names = self.classes.names
+            if uses and into != "unpainted" and into not in names:
+                pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
+                msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). "
+                msg += "Say what they become."
+                raise Problem(msg, 409)
+            self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
         self.lessons.forget()
         self.look()
 
@@ -262,6 +270,9 @@ class Session:
         """Tell the tabs what other programs have changed."""
         if self.folder.scan():
             self.events.send("pictures")
+        if self.classes.read_again():
+            self.events.send("classes")
+            self.lessons.forget()
         now = self.masks.versions()
         names = {*now, *self._versions}
         changed = sorted(name for name in names if self._versions.get(name) != now.get(name))

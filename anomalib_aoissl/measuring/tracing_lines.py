@@ -23,6 +23,7 @@ _LARGEST_BEND = np.deg2rad(60)
 _WIDE = 1.4  # wires: a branch of this width is of two
 _SHORT, _LONG = 1.5, 6.0  # wires' widths: a branch of this length is of two for sure; may be of two that cross
 _SWAP = np.deg2rad(30)
+_CLOSED = 8  # px of the shortest loop
 
 
 @dataclass(frozen=True)
@@ -209,4 +210,9 @@ def _line(chain: Sequence[End], found: Sequence[Branch]) -> Line:
     shared[np.cumsum([len(piece) for piece in pieces])[:-1] - 1] = True
     (first, start), (last, end) = chain[0], chain[-1]
     free = found[first].nodes[start] == -1, found[last].nodes[1 - end] == -1
-    return Line(np.concatenate(pieces), shared, free)
+    points = np.concatenate(pieces)
+    if (
+        len(points) > _CLOSED and all(free) and float(np.abs(points[0] - points[-1]).max()) <= 1
+    ):  # a loop without a junction
+        return Line(np.concatenate([points, points[:1]]), np.append(shared, False), (False, False))
+    return Line(points, shared, free)

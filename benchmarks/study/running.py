@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -47,10 +49,12 @@ def runner(
         roots: Folders of sets, ``data`` and ``drawn``.
         pictures: Test pictures of a run whose masks are kept, at most.
     """
+    provenance()  # the commit that was loaded, should the checkout change on the way
 
     def run(job: Job, board: Board) -> dict[str, Any]:
         torch.manual_seed(job.spec["seed"])
-        command = f"python -m benchmarks.study --config {config} --output {board.folder} --only {job.id}"
+        words = ["python -m benchmarks.study --config", config, "--output", board.folder, "--data", roots["data"]]
+        command = " ".join(map(str, [*words, "--only", job.id]))
         return {**_KINDS[job.kind](job, board, roots, pictures), "command": command, **provenance()}
 
     return run
@@ -75,7 +79,8 @@ def _masks(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> 
 def _keep(job: Job, board: Board, data: RunData, predicted: list[np.ndarray]) -> str:
     """Write masks, and once for all models images and truth; return the masks' folder from the study's."""
     spec, classes = job.spec, len(data.class_names)
-    words = f"{spec['set']}-{spec['seed']}".replace(" ", "_")
+    settings = hashlib.sha256(json.dumps(spec["set_settings"], sort_keys=True).encode()).hexdigest()[:6]
+    words = f"{spec['set']}-{spec['seed']}-{settings}".replace(" ", "_")  # other settings have other test pictures
     tested, own = Path("pictures") / "tested" / words, Path("pictures") / job.id
     for index, mask in enumerate(predicted):
         write_class_index_png(board.folder / own / f"{index}.png", mask, classes)

@@ -69,4 +69,5 @@ def _missing(jobs: Iterable[Job], board: Board) -> Iterable[str]:
     for job in jobs:
         if not board.has_result(job.id):
             failure = board.failure(job.id)
-            yield f"{job.id}\t{'not run yet' if failure is None else 'failed: ' + failure['error']}\n"
+            why = "not run yet" if failure is None else f"failed: {failure['error']}"
+            yield f"{job.id}\t{' '.join(why.split())}\n"  # some errors have several lines

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.labelling.session import Session
+from anomalib_aoissl.labelling.storage import classes
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.pictures import read_channels
@@ -175,6 +177,9 @@ def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, devi
     for name in ("../x.png", "a/b.png", ".hidden.png", "x.exe", "", "a\\b.png", "x" * 300 + ".png"):
         with pytest.raises(Problem, match="no picture's name"):
             session.upload(name, b"")
+    with pytest.raises(Problem, match="There is no picture"):
+        session.set_aside("../images/unit_0", "")
+    assert (device / "images" / "unit_0.png").is_file()
     assert sorted(path.name for path in outside.iterdir()) == ["secret.png"]
 
 
@@ -186,6 +191,8 @@ def test_what_is_dropped_must_be_a_picture(session: Session, device: Path) -> No
     assert session.upload("new.png", content) == "new"
     with pytest.raises(Problem, match="in the folder already"):
         session.upload("new.png", content)
+    with pytest.raises(Problem, match="in the folder already"):
+        session.upload("unit_0.bmp", content)  # it would come before unit_0.png, and get its mask
 
 
 def test_an_empty_folder_and_one_with_pictures_in_itself(tmp_path: Path, settings: Any, device: Path) -> None:
@@ -260,6 +267,48 @@ def test_a_painted_class_is_removed_only_into_another(session: Session, device: 
     for index in (0, 1):
         with pytest.raises(Problem, match="cannot be removed"):
             session.change_class("remove", index, "unpainted")
+
+
+def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
+    session: Session, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(session, "unit_0", 0, 0, np.array([[1, 2]]))
+    region = Region(0, 0, np.ones((1, 2), np.uint8))
+    found: list[BaseException] = []
+
+    def stroke() -> None:
+        try:
+            session.stroke("unit_1", region, "0", "brush", "", classes=3)
+        except Problem as problem:
+            found.append(problem)
+
+    other, real = threading.Thread(target=stroke), classes.write_mask
+
+    def write(path: Path, mask: np.ndarray) -> None:
+        assert session.masks._between.is_locked
+        other.start()
+        real(path, mask)
+
+    monkeypatch.setattr(classes, "write_mask", write)
+    session.change_class("remove", 1, "unpainted")
+    other.join()
+    assert "A class was removed" in str(found[0])
+    assert on_disk(device, "unit_0")[0, :2].tolist() == [255, 1]
+    assert not (device / "masks" / "unit_1.png").exists()
+
+
+def test_classes_that_another_tab_or_program_changed(session: Session, device: Path, settings: Any) -> None:
+    session.change_class("add", 0, "chip")
+    other = Session(device, settings)
+    other.change_class("remove", 1, "unpainted", "bright")
+    with pytest.raises(Problem, match="A class was removed"):
+        session.stroke("unit_0", Region(0, 0, np.full((1, 1), 3, np.uint8)), "0", "brush", "", classes=4)
+    assert session.classes.names == ("dark", "bar", "chip")
+    with pytest.raises(Problem, match="not there any more"):
+        session.change_class("remove", 1, "unpainted", "bright")  # of a page that was not told yet
+    (device / "classes.txt").write_text("dark\nbar\nvoid\n")
+    session.look()
+    assert session.classes.names == ("dark", "bar", "void")
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])

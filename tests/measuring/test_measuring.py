@@ -179,3 +179,12 @@ def test_csv_and_picture(tmp_path: Path) -> None:
     picture = draw_parts(np.zeros((*mask.shape, 3), np.uint8), mask, found, names)
     assert picture.width == 5 * mask.shape[1]
     assert picture.getpixel((5 * 50 + 2, 5 * 101)) != (0, 0, 0)
+
+
+@pytest.mark.parametrize("radius", [25.0, 60.0])
+def test_a_closed_loop_has_its_circumference(radius: float) -> None:
+    y, x = np.indices(SIZE) + 0.5
+    mask = (abs(np.hypot(x - 110, y - 95) - radius) <= 3).astype(np.uint8)
+    (part,) = measure(mask, [1]).parts
+    assert part.length == pytest.approx(2 * np.pi * radius, rel=0.03)
+    assert part.width == pytest.approx(6, rel=0.05)

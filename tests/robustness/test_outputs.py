@@ -18,7 +18,7 @@ from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.cli.bank import main
 from anomalib_aoissl.cli.outputs import OutputError, check_outputs
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import put_in_place, temporary_file, whole_file
 from anomalib_aoissl.data.full_disk import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining
@@ -294,3 +294,19 @@ def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytes
         temporary.write_bytes(b"one")
         assert len(list(tmp_path.iterdir())) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_writer_that_has_ended_leaves_the_next_ones_file(tmp_path: Path) -> None:
+    """Between its rename and its end, another process may have taken the name of its temporary file."""
+    path = tmp_path / "table.csv"
+    first, second = temporary_file(path), temporary_file(path)
+    one = first.__enter__()
+    one.write_text("first")
+    put_in_place(one, path)
+    other = second.__enter__()
+    other.write_text("second")
+    first.__exit__(None, None, None)
+    put_in_place(other, path)
+    second.__exit__(None, None, None)
+    assert path.read_text() == "second"
+    assert [found.name for found in tmp_path.iterdir()] == ["table.csv"]

@@ -4,6 +4,8 @@
 """What is done with models and banks: merging, condensing, learning, compiling, quantizing with what does not fit."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,3 +185,31 @@ def test_answers_that_are_no_numbers_are_no_masks(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(inferencer, "_loaded", replace(inferencer._loaded, run=broken, abstention=None))
     with pytest.raises(ValueError, match="The model's answer is NaN or infinity, so there is no mask"):
         inferencer.predict(picture())
+
+
+SIZES = """
+import ctypes, sys
+import numpy as np
+from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+
+class Heap(ctypes.Structure):  # mallinfo2 of glibc
+    _fields_ = [(name, ctypes.c_size_t) for name in "a b c d mapped f g used h i".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Heap
+inferencer, random, seen = SegmentationOpenVINOInferencer(sys.argv[1]), np.random.default_rng(0), []
+for number in range(150):
+    height, width = random.integers(64, 300, 2)
+    inferencer.predict(np.zeros((height, width, 3), np.uint8))
+    if number in {49, 149}:
+        heap = libc.mallinfo2()
+        seen.append((heap.used + heap.mapped) / 1e6)
+print(seen[1] - seen[0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for the size of its heap")
+def test_memory_does_not_grow_with_the_sizes_of_pictures() -> None:
+    result = subprocess.run([sys.executable, "-c", SIZES, exported()], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 10  # MB; 45 where every size is kept

@@ -109,7 +109,7 @@ def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path:
 
     def run(job: Job, where: Board) -> dict[str, object]:
         if job is jobs[0]:
-            msg = "no pictures"
+            msg = "no\n\tpictures"
             raise OSError(msg)
         return fake(job, where)
 

@@ -19,9 +19,8 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
-from anomalib_aoissl.data.labels.geometry import decoded_counts, of_runs
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, get, points
+from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
 from anomalib_aoissl.data.labels.tracing import parts
 
 LABEL_FILE = Path("annotations", "instances_default.json")
@@ -52,12 +51,19 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     """Return the name of each category's id."""
     entries = get(content, "categories", list, path, "the file")
     ids = [get(entry, "id", int, path, f"category {index + 1}") for index, entry in enumerate(entries)]
+    twice = next((key for index, key in enumerate(ids) if key in ids[:index]), None)
+    if twice is not None:
+        msg = (
+            f"{path}: two categories have the id {twice}, so that their shapes cannot be told apart. Give one another."
+        )
+        raise DatasetError(msg)
     return dict(zip(ids, class_list([entry.get("name") for entry in entries], path), strict=True))
 
 
 def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: list[str]) -> list[LabelledImage]:
     """Return the labels of each image of a file."""
     shapes: dict[object, list[Shape]] = {}
+    sizes: dict[object, tuple[int, int] | None] = {}
     entries = []
     for number, entry in enumerate(content["images"], start=1):
         where = f"image {number}"
@@ -66,23 +72,23 @@ def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: l
             msg = f"{path}: {where}: has the id {key!r} of another image. Export the labels again."
             raise DatasetError(msg)
         shapes[key] = []
-        size = entry.get("height"), entry.get("width")
-        entries.append((key, get(entry, "file_name", str, path, where), size, entry.get("device")))
-    _add_shapes(shapes, get(content, "annotations", list, path, "the file"), names, path, notes)
+        height, width = entry.get("height"), entry.get("width")
+        sizes[key] = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        entries.append((key, get(entry, "file_name", str, path, where), entry.get("device")))
+    _add_shapes(shapes, get(content, "annotations", list, path, "the file"), names, sizes, path, notes)
     return [
-        LabelledImage(
-            name,
-            path,
-            (int(size[0]), int(size[1])) if all(isinstance(side, int) for side in size) else None,
-            shapes[key],
-            device=device if isinstance(device, str) else None,
-        )
-        for key, name, size, device in entries
+        LabelledImage(name, path, sizes[key], shapes[key], device=device if isinstance(device, str) else None)
+        for key, name, device in entries
     ]
 
 
 def _add_shapes(
-    shapes: dict[object, list[Shape]], entries: list[Any], names: dict[int, str], path: Path, notes: list[str]
+    shapes: dict[object, list[Shape]],
+    entries: list[Any],
+    names: dict[int, str],
+    sizes: dict[object, tuple[int, int] | None],
+    path: Path,
+    notes: list[str],
 ) -> None:
     """Add the annotations to the shapes of their images."""
     boxes = 0
@@ -97,7 +103,7 @@ def _add_shapes(
         if not segmentation:
             boxes += 1
         elif isinstance(segmentation, dict):
-            shapes[image].append(_of_runs(segmentation, names[category], path, where))
+            shapes[image].append(Shape(names[category], mask=run_mask(segmentation, sizes[image], path, where)))
         else:
             shapes[image].append(_of_polygons(segmentation, names[category], entry.get("area"), path, where))
     if boxes:
@@ -121,22 +127,6 @@ def _area(ring: np.ndarray) -> float:
     """Return the area of a polygon, px."""
     x, y = ring[:, 0], ring[:, 1]
     return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
-
-
-def _of_runs(segmentation: dict[str, Any], label: str, path: Path, where: str) -> Shape:
-    """Return an object of run lengths, compressed or not; they are decoded when the mask is asked for."""
-    counts = get(segmentation, "counts", (list, str), path, where)
-    size = points(get(segmentation, "size", list, path, where), path, where)[0].astype(int)
-
-    def mask() -> np.ndarray:
-        try:
-            runs = decoded_counts(counts) if isinstance(counts, str) else counts
-            return of_runs(runs, (int(size[0]), int(size[1])), columns=True)
-        except (TypeError, ValueError) as error:
-            msg = f"{path}: {where}: {error}. Export the labels again."
-            raise DatasetError(msg) from error
-
-    return Shape(label, mask=mask)
 
 
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
-from anomalib_aoissl.data.labels.geometry import box, decoded_counts, ellipse, of_runs
+from anomalib_aoissl.data.labels.geometry import box, ellipse
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, get, points
+from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
 
 _EMPTY_LABELS = {"empty", "no object", "empty label"}  # Geti marks pictures without objects by such a label
 
@@ -58,20 +56,20 @@ def _image(entry: Any, number: int, names: Sequence[str], path: Path, without_ar
     where = f"item {number}"
     key = get(entry, "id", str, path, where)
     picture = entry.get("image") or entry.get("media") or {}
-    size = picture.get("size") if isinstance(picture, dict) else None
+    given = picture.get("size") if isinstance(picture, dict) else None
+    size = (int(given[0]), int(given[1])) if isinstance(given, list) and len(given) == 2 else None
     shapes = []
     for count, annotation in enumerate(get(entry, "annotations", list, path, where), start=1):
-        shape = _shape(annotation, names, path, f"{where} ({key}), annotation {count}")
+        shape = _shape(annotation, names, size, path, f"{where} ({key}), annotation {count}")
         if shape is None:
             without_area[str(annotation.get("type"))] += 1
         else:
             shapes.append(shape)
     name = picture.get("path") if isinstance(picture, dict) else None
-    known = isinstance(size, list) and len(size) == 2
-    return LabelledImage(str(name or key), path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[index]
+    return LabelledImage(str(name or key), path, size, shapes)
 
 
-def _shape(entry: Any, names: Sequence[str], path: Path, where: str) -> Shape | None:
+def _shape(entry: Any, names: Sequence[str], size: tuple[int, int] | None, path: Path, where: str) -> Shape | None:
     """Return one annotation; None where it has no area."""
     kind = get(entry, "type", str, path, where)
     if kind not in {"polygon", "mask", "bbox", "ellipse", "rotated_bbox"}:
@@ -82,7 +80,7 @@ def _shape(entry: Any, names: Sequence[str], path: Path, where: str) -> Shape | 
         raise DatasetError(msg)
     label, layer = names[index], int(entry.get("z_order") or 0)
     if kind == "mask":
-        return Shape(label, mask=_mask(get(entry, "rle", dict, path, where), path, where), layer=layer)
+        return Shape(label, mask=run_mask(get(entry, "rle", dict, path, where), size, path, where), layer=layer)
     if kind == "polygon":
         return Shape(label, (points(get(entry, "points", list, path, where), path, where),), layer=layer)
     if kind == "ellipse":
@@ -94,22 +92,6 @@ def _shape(entry: Any, names: Sequence[str], path: Path, where: str) -> Shape | 
         return Shape(label, (box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, turn),), layer=layer)
     (left, top), (width, height) = points(get(entry, "bbox", list, path, where), path, where)
     return Shape(label, (box(left, top, left + width, top + height),), layer=layer)
-
-
-def _mask(runs: dict[str, Any], path: Path, where: str) -> Any:
-    """Return what decodes the mask of an annotation."""
-    counts = get(runs, "counts", (str, list), path, where)
-    size = points(get(runs, "size", list, path, where), path, where)[0].astype(int)
-
-    def mask() -> np.ndarray:
-        try:
-            lengths = decoded_counts(counts) if isinstance(counts, str) else counts
-            return of_runs(lengths, (int(size[0]), int(size[1])), columns=True)
-        except (TypeError, ValueError) as error:
-            msg = f"{path}: {where}: {error}. Export the labels again."
-            raise DatasetError(msg) from error
-
-    return mask
 
 
 FORMAT = LabelFormat("Datumaro", _files, _read)

@@ -100,7 +100,8 @@ def _name(task: dict[str, Any], path: Path, where: str) -> str:
         msg = f"{path}: {where} names no picture. Export the labels again."
         raise DatasetError(msg)
     parts = urlsplit(address)
-    return parse_qs(parts.query)["d"][0] if "d=" in parts.query else unquote(parts.path)
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)
 
 
 def _shape(value: dict[str, Any], kind: str, size: tuple[int, int], path: Path, where: str) -> Shape:

@@ -24,7 +24,8 @@ _LISTS = ("classes.txt", "obj.names")
 
 
 def _files(source: Source) -> list[Path]:
-    return [path for path in source.named(".txt") if _FOLDERS & {*path.relative_to(source.root).parts[:-1]}]
+    found = [path for path in source.named(".txt") if path.name not in _LISTS]  # some tools write the list beside them
+    return [path for path in found if _FOLDERS & {*path.relative_to(source.root).parts[:-1]}]
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:

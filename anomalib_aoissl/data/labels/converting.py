@@ -22,11 +22,10 @@ from anomalib_aoissl.data.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.full_disk import names_full_disk
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import image_size
 
 from .content import LabelledImage, LabelSet, MaskedImage
-from .mapping import map_classes
+from .mapping import map_classes, remapped
 from .rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
 
@@ -140,6 +139,7 @@ class _Run:
         free = [path for path in source.pictures.items() if path not in set(labelled)]
         targets = source.pictures.targets([*labelled, *free])
         self._todo = [(path, found[path], targets[path]) for path in labelled]
+        _check_names(self._todo)
         self.unlabelled = {path: targets[path] for path in free}
         self.report.unlabelled = len(free)
         self._outside: list[str] = []
@@ -198,11 +198,7 @@ class _Run:
     def _mask(self, image: LabelledImage, size: tuple[int, int]) -> np.ndarray:
         """Return the mask of a picture ``[H, W]``; of another size where its labels are of another."""
         if image.indices is not None:
-            table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-            table[0] = 0
-            for index, label in enumerate(self._labels.classes, start=1):
-                table[index] = self._lookup[label] or 0
-            return table[image.indices()]
+            return remapped(image.indices(), self._labels.classes, self._lookup)
         drawn = image.size or size
         mask, overlaps, empty = rasterized(image.shapes, self._lookup, drawn, self._choices.on_top)
         self._overlaps.update(overlaps)
@@ -244,6 +240,20 @@ class _Run:
                 f"{sum(self._overlaps.values()):,} px have two classes; on top is the higher z-order, then {rule}: "
                 f"{', '.join(worst)}"
             )
+
+
+def _check_names(todo: Sequence[tuple[Path, LabelledImage, PurePosixPath]]) -> None:
+    """Validate that no two labelled pictures would have one mask.
+
+    Raises:
+        DatasetError: If the names of two differ in their suffix only.
+    """
+    first: dict[PurePosixPath, Path] = {}
+    for path, _, name in todo:
+        other = first.setdefault(name.with_suffix(""), path)
+        if other is not path:
+            msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
+            raise DatasetError(msg)
 
 
 def _listed(names: Sequence[str]) -> str:

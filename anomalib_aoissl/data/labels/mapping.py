@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from anomalib_aoissl.data.class_names import parse_class_names
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
@@ -53,6 +55,20 @@ def map_classes(
     order = parse_class_names([BACKGROUND, *wanted], "The labels of the export")
     special = {"": None, BACKGROUND: BACKGROUND_INDEX, IGNORE_NAME: IGNORE_INDEX}
     return order, {label: special[name] if name in special else order.index(name) for label, name in names.items()}
+
+
+def remapped(indices: np.ndarray, found: Sequence[str], lookup: Mapping[str, int | None]) -> np.ndarray:
+    """Return a mask ``[H, W]`` uint8 of the export's indices with those that `map_classes` gave.
+
+    The export's are 0 for background, from 1 on the labels in their order, and 255. Pixels of labels that are left
+    out become background.
+    """
+    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+    table[0] = BACKGROUND_INDEX
+    for index, label in enumerate(found, start=1):
+        table[index] = lookup[label] or BACKGROUND_INDEX
+    result: np.ndarray = table[indices]
+    return result
 
 
 def parse_renamed(entries: Sequence[str], name: str = "--map") -> dict[str, str]:

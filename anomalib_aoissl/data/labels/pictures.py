@@ -23,6 +23,7 @@ _LAYOUT = {
     "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "obj_train_data", "train", "val", "valid",
     "validation", "test", "default", "upload", "unlabelled",
 }  # fmt: skip
+_SUFFIXES = {*IMAGE_SUFFIXES, ".gif", ".jfif", ".webp", ".json", ".xml", ".txt"}  # of what a label file may name
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before the name of an uploaded file
 
 
@@ -65,7 +66,8 @@ class Pictures:
         """
         given = PurePosixPath(name.replace("\\", "/"))
         lights = [f"{given.name}{light}" for light in self.file_format.illuminations[:1]]
-        for last in (given.name, *lights, given.stem, _UPLOAD_PREFIX.sub("", given.name)):
+        stem = given.stem if given.suffix.lower() in _SUFFIXES else given.name  # "unit_1.2" may be without a suffix
+        for last in (given.name, *lights, stem, _UPLOAD_PREFIX.sub("", given.name)):
             found = self._by_name.get(last.lower(), [])
             if found:
                 return self._nearest(found, given)

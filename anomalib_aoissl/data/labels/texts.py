@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -15,6 +15,8 @@ import numpy as np
 
 from anomalib_aoissl.data.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
+
+from .geometry import decoded_counts, of_runs
 
 
 def read_json(path: Path) -> Any:
@@ -99,6 +101,41 @@ def points(values: object, path: Path, where: str) -> np.ndarray:
         msg = f"{path}: {where}: one of its points is not finite. Draw it again."
         raise DatasetError(msg)
     return ring
+
+
+def run_mask(runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, where: str) -> Callable[[], np.ndarray]:
+    """Return what decodes the run lengths of a whole picture, compressed or not, down the columns: ``[h, w]`` bool.
+
+    Args:
+        runs: ``counts`` and ``size`` (h, w).
+        picture: (h, w) of the picture where the file says it.
+        path: The file, for messages.
+        where: Which entry of it.
+
+    Raises:
+        DatasetError: If a key is missing, or the size is not that of the picture; later, if they cannot be decoded.
+    """
+    counts = get(runs, "counts", (list, str), path, where)
+    size = get(runs, "size", list, path, where)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        msg = f'{path}: {where}: "size" must be a height and a width, got {size}. Export the labels again.'
+        raise DatasetError(msg)
+    if picture is not None and tuple(size) != picture:
+        msg = (
+            f"{path}: {where}: its run lengths are of {size[0]}x{size[1]} px (height x width), the picture has "
+            f"{picture[0]}x{picture[1]}. Export the labels again."
+        )
+        raise DatasetError(msg)
+
+    def mask() -> np.ndarray:
+        try:
+            lengths = decoded_counts(counts) if isinstance(counts, str) else counts
+            return of_runs(lengths, (size[0], size[1]), columns=True)
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: {where}: {error}. Export the labels again."
+            raise DatasetError(msg) from error
+
+    return mask
 
 
 def floats(texts: Sequence[str | None], path: Path, where: str) -> list[float]:

@@ -22,7 +22,7 @@ def parts(mask: np.ndarray, index: int) -> Iterator[tuple[np.ndarray, int, tuple
     """Yield ring ``[N, 2]`` (x, y) in px, area in px and box (left, top, width, height) of each part of a class.
 
     Pixels that touch at a corner are of one part. The ring is simplified as far as the filled area changes by 0.5 % at
-    most and 2 % of the pixels at most come or go.
+    most and 5 % of the pixels at most come or go.
 
     Args:
         mask: ``[H, W]`` uint8 class indices.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,10 @@ _MAY_BE_UNKNOWN = ("pixels.novelty",)
 _FLOATS = ("f16", "f32", "f64")
 """Types whose values numpy knows."""
 
+_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+"""oneDNN, which computes for OpenVINO, keeps 1,024 kernels otherwise, some for each image size: half a MB for
+each size, half a GB in all. It reads this when it makes its first kernel; a user's own value stays."""
+
 _LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
@@ -46,6 +51,7 @@ def core() -> Any:
     except ImportError as error:
         msg = "OpenVINO is needed: pip install 'anomalib-aoissl[openvino]', or openvino alone on the line."
         raise ImportError(msg) from error
+    os.environ.setdefault(*_KERNELS)
     return openvino.Core()
 
 

@@ -18,7 +18,7 @@ const state = {
 };
 const view = new View($("stage"), state);
 const tools = (state.tools = new Tools(view, state, drawTools));
-const saver = new Saver(saved);
+const saver = new Saver(saved, () => state.classes.length);
 const panel = new Panel(state, { note, choose: chooseClass, loaded });
 const gallery = new Gallery(state, open);
 let opening = 0;
@@ -56,6 +56,7 @@ async function open(name) {
     const item = await getJson("open", { name });
     const mask = item.fault ? null : await Mask.load(name);
     if (mine !== opening) return;
+    tools.cancel(); // a stroke that was begun while the picture was loaded belongs to the old mask
     const same = state.item?.name === name;
     Object.assign(state, { item, mask, suggestion: null });
     if (!same) {
@@ -67,6 +68,7 @@ async function open(name) {
     history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   } catch (error) {
     if (mine !== opening) return;
+    tools.cancel();
     Object.assign(state, { item: null, mask: null, suggestion: null });
     note(error.message, true);
   }
@@ -119,7 +121,7 @@ function next() {
 
 function commit(stroke) {
   view.redraw();
-  if (stroke) saver.add(state.mask, { ...stroke, classes: state.classes.length });
+  if (stroke) saver.add(state.mask, stroke);
 }
 
 function saved(what, text) {

@@ -75,14 +75,15 @@ export class Mask {
 
 // Sends strokes one after the other, again where it did not work, and onto the newest mask where another tab painted.
 export class Saver {
-  constructor(told) {
+  constructor(told, classes) {
     this.told = told; // called with (state, text) and, where the mask was loaded again, with ("merged")
+    this.classes = classes; // gives how many there are
     this.queue = [];
     this.busy = false;
   }
 
   add(mask, stroke) {
-    this.queue.push({ mask, stroke });
+    this.queue.push({ mask, stroke: { ...stroke, classes: this.classes() } });
     this.told("busy", this.queue.length);
     this.run();
   }
@@ -129,7 +130,7 @@ export class Saver {
     const drawing = mask.tiles !== null; // a stroke that is being drawn is cut in two
     if (drawing) {
       const part = mask.end("brush");
-      if (part) this.queue.push({ mask, stroke: part });
+      if (part) this.queue.push({ mask, stroke: { ...part, classes: this.classes() } });
     }
     for (const { mask: other, stroke } of this.queue) {
       if (other !== mask) continue;

@@ -10,12 +10,13 @@ export class Panel {
     Object.assign(this, { state, note, choose, loaded });
     $("add-class").onclick = () => this.add();
     $("new-class").onkeydown = (event) => { if (event.key === "Enter") this.add(); };
-    $("remove").onclick = () => this.remove(this.leaving, $("into").value);
+    $("remove").onclick = () => this.remove(...this.leaving, $("into").value);
   }
 
-  async change(act, index, value) {
+  // The name says which class is meant where another tab has removed one since.
+  async change(act, index, value, name) {
     try {
-      this.loaded(await postJson("class", {}, JSON.stringify({ act, index, value })));
+      this.loaded(await postJson("class", {}, JSON.stringify({ act, index, value, name })));
       return null;
     } catch (error) {
       return error;
@@ -31,12 +32,12 @@ export class Panel {
     this.choose(this.state.classes.length - 1);
   }
 
-  async remove(index, into) {
-    const error = await this.change("remove", index, into);
+  async remove(index, name, into) {
+    const error = await this.change("remove", index, into, name);
     $("removal").close();
     if (!error) return;
     if (error.status !== 409 || into) return this.note(error.message, true);
-    this.leaving = index;
+    this.leaving = [index, name];
     $("removal").querySelector("p").textContent = error.message;
     const options = ["unpainted", ...this.state.classes.map((one) => one.name).filter((_, at) => at !== index)];
     $("into").replaceChildren(...options.map((name) => new Option(name, name)));
@@ -52,7 +53,7 @@ export class Panel {
       key.textContent = index < 9 ? index + 1 : "";
       const paint = document.createElement("input");
       Object.assign(paint, { type: "color", value: colour, title: `Colour of ${name}` });
-      paint.onchange = async () => this.tell(await this.change("recolour", index, paint.value));
+      paint.onchange = async () => this.tell(await this.change("recolour", index, paint.value, name));
       const label = document.createElement("button");
       label.className = "name";
       label.textContent = name;
@@ -71,7 +72,7 @@ export class Panel {
       drop.title = `Remove ${name}`;
       drop.setAttribute("aria-label", `Remove ${name}`);
       drop.hidden = index === 0 || classes.length < 3;
-      drop.onclick = () => this.remove(index, "");
+      drop.onclick = () => this.remove(index, name, "");
       row.append(key, paint, label, count, drop);
       return row;
     }));
@@ -87,7 +88,7 @@ export class Panel {
     const end = async (keep) => {
       if (done) return;
       done = true;
-      if (keep && field.value.trim() && field.value.trim() !== name) this.tell(await this.change("rename", index, field.value.trim()));
+      if (keep && field.value.trim() && field.value.trim() !== name) this.tell(await this.change("rename", index, field.value.trim(), name));
       this.drawClasses();
     };
     field.onblur = () => end(true);

@@ -149,7 +149,7 @@ def _set_aside(session: Session, request: Request, _: bytes) -> Response:
 
 def _class(session: Session, _: Request, body: bytes) -> Response:
     ask = json.loads(body)
-    session.change_class(str(ask["act"]), int(ask.get("index", 0)), str(ask.get("value", "")))
+    session.change_class(str(ask["act"]), int(ask.get("index", 0)), str(ask.get("value", "")), ask.get("name"))
     return JSONResponse(session.state())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.visualization.overlay import palette
 
+from .folder import file_version
 from .masks import MaskStore, write_mask
 from .problems import Problem, unwritable
 
@@ -41,6 +43,7 @@ class ClassNames:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._read = self._versions()
         self._colours_path = root / ".labelling" / "colours.json"
         self.description = _described(root)
         if self.description.colours is not None:
@@ -62,6 +65,15 @@ class ClassNames:
         table = palette(len(self.names))
         usual = [_BACKGROUND_COLOUR, *("#{:02x}{:02x}{:02x}".format(*table[i]) for i in range(1, len(self.names)))]
         return [self._colours.get(name, usual[index]) for index, name in enumerate(self.names)]
+
+    def read_again(self) -> bool:
+        """Read the names again where another program wrote them; tell whether they are others now."""
+        versions, before = self._versions(), self.names
+        if versions != self._read and any(version != "0" for version in versions):
+            self._read = versions
+            with suppress(DatasetError):  # half written: the names stay until it is whole
+                self.description = _described(self.root)
+        return self.names != before
 
     def add(self, name: str) -> None:
         """Add a class at the end."""
@@ -98,7 +110,11 @@ class ClassNames:
             raise Problem(str(error)) from error
         except OSError as error:
             raise unwritable(error, "The classes") from error
-        self.description = replace(self.description, classes=checked)
+        self.description, self._read = replace(self.description, classes=checked), self._versions()
+
+    def _versions(self) -> tuple[str, ...]:
+        """Return what changes when one of the files is written that may name the classes."""
+        return tuple(file_version(self.root / name) for name in (DESCRIPTION_NAME, CLASSES_NAME))
 
     def _save(self, names: tuple[str, ...]) -> None:
         path = self.root / DESCRIPTION_NAME

@@ -137,7 +137,8 @@ class LabelFolder:
             msg = f"{name!r}: is no picture's name. Drop {', '.join(IMAGE_SUFFIXES)}."
             raise Problem(msg)
         path = self.inside((folder or self.image_dir) / plain)
-        if path.exists() and folder is None:
+        there = () if folder is not None else _picture_files(path.parent)
+        if any(one.stem == path.stem for one in there):  # one of another suffix would get its mask
             msg = f"{name}: is in the folder already. Give the file another name."
             raise Problem(msg, HTTPStatus.CONFLICT)
         return path

@@ -84,7 +84,7 @@ class History:
         return Change("redo", again.left, again.top, again.before, again.after)
 
     def changes(self) -> list[Change]:
-        """Return all changes, the first first; a line that was cut off ends the history."""
+        """Return all changes, the first first; a line that was cut off is left out."""
         changes: list[Change] = []
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,8 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,12 @@ class MaskStore:
         """Class names and coding of the masks."""
         return self._describe()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the masks as they are during the block, for other threads and other programs."""
+        with self._lock, self._between:
+            yield
+
     def version(self, name: str) -> str:
         """Return what changes whenever the picture's mask is written; "0" where it has none."""
         return file_version(self.folder.mask_path(name))
@@ -138,7 +145,7 @@ class MaskStore:
             StaleError: If the mask is another one by now.
             Problem: If the region does not fit, or cannot be saved.
         """
-        with self._lock, self._between:
+        with self.locked():
             mask, version = self.read(name)
             if version != base:
                 raise StaleError(name, version)
@@ -152,7 +159,7 @@ class MaskStore:
         Raises:
             Problem: If the mask has changed there since, or cannot be saved.
         """
-        with self._lock, self._between:
+        with self.locked():
             mask, _ = self.read(name)
             change = self._history(name).next(back)
             if change is None:
@@ -165,13 +172,14 @@ class MaskStore:
 
     def set_aside(self, name: str) -> Path:
         """Move a mask that cannot be used out of the way, and return where it is now."""
-        path = self.folder.mask_path(name)
-        target = self.folder.own / "set_aside" / f"{name}.{file_version(path)}{path.suffix}"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-        except OSError as error:
-            raise unwritable(error, f"The mask of {name}") from error
+        path = self.folder.mask_path(self.folder.picture(name).name)  # of a picture only: "../images/a" is none
+        with self.locked():
+            target = self.folder.own / "set_aside" / f"{name}.{file_version(path)}{path.suffix}"
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+            except OSError as error:
+                raise unwritable(error, f"The mask of {name}") from error
         return target
 
     def counts(self, name: str) -> np.ndarray:

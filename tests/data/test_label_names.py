@@ -1,0 +1,91 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Label files whose names, sizes or identities do not fit their pictures: found right, or an error, never a guess."""
+
+import json
+from pathlib import Path
+
+import pytest
+from exports import HEIGHT, WIDTH, WIRE, export, picture
+
+from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.label_formats import masks, read_labels
+from anomalib_aoissl.data.labels.converting import convert
+from anomalib_aoissl.data.labels.pictures import Pictures
+from anomalib_aoissl.data.labels.source import Source
+
+
+def coco(root: Path, names: list[str], segmentation: object, categories: tuple[int, ...] = (7,)) -> Source:
+    """Write a COCO file in which each picture has one object, and return the export."""
+    content = {
+        "images": [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(names)],
+        "categories": [{"id": key, "name": f"part {place}"} for place, key in enumerate(categories)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 7, "segmentation": segmentation} for i in range(len(names))
+        ],
+    }
+    for name in names:
+        picture(root / name)
+    (root / "labels.json").write_text(json.dumps(content))
+    return Source(root)
+
+
+def test_two_pictures_that_would_share_one_mask_are_an_error(tmp_path: Path) -> None:
+    source = coco(tmp_path / "export", ["u1.png", "u1.bmp"], [WIRE])
+    with pytest.raises(DatasetError, match="but for the suffix, and one mask cannot be of both"):
+        convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "categories", "message"),
+    [
+        ({"size": [6, 4], "counts": [4, 20]}, (7,), "its run lengths are of 6x4 px .* the picture has 60x80"),
+        ({"size": [6], "counts": [4, 2]}, (7,), 'annotation 1: "size" must be a height and a width'),
+        ([WIRE], (7, 7), "two categories have the id 7"),
+    ],
+)
+def test_a_coco_file_that_contradicts_itself(
+    segmentation: object, categories: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_labels(coco(tmp_path, ["u1.png"], segmentation, categories))
+
+
+def test_run_lengths_of_another_size_in_datumaro(tmp_path: Path) -> None:
+    path = export("Datumaro", tmp_path) / "annotations" / "default.json"
+    content = json.loads(path.read_text())
+    content["items"][0]["annotations"][2]["rle"] = {"size": [6, 4], "counts": [4, 20]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="annotation 3: its run lengths are of 6x4 px"):
+        read_labels(Source(tmp_path))
+
+
+def test_a_number_behind_a_dot_is_no_suffix(tmp_path: Path) -> None:
+    for name in ("unit_1.png", "unit_1.2.png", "unit_3.png"):
+        picture(tmp_path / name)
+    pictures = Pictures([tmp_path], FileFormat())
+    found = {name: pictures.find(name) for name in ("unit_1.2", "unit_1.7", "unit_3.jpg", "unit_3")}
+    assert {name: path and path.name for name, path in found.items()} == {
+        "unit_1.2": "unit_1.2.png", "unit_1.7": None, "unit_3.jpg": "unit_3.png", "unit_3": "unit_3.png",
+    }  # fmt: skip
+
+
+def test_an_address_with_a_query_is_named_by_its_path(tmp_path: Path) -> None:
+    path = export("Label Studio", tmp_path) / "project-1.json"
+    content = json.loads(path.read_text())
+    for address, name in {
+        "https://a.b/c/u1.png?id=3": "/c/u1.png",
+        "/data/local-files/?d=c/u1.png": "c/u1.png",
+    }.items():
+        content[0]["data"]["image"] = address
+        path.write_text(json.dumps(content))
+        assert read_labels(Source(tmp_path)).images[0].name == name
+
+
+def test_a_list_of_classes_beside_yolo_labels_is_none_of_them(tmp_path: Path) -> None:
+    root = export("YOLO", tmp_path)
+    (root / "labels" / "train" / "classes.txt").write_text("pad\nwire\nball\n")
+    assert [image.name for image in read_labels(Source(root)).images] == ["labels/train/u1"]
