@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.deployment.exported_search import search as openvino_search
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
+from anomalib_aoissl.deployment.graph.search import search as openvino_search
 from anomalib_aoissl.matching.faiss_search import SEARCHES, FaissSearch
 from anomalib_aoissl.matching.precision import stored
 from anomalib_aoissl.matching.searching import search

@@ -26,8 +26,8 @@ import torch
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_lighting_channels, read_mask
-from anomalib_aoissl.deployment.exported_bank import part_model
-from anomalib_aoissl.deployment.model_file import core, read_model
+from anomalib_aoissl.deployment.files.model_file import core, read_model
+from anomalib_aoissl.deployment.graph.bank import part_model
 from anomalib_aoissl.segmenter.starting import start_from_head
 from anomalib_aoissl.wirebond.drawing import write_images
 

@@ -33,9 +33,9 @@ import numpy as np
 import openvino
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.deployment.exported_bank import part_model
+from anomalib_aoissl.deployment.files.model_file import core
+from anomalib_aoissl.deployment.graph.bank import part_model
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.model_file import core
 
 SETTINGS = {"default": {}, "THROUGHPUT": {"PERFORMANCE_HINT": "THROUGHPUT"}}
 CAMERAS = (1, 2, 4)

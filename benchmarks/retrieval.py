@@ -27,8 +27,8 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
-from anomalib_aoissl.deployment.exported_bank import BankSettings, pack_description, with_bank
-from anomalib_aoissl.deployment.model_file import core, read_model
+from anomalib_aoissl.deployment.files.model_file import core, read_model
+from anomalib_aoissl.deployment.graph.bank import BankSettings, pack_description, with_bank
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import stored
 from anomalib_aoissl.matching.searching import search

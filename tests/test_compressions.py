@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.gate import openvino_runner
-from anomalib_aoissl.deployment.model_file import read_model
 from anomalib_aoissl.models import quantizing
 
 pytest.importorskip("openvino")

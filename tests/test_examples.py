@@ -19,7 +19,7 @@ from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.reading import read_mask
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.plugin.export_options import exporting
 
 openvino = pytest.importorskip("openvino")

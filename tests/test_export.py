@@ -17,7 +17,7 @@ from PIL import Image
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_image, read_mask
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 
 openvino = pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("short_fits")

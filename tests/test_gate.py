@@ -15,7 +15,7 @@ from test_export import NAMES, SIZE, drawn_masks, drawn_pictures, traced_once, t
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.deployment.exported_bank import read_metadata
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
     LIMITS,
     GateError,
@@ -28,8 +28,8 @@ from anomalib_aoissl.deployment.gate import (
     onnx_runner,
     openvino_runner,
 )
+from anomalib_aoissl.deployment.graph.bank import read_metadata
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
 from anomalib_aoissl.models import gating
 from anomalib_aoissl.models.gating import drawn_pictures as gate_pictures
 from anomalib_aoissl.models.gating import torch_runner
@@ -216,8 +216,9 @@ def test_an_export_carries_its_gate(model: AOISSLRetrieval, tmp_path: Path, capl
     assert len(caplog.messages) <= 10
     inferencer = SegmentationOpenVINOInferencer(path)
     inferencer.remove(image="image0", refit=False)
-    inferencer.save(tmp_path / "edited.xml")
-    assert "gate" not in read_metadata(read_model(tmp_path / "edited.xml"))  # it was of another bank
+    inferencer.save(path)
+    assert "gate" not in read_metadata(read_model(path))  # it was of another bank
+    assert not (path.parent / "model.gate.json").exists()
     with exporting("off"):
         model.to_openvino(tmp_path)
     assert not (path.parent / "model.gate.json").exists()
@@ -257,6 +258,30 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     sample = gating.sample_of(data, 30, tuple(data.test_data.class_names))
     assert [mask.shape for mask in sample.masks] == [(64, 96)] * len(data.test_data)
     assert "(test)" in sample.source
+
+
+def test_pictures_of_other_planes_than_the_models(drawn_folder: Path) -> None:
+    from anomalib_aoissl import SegmentationFolder
+
+    data = SegmentationFolder(drawn_folder, num_workers=0)
+    module = AOISSLRetrieval({"architecture": "vit_tiny_patch16_224", "pretrained": False}, image_size=64)
+    with exporting(1, datamodule=data):
+        assert gating.Gate.of(module).sample is not None
+    module.hparams["in_channels"] = 4
+    with exporting(1, datamodule=data), pytest.raises(ValueError, match=r"in_channels=4, but a picture of .* has 3 pl"):
+        gating.Gate.of(module)
+
+
+def test_pictures_without_masks_are_compared_without(drawn_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomalib_aoissl import SegmentationFolder
+    from anomalib_aoissl.data.dataset import SegmentationDataset
+
+    data = SegmentationFolder(drawn_folder, num_workers=0)
+    monkeypatch.setattr(SegmentationDataset, "_mask", lambda *_: None)
+    data.setup("fit")
+    sample = gating.sample_of(data, 2, tuple(data.test_data.class_names))
+    assert len(sample.images) == 2
+    assert not sample.masks
 
 
 @pytest.mark.parametrize("gate", [0, -1, "1.5", "on", ""])

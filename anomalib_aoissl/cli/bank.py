@@ -248,8 +248,8 @@ def bank_in(path: Path) -> BankArrays:
 
         return content_of(load_checkpoint(path))
     if path.suffix in _MODELS:
-        from anomalib_aoissl.deployment.exported_bank import NotEditableError, bank_of
-        from anomalib_aoissl.deployment.model_file import read_model
+        from anomalib_aoissl.deployment.files.model_file import read_model
+        from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of
 
         try:
             return bank_of(read_model(path))
@@ -311,15 +311,17 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
-        from anomalib_aoissl.deployment.exported_bank import head_of, settings_of, with_bank
-        from anomalib_aoissl.deployment.model_file import read_model, save_model
+        from anomalib_aoissl.deployment.files.model_file import read_model, save_model
+        from anomalib_aoissl.deployment.gate import beside
+        from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
         from anomalib_aoissl.deployment.refitting import refitted_head
 
         model = read_model(path)
         head = head_of(model)
         if head is not None:
             head = refitted_head(head, bank, settings_of(model).seed, refit)
-        save_model(with_bank(model, bank, head), target)
+        new = with_bank(model, bank, head)
+        save_model(new, target, beside(target, read_metadata(new)))
     return f"{target}: {done}, {len(bank):,} in all"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .dispatching import CommandError
 
 if TYPE_CHECKING:
-    from anomalib_aoissl.deployment.diagnosis import Diagnosis
+    from anomalib_aoissl.deployment.doctor.diagnosis import Diagnosis
 
 _WIDTH, _LISTED = 100, 8
 
@@ -38,7 +38,7 @@ def doctor(options: argparse.Namespace) -> int:
     if options.rounds < 1:
         msg = f"--rounds {options.rounds}: at least 1 prediction must be timed."
         raise CommandError(msg)
-    from anomalib_aoissl.deployment.diagnosis import diagnose
+    from anomalib_aoissl.deployment.doctor.diagnosis import diagnose
 
     diagnosis = diagnose(options.model, options.device, options.image, options.rounds)
     print(json.dumps(diagnosis.to_dict(), indent=1) if options.json else "\n".join(page(diagnosis)))

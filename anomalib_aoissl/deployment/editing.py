@@ -24,9 +24,10 @@ from anomalib_aoissl.data.mask_format import MaskFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.pixel_head.sample import FOLDS
 
-from .exported_bank import bank_of, head_of, part_model, settings_of, with_bank
+from .files.model_file import save_model
+from .gate import beside
+from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
 from .images import resize_labels, resize_planes
-from .model_file import save_model
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import tile_graph
 from .tiles.learning import learned_tiles, tile_pixels
@@ -192,10 +193,12 @@ class OpenVINOBankMixin:
     def save(self, path: str | Path) -> Path:
         """Write the model with its present bank as ``.xml`` and ``.bin``, and return the path of the ``.xml``.
 
+        The gate's result beside it is that of this model; an edited one has none, and an older file is removed.
+
         Raises:
             ValueError: If the path does not end with ``.xml``.
         """
-        return save_model(self._model, path)
+        return save_model(self._model, path, beside(Path(path), read_metadata(self._model)))
 
     @_one_at_a_time
     def save_bank(self, path: str | Path) -> Path:

@@ -15,7 +15,7 @@ from anomalib_aoissl.bank.explaining import Answer, Explanation, asked_patches, 
 from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of
 from anomalib_aoissl.visualization.overlay import picture_of
 
-from .exported_bank import bank_of, settings_of
+from .graph.bank import bank_of, settings_of
 from .images import resize_region
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ A runner takes images ``[B, C, H, W]`` float32 in [0, 1] and returns ``pred_mask
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -182,7 +183,7 @@ def judge(runners: Mapping[str, Runner], sample: Sample, limits: Limits, compres
 
 def openvino_runner(model: Any, device: str = "CPU") -> Runner:
     """Return a runner of an `openvino.Model`, compiled as the inferencer compiles it."""
-    from .model_file import core
+    from .files.model_file import core
 
     run = SharedModel(core().compile_model(model, device, with_defaults(device, None)))
 
@@ -215,7 +216,7 @@ def onnx_runner(path: Path) -> Runner:
     try:
         import onnxruntime
     except ImportError:
-        from .model_file import core
+        from .files.model_file import core
 
         return openvino_runner(core().read_model(str(path)))
     options = onnxruntime.SessionOptions()
@@ -228,6 +229,28 @@ def onnx_runner(path: Path) -> Runner:
         return dict(zip(OUTPUTS, outputs, strict=True))
 
     return answer
+
+
+# --- the result beside a model --------------------------------------------------------------------------------------
+
+
+def report_path(path: Path) -> Path:
+    """Return the path of the gate's result beside an exported model."""
+    return path.with_suffix(".gate.json")
+
+
+def beside(path: Path, metadata: Mapping[str, Any]) -> dict[Path, str | None]:
+    """Return the text of the gate's result beside a model, given what the model says of itself, as `save_model` takes.
+
+    None where the model has no result: an older one there says nothing of this model.
+    """
+    result = metadata.get("gate")
+    return {report_path(path): None if result is None else report_text(result)}
+
+
+def report_text(result: Mapping[str, Any]) -> str:
+    """Return the plain data of a gate's result as it is written."""
+    return json.dumps(result, indent=1) + "\n"
 
 
 # --- measures -------------------------------------------------------------------------------------------------------

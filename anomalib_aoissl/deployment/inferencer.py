@@ -23,9 +23,9 @@ from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
 from .explaining import explanation, region_of
-from .exported_bank import NotEditableError, bank_of, check_bank, read_metadata
+from .files.model_file import read_model
+from .graph.bank import NotEditableError, bank_of, check_bank, read_metadata
 from .many import PictureError, each_in_order
-from .model_file import read_model
 from .requests import SharedModel, check_device, compiled, with_defaults
 from .segmentation import Segmentation
 from .tiles.model import TiledModel
@@ -173,7 +173,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """
         loaded = self._loaded
         if output is not None:
-            check_output(output, image if isinstance(image, str | Path) else None)
+            check_output(output, self.file_format.files(image) if isinstance(image, str | Path) else ())
             if loaded.tiled is None:
                 msg = f"output={output} is written strip by strip, by a model with tiles. Use save_mask of the result."
                 raise ValueError(msg)

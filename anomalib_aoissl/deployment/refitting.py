@@ -18,7 +18,7 @@ from anomalib_aoissl.pixel_head.sample import PixelSample, spread_context, store
 from anomalib_aoissl.pixel_head.stages import refitted, with_classes
 from anomalib_aoissl.pixel_head.views import view
 
-from .exported_head import HeadContent
+from .graph.head import HeadContent
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .model_file import core
+from .files.model_file import core
 
 _DEFAULTS = {"INFERENCE_PRECISION_HINT": "f32"}
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.deployment.onnx_checksum import append_checksum
+from anomalib_aoissl.deployment.files.onnx_checksum import append_checksum
 from anomalib_aoissl.pixel_head.marking import marking
 from anomalib_aoissl.plugin.export_log import set_aside
 

@@ -18,10 +18,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_files
-from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadata
-from anomalib_aoissl.deployment.gate import GateReport, Runner, inferencer_runner, onnx_runner, openvino_runner
-from anomalib_aoissl.deployment.model_api import model_api_model
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.gate import (
+    GateReport,
+    Runner,
+    beside,
+    inferencer_runner,
+    onnx_runner,
+    openvino_runner,
+    report_path,
+    report_text,
+)
+from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
+from anomalib_aoissl.deployment.graph.model_api import model_api_model
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export_options import export_options
 
@@ -79,9 +88,9 @@ class ExportingMixin(_Base):
             file = write_onnx(model, Path(folder) / "model.onnx", self.export_metadata())
             report = gate.run({"onnx": lambda: self._runner(file)})
         metadata = {**self.export_metadata(), **_gate_entry(report)}
-        with whole_files(path, *_report_paths(path, report)) as (temporary, *beside):
+        with whole_files(path, *_report_paths(path, report)) as (temporary, *results):
             write_onnx(model, temporary, metadata)
-            _write_report(report, beside)
+            _write_report(report, results)
         _forget_old(path, report)
         return path
 
@@ -112,9 +121,8 @@ class ExportingMixin(_Base):
             xml = save_model(model, Path(folder) / "model.xml")
             report = gate.run({"onnx": lambda: self._runner(onnx), "openvino": lambda: self._runner(xml)})
         model.set_rt_info(json.dumps({**read_metadata(model), **_gate_entry(report)}), METADATA_PATH)
-        beside = {report_path(path): None if report is None else _text(report)}
         logger.info("Writing %s%s.", path, "" if report is None else f" and {report_path(path).name}")
-        save_model(model, path, beside)
+        save_model(model, path, beside(path, _gate_entry(report)))
         if export_options().model_api:
             other = path.with_name(f"{path.stem}_model_api.xml")
             save_model(model_api_model(model, self.class_names), other)
@@ -136,7 +144,8 @@ class ExportingMixin(_Base):
             return model
         logger.info("Compressing to %s.", name.upper())
         if name != "fp16":
-            return compress(model, name, arguments.get("datamodule"), arguments.get("max_drop", 0.01))
+            images, max_drop = arguments.get("datamodule"), arguments.get("max_drop", 0.01)
+            return compress(model, name, images, max_drop, getattr(self, "tiling", None))
         file = onnx.with_name("half.xml")
         openvino.save_model(model, file, compress_to_fp16=True)
         return core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
@@ -163,24 +172,14 @@ class ExportingMixin(_Base):
         with TemporaryDirectory() as folder:
             file = super().to_torch(folder, model_file_name)
             report = gate.run({"torch file": lambda: saved_torch_runner(file)})
-            with whole_files(path, *_report_paths(path, report)) as (temporary, *beside):
+            with whole_files(path, *_report_paths(path, report)) as (temporary, *results):
                 shutil.copyfile(file, temporary)
-                _write_report(report, beside)
+                _write_report(report, results)
         _forget_old(path, report)
         return path
 
 
 # --- the gate's result ----------------------------------------------------------------------------------------------
-
-
-def report_path(path: Path) -> Path:
-    """Return the path of the gate's result beside an exported model."""
-    return path.with_suffix(".gate.json")
-
-
-def _text(report: GateReport) -> str:
-    """Return a gate's result as it is written."""
-    return json.dumps(report.to_dict(), indent=1) + "\n"
 
 
 def _gate_entry(report: GateReport | None) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def _write_report(report: GateReport | None, files: list[Path]) -> None:
     """Write a gate's result into its file, where there is one."""
     for file in files:
         assert report is not None  # noqa: S101 - else there is no file
-        file.write_text(_text(report), encoding="utf-8")
+        file.write_text(report_text(report.to_dict()), encoding="utf-8")
 
 
 def _forget_old(path: Path, report: GateReport | None) -> None:

@@ -20,6 +20,8 @@ from anomalib_aoissl.plugin.export_options import export_options
 logger = logging.getLogger(__name__)
 
 _DRAWN_SIZE = (240, 320)  # px; not that of a model
+_TILES_ACROSS = 1.25
+"""Sides of a drawn picture, of those of a tile: there are four tiles, which overlap."""
 _DRAWN_SEED = 29
 
 
@@ -53,11 +55,13 @@ class Gate:
         if not options.gate:
             return cls(module, None, compression, limits)
         if datamodule is None:
-            pictures = drawn_pictures(options.gate, module.hparams["in_channels"])
+            sides = [max(int(_TILES_ACROSS * side), 32) for side in module.input_size]
+            size = _DRAWN_SIZE if module.tiling is None else (sides[0], sides[1])
+            pictures = drawn_pictures(options.gate, module.hparams["in_channels"], size)
             return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
         sample = sample_of(datamodule, options.gate, module.class_names)
         for image in sample.images:
-            module._check_image(image, sample.source)
+            module._check_planes(image.shape[0], f"a picture of {sample.source}")
         return cls(module, sample, compression, limits)
 
     def run(self, others: Mapping[str, Callable[[], Runner]]) -> GateReport | None:
@@ -116,14 +120,15 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Samp
             continue
         items = [data[index] for index in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
         masks: list[np.ndarray] = []
-        if tuple(getattr(data, "class_names", ())) == tuple(class_names):
+        labelled = all(item.gt_mask is not None for item in items)
+        if labelled and tuple(getattr(data, "class_names", ())) == tuple(class_names):
             masks = [np.asarray(item.gt_mask).reshape(item.image.shape[-2:]) for item in items]
         return Sample([np.asarray(item.image) for item in items], f"{name} ({kind})", masks)
     msg = f"{type(datamodule).__name__} has no pictures to compare the export on. Give other data, or --gate off."
     raise ValueError(msg)
 
 
-def drawn_pictures(count: int, planes: int) -> list[np.ndarray]:
+def drawn_pictures(count: int, planes: int, size: tuple[int, int] = _DRAWN_SIZE) -> list[np.ndarray]:
     """Return drawn pictures ``[planes, H, W]`` in [0, 1] of several devices."""
     from anomalib_aoissl.wirebond.drawing import DEVICES, draw
 
@@ -131,7 +136,7 @@ def drawn_pictures(count: int, planes: int) -> list[np.ndarray]:
     pictures = []
     for index in range(count):
         device = DEVICES[names[index * len(names) // count % len(names)]]
-        drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=_DRAWN_SIZE)
+        drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=size)
         lights = np.stack([drawing.bright_field, drawing.dark_field])
         pictures.append(lights[np.arange(planes) % len(lights)].astype(np.float32) / 255)
     return pictures

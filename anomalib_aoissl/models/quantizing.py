@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import class_pairs, mean_iou
+from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.plugin.export_log import set_aside
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ def check_compression(compression: Any, datamodule: Any, max_drop: float) -> Non
             raise ValueError(msg)
 
 
-def compress(model: Any, name: str, datamodule: Any, max_drop: float) -> Any:
+def compress(model: Any, name: str, datamodule: Any, max_drop: float, tiling: Tiling | None = None) -> Any:
     """Return an `openvino.Model` in 8 bits, its encoder alone: search, head and votes stay as they are.
 
     Args:
@@ -71,6 +73,7 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float) -> Any:
             images, which these models do not give.
         datamodule: Where the images come from; not needed for "int8".
         max_drop: Of the mean IoU, for "int8_acq".
+        tiling: How the images are cut, since the graph is that of one tile; None where they are resized as a whole.
 
     Raises:
         ImportError: If NNCF is not installed.
@@ -87,11 +90,11 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float) -> Any:
             return nncf.compress_weights(model, ignored_scope=ignored)
         loader = datamodule.val_dataloader()
         _warn_of_few(len(loader.dataset))
-        calibration = nncf.Dataset(loader, _image)
+        calibration = nncf.Dataset(_seen(loader, tiling), _image)
         options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "ignored_scope": ignored}
         if name == "int8_ptq":
             return nncf.quantize(model, calibration, **options)
-        validation = nncf.Dataset(datamodule.test_dataloader())
+        validation = nncf.Dataset(_seen(datamodule.test_dataloader(), tiling))
         return nncf.quantize_with_accuracy_control(
             model, calibration, validation, _mean_iou, max_drop=max_drop, **options
         )
@@ -125,6 +128,37 @@ def _reached(nodes: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[st
             found[node.get_friendly_name()] = node
             nodes += neighbours(node)
     return set(found)
+
+
+def _seen(loader: Any, tiling: Tiling | None) -> Any:
+    """Return the batches that a graph sees of a loader's images."""
+    return loader if tiling is None else TiledImages(loader.dataset, tiling)
+
+
+class TiledImages:
+    """The tiles of a dataset's images, one by one, in batches of one.
+
+    The graph standardises the light of each by itself, other than the inferencer, which knows the whole picture's.
+
+    Args:
+        dataset: Items with ``image`` ``[C, H, W]`` and ``gt_mask`` ``[H, W]`` or None.
+        tiling: How they are cut.
+    """
+
+    def __init__(self, dataset: Any, tiling: Tiling) -> None:
+        self._dataset, self._tiling = dataset, tiling
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield ``image`` ``[1, C, h, w]`` and ``gt_mask`` ``[1, h, w]``; what has no label is ignored (255)."""
+        for index in range(len(self._dataset)):
+            item = self._dataset[index]
+            planes = np.asarray(item.image)
+            size = planes.shape[-2:]
+            mask = np.full(size, IGNORE_INDEX, np.uint8) if item.gt_mask is None else np.asarray(item.gt_mask)
+            grid = self._tiling.grid((size[0], size[1]))
+            for tile in grid:
+                part, labels = grid.cut(planes, tile), grid.cut_mask(mask.reshape(size), tile)
+                yield SimpleNamespace(image=np.ascontiguousarray(part)[None], gt_mask=labels[None])
 
 
 def _image(batch: Any) -> Any:

@@ -69,7 +69,7 @@ def thin_classes(masks: Sequence[np.ndarray], size: tuple[int, int], names: Sequ
             lost = inside & ~_opened(inside | (mask == IGNORE_INDEX), [math.ceil(_LEAST / scale) for scale in scales])
             pixels, thin = pixels + int(inside.sum()), thin + int(lost.sum())
             widths += [(width * min(scales), width) for width in _widths(inside, lost)]
-        if pixels and thin / pixels > _SHARE:
+        if widths and thin / pixels > _SHARE:  # of round parts corners alone are lost, which have no middle line
             width, native = (float(np.median(part)) for part in zip(*widths, strict=True))
             found.append(ThinClass(name, thin / pixels, width, native))
     return found

@@ -16,14 +16,14 @@ import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from anomalib_aoissl.bank.content import BankArrays
-from anomalib_aoissl.deployment.exported_bank import (
+from anomalib_aoissl.deployment.graph.bank import (
     BankSettings,
     NotEditableError,
     pack_description,
     with_bank,
     without_bank,
 )
-from anomalib_aoissl.deployment.exported_head import HeadContent
+from anomalib_aoissl.deployment.graph.head import HeadContent
 from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.labelled import PIXELS

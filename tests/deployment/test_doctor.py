@@ -16,10 +16,10 @@ from openvino import opset13 as ops
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
-from anomalib_aoissl.deployment.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
-from anomalib_aoissl.deployment.exported_bank import METADATA_PATH, read_metadata
-from anomalib_aoissl.deployment.findings import findings
-from anomalib_aoissl.deployment.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.doctor.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
+from anomalib_aoissl.deployment.doctor.findings import findings
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
+from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,12 @@ def test_a_sound_model_is_only_told_that_its_gate_was_not_run(diagnosis: Diagnos
 def test_what_is_unusual_is_found(diagnosis: Diagnosis, changes: dict[str, Any], found: str) -> None:
     assert found in whats(diagnosis, **changes)
     assert found not in whats(diagnosis)
+
+
+def test_a_model_that_cannot_abstain_is_not_asked_to(diagnosis: Diagnosis) -> None:
+    """A segmenter takes no argument abstain."""
+    facts = {**diagnosis.facts, "can_abstain": False, "abstains_above": None}
+    assert "never says that it does not know" not in whats(replace(diagnosis, facts=facts))
 
 
 def test_a_machine_without_imagecodecs_is_told(diagnosis: Diagnosis) -> None:

@@ -18,7 +18,7 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpe
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram
 from anomalib_aoissl.pixel_head.views import symmetric_view, views_of

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.aggregation import AGGREGATIONS, repetitions, vote_weights
 from anomalib_aoissl.retrieval.memory_bank import MemoryBank

@@ -13,7 +13,7 @@ import torch
 from editable_models import CLASSES, array_of, bank_file, check_equal, labelled, make_model
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.deployment.exported_bank import bank_of, head_of, with_bank
+from anomalib_aoissl.deployment.graph.bank import bank_of, head_of, with_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.pixel_head import stages
 from anomalib_aoissl.pixel_head.sample import PixelSample

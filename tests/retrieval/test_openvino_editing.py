@@ -20,9 +20,9 @@ from PIL import Image
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import read_bank
-from anomalib_aoissl.deployment.exported_bank import bank_of
+from anomalib_aoissl.deployment.files.model_file import core
+from anomalib_aoissl.deployment.graph.bank import bank_of
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.model_file import core
 
 openvino = pytest.importorskip("openvino")
 

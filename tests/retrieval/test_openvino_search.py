@@ -9,8 +9,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from anomalib_aoissl.deployment import exported_search as openvino_search
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
+from anomalib_aoissl.deployment.graph import search as openvino_search
 
 openvino = pytest.importorskip("openvino")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import converted, restored, stored
 from anomalib_aoissl.models.export import export_onnx

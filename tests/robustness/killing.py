@@ -68,7 +68,7 @@ def run(command: Callable[[Path], object], folder: Path, counts: Counts) -> int:
 
 def pair(folder: Path) -> None:
     """Save new.xml and new.bin, which OpenVINO has serialised, over model.xml and model.bin."""
-    from anomalib_aoissl.deployment.file_pair import replace_pair
+    from anomalib_aoissl.deployment.files.file_pair import replace_pair
 
     replace_pair(folder / "new.xml", folder / "new.bin", folder / "model.xml")
 

@@ -20,8 +20,8 @@ from editable_models import labelled, make_model
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.model_file import core
 from anomalib_aoissl.pixel_head.sample import PixelSample
 
 

@@ -13,7 +13,7 @@ from small_exports import bank, exported, onnx
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.cli.bank import main
-from anomalib_aoissl.deployment.exported_bank import bank_of, part_model
+from anomalib_aoissl.deployment.graph.bank import bank_of, part_model
 
 pytest.importorskip("openvino")
 

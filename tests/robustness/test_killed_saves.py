@@ -17,9 +17,9 @@ from small_exports import bank, checkpoint, copied, exported, model
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.cli import bank as bank_command
-from anomalib_aoissl.deployment.exported_bank import bank_of
-from anomalib_aoissl.deployment.file_pair import read_pair
-from anomalib_aoissl.deployment.model_file import core, read_model
+from anomalib_aoissl.deployment.files.file_pair import read_pair
+from anomalib_aoissl.deployment.files.model_file import core, read_model
+from anomalib_aoissl.deployment.graph.bank import bank_of
 
 openvino = pytest.importorskip("openvino")
 

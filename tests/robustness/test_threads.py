@@ -13,8 +13,8 @@ from editable_models import array_of, labelled
 from small_exports import exported
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.exported_bank import bank_of
-from anomalib_aoissl.deployment.model_file import read_model
+from anomalib_aoissl.deployment.files.model_file import read_model
+from anomalib_aoissl.deployment.graph.bank import bank_of
 from anomalib_aoissl.deployment.requests import SharedModel
 
 pytest.importorskip("openvino")

@@ -13,7 +13,7 @@ from segmenter_runs import QUIET, fill_head, make_data, make_model, train, wake
 
 from anomalib_aoissl import AOISSLSegmenter
 from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.deployment.model_file import core
+from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.segmenter.callbacks import BestCheckpoint
 
 

@@ -12,7 +12,7 @@ import tifffile
 
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.deployment.tiles import strip_files
-from anomalib_aoissl.deployment.tiles.strip_files import StripFiles
+from anomalib_aoissl.deployment.tiles.strip_files import StripFiles, check_output
 
 KINDS = {"": np.uint8, "novelty": np.float32}
 MAPS = {
@@ -72,3 +72,14 @@ def test_an_error_of_the_work_leaves_nothing(tmp_path: Path) -> None:
 def test_another_suffix_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"output=.*unit.png must end with one of .tif, .tiff, .npy"):
         StripFiles(tmp_path / "unit.png", (50, 33), KINDS)
+
+
+def test_no_map_is_written_over_a_file_of_the_picture(tmp_path: Path) -> None:
+    picture = [tmp_path / "unit_ch0.tif", tmp_path / "a_novelty.tif"]
+    for name, what in (
+        ("unit_ch0.tif", r"is the picture"),
+        ("a.tif", r"writes .*a_novelty\.tif too, which is the picture"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            check_output(tmp_path / name, picture)
+    assert check_output(tmp_path / "b.tif", picture) == tmp_path / "b.tif"

@@ -59,6 +59,14 @@ def test_a_share_of_thin_parts_is_that_of_the_pixels() -> None:
     assert not thin_classes([edge], (100, 100), NAMES)
 
 
+def test_round_parts_lose_corners_alone() -> None:
+    """A block of 4x4 px covers the middle of a disc of 6 px, and 4 in 10 of its pixels are outside."""
+    mask = np.zeros((200, 200), np.uint8)
+    rows, columns = np.ogrid[-2.5:3.5, -2.5:3.5]
+    mask[50:56, 50:56] = rows**2 + columns**2 < 9
+    assert not thin_classes([mask], (100, 100), NAMES)
+
+
 def test_the_warning_names_class_numbers_and_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paths = []
     for index in range(12):

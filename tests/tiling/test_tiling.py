@@ -4,6 +4,7 @@
 """Tiles cover each pixel, their weights sum to one, and what does not fit is said."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
 from anomalib_aoissl.deployment.tiles.tiling import Axis
+from anomalib_aoissl.models.quantizing import TiledImages
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
 sides = some.integers(1, 90)
@@ -105,3 +107,16 @@ def test_other_words_for_a_tiling_are_said() -> None:
 def test_a_tile_of_a_few_pixels_is_taken_for_a_mistake() -> None:
     with pytest.raises(ArgumentError, match="cuts 6440x12880 px into 20736800 tiles"):
         Tiling((2, 2), 0).grid((6440, 12880))
+
+
+def test_8_bits_see_tiles_and_count_each_pixel() -> None:
+    random = np.random.default_rng(4)
+    image, mask = random.random((3, 20, 26), np.float32), random.integers(0, 3, (20, 26)).astype(np.uint8)
+    items = [SimpleNamespace(image=image, gt_mask=mask), SimpleNamespace(image=image[:, :9], gt_mask=None)]
+    tiles = list(TiledImages(items, Tiling((12, 16), 2)))
+    assert [tile.image.shape for tile in tiles] == [(1, 3, 12, 16)] * 6
+    corners = ((0, 0), (0, 10), (8, 0), (8, 10))
+    for tile, (top, left) in zip(tiles, corners, strict=False):
+        assert np.array_equal(tile.image[0], image[:, top : top + 12, left : left + 16])
+        assert np.array_equal(tile.gt_mask[0], mask[top : top + 12, left : left + 16])
+    assert all((tile.gt_mask == 255).all() for tile in tiles[4:])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.deployment.abstaining import PROBABILITIES, VOTES, AbstentionFormat
-from anomalib_aoissl.deployment.exported_bank import NotEditableError, named_tensors
+from anomalib_aoissl.deployment.graph.bank import NotEditableError, named_tensors
 
 LIGHT = ("light_mean", "light_deviation")
 """Names in a graph of the mean and the deviation ``[B, 1, 1, 1]`` that the light is standardised by."""

@@ -14,8 +14,8 @@ import numpy as np
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, labelled_image, patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.deployment.exported_bank import BankSettings
-from anomalib_aoissl.deployment.exported_head import HeadContent
+from anomalib_aoissl.deployment.graph.bank import BankSettings
+from anomalib_aoissl.deployment.graph.head import HeadContent
 from anomalib_aoissl.deployment.refitting import labelled_pixels
 from anomalib_aoissl.pixel_head.sample import PixelSample
 from anomalib_aoissl.pixel_head.views import view_light

@@ -19,7 +19,7 @@ from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from .blending import StripReader, blended_strips
 from .graph import answer_names, maps_of, size_of, tile_graph
 from .light import light_of
-from .strip_files import StripFiles
+from .strip_files import MAPS, StripFiles
 from .tiling import Tiling
 
 _LONG = 64
@@ -100,7 +100,7 @@ class TiledModel:
 
         with StripFiles(output, (height, width), kinds) as files, _Bar(len(grid)) as bar:
             for _, maps in blended_strips(planes, grid, run, workers=self._workers, done=bar.add):
-                files.add(dict(zip(("", "novelty", "uncertainty"), reader.read(maps), strict=True)))
+                files.add(dict(zip(MAPS, reader.read(maps), strict=True)))
         arrays = files.arrays()
         return TiledAnswer(arrays[""], arrays["novelty"], arrays.get("uncertainty"), reader.score)
 

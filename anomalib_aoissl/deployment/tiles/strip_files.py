@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,26 @@ SUFFIXES = (".tif", ".tiff", ".npy")
 _BIG = 1 << 31  # bytes from which on a TIFF needs places of 64 bits
 
 
-def check_output(path: str | Path, read: str | Path | None = None) -> Path:
+MAPS = ("", "novelty", "uncertainty")
+"""Names of the maps of a picture; the class map has none."""
+
+
+def check_output(path: str | Path, read: Iterable[Path] = ()) -> Path:
     """Return the path of a class map that is written strip by strip.
 
     Args:
         path: The path.
-        read: Picture that the map is of, where it is a file.
+        read: Files of the picture that the map is of.
 
     Raises:
-        ValueError: If its suffix is another, or it is the picture.
+        ValueError: If its suffix is another, or one of the maps would be written over a file of the picture.
     """
     path = Path(path)
-    if read is not None and path.resolve() == Path(read).resolve():
-        msg = f"output={path} is the picture itself, which would be lost. Give another file."
+    written = {place_of(path, name).resolve(): place_of(path, name) for name in MAPS}
+    lost = [written[file.resolve()] for file in read if file.resolve() in written]
+    if lost:
+        what = "is" if lost[0] == path else f"writes {lost[0]} too, which is"
+        msg = f"output={path} {what} the picture itself, which would be lost. Give another file."
         raise ValueError(msg)
     if path.suffix.lower() not in SUFFIXES:
         msg = f"output={path} must end with one of {', '.join(SUFFIXES)}, which are written strip by strip."
@@ -106,9 +113,13 @@ class StripFiles:
 
     def _path(self, name: str) -> Path:
         """Return the file of a map."""
-        path = self._output
-        assert path is not None  # noqa: S101 - for the type checker; asked where there are files
-        return path.with_name(f"{path.stem}_{name}{path.suffix}") if name else path
+        assert self._output is not None  # noqa: S101 - for the type checker; asked where there are files
+        return place_of(self._output, name)
+
+
+def place_of(path: Path, name: str) -> Path:
+    """Return the file of a map, given that of the class map."""
+    return path.with_name(f"{path.stem}_{name}{path.suffix}") if name else path
 
 
 def _bytes_of(array: np.ndarray, kind: Any) -> np.ndarray:

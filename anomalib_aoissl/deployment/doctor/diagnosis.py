@@ -20,11 +20,11 @@ import numpy as np
 
 from anomalib_aoissl.bank.content import described
 
-from .exported_bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
-from .file_pair import has_checksum
+from ..files.file_pair import has_checksum
+from ..files.model_file import core
+from ..graph.bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
+from ..inferencer import SegmentationOpenVINOInferencer
 from .findings import Finding, findings
-from .inferencer import SegmentationOpenVINOInferencer
-from .model_file import core
 
 PACKAGES = (
     "openvino",
@@ -200,6 +200,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "file_format": metadata.get("file_format", {}),
         "model_size": [int(side) for side in outputs["anomaly_map"].shape[-2:]],
         "tiling": metadata.get("tiling"),
+        "can_abstain": metadata.get("abstention") is not None,
         "abstains_above": inferencer.threshold,
         "weights": weight_precision(model),
         "search": search_precision(model),

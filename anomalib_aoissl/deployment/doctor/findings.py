@@ -42,7 +42,9 @@ def _of_gate(gate: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Yield what the gate says."""
     if gate is None:
         what = "Nobody compared this file with the trained model: the gate was not run."
-        yield Finding(False, what, "Export again with the gate on, or compare masks of a few pictures.")
+        yield Finding(
+            False, what, "Export again with the gate on; of an edited model, compare masks of a few pictures."
+        )
     elif not gate.get("passed"):
         faults = [f"{name}: {text}" for name, run in gate.get("runs", {}).items() for text in run.get("faults", ())]
         what = f"The gate failed ({'; '.join(faults) or 'no reason is given'})."
@@ -73,7 +75,7 @@ def _of_model(diagnosis: Diagnosis) -> Iterator[Finding]:
         yield Finding(True, what, "Export again with this version; it searches in 32 bits.")
     if facts["computes_in"] not in {"f32", None}:
         yield Finding(False, f"It computes in {facts['computes_in']}.", "Leave INFERENCE_PRECISION_HINT out of config.")
-    if facts["abstains_above"] is None:
+    if facts["can_abstain"] and facts["abstains_above"] is None:
         what = "The model never says that it does not know: it has no threshold of abstention."
         yield Finding(False, what, "Train with --model.abstain 0.05 and a validation split, or set .threshold.")
     if facts["checksum"] is False:

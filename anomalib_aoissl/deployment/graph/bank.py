@@ -23,10 +23,10 @@ import numpy as np
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
 
-from .exported_head import PIXELS, HeadContent, build_head, content_of, pixels_of
-from .exported_head import PREFIX as HEAD_PREFIX
-from .exported_head import TENSORS as HEAD_TENSORS
-from .exported_search import search
+from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
+from .head import PREFIX as HEAD_PREFIX
+from .head import TENSORS as HEAD_TENSORS
+from .search import search
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
