@@ -101,7 +101,10 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float, tiling: Ti
 
 
 def _outside_encoder(model: Any) -> set[str]:
-    """Return the names of the nodes that are not between the encoder's first convolution and its tokens."""
+    """Return the names of the nodes that are not between the encoder's first convolution and its tokens.
+
+    Constants are left out: NNCF would leave the encoder's own weights alone where it finds their names.
+    """
     nodes = model.get_ordered_ops()
     targets = [node for node in nodes for output in node.outputs() if output.get_names() & ENCODED]
     before = _reached(targets, lambda node: [port.get_node() for port in node.input_values()])
@@ -112,7 +115,8 @@ def _outside_encoder(model: Any) -> set[str]:
     after = _reached(
         [first], lambda node: [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
     )
-    return {node.get_friendly_name() for node in nodes} - (before & after)
+    names = {node.get_friendly_name() for node in nodes if node.get_type_name() != "Constant"}
+    return names - (before & after)
 
 
 def _reached(nodes: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[str]:

@@ -22,7 +22,7 @@ from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage import classes
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
-from anomalib_aoissl.labelling.storage.masks import Region
+from anomalib_aoissl.labelling.storage.masks import Region, write_mask
 from anomalib_aoissl.labelling.storage.pictures import read_channels
 from anomalib_aoissl.labelling.storage.problems import Problem, StaleError
 
@@ -282,7 +282,7 @@ def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
         except Problem as problem:
             found.append(problem)
 
-    other, real = threading.Thread(target=stroke), classes.write_mask
+    other, real = threading.Thread(target=stroke), write_mask
 
     def write(path: Path, mask: np.ndarray) -> None:
         assert session.masks._between.is_locked
