@@ -42,9 +42,7 @@ def _of_gate(gate: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Yield what the gate says."""
     if gate is None:
         what = "Nobody compared this file with the trained model: the gate was not run."
-        yield Finding(
-            False, what, "Export again with the gate on; of an edited model, compare masks of a few pictures."
-        )
+        yield Finding(False, what, "Export again with the gate on; for an edited model, compare a few masks.")
     elif not gate.get("passed"):
         faults = [f"{name}: {text}" for name, run in gate.get("runs", {}).items() for text in run.get("faults", ())]
         what = f"The gate failed ({'; '.join(faults) or 'no reason is given'})."
