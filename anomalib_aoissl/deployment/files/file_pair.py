@@ -17,6 +17,7 @@ Whenever this ends, any reader of OpenVINO models opens the old model whole or t
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -90,7 +91,8 @@ def replace_pair(structure: Path, weights: Path, path: Path, beside: Mapping[Pat
         for file, place in steps:
             put_in_place(file, place)
         for place in (place for place, text in (beside or {}).items() if text is None):
-            place.unlink(missing_ok=True)
+            if os.path.lexists(place):  # a name that is too long for the system is of no file
+                place.unlink(missing_ok=True)
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
