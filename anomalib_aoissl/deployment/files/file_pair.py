@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -90,9 +90,14 @@ def replace_pair(structure: Path, weights: Path, path: Path, beside: Mapping[Pat
                 steps[-1][0].write_text(text, encoding="utf-8")
         for file, place in steps:
             put_in_place(file, place)
-        for place in (place for place, text in (beside or {}).items() if text is None):
-            if os.path.lexists(place):  # a name that is too long for the system is of no file
-                place.unlink(missing_ok=True)
+        _remove(place for place, text in (beside or {}).items() if text is None)
+
+
+def _remove(places: Iterable[Path]) -> None:
+    """Remove files beside a model that say what is no longer so."""
+    for place in places:
+        if os.path.lexists(place):  # a name that is too long for the system is of no file
+            place.unlink(missing_ok=True)
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
