@@ -109,7 +109,7 @@ def test_the_line_has_no_torch_and_says_what_is_elsewhere(tmp_path: Path) -> Non
 
     report = run()
     assert (report.returncode, report.stderr) == (0, "")
-    assert report.stdout.startswith("anomalib-aoissl-line 0.1.0, Python 3")
+    assert report.stdout.startswith(f"anomalib-aoissl-line {anomalib_aoissl.__version__}, Python 3")
     refused = run("label-next", "--count", "3")
     assert refused.returncode == 2
     assert "label-next: this machine has anomalib-aoissl-line" in refused.stderr
