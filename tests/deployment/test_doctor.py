@@ -16,7 +16,14 @@ from openvino import opset13 as ops
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
-from anomalib_aoissl.deployment.doctor.diagnosis import Diagnosis, diagnose, search_precision, weight_precision
+from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.deployment.doctor.diagnosis import (
+    Diagnosis,
+    diagnose,
+    noise_picture,
+    search_precision,
+    weight_precision,
+)
 from anomalib_aoissl.deployment.doctor.findings import findings
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
@@ -159,3 +166,9 @@ def test_what_cannot_be_looked_at_is_one_line(models: Path, capsys: Any, argumen
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("planes", [None, (1,), (3,), (1, 1), (1, 1, 1)])
+def test_noise_has_the_planes_of_the_models_pictures(planes: tuple[int, ...] | None) -> None:
+    file_format = FileFormat(planes=planes)
+    assert file_format.read_array(noise_picture(file_format, (16, 24), 3)).shape == (3, 16, 24)

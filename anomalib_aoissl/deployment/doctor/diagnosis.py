@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.bank.content import described
+from anomalib_aoissl.data.file_format import FileFormat
 
 from ..files.file_pair import has_checksum
 from ..files.model_file import core
@@ -110,8 +111,7 @@ def diagnose(
     facts = _facts(path, inferencer, metadata)
     height, width = facts["model_size"]
     if image is None:
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, inferencer.in_channels))
-        image = noise.astype(np.uint8)
+        image = noise_picture(inferencer.file_format, (height, width), inferencer.in_channels)
     latency, picture = _timed(inferencer, image, rounds)
     bank = _bank(model)
     diagnosis = Diagnosis(
@@ -223,6 +223,12 @@ def _bank(model: Any) -> dict[str, Any] | None:
         return described(bank_of(model))
     except NotEditableError:
         return None
+
+
+def noise_picture(file_format: FileFormat, size: tuple[int, int], planes: int) -> np.ndarray:
+    """Return an array ``[H, W, C]`` uint8 of noise, with the channels that a camera of the model's pictures gives."""
+    grey_pair = sum(file_format.planes or ()) == 2  # packed to three planes when it is read
+    return np.random.default_rng(0).integers(0, 256, (*size, 2 if grey_pair else planes), dtype=np.uint8)
 
 
 def _timed(
