@@ -33,6 +33,7 @@ import numpy as np
 import openvino
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.deployment.doctor.diagnosis import noise_picture
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.graph.bank import part_model
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
@@ -92,7 +93,7 @@ def _picture(inferencer: SegmentationOpenVINOInferencer) -> np.ndarray:
     """Return a picture of the model's size as a camera gives it."""
     outputs = inferencer._compiled(np.zeros((1, inferencer.in_channels, 64, 64), np.float32))
     height, width = outputs["anomaly_map"].shape[-2:]
-    return np.random.default_rng(0).integers(0, 256, (height, width, inferencer.in_channels)).astype(np.uint8)
+    return noise_picture(inferencer.file_format, (height, width), inferencer.in_channels)
 
 
 def _queue(inferencer: SegmentationOpenVINOInferencer, picture: np.ndarray) -> Contender:
