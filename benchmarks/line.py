@@ -113,16 +113,23 @@ def _queue(inferencer: SegmentationOpenVINOInferencer, picture: np.ndarray) -> C
     return run
 
 
-def _cameras(inferencer: SegmentationOpenVINOInferencer, picture: np.ndarray, cameras: int) -> Contender:
-    """Return threads that call predict, all of them together as often as there are pictures."""
+def _in_turn(predict: Callable[[], Any]) -> Contender:
+    """Return what calls a function once for each picture, one call after the other."""
 
-    def camera(pictures: int) -> list[float]:
+    def run(pictures: int) -> list[float]:
         times = []
         for _ in range(pictures):
             started = time.perf_counter()
-            inferencer.predict(picture)
+            predict()
             times.append(time.perf_counter() - started)
         return times
+
+    return run
+
+
+def _cameras(inferencer: SegmentationOpenVINOInferencer, picture: np.ndarray, cameras: int) -> Contender:
+    """Return threads that call predict, all of them together as often as there are pictures."""
+    camera = _in_turn(lambda: inferencer.predict(picture))
 
     def run(pictures: int) -> list[float]:
         with ThreadPoolExecutor(cameras) as pool:
@@ -162,16 +169,7 @@ def _patchcore(folder: Path, path: Path) -> Contender:
     exported = model.eval().to_openvino(folder / "patchcore", input_size=size)
     inferencer = OpenVINOInferencer(exported, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
     colour = np.ascontiguousarray(np.repeat(picture[..., :1], 3, axis=2))
-
-    def run(pictures: int) -> list[float]:
-        times = []
-        for _ in range(pictures):
-            started = time.perf_counter()
-            inferencer.predict(colour)
-            times.append(time.perf_counter() - started)
-        return times
-
-    return run
+    return _in_turn(lambda: inferencer.predict(colour))
 
 
 def _measured(contenders: dict[Name, Contender], pictures: int, rounds: int) -> dict[Name, list[Round]]:

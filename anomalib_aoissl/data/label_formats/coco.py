@@ -31,7 +31,7 @@ def _is_coco(content: Any) -> bool:
 
 
 def _files(source: Source) -> list[Path]:
-    return [path for path in source.json_files(_is_coco) if _is_coco(source.json(path))]
+    return source.passing_json_files(_is_coco)
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:

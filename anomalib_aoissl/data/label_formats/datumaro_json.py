@@ -27,7 +27,7 @@ def _is_datumaro(content: Any) -> bool:
 
 
 def _files(source: Source) -> list[Path]:
-    return [path for path in source.json_files(_is_datumaro) if _is_datumaro(source.json(path))]
+    return source.passing_json_files(_is_datumaro)
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:

@@ -43,7 +43,7 @@ def _is_label_studio(content: Any) -> bool:
 
 
 def _files(source: Source) -> list[Path]:
-    found = [path for path in source.json_files(_is_label_studio) if _is_label_studio(source.json(path))]
+    found = source.passing_json_files(_is_label_studio)
     if not found and any("-annotation-" in path.name and "-tag-" in path.name for path in source.named(".png")):
         msg = f"{source.path}: is Label Studio's PNG export, which does not say the pictures' names. Export as JSON."
         raise DatasetError(msg)

@@ -76,6 +76,10 @@ class Source:
         found = self.named(".json")
         return found if any(test(self.json(path)) for path in found[:_SNIFFED]) else []
 
+    def passing_json_files(self, test: Callable[[Any], bool]) -> list[Path]:
+        """Return those of `json_files` that pass the test themselves."""
+        return [path for path in self.json_files(test) if test(self.json(path))]
+
 
 @dataclass(frozen=True)
 class LabelFormat:
