@@ -18,7 +18,8 @@ from types import SimpleNamespace
 
 import yaml
 
-from anomalib_aoissl.encoder.vit import DEFAULT_ENCODER, PatchEncoder
+from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.training.images import pretraining_images
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretrain an encoder on a folder of pictures.")
     parser.add_argument("pictures", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="any timm vision transformer")
+    parser.add_argument("--encoder", default=SHIPPED_TRANSFORMER, help="any timm vision transformer")
     parser.add_argument("--pretrained", action="store_true", help="start from the encoder's own weights")
     parser.add_argument("--image-size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--illuminations", nargs="*", default=[], help="suffixes of the files of one item")

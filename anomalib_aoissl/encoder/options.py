@@ -19,7 +19,7 @@ __all__ = ["EncoderOptions"]
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
-    """A vision transformer of timm.
+    """A network of timm.
 
     Args:
         architecture: Its timm name: an architecture, ``local-dir:/path`` with the weights that pretraining wrote, or

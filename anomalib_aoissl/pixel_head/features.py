@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Features of a pixel: image filters, and the encoder's tokens alone and with what lies around them."""
+"""Features of a pixel: image filters, and the encoder's tokens."""
 
 from __future__ import annotations
 
@@ -11,21 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.encoder.vit import even_blocks
-
 from .filters import scale_space
 from .points import STRIDE
-
-WINDOWS = (5, 13)
-"""Tokens across, and down, whose means stand beside each token."""
-
-_TOKEN_BLOCKS = 2
-"""Evenly spaced blocks of an encoder whose tokens a head reads."""
-
-
-def token_blocks(depth: int) -> list[int]:
-    """Return the indices of the blocks, of an encoder with so many, whose tokens a head reads."""
-    return sorted(set(even_blocks(depth, _TOKEN_BLOCKS)))
 
 
 class FeatureMaps(NamedTuple):
@@ -41,18 +28,6 @@ def feature_maps(images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
     return FeatureMaps(fine, torch.cat([coarse, _at_coarse(tokens, images.shape[-2:], coarse.shape[-2:])], dim=1))
 
 
-def token_maps(tokens: torch.Tensor) -> torch.Tensor:
-    """Return tokens ``[B, D, rows, columns]`` and their means over 5x5 and 13x13, ``[B, 3 * D, rows, columns]``.
-
-    At the border the mean is over the tokens that there are.
-    """
-    means = [
-        functional.avg_pool2d(tokens, window, stride=1, padding=window // 2, count_include_pad=False)
-        for window in WINDOWS
-    ]
-    return torch.cat([tokens, *means], dim=1)
-
-
 def enlarged(coarse: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Return coarse maps at (height, width) px of the image, bilinear."""
     covered = [side * STRIDE for side in coarse.shape[-2:]]
@@ -62,6 +37,8 @@ def enlarged(coarse: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def _at_coarse(tokens: torch.Tensor, image: torch.Size, coarse: torch.Size) -> torch.Tensor:
     """Return maps of tokens that cover an image at the pixels of its coarse maps, bilinear."""
+    if tokens.shape[-2:] == coarse:
+        return tokens
     down, across = (
         torch.from_numpy(_linear_weights(tokens.shape[axis], image[axis], coarse[axis])).to(tokens) for axis in (-2, -1)
     )

@@ -11,7 +11,7 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 
 from .autocontext import context_maps
-from .features import FeatureMaps, feature_maps, token_maps
+from .features import FeatureMaps, feature_maps
 from .fitting import Layers
 from .marking import mark
 from .network import class_scores
@@ -92,9 +92,9 @@ class PixelHead(DynamicBufferMixin):
         return feature_maps(images, self.projected(tokens))
 
     def projected(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return tokens ``[B, D, rows, columns]`` and their means in few directions, ``[B, E, rows, columns]``."""
+        """Return tokens ``[B, D, rows, columns]`` in few directions, ``[B, E, rows, columns]``."""
         offset = -(self.centre @ self.directions)
-        return torch.nn.functional.conv2d(token_maps(tokens), self.directions.T[:, :, None, None], offset)
+        return torch.nn.functional.conv2d(tokens, self.directions.T[:, :, None, None], offset)
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return class probabilities ``[B, C, H, W]``; arguments are those of `features`."""

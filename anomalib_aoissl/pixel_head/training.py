@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from . import stages
-from .features import token_maps
 from .filters import filter_counts
 from .fitting import Layers, Schedule
 from .head import PixelHead
@@ -67,7 +66,7 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
         reader: How the images are read, and the seed.
     """
     views = list(labelled_views(images, reader))
-    head.directions, head.centre = principal_directions([token_maps(view.tokens) for view in views])
+    head.directions, head.centre = principal_directions([view.tokens for view in views])
     values = np.concatenate([view_values(head, view) for view in views])
     head.mean, head.scale = feature_spread(values, head.directions.shape[1])
     layout = Stages(

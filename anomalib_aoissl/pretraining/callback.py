@@ -20,8 +20,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
 
 from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
+from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
+from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.plugin.arguments import validate
+from anomalib_aoissl.plugin.arguments import ArgumentError, validate
 from anomalib_aoissl.pretraining.objectives.objective import Objective
 from anomalib_aoissl.pretraining.training.artefact import (
     cache_folder,
@@ -181,6 +183,13 @@ class PretrainingCallback(Callback):
             logger.info("Pretraining is skipped: the run resumes from %s, which holds the encoder.", resumed)
             return
         encoder = getattr(getattr(pl_module, "model", None), "encoder", None)
+        if isinstance(encoder, Encoder) and not isinstance(encoder, PatchEncoder):
+            msg = (
+                f"{type(self).__name__} trains a vision transformer, and model.encoder is "
+                f"{encoder.describe()['architecture']}. Give the model another one: "
+                f"--model.encoder.architecture {SHIPPED_TRANSFORMER}."
+            )
+            raise ArgumentError(msg)
         if not isinstance(encoder, PatchEncoder):
             msg = (
                 f"{type(self).__name__} pretrains model.encoder of this package's models; {type(pl_module).__name__} "

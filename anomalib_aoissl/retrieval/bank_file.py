@@ -14,23 +14,23 @@ from typing import Any
 from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, check_encoder, read_bank
 from anomalib_aoissl.bank.storage import write_bank as save_bank
-from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.encoder.base import Encoder
 
 __all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_bank"]
 
 
-def encoder_hash(encoder: PatchEncoder, options: Mapping[str, Any] | None = None) -> str:
+def encoder_hash(encoder: Encoder, options: Mapping[str, Any] | None = None) -> str:
     """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, blocks, final norm.
 
     Args:
         encoder: The encoder.
         options: What else decides the embeddings, a model's `embedding_options`.
     """
-    digest = hashlib.sha256(json.dumps([encoder.block_indices, encoder.normalize, encoder.patch_size]).encode())
+    digest = hashlib.sha256(json.dumps(encoder.signature).encode())
     digest.update(json.dumps([encoder.mean, encoder.std]).encode())
     if options:
         digest.update(json.dumps(dict(options), sort_keys=True).encode())
-    for name, tensor in sorted(encoder.vit.state_dict().items()):
+    for name, tensor in sorted(encoder.network.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.encoder.base import Encoder, EncoderMaps
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.patches import patches_to_image
 from anomalib_aoissl.matching.searching import search as exact_search
-from anomalib_aoissl.pixel_head.features import token_blocks
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
@@ -29,13 +28,6 @@ from .units import check_bank_unit, check_head, unit_size
 
 LABEL_BLOCK = 64
 """Queries whose neighbours' labels are combined at once outside of an export."""
-
-
-class Reading(NamedTuple):
-    """What the encoder says of images, in one pass."""
-
-    embeddings: torch.Tensor  # [B, P, D] of unit length
-    tokens: torch.Tensor  # [B, 2 * D, rows, columns], those that the pixel head reads; as many as it has blocks
 
 
 class RetrievalModel(nn.Module):
@@ -63,7 +55,7 @@ class RetrievalModel(nn.Module):
 
     def __init__(
         self,
-        encoder: PatchEncoder,
+        encoder: Encoder,
         vote: VoteOptions | None = None,
         *,
         bank: MemoryBank | None = None,
@@ -83,7 +75,6 @@ class RetrievalModel(nn.Module):
         self.vote_options = vote
         self.search = exact_search if vote.search == "exact" else FaissSearch(vote.search)
         self.head: PixelHead | None = PixelHead() if head else None
-        self.head_blocks = token_blocks(len(encoder.vit.blocks)) if head else []
         self.abstention = Abstention(abstain)
 
     @property
@@ -114,19 +105,14 @@ class RetrievalModel(nn.Module):
         self.encoder.eval()
         return self
 
-    def read(self, images: torch.Tensor) -> Reading:
-        """Return embeddings and tokens of normalised images ``[B, C, H, W]``; P is 1 for whole images."""
+    def read(self, images: torch.Tensor) -> EncoderMaps:
+        """Return embeddings of unit length, and tokens, of normalised images ``[B, C, H, W]``; P is 1 for whole images."""
         with torch.no_grad():
-            blocks = sorted({*self.encoder.block_indices, *self.head_blocks})
-            tokens = dict(zip(blocks, self.encoder.tokens_of(images, blocks), strict=True))  # [B, P, D] each
-            embeddings = torch.cat([tokens[block] for block in self.encoder.block_indices], dim=-1)
+            embeddings, tokens = self.encoder.read(images)
             if self.vote_options.level == "images":
                 embeddings = embeddings.mean(dim=1, keepdim=True)
             embeddings = functional.normalize(embeddings, dim=-1, eps=1e-6)
-            if not self.head_blocks:
-                return Reading(embeddings, embeddings.new_empty(0))
-            maps = torch.cat([tokens[block] for block in self.head_blocks], dim=-1).transpose(1, 2)
-            return Reading(embeddings, mark("tokens", maps.unflatten(2, self.encoder.grid_size)))
+            return EncoderMaps(embeddings, tokens if self.head is None else mark("tokens", tokens))
 
     def fill(
         self, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str], tile: int = 0

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.encoder.base import Encoder
 
 from .memory_bank import MemoryBank
 
 
-def unit_size(encoder: PatchEncoder, level: str) -> tuple[int, int]:
+def unit_size(encoder: Encoder, level: str) -> tuple[int, int]:
     """Return the (height, width) in px of what votes as a whole: the encoder's patch, or its whole input."""
     return encoder.patch_size if level == "patches" else encoder.image_size
 

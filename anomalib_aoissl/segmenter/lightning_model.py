@@ -16,8 +16,8 @@ from torch import nn
 
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
-from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
@@ -145,7 +145,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         return TrainingOptions(**self.hparams["training"])
 
     @property
-    def encoder(self) -> PatchEncoder:
+    def encoder(self) -> Encoder:
         """The encoder."""
         return self.model.encoder
 

@@ -12,8 +12,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.pixel_head.features import token_blocks
+from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
 
@@ -36,11 +35,10 @@ class SegmenterModel(nn.Module):
         encoder: The encoder; it is frozen.
     """
 
-    def __init__(self, encoder: PatchEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.blocks = token_blocks(len(encoder.vit.blocks))
         self.head = PixelHead()
         self.decoder: Decoder | None = None
         self.num_classes = 0
@@ -61,8 +59,7 @@ class SegmenterModel(nn.Module):
             )
             raise ValueError(msg)
         self.num_classes = num_classes
-        width = 3 * int(self.encoder.vit.embed_dim) * len(self.blocks)  # tokens and their means over two windows
-        decoder = Decoder(self.encoder.in_channels, num_classes, width)
+        decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
         self.decoder = decoder.to(next(self.encoder.parameters()).device)
 
     def train(self, mode: bool = True) -> SegmenterModel:
@@ -74,8 +71,7 @@ class SegmenterModel(nn.Module):
     def extract(self, images: torch.Tensor) -> torch.Tensor:
         """Return tokens ``[B, D, rows, columns]`` of normalised images ``[B, P, H, W]`` of the encoder's input size."""
         with torch.no_grad():
-            maps = torch.cat(self.encoder.tokens_of(images, self.blocks), dim=-1).transpose(1, 2)
-            return mark("tokens", maps.unflatten(2, self.encoder.grid_size))
+            return mark("tokens", self.encoder.read(images).tokens)
 
     def standardized(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return tokens ``[B, D, rows, columns]`` in the head's directions and unit, ``[B, E, rows, columns]``."""

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.reading.pictures import pack_channels
-from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
 
 from .defects import DEFECTS, draw_defect
 from .ours import fitted_retrieval
@@ -110,11 +110,9 @@ def _patchcore(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, Any
     del encoder
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    from .imagenet import ConvolutionalEncoder, imagenet_network
-
-    layers: Any = ["features.6", "features.13"]
-    model = PatchcoreModel(backbone=imagenet_network(), layers=layers)  # type: ignore[arg-type]
-    see = _normalised(ConvolutionalEncoder.mean, ConvolutionalEncoder.std)
+    model = PatchcoreModel(backbone=DEFAULT_ENCODER, layers=["blocks.2", "blocks.4"])
+    constants = timm.get_pretrained_cfg(DEFAULT_ENCODER)
+    see = _normalised(constants.mean, constants.std)
     _show(model, data, see)
     torch.manual_seed(spec["seed"])
     model.subsample_embedding(sampling_ratio=0.1)
@@ -142,7 +140,7 @@ def _on_ours() -> Any:
     """Return AnomalyDINO around the shipped encoder; it takes the depth from a name, which must hold "dino"."""
     from anomalib.models.image.anomaly_dino.torch_model import AnomalyDINOModel
 
-    vit = timm.create_model(DEFAULT_ENCODER, pretrained=True)
+    vit = timm.create_model(SHIPPED_TRANSFORMER, pretrained=True)
     last = len(vit.blocks) - 1
 
     class OnOurs(AnomalyDINOModel):  # type: ignore[misc]

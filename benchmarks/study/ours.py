@@ -52,12 +52,7 @@ def retrieval(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, Any]
 def fitted_retrieval(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, Any]) -> AOISSLRetrieval:
     """Return `AOISSLRetrieval` as it is after the fit."""
     arguments = {**spec["model_settings"].get("arguments", {}), "image_size": data.size, "visualizer": False}
-    if spec["weights_settings"].get("convolutional"):
-        from .imagenet import ImageNetRetrieval
-
-        model: AOISSLRetrieval = ImageNetRetrieval(seed=spec["seed"], **arguments)
-    else:
-        model = AOISSLRetrieval(seed=spec["seed"], **encoder, **arguments)
+    model = AOISSLRetrieval(seed=spec["seed"], **encoder, **arguments)
     _engine().fit(model, datamodule=data.module)
     return model.eval()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_aoissl.data.file_format import WHOLE_FILES
-from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.training.images import ImageFiles, pretraining_images
@@ -33,7 +33,10 @@ def encoder_arguments(spec: Mapping[str, Any], needs: Sequence[str], board: Boar
     settings = spec["weights_settings"]
     if needs:
         return {"encoder": f"local-dir:{artefact(needs[0], board)}"}
-    names = {"architecture": settings.get("encoder", DEFAULT_ENCODER), "pretrained": settings.get("pretrained", True)}
+    names = {
+        "architecture": settings.get("encoder", SHIPPED_TRANSFORMER),
+        "pretrained": settings.get("pretrained", True),
+    }
     return {"encoder": names}
 
 
@@ -50,7 +53,7 @@ def pretrain(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any
     settings, seed = job.spec["weights_settings"], job.spec["seed"]
     files, file_format = _pictures(settings["pictures"], job.spec["set_settings"], seed, roots)
     size = (settings["size"][0], settings["size"][1])
-    encoder = PatchEncoder(DEFAULT_ENCODER, image_size=size, pretrained=False)
+    encoder = PatchEncoder(SHIPPED_TRANSFORMER, image_size=size, pretrained=False)
     arguments = {**settings["pretraining"], "seed": seed, "probe_images": 0, "probe_every": 100_000}
     arguments |= {"progress_bar": False, "max_epochs": 100_000}
     started = time.process_time()

@@ -1,15 +1,17 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures as the model sees them, and the encoder's tokens of them, which stay on disk."""
+"""Pictures as the model sees them, and what the encoder says of them, which stays on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch.nn import functional
 from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.encoder.base import EncoderMaps
 from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
@@ -75,10 +78,8 @@ class PictureReader:
         picture = self.folder.picture(name)
         module: Any = self.model
         image = module.pre_processor.see(self._resized(picture)[None])
-        tokens = self._tokens(picture, image).float()
-        depth = module.model.encoder.embed_dim
-        flat = tokens[:, -depth:].flatten(2).transpose(1, 2)[0]  # the last block's, which are the embeddings
-        return Seen(image, tokens, functional.normalize(flat, dim=-1, eps=1e-6))
+        embeddings, tokens = (maps.float() for maps in self._maps(picture, image))
+        return Seen(image, tokens, functional.normalize(embeddings[0], dim=-1, eps=1e-6))
 
     def is_cached(self, name: str) -> bool:
         """Tell whether the tokens of a picture are on disk."""
@@ -92,7 +93,7 @@ class PictureReader:
 
     def trim(self, largest: int = LARGEST_CACHE) -> None:
         """Remove the files of the cache that were used least, until it is small enough."""
-        files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.cache.glob("*.npy")]
+        files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.cache.glob("*.npz")]
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= largest:
@@ -137,24 +138,22 @@ class PictureReader:
         """The resize of training."""
         return resize_of(self.model.pre_processor)
 
-    def _tokens(self, picture: Picture, image: torch.Tensor) -> torch.Tensor:
-        """Return the tokens ``[1, D, rows, columns]`` float16 of a picture."""
-        path = self._file(picture)
+    def _maps(self, picture: Picture, image: torch.Tensor) -> EncoderMaps:
+        """Return what the encoder says of a picture, float16: from the cache, where it is."""
+        path, encoder = self._file(picture), self.model.model.encoder
         try:
-            stored = torch.from_numpy(np.load(path, allow_pickle=False))
+            with np.load(path, allow_pickle=False) as stored:
+                maps = EncoderMaps(*(torch.from_numpy(stored[name]) for name in EncoderMaps._fields))
             path.touch()
-        except (OSError, ValueError):
-            stored = self.model.model.read(image).tokens.half()
-            try:
-                with whole_file(path) as temporary:
-                    np.save(temporary, stored.numpy(), allow_pickle=False)
-            except OSError:  # a full disk must not keep one from painting
-                return stored
-        grid = self.model.model.encoder.grid_size
-        if stored.shape[-2:] != grid:
-            path.unlink(missing_ok=True)
-            return self.model.model.read(image).tokens.half()
-        return stored
+            if maps.tokens.shape[-2:] == encoder.token_grid:
+                return maps
+        except (OSError, ValueError, KeyError, BadZipFile):
+            pass  # not there, or damaged: read again
+        maps = EncoderMaps(*(values.half() for values in self.model.model.read(image)))
+        # A full disk must not keep one from painting.
+        with suppress(OSError), whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: values.numpy() for name, values in maps._asdict().items()})
+        return maps
 
     def _file(self, picture: Picture) -> Path:
         """Return the file of a picture's tokens, named by content, encoder and size."""
@@ -165,4 +164,4 @@ class PictureReader:
             for path in picture.files:
                 digest.update(path.read_bytes())
             self._keys[key] = digest.hexdigest()[:32]
-        return self.cache / f"{self._keys[key]}.npy"
+        return self.cache / f"{self._keys[key]}.npz"

@@ -21,7 +21,7 @@ import torch
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.matching.patches import patch_labels
-from anomalib_aoissl.pixel_head.features import FeatureMaps, token_maps
+from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.fitting import Layers, Schedule, fit_network
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
@@ -159,7 +159,7 @@ class Teacher:
         head = PixelHead()
         if self._base is None or len(seen) >= 2 * self._based_on:
             base = PixelHead()
-            base.directions, base.centre = principal_directions([token_maps(one.tokens) for one in seen.values()])
+            base.directions, base.centre = principal_directions([one.tokens for one in seen.values()])
             self._base, self._based_on, self._bases = base, len(seen), self._bases + 1
             self._features.clear()
         head.take(self._base)
