@@ -106,7 +106,7 @@ class RetrievalModel(nn.Module):
         return self
 
     def read(self, images: torch.Tensor) -> EncoderMaps:
-        """Return embeddings of unit length, and tokens, of normalised images ``[B, C, H, W]``; P is 1 for whole images."""
+        """Return embeddings of unit length and tokens of normalised images ``[B, C, H, W]``; P is 1 for whole ones."""
         with torch.no_grad():
             embeddings, tokens = self.encoder.read(images)
             if self.vote_options.level == "images":
