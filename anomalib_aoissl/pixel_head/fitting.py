@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 BATCH, HIDDEN = 1024, (128, 64)
 _RATE, _DECAY, _WARM_STEPS = 3e-3, 1e-2, 30
@@ -69,15 +70,23 @@ def fit_network(
         start: Layers to go on from; those of a random network where there are none.
         schedule: How long, and with which seed.
     """
+    with threadpool_limits(1, "blas"):  # products this small are several times as slow where threads wait for each other
+        return _fitted(values.astype(np.float32) * np.float32(scale), labels, classes, tokens, start, schedule)
+
+
+def _fitted(
+    standardised: np.ndarray, labels: np.ndarray, classes: int, tokens: slice, start: Layers | None, schedule: Schedule
+) -> Layers:
+    """Return the layers of `fit_network` for standardised features ``[N, F]``."""
     random = np.random.default_rng(schedule.seed)
-    features = values.shape[1]
+    features = standardised.shape[1]
     layers = [layer.copy() for layer in start or random_layers((features, *HIDDEN, classes), random)]
-    optimizer, standardised = _Adam(layers), values.astype(np.float32) * np.float32(scale)
+    optimizer = _Adam(layers)
     # Twice as many as a step needs: each step begins at another place, which is as good as new numbers, and faster.
     noise = random.standard_normal(2 * BATCH * features, dtype=np.float32) * np.float32(_NOISE)
     kept = (random.random(2 * BATCH * features, dtype=np.float32) >= _DROPOUT) * np.float32(1 / (1 - _DROPOUT))
     for step in range(schedule.steps):
-        drawn = random.integers(0, len(values), BATCH)
+        drawn = random.integers(0, len(standardised), BATCH)
         inputs = np.take(standardised, drawn, axis=0)
         start_at = random.integers(0, inputs.size, 2)
         inputs += noise[start_at[0] :][: inputs.size].reshape(inputs.shape)

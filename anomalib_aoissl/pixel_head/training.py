@@ -25,7 +25,7 @@ from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_sec
 
 logger = logging.getLogger(__name__)
 
-_DIRECTIONS = 128
+_DIRECTIONS = 64
 """Directions of the tokens that are kept: those in which the labelled images' tokens differ most."""
 
 _FOLD_SHARE = 0.5
