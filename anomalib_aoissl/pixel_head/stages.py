@@ -14,7 +14,7 @@ import numpy as np
 from .fitting import Layers, Schedule, fit_network, probabilities
 from .sample import STEP, PixelSample
 
-STEPS, REFIT_STEPS = 1000, 300
+STEPS, REFIT_STEPS = 2000, 300
 """Steps of a fit, and of one that goes on from the present networks."""
 
 

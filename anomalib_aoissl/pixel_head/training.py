@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import stages
@@ -25,7 +27,7 @@ from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_sec
 
 logger = logging.getLogger(__name__)
 
-_DIRECTIONS = 64
+_DIRECTIONS = 128
 """Directions of the tokens that are kept: those in which the labelled images' tokens differ most."""
 
 _FOLD_SHARE = 0.5
@@ -147,13 +149,14 @@ class _Fit:
     def _networks(self, views: Sequence[View]) -> tuple[Networks, dict[int, Networks], np.ndarray]:
         """Return both networks, those of the folds, and the probabilities of pixels of left-out images."""
         fit, of_fold = ((self.classes, self.layout, schedule) for schedule in (self.schedule, self.of_fold))
-        first = fit_first(self.sample, *fit)
         if len(self.parts) < 2:
+            first = fit_first(self.sample, *fit)
             return (first, ()), {}, first_probabilities(first, self.sample)
-        firsts = [fit_first(self._without(fold), *of_fold) for fold in self.parts]
+        of_folds = [partial(fit_first, self._without(fold), *of_fold) for fold in self.parts]
+        first, *firsts = _at_once([partial(fit_first, self.sample, *fit), *of_folds])
         unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in firsts])
         self.sample = replace(self.sample, context=self._context(views, firsts))
-        seconds = [fit_second(self._without(fold), *of_fold) for fold in self.parts]
+        seconds = _at_once([partial(fit_second, self._without(fold), *of_fold) for fold in self.parts])
         networks = [partial(second_probabilities, layers, self.layout.fine) for layers in seconds]
         again = each_unseen(self.sample, networks)
         before, after = (self._mean_iou(probabilities) for probabilities in (unseen, again))
@@ -185,6 +188,12 @@ class _Fit:
                 whole[view.folds == fold] = found[view.folds == fold]
             parts.append(whole)
         return np.concatenate(parts)
+
+
+def _at_once(fits: Sequence[Callable[[], Layers]]) -> list[Layers]:
+    """Return the networks of fits, as many at a time as torch may use threads."""
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(lambda fit: fit(), fits))
 
 
 def principal_directions(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
