@@ -29,6 +29,7 @@ class Encoder(nn.Module):
         patch_size: (height, width) of the patch that an embedding stands for, px.
         embed_dim: Dimensions of a patch's embedding.
         token_dim: Dimensions of a token.
+        normalize: Whether a final layer norm is applied to each block that is read; of transformers.
     """
 
     image_size: tuple[int, int]
@@ -36,6 +37,7 @@ class Encoder(nn.Module):
     patch_size: tuple[int, int]
     embed_dim: int
     token_dim: int
+    normalize: bool = True
 
     @property
     def network(self) -> Any:
