@@ -61,7 +61,8 @@ def wheel_files(built: Built) -> dict[str, str]:
 def test_wheel_carries_the_encoders_weights(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    assert 1e6 < sizes["anomalib_aoissl/encoder/weights/aoissl_vit_tiny_patch8.safetensors"] < 12e6
+    for name in ("aoissl_mobilenetv2", "aoissl_vit_tiny_patch8"):
+        assert 1e6 < sizes[f"anomalib_aoissl/encoder/weights/{name}.safetensors"] < 6e6
 
 
 def test_wheel_carries_the_hook_at_the_top_of_site_packages(wheel_files: dict[str, str]) -> None:
@@ -74,7 +75,11 @@ def test_wheel_is_named_typed_licensed_and_free_of_tests(built: Built, wheel_fil
     assert "anomalib_aoissl/py.typed" in wheel_files
     info = "anomalib_aoissl-0.2.0.dist-info"
     assert "Apache License" in wheel_files[f"{info}/licenses/LICENSE"]
-    assert "License-Expression: Apache-2.0\n" in wheel_files[f"{info}/METADATA"]
+    assert "License-Expression: Apache-2.0 AND BSD-3-Clause\n" in wheel_files[f"{info}/METADATA"]
+    # That of torchvision's weights, which asks to be passed on with them.
+    beside = wheel_files["anomalib_aoissl/encoder/weights/LICENSE-torchvision"]
+    assert "Soumith Chintala" in beside
+    assert wheel_files[f"{info}/licenses/anomalib_aoissl/encoder/weights/LICENSE-torchvision"] == beside
     assert "Requires-Python: >=3.10\n" in wheel_files[f"{info}/METADATA"]
     tops = {name.split("/")[0] for name in wheel_files}
     assert tops == {"anomalib_aoissl", "anomalib_aoissl.pth", "anomalib_aoissl.start", info}

@@ -11,6 +11,7 @@ from anomalib.engine import Engine
 from safetensors.torch import load_file
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
+from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED, SHIPPED_TRANSFORMER
 from anomalib_aoissl.pretraining import MAEPretraining
 
 pytestmark = pytest.mark.usefixtures("short_fits")
@@ -64,6 +65,18 @@ def test_the_segmenter_starts_from_the_pretrained_encoder(
     kept = load_file(artefact)["blocks.0.mlp.fc1.weight"]
     assert not torch.equal(before, kept)
     torch.testing.assert_close(model.encoder.vit.blocks[0].mlp.fc1.weight.detach(), kept)
+
+
+@pytest.mark.parametrize("kind", [AOISSLRetrieval, AOISSLSegmenter])
+def test_pretraining_takes_the_transformer_where_no_other_encoder_is_named(kind: type) -> None:
+    arguments = {"image_size": (64, 96), "visualizer": False}
+    model = kind(pretraining="mae", **arguments)
+    assert model.model.encoder.describe()["architecture"] == SHIPPED_TRANSFORMER
+    stored = load_file(SHIPPED[SHIPPED_TRANSFORMER])["blocks.0.mlp.fc1.weight"]
+    assert torch.equal(model.model.encoder.vit.blocks[0].mlp.fc1.weight, stored.float())
+    assert kind(**arguments).model.encoder.describe()["architecture"] == DEFAULT_ENCODER
+    other = kind(encoder={"architecture": "resnet18", "pretrained": False}, pretraining="mae", **arguments)
+    assert other.model.encoder.describe()["architecture"] == "resnet18"  # the callback says that it cannot train it
 
 
 def test_what_is_no_objective_raises_at_once(tiny_encoder: dict) -> None:

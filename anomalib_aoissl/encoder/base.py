@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         patch_size: (height, width) of the patch that an embedding stands for, px.
         embed_dim: Dimensions of a patch's embedding.
         token_dim: Dimensions of a token.
-        normalize: Whether a transformer's final layer norm is applied to what is read.
+        normalize: Whether a final layer norm is applied to each block that is read; of transformers.
     """
 
     image_size: tuple[int, int]

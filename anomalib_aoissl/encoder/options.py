@@ -25,7 +25,7 @@ class EncoderOptions(Options):
         architecture: Its timm name: an architecture, ``local-dir:/path`` with the weights that pretraining wrote, or
             ``hf-hub:...``.
         pretrained: Load the weights that belong to the name; false gives random ones.
-        normalize: Apply the final layer norm to each block that is read.
+        normalize: Apply the final layer norm to each block that is read; of vision transformers only.
         model_args: Further arguments of ``timm.create_model``.
         mean: Mean of each plane for the normalisation of images; null for that of the weights.
         std: Standard deviation of each plane, likewise.
@@ -49,6 +49,6 @@ class EncoderOptions(Options):
 
     @property
     def description(self) -> dict[str, Any]:
-        """The mapping that `PatchEncoder` takes."""
+        """The mapping that `create_encoder` takes."""
         given = {"model_args": self.model_args, "mean": self.mean, "std": self.std}
         return {"architecture": self.architecture, **{k: v for k, v in given.items() if v is not None}}

@@ -52,7 +52,7 @@ class PyramidEncoder(Encoder):
         super().__init__()
         self.image_size, self.in_channels, self.patch_size = image_size, in_channels, (_PATCH, _PATCH)
         check_size(image_size, self.patch_size, str(encoder))
-        self.pyramid: Any = _create(encoder, in_channels, pretrained)
+        self.pyramid: Any = _create(encoder, image_size, in_channels, pretrained)
         stages = {
             stage["reduction"]: (index, stage["num_chs"]) for index, stage in enumerate(self.pyramid.feature_info)
         }
@@ -67,6 +67,7 @@ class PyramidEncoder(Encoder):
         self.pyramid.prune_intermediate_layers(list(self.indices), prune_head=True)
         self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + widths[1]
         self.token_dim = sum(widths)
+        self._check_maps(encoder)
 
     @property
     def network(self) -> Any:
@@ -87,7 +88,11 @@ class PyramidEncoder(Encoder):
         """Return embeddings ``[B, P, D]`` of patches, and tokens ``[B, T, H / 4, W / 4]``."""
         fine, patch, *coarse = (functional.normalize(maps, dim=1, eps=1e-6) for maps in self._maps(images))
         embeddings = torch.cat([functional.pixel_unshuffle(fine, _PATCH // _FINE), patch], dim=1)
-        tokens = torch.cat([fine, *(_enlarged(maps, fine.shape) for maps in (patch, *coarse))], dim=1)
+        enlarged = [
+            _enlarged(maps, stride // _FINE, fine.shape)
+            for maps, stride in zip((patch, *coarse), self.strides[1:], strict=True)
+        ]
+        tokens = torch.cat([fine, *enlarged], dim=1)
         return EncoderMaps(embeddings.flatten(2).transpose(1, 2), tokens)
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -97,26 +102,66 @@ class PyramidEncoder(Encoder):
         )
         return maps
 
+    @torch.no_grad()
+    def _check_maps(self, encoder: str | Mapping[str, Any]) -> None:
+        """Validate that images of the input size give maps of the strides; some networks take few sizes only.
 
-def _enlarged(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Return coarse maps at the places of fine ones, bilinear; what they cover beyond is left out."""
-    factor = 1 << (-(-size[-1] // maps.shape[-1]) - 1).bit_length()  # 2 or 4
+        Raises:
+            ValueError: If they do not.
+        """
+        height, width = self.image_size
+        try:
+            found: Any = [
+                tuple(maps.shape[-2:]) for maps in self._maps(torch.zeros(1, self.in_channels, height, width))
+            ]
+            fits = all(
+                side // stride <= cells <= -(-side // stride)  # networks round down or up
+                for stride, cell in zip(self.strides, found, strict=True)
+                for side, cells in zip(self.image_size, cell, strict=True)
+            )
+        except (AssertionError, RuntimeError, ValueError) as error:  # what timm's networks raise
+            found, fits = error, False
+        if not fits:
+            msg = (
+                f"encoder={encoder!r} cannot read images of {height}x{width} px (its maps at strides {self.strides}: "
+                f"{found}). Choose another image_size, or another encoder, for instance mobilenetv2_100 or resnet18."
+            )
+            raise ValueError(msg)
+
+
+def _enlarged(maps: torch.Tensor, factor: int, size: torch.Size) -> torch.Tensor:
+    """Return coarse maps at the places of fine ones, bilinear.
+
+    What they cover beyond is left out; what they leave uncovered has the features beside it.
+    """
     covered = [side * factor for side in maps.shape[-2:]]
     enlarged = functional.interpolate(maps, size=covered, mode="bilinear", align_corners=False)
+    missing = [max(side - given, 0) for side, given in zip(size[-2:], covered, strict=True)]
+    if any(missing):
+        enlarged = functional.pad(enlarged, (0, missing[1], 0, missing[0]), mode="replicate")
     return enlarged[..., : size[-2], : size[-1]]
 
 
-def _create(encoder: str | Mapping[str, Any], in_channels: int, pretrained: bool) -> Any:
+def _create(encoder: str | Mapping[str, Any], image_size: tuple[int, int], in_channels: int, pretrained: bool) -> Any:
     """Return the timm network of a name or description."""
     name, model_args, constants = parse_description(encoder)
+    arguments = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **model_args}
     try:
         with same_weights():
-            network = timm.create_model(
-                name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **model_args
-            ).eval()
+            network = _made(name, image_size, arguments).eval()
     except Exception as error:
         raise creation_error(name, pretrained, error) from error
     if any(not hasattr(network, part) for part in _PARTS):
         msg = f"{type(network).__name__} gives no feature maps by forward_intermediates"
         raise creation_error(name, pretrained, TypeError(msg))
     return described(network, model_args, constants)
+
+
+def _made(name: str, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> Any:
+    """Return a timm network, for the image size where it is made for one, such as a Swin transformer."""
+    try:
+        return timm.create_model(name, img_size=image_size, **arguments)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(name, **arguments)

@@ -70,7 +70,7 @@ def fit_network(
         start: Layers to go on from; those of a random network where there are none.
         schedule: How long, and with which seed.
     """
-    with threadpool_limits(1, "blas"):  # products this small are several times as slow where threads wait for each other
+    with threadpool_limits(1, "blas"):  # products this small take several times as long where threads wait for others
         return _fitted(values.astype(np.float32) * np.float32(scale), labels, classes, tokens, start, schedule)
 
 

@@ -49,20 +49,21 @@ _ANCHOR = "distributed_anchor"
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation from a few labelled images: a memory bank and a pixel head, in seconds; the encoder stays as it is.
 
-    A frozen vision transformer turns each patch of the labelled images into an embedding of the memory bank. A pixel
+    A frozen encoder turns each patch of the labelled images into an embedding of the memory bank. A pixel
     head, fitted to their pixels, tells the classes of a new image from its tokens and image filters; how dissimilar the
     nearest patch of the bank is, is the novelty. Without the head, the mask is the weighted vote of the k most similar
     patches, pixel by pixel: AOI-SSL, 2026, arXiv 2605.12430.
 
     Args:
-        encoder: Vision transformer: its architecture alone as text, or a mapping, see `EncoderOptions`.
+        encoder: Network of timm: its architecture alone as text, or a mapping, see `EncoderOptions`.
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
             pictures that are resized as a whole. For parts that are too thin at image_size.
-        blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated.
+        blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated. Of vision
+            transformers only.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes; null for the vote of the memory bank alone.
         vote: Which entries of the bank vote and how, see `VoteOptions`.

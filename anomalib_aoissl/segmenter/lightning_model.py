@@ -51,7 +51,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     percentile: how close the choice between the known classes was, not how far an image is from the training images.
 
     Args:
-        encoder: Vision transformer: its architecture alone as text, or a mapping, see `EncoderOptions`.
+        encoder: Network of timm: its architecture alone as text, or a mapping, see `EncoderOptions`.
         pretraining: Pretrain the encoder before the fit: "mae", "dino" or "ibot", or a mapping with ``objective`` and
             arguments of that callback; null for none.
         image_size: (height, width) that images are resized to, px; the encoder's patch size must divide both.

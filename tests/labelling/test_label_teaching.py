@@ -87,17 +87,18 @@ def test_tokens_are_read_once_by_content(session: Session, device: Path, monkeyp
     (device / "images" / "unit_0.png").rename(device / "images" / "other.png")
     session.folder.scan()
     assert torch.equal(again.see("other").tokens, first.tokens)
-    assert len(list(reader.cache.glob("*.npy"))) == 1
+    assert len(list(reader.cache.glob("*.npz"))) == 1
     with pytest.raises(pytest.fail.Exception):
         again.see("unit_1")
+    (reader.cache / "old.npy").touch()  # of version 0.2.0
     reader.trim(largest=0)
-    assert not list(reader.cache.glob("*.npy"))
+    assert not list(reader.cache.iterdir())
 
 
 def test_a_damaged_cache_is_read_anew(session: Session) -> None:
     reader = session.lessons.teacher.reader
     first = reader.see("unit_0").tokens
-    for path in reader.cache.glob("*.npy"):
+    for path in reader.cache.glob("*.npz"):
         path.write_bytes(path.read_bytes()[:50])
     assert torch.equal(reader.see("unit_0").tokens, first)
 

@@ -9,17 +9,17 @@ import torch
 from pixel_oracles import bilinear, dense, random_network
 
 from anomalib_aoissl.pixel_head.autocontext import context_maps
-from anomalib_aoissl.pixel_head.features import feature_maps, token_maps
+from anomalib_aoissl.pixel_head.features import feature_maps
 from anomalib_aoissl.pixel_head.head import PixelHead, between, standardising
 
-DEPTH, DIRECTIONS = 4, 6  # of a token; it stands with two means
+DEPTH, DIRECTIONS = 12, 6  # of a token
 
 
 def head_of(planes: int, classes: int, *, autocontext: bool) -> PixelHead:
     """Return a head with random arrays, whose features are far from standardised."""
     fine, coarse = 19 * planes, 20 * planes + DIRECTIONS
     head = PixelHead()
-    head.directions, head.centre = torch.randn(3 * DEPTH, DIRECTIONS), torch.randn(3 * DEPTH)
+    head.directions, head.centre = torch.randn(DEPTH, DIRECTIONS), torch.randn(DEPTH)
     head.mean, head.scale = torch.randn(fine + coarse) / 4, torch.rand(fine + coarse) + 0.2
     head.set_layers("first", random_network((fine + coarse, 9, 7, classes)))
     if autocontext:
@@ -44,7 +44,7 @@ def test_probabilities_are_those_of_dense_layers_at_each_pixel(
     with torch.no_grad():
         found = head(images, tokens)
     assert found.shape == (2, 3, *size)
-    centred = token_maps(tokens) - head.centre[None, :, None, None]
+    centred = tokens - head.centre[None, :, None, None]
     maps = feature_maps(images, torch.einsum("bdhw,de->behw", centred, head.directions))
     mean, scale = head.mean.double().numpy(), head.scale.double().numpy()
     for index in range(2):

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from anomalib_aoissl.pixel_head import fitting, stages, training
 from anomalib_aoissl.pixel_head import labelled as labelled_module
-from anomalib_aoissl.pixel_head.features import token_maps
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View, labelled_views
 from anomalib_aoissl.pixel_head.sample import PixelSample
@@ -294,7 +293,7 @@ def test_directions_are_the_principal_ones_of_standardised_maps(kept: int, monke
 
 def test_directions_are_those_of_scikit_learn() -> None:
     decomposition = pytest.importorskip("sklearn.decomposition")
-    maps = [token_maps(torch.rand(1, 2, 5, 8)) for _ in range(3)]
+    maps = [torch.rand(1, 6, 5, 8) for _ in range(3)]
     rows = np.concatenate([one[0].flatten(1).T.double().numpy() for one in maps])
     scale = rows.std(axis=0) + 1e-4
     analysis = decomposition.PCA().fit((rows - rows.mean(axis=0)) / scale)

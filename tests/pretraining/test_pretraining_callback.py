@@ -23,7 +23,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
+from anomalib_aoissl.encoder import Encoder, create_encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
 from anomalib_aoissl.pretraining.callback import PretrainingCallback, _circumstances
 from anomalib_aoissl.pretraining.objectives.dino import SelfDistillation
@@ -243,7 +245,7 @@ def test_fp16_clips_gradients_that_are_unscaled(
 class _Model(LightningModule):
     """A model with an encoder of ours, as small as it can be."""
 
-    def __init__(self, encoder: PatchEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.model = torch.nn.Module()
         self.model.encoder = encoder.requires_grad_(False)
@@ -320,6 +322,15 @@ def test_a_resumed_fit_does_not_pretrain_again(make_encoder: MakeEncoder, pictur
 def test_a_model_without_our_encoder_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"MAEPretraining pretrains model\.encoder"):
         _callback("mae", tmp_path).setup(SimpleNamespace(ckpt_path=None), LightningModule(), "fit")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", list(SMALL))
+def test_a_convolutional_encoder_raises_and_names_a_transformer(objective: str, tmp_path: Path) -> None:
+    model = _Model(create_encoder("resnet18", image_size=(48, 64), pretrained=False))
+    match = r"a vision transformer, and model\.encoder is resnet18\. .*--model\.encoder\.architecture aoissl_vit_tiny_"
+    with pytest.raises(ArgumentError, match=match):
+        _callback(objective, tmp_path).setup(SimpleNamespace(ckpt_path=None), model, "fit")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_the_images_come_from(pictures: Files, tmp_path: Path) -> None:

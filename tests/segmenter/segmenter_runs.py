@@ -77,7 +77,7 @@ def fill_head(model: SegmenterModel, classes: int, autocontext: bool = False) ->
         return torch.from_numpy(random.normal(0, spread, shape).astype(np.float32))
 
     head, planes = model.head, model.encoder.in_channels
-    tokens = 3 * int(model.encoder.vit.embed_dim) * len(model.blocks)
+    tokens = model.encoder.token_dim
     directions, (fine, coarse) = min(tokens, 128), filter_counts(planes)
     features = fine + coarse + directions
     head.directions, head.centre = normal(tokens, directions, spread=tokens**-0.5), normal(tokens)

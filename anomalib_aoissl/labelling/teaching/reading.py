@@ -93,7 +93,8 @@ class PictureReader:
 
     def trim(self, largest: int = LARGEST_CACHE) -> None:
         """Remove the files of the cache that were used least, until it is small enough."""
-        files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.cache.glob("*.npz")]
+        paths = self.cache.glob("*.np[yz]")  # 0.2.0 wrote .npy
+        files = [(path.stat().st_mtime, path.stat().st_size, path) for path in paths]
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= largest:

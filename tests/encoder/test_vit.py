@@ -5,12 +5,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 
-from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
-from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks
+from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
+from anomalib_aoissl.encoder.vit import PatchEncoder, even_blocks, with_means
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -67,6 +68,35 @@ def test_tokens_of_blocks_that_are_not_read() -> None:
     torch.testing.assert_close(second, encoder(images))
 
 
+@pytest.mark.parametrize("grid", [(3, 4), (16, 15), (1, 1)])
+def test_tokens_stand_with_means_of_those_around(grid: tuple[int, int]) -> None:
+    tokens = torch.rand(2, 3, *grid)
+    found = with_means(tokens)
+    assert found.shape == (2, 9, *grid)
+    assert torch.equal(found[:, :3], tokens)
+    for part, reach in ((found[:, 3:6], 2), (found[:, 6:], 6)):
+        for row, column in np.ndindex(*grid):
+            rows = slice(max(row - reach, 0), row + reach + 1)
+            columns = slice(max(column - reach, 0), column + reach + 1)
+            mean = tokens[:, :, rows, columns].mean(dim=(2, 3))
+            assert torch.allclose(part[:, :, row, column], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(1, [0]), (2, [0, 1]), (5, [2, 4])])
+def test_tokens_are_those_of_two_blocks_with_means(depth: int, blocks: list[int]) -> None:
+    encoder = PatchEncoder(
+        described("vit_tiny_patch16_224", depth=depth), image_size=(32, 48), pretrained=False, blocks=[0]
+    ).eval()
+    images = torch.rand(2, 3, 32, 48)
+    maps = encoder.vit.forward_intermediates(images, indices=blocks, norm=True, intermediates_only=True)
+    read = encoder.read(images)
+    torch.testing.assert_close(read.tokens, with_means(torch.cat(maps, dim=1)))
+    (first,) = encoder.vit.forward_intermediates(images, indices=[0], norm=True, intermediates_only=True)
+    torch.testing.assert_close(read.embeddings, first.flatten(2).transpose(1, 2))
+    assert encoder.token_dim == read.tokens.shape[1] == 3 * 32 * len(blocks)
+    assert encoder.token_grid == encoder.grid_size == (2, 3)
+
+
 def test_even_blocks_end_with_the_last() -> None:
     assert even_blocks(4, 4) == [0, 1, 2, 3]
     assert even_blocks(24, 4) == [5, 11, 17, 23]
@@ -98,8 +128,8 @@ def test_local_dir_weights_constants_and_channels(tmp_path: Path) -> None:
     assert (rebuilt.mean, rebuilt.std) == ((0.1,), (0.4,))
 
 
-def test_the_default_is_in_timms_registry_and_the_same_in_every_run() -> None:
-    assert timm.is_model(DEFAULT_ENCODER)
+def test_the_shipped_one_is_in_timms_registry_and_the_same_in_every_run() -> None:
+    assert timm.is_model(SHIPPED_TRANSFORMER)
     torch.manual_seed(1)
     first = PatchEncoder(image_size=(64, 64)).state_dict()
     torch.manual_seed(2)
