@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Write the shipped encoder's weights from torchvision's file of MobileNetV2 on ImageNet.
+"""Write the default encoder's weights from torchvision's file of MobileNetV2 on ImageNet.
 
 Usage: python examples/convert_torchvision_encoder.py mobilenet_v2-b0353104.pth aoissl_mobilenetv2.safetensors
 

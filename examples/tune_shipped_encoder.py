@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The second half of the shipped encoder: tuned to find labels by similarity, on drawn pictures with their masks.
+"""The second half of the shipped transformer: tuned to find labels by similarity, on drawn pictures with their masks.
 
 Usage: python examples/tune_shipped_encoder.py --encoder encoder --output tuned
            [--config configs/pretraining/shipped_encoder.yaml]

@@ -137,7 +137,7 @@ def _anomaly_dino(data: RunData, spec: Mapping[str, Any], encoder: Mapping[str, 
 
 
 def _on_ours() -> Any:
-    """Return AnomalyDINO around the shipped encoder; it takes the depth from a name, which must hold "dino"."""
+    """Return AnomalyDINO around the shipped transformer; it takes the depth from a name, which must hold "dino"."""
     from anomalib.models.image.anomaly_dino.torch_model import AnomalyDINOModel
 
     vit = timm.create_model(SHIPPED_TRANSFORMER, pretrained=True)
