@@ -217,7 +217,7 @@ def _best_of_three(rows: list[Row]) -> list[Comparison]:
 
 
 def _pretraining_pays(rows: list[Row]) -> list[Comparison]:
-    return [_weights(first, second)(rows) for first in ("MAE", "shipped") for second in ("random", "ImageNet")]
+    return [_weights(first, second)(rows) for first in ("MAE", "drawn") for second in ("random", "shipped")]
 
 
 def _votes(rows: list[Row]) -> list[Comparison]:

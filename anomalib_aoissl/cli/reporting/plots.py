@@ -115,7 +115,7 @@ def pretraining_figure(rows: Sequence[Row]) -> Figure | None:
     if not trained:
         return None
     models = {row.model for row in trained}
-    known = [row for row in _masks(rows) if row.pretraining_seconds or row.weights in {"random", "shipped", "ImageNet"}]
+    known = [row for row in _masks(rows) if row.pretraining_seconds or row.weights in {"random", "drawn", "shipped"}]
     places = {(row.set, row.labels) for row in trained}
     chosen = [row for row in known if row.model in models and (row.set, row.labels) in places]
 
