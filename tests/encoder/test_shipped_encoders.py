@@ -74,14 +74,11 @@ def test_the_transformer_is_trained() -> None:
 
 
 def test_the_convolutions_are_trained() -> None:
-    """Each batch norm knows means and variances of pictures; of random weights they are 0 and 1."""
+    """Each batch norm knows the variances of pictures; of random weights they are 1."""
     state = create_encoder(DEFAULT_ENCODER, image_size=(8, 8)).network.state_dict()
-    norms = [name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")]
-    assert len(norms) > 30
-    for norm in norms:
-        assert state[f"{norm}.running_mean"].abs().max() > 1e-3
-        assert (state[f"{norm}.running_var"] - 1).abs().min() > 1e-6
-        assert state[f"{norm}.running_var"].min() > 0
+    variances = [values for name, values in state.items() if name.endswith(".running_var")]
+    assert len(variances) > 30
+    assert all((values - 1).abs().min() > 1e-3 for values in variances)
 
 
 def test_the_converter_gives_each_layer_of_torchvision_timms_name(
