@@ -125,7 +125,7 @@ def test_what_a_head_had_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None
     choose(monkeypatch, 0.6, 0.5)
     fit_head(head, labelled(2, planes=1), 2, reader())
     assert not head.has_autocontext
-    assert len(head.mean) == 39 + 15
+    assert len(head.mean) == 39 + 5
 
 
 def test_how_sure_a_head_is_has_its_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
