@@ -173,7 +173,7 @@ def tiny_encoder() -> dict[str, object]:
 @pytest.fixture(scope="session")
 def short_fits() -> Iterator[None]:
     """Fit the pixel head in few steps to few pixels: what it can is not what most tests are about."""
-    from anomalib_aoissl.pixel_head import labelled, stages
+    from anomalib_aoissl.pixel_head.learning import labelled, stages
 
     patch = pytest.MonkeyPatch()
     patch.setattr(stages, "STEPS", 40)

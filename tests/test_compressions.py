@@ -14,7 +14,7 @@ from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.gate import openvino_runner
 from anomalib_aoissl.models import quantizing

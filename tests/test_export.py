@@ -15,7 +15,7 @@ from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_image, read_mask
 from anomalib_aoissl.deployment.files.model_file import core
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.pixel_head.sample import FOLDS, KINDS, PixelSample
+from anomalib_aoissl.pixel_head.learning.sample import FOLDS, KINDS, PixelSample
 
 from .content import REQUIRED, BankArrays
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.pixel_head.sample import PixelSample, joined_pixels
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample, joined_pixels
 
 logger = logging.getLogger(__name__)
 

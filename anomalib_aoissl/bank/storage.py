@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
+from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 
 from .checking import damage
 from .content import BankArrays

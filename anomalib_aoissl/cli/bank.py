@@ -244,7 +244,7 @@ def bank_in(path: Path) -> BankArrays:
     if path.suffix == _BANK:
         return read_bank(path)
     if path.suffix == _CHECKPOINT:
-        from anomalib_aoissl.retrieval.checkpoint_bank import content_of, load_checkpoint
+        from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint
 
         return content_of(load_checkpoint(path))
     if path.suffix in _MODELS:
@@ -301,7 +301,7 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
     if path.suffix == _BANK:
         write_bank(bank, target)
     elif path.suffix == _CHECKPOINT:
-        from anomalib_aoissl.retrieval.checkpoint_bank import (
+        from anomalib_aoissl.retrieval.memory.checkpoint_bank import (
             load_checkpoint,
             put_content,
             refitted_checkpoint,

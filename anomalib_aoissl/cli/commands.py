@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from anomalib_aoissl.retrieval.label_next import Choice
+    from anomalib_aoissl.retrieval.asking.label_next import Choice
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
 # --- explain ---------------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     import torch
 
     from anomalib_aoissl.deployment.images import resize_region
-    from anomalib_aoissl.retrieval.explaining import explain_region
+    from anomalib_aoissl.retrieval.asking.explaining import explain_region
     from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of
     from anomalib_aoissl.visualization.overlay import picture_of
 
@@ -87,7 +87,7 @@ def label_next(options: argparse.Namespace) -> None:
     if options.ckpt_path is not None and (options.image_size is not None or options.illuminations):
         msg = "--image_size and --illuminations belong to --encoder: a checkpoint brings its own."
         raise CommandError(msg)
-    from anomalib_aoissl.data.listing import list_records
+    from anomalib_aoissl.data.finding.listing import list_records
 
     from .outputs import check_outputs
 
@@ -108,7 +108,7 @@ def label_next(options: argparse.Namespace) -> None:
 
 def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
     """Return a model with an empty bank."""
-    from anomalib_aoissl.data.file_format import FileFormat
+    from anomalib_aoissl.data.describing.file_format import FileFormat
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
     model: AOISSLRetrieval = AOISSLRetrieval(
@@ -121,7 +121,7 @@ def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
 def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argparse.Namespace) -> None:
     """Write and print which of the images to label."""
     from anomalib_aoissl.data.files import whole_file
-    from anomalib_aoissl.retrieval.label_next import choose, summarize
+    from anomalib_aoissl.retrieval.asking.label_next import choose, summarize
 
     pool = []
     for path in paths:
@@ -153,7 +153,7 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
     """Return the chosen images with their novelty over them, as far as there is a bank to be novel to."""
     import torch
 
-    from anomalib_aoissl.retrieval.contact_sheet import contact_sheet, overlay_novelty
+    from anomalib_aoissl.retrieval.asking.contact_sheet import contact_sheet, overlay_novelty
     from anomalib_aoissl.visualization.overlay import picture_of
 
     largest = max(1e-6, *(choice.largest_novelty for choice in choices))

@@ -92,8 +92,8 @@ def _opened(options: argparse.Namespace) -> Any:
 
 def _file_format(options: argparse.Namespace, model: Any) -> Any:
     """Return how the files of an item are named: as the model says, the argument, or the dataset's description."""
-    from anomalib_aoissl.data.description import DESCRIPTION_NAME, read_description
-    from anomalib_aoissl.data.file_format import FileFormat
+    from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_description
+    from anomalib_aoissl.data.describing.file_format import FileFormat
 
     if model is not None:
         return model.file_format

@@ -91,7 +91,7 @@ def _indices(wanted: list[str] | None, names: tuple[str, ...]) -> list[int]:
 
 def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tuple[str, ...]]]:
     """Yield name, picture, mask and class names of each picture that the model segments; bad files are said."""
-    from anomalib_aoissl.data.listing import list_records
+    from anomalib_aoissl.data.finding.listing import list_records
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
     if options.pictures is None:

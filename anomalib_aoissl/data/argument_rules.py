@@ -21,7 +21,7 @@ from anomalib_aoissl.plugin.arguments import (
     whole,
 )
 
-from .file_format import validate_suffixes
+from .describing.file_format import validate_suffixes
 from .reading import validate_bit_depth
 
 _SHARE, _NAMES, _COUNT = number("[0, 1)"), null_or(names()), whole("[1, inf)")

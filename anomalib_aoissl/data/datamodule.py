@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checking import check_splits
 from .dataset import SegmentationDataset
-from .description import DatasetDescription
-from .file_format import FileFormat
-from .listing import Record
-from .splitting import Splits, split_by_device, split_by_ratio
+from .describing.description import DatasetDescription
+from .describing.file_format import FileFormat
+from .finding.checking import check_splits
+from .finding.listing import Record
+from .finding.splitting import Splits, split_by_device, split_by_ratio
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule as _Base

@@ -16,12 +16,12 @@ from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
-from .description import DatasetDescription
-from .file_format import WHOLE_FILES, FileFormat
+from .describing.description import DatasetDescription
+from .describing.file_format import WHOLE_FILES, FileFormat
+from .describing.mask_format import MaskFormat, foreground_lookup
+from .finding.listing import Record
 from .indices import BACKGROUND_INDEX, IGNORE_INDEX
 from .items import SegmentationBatch, SegmentationItem
-from .listing import Record
-from .mask_format import MaskFormat, foreground_lookup
 
 FOREGROUND_CLASSES = ("background", "foreground")
 """Names of the classes where chosen ones are merged."""

@@ -12,14 +12,14 @@ from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
 from .argument_rules import FOLDER_RULES, validate_data
-from .checking import check_training_masks
 from .datamodule import SegmentationDataModuleMixin
-from .description import DESCRIPTION_NAME, DatasetDescription, read_description
+from .describing.description import DESCRIPTION_NAME, DatasetDescription, read_description
 from .errors import DatasetError
-from .folders import say
+from .finding.checking import check_training_masks
+from .finding.folders import say
+from .finding.listing import Record, check_groups, list_records
+from .finding.splitting import Splits, check_devices, take_shots
 from .labels.cache import as_masks
-from .listing import Record, check_groups, list_records
-from .splitting import Splits, check_devices, take_shots
 
 SPLIT_NAMES = ("train", "val", "test")
 

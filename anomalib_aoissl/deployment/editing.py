@@ -18,11 +18,11 @@ import numpy as np
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
 from anomalib_aoissl.bank.storage import read_bank, write_bank
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.mask_format import MaskFormat
 from anomalib_aoissl.data.reading import ColorOrder
-from anomalib_aoissl.pixel_head.sample import FOLDS
+from anomalib_aoissl.pixel_head.learning.sample import FOLDS
 
 from .files.model_file import save_model
 from .gate import beside

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from anomalib_aoissl.bank.explaining import Explanation
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 

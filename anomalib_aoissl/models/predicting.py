@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import IterableDataset
 from torchvision.tv_tensors import Image
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.folders import image_files, say
+from anomalib_aoissl.data.finding.folders import image_files, say
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.plugin.written_arguments import command_line_wrote, written_values
 

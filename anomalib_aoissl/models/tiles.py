@@ -14,7 +14,7 @@ import torch
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.tiles.blending import StripReader, blended_strips
 from anomalib_aoissl.deployment.tiles.tiling import Tile, TileGrid, Tiling
-from anomalib_aoissl.pixel_head.labelled import LabelledImage, Picture, evenly_taken
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Picture, evenly_taken
 from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
 
 DEFAULT_SIZE = (512, 512)

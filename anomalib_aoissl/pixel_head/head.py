@@ -12,7 +12,7 @@ from anomalib.models.components import DynamicBufferMixin
 
 from .autocontext import context_maps
 from .features import FeatureMaps, feature_maps
-from .fitting import Layers
+from .learning.fitting import Layers
 from .marking import mark
 from .network import class_scores
 from .points import CONTEXT_SCALE

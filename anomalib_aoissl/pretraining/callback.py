@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from timm.models import VisionTransformer
 
-from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
+from anomalib_aoissl.data.describing.file_format import WHOLE_FILES, FileFormat
 from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder

@@ -22,7 +22,7 @@ from anomalib_aoissl.models.tiles import labelled_tiles
 
 from .abstention import uncertainty_of
 from .head_fitting import left_out, unseen_uncertainty
-from .memory_bank import MemoryBank
+from .memory.memory_bank import MemoryBank
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)

@@ -27,16 +27,16 @@ from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
 from .argument_rules import RULES
-from .bank_file import encoder_hash
-from .bank_size import entries_of_size
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
-from .checkpoint_bank import check_bank_of, load_content
 from .head_fitting import fit_to_training_images
-from .memory_bank import MemoryBank
-from .model_editing import BankEditingMixin
+from .memory.bank_file import encoder_hash
+from .memory.bank_size import entries_of_size
+from .memory.checkpoint_bank import check_bank_of, load_content
+from .memory.memory_bank import MemoryBank
+from .memory.model_editing import BankEditingMixin
+from .memory.units import unit_size
 from .options import BankOptions, VoteOptions
 from .torch_model import RetrievalModel
-from .units import unit_size
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from anomalib_aoissl.matching.precision import PRECISIONS
 from anomalib_aoissl.plugin.arguments import PATH, Rule, choice, either, null_or, number, whole
 from anomalib_aoissl.plugin.options import Options
 
-from .bank_size import MEGABYTES
+from .memory.bank_size import MEGABYTES
 
 __all__ = ["BankOptions", "VoteOptions"]
 

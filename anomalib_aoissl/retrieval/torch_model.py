@@ -22,9 +22,9 @@ from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention, uncertainty_of
-from .memory_bank import MemoryBank
+from .memory.memory_bank import MemoryBank
+from .memory.units import check_bank_unit, check_head, unit_size
 from .options import VoteOptions
-from .units import check_bank_unit, check_head, unit_size
 
 LABEL_BLOCK = 64
 """Queries whose neighbours' labels are combined at once outside of an export."""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_aoissl.bank.explaining import Explanation, Vote
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 _SPLITS = ("train", "val", "test")
 

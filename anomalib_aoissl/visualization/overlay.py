@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.data.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX
 
 __all__ = [

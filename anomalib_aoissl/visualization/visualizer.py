@@ -15,7 +15,7 @@ from anomalib.visualization.image.functional import add_text_to_image, apply_col
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.data.reading import image_size

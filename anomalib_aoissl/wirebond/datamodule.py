@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aoissl.data.argument_rules import DATA_RULES, validate_data
 from anomalib_aoissl.data.datamodule import SegmentationDataModuleMixin
-from anomalib_aoissl.data.description import DatasetDescription, read_description
-from anomalib_aoissl.data.listing import list_records
-from anomalib_aoissl.data.splitting import Splits, check_devices, select_devices, take_shots
+from anomalib_aoissl.data.describing.description import DatasetDescription, read_description
+from anomalib_aoissl.data.finding.listing import list_records
+from anomalib_aoissl.data.finding.splitting import Splits, check_devices, select_devices, take_shots
 from anomalib_aoissl.plugin.arguments import PATH, Rule, whole
 from anomalib_aoissl.wirebond.drawing.rendering import DRAWING_RULES
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.data.file_format import WHOLE_FILES
+from anomalib_aoissl.data.describing.file_format import WHOLE_FILES
 from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
@@ -75,7 +75,7 @@ def _pictures(
 ) -> tuple[list[ImageFiles], Any]:
     """Return the files to train on, and how they are read: a folder's below ``data``, or a set's training images."""
     if "folder" in source:
-        from anomalib_aoissl.data.listing import list_records
+        from anomalib_aoissl.data.finding.listing import list_records
 
         records = list_records(roots["data"] / source["folder"], None)
         return [record.image_paths for record in records], WHOLE_FILES

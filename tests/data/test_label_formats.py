@@ -162,7 +162,7 @@ def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp
 
 
 def test_lights_and_devices_stay_known(drawn_folder: Path, tmp_path: Path) -> None:
-    from anomalib_aoissl.data.file_format import FileFormat
+    from anomalib_aoissl.data.describing.file_format import FileFormat
 
     lights = FileFormat(("_ch0", "_ch1"))
     source = Source(drawn_folder, file_format=lights)

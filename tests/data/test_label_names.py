@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from exports import HEIGHT, WIDTH, WIRE, export, picture
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.label_formats import masks, read_labels
 from anomalib_aoissl.data.labels.converting import convert
 from anomalib_aoissl.data.labels.pictures import Pictures

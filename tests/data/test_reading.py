@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import image_size, pack_channels, read_image, read_lighting_channels, read_mask
 
 GREY8 = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from anomalib_aoissl.data.errors import DatasetError
+from anomalib_aoissl.data.finding.listing import image_files
 from anomalib_aoissl.data.folder import SegmentationFolder
-from anomalib_aoissl.data.listing import image_files
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")

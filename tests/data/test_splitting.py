@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.listing import Record
-from anomalib_aoissl.data.splitting import select_devices, split_by_device, split_by_ratio, take_shots
+from anomalib_aoissl.data.finding.listing import Record
+from anomalib_aoissl.data.finding.splitting import select_devices, split_by_device, split_by_ratio, take_shots
 
 
 def make_records(counts: dict[str, int], *, labelled: bool = True) -> list[Record]:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("openvino")
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
-from anomalib_aoissl.pixel_head import stages
+from anomalib_aoissl.pixel_head.learning import stages
 
 GIVEN = "AOISSL_LINE_MODELS"
 """Environment variable with the folder of `make_models`, on a machine without torch."""
@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from make_models import write_models
 
     with pytest.MonkeyPatch.context() as patch:
-        from anomalib_aoissl.pixel_head import labelled
+        from anomalib_aoissl.pixel_head.learning import labelled
 
         patch.setattr(stages, "STEPS", stages.STEPS)  # set back what making the models changes
         patch.setattr(labelled, "PIXELS", labelled.PIXELS)

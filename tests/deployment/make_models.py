@@ -28,7 +28,7 @@ def write_models(folder: Path) -> Path:
     import torch
 
     from anomalib_aoissl import exporting
-    from anomalib_aoissl.pixel_head import labelled, stages
+    from anomalib_aoissl.pixel_head.learning import labelled, stages
 
     torch.manual_seed(0)
     stages.STEPS, labelled.PIXELS = 40, 3000  # what the head can is not what the tests are about
@@ -69,7 +69,7 @@ def drawn(number: int, seed: int = 7) -> tuple[Any, Any]:
 def _model(pictures: Any, masks: Any, **arguments: Any) -> Any:
     """Return a model that has learnt the pictures as those of the device "old", named "0", "1" and so on."""
     from anomalib_aoissl import AOISSLRetrieval
-    from anomalib_aoissl.data.file_format import FileFormat
+    from anomalib_aoissl.data.describing.file_format import FileFormat
 
     sizes = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoder = {"architecture": "vit_tiny_patch16_224", "model_args": sizes, "pretrained": False}
@@ -93,7 +93,7 @@ def _explained(model: Any, picture: Any) -> dict[str, Any]:
     """Return torch's explanation of a region, whose pixels are those of rows 8 to 20 and columns 10 to 30."""
     import torch
 
-    from anomalib_aoissl.retrieval.explaining import explain_region
+    from anomalib_aoissl.retrieval.asking.explaining import explain_region
 
     region = torch.zeros(SIZE, dtype=torch.bool)
     region[8:20, 10:30] = True

@@ -16,7 +16,7 @@ from openvino import opset13 as ops
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.doctor.diagnosis import (
     Diagnosis,
     diagnose,

@@ -26,7 +26,7 @@ if {blocked}:
 import numpy as np
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
-from anomalib_aoissl.pixel_head import stages
+from anomalib_aoissl.pixel_head.learning import stages
 stages.REFIT_STEPS = 20
 arrays, folder = np.load({models!r} + "/arrays.npz"), {folder!r}
 inferencer = SegmentationOpenVINOInferencer({models!r} + "/head.xml")

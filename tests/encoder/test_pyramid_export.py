@@ -12,7 +12,7 @@ import torch
 from anomalib.deploy import CompressionType
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("short_fits")

@@ -129,7 +129,7 @@ def test_one_picture_alone_is_not_judged(session: Session) -> None:
 
 
 def test_the_order_is_that_of_label_next(session: Session) -> None:
-    from anomalib_aoissl.retrieval.label_next import choose, summarize
+    from anomalib_aoissl.retrieval.asking.label_next import choose, summarize
 
     reader = session.lessons.teacher.reader
     names = [one.name for one in session.folder.pictures]

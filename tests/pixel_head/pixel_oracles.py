@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from anomalib_aoissl.pixel_head.labelled import LabelledImage
-from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
 
 def dense(layers: Sequence[np.ndarray | torch.Tensor], values: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from pixel_oracles import dense, random_network
 
-from anomalib_aoissl.pixel_head import fitting
-from anomalib_aoissl.pixel_head.fitting import (
+from anomalib_aoissl.pixel_head.learning import fitting
+from anomalib_aoissl.pixel_head.learning.fitting import (
     Schedule,
     _Adam,
     _rate,

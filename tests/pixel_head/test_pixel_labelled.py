@@ -10,10 +10,10 @@ import pytest
 import torch
 from pixel_oracles import labelled
 
-from anomalib_aoissl.pixel_head import labelled as labelled_module
-from anomalib_aoissl.pixel_head import views
-from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, fold_map, labelled_views
-from anomalib_aoissl.pixel_head.views import views_of
+from anomalib_aoissl.pixel_head.learning import labelled as labelled_module
+from anomalib_aoissl.pixel_head.learning import views
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Reader, fold_map, labelled_views
+from anomalib_aoissl.pixel_head.learning.views import views_of
 
 PLAIN = Reader(see=lambda seen: seen, tokens=lambda seen: seen, novelty=lambda view: np.full(len(view.points), 0.5))
 

@@ -10,7 +10,7 @@ from pixel_oracles import dense, random_network
 from torch.nn import functional
 
 from anomalib_aoissl.pixel_head.features import FeatureMaps
-from anomalib_aoissl.pixel_head.fitting import scores
+from anomalib_aoissl.pixel_head.learning.fitting import scores
 from anomalib_aoissl.pixel_head.network import class_scores
 from anomalib_aoissl.pixel_head.points import pixel_values
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pixel_oracles import sample_with, toy_sample
 
-from anomalib_aoissl.pixel_head.sample import (
+from anomalib_aoissl.pixel_head.learning.sample import (
     KINDS,
     STEP,
     class_offsets,

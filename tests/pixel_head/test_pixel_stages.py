@@ -10,9 +10,9 @@ import pytest
 import torch
 from pixel_oracles import dense, random_network, sample_with, toy_sample
 
-from anomalib_aoissl.pixel_head import stages
-from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.pixel_head.stages import (
+from anomalib_aoissl.pixel_head.learning import stages
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.stages import (
     Stages,
     each_unseen,
     first_probabilities,

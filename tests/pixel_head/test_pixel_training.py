@@ -13,12 +13,12 @@ import torch
 from pixel_oracles import labelled
 from torch.nn import functional
 
-from anomalib_aoissl.pixel_head import fitting, stages, training
-from anomalib_aoissl.pixel_head import labelled as labelled_module
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.labelled import LabelledImage, Reader, View, labelled_views
-from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.pixel_head.training import (
+from anomalib_aoissl.pixel_head.learning import fitting, stages, training
+from anomalib_aoissl.pixel_head.learning import labelled as labelled_module
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Reader, View, labelled_views
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.training import (
     feature_spread,
     fit_head,
     left_out_maps,

@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 
-from anomalib_aoissl.pixel_head.views import drawn_light, symmetric_view, view, views_of
+from anomalib_aoissl.pixel_head.learning.views import drawn_light, symmetric_view, view, views_of
 
 SIZES = [(16, 16), (32, 48), (48, 32), (33, 20), (20, 33), (7, 30)]
 TURNED = (2, 3, 6, 7)  # views with an odd number of quarter turns

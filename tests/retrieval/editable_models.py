@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.bank_file import save_bank
+from anomalib_aoissl.retrieval.memory.bank_file import save_bank
 
 SIZE = (32, 48)
 CLASSES = ["background", "wire", "ball"]

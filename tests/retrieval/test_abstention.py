@@ -15,17 +15,17 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram
-from anomalib_aoissl.pixel_head.views import symmetric_view, views_of
+from anomalib_aoissl.pixel_head.learning.views import symmetric_view, views_of
 from anomalib_aoissl.retrieval import calibration
 from anomalib_aoissl.retrieval.abstention import uncertainty_of
 from anomalib_aoissl.retrieval.calibration import CALIBRATION_IMAGES, ask_of_others, calibrate_on_bank, without_images
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.visualization.overlay import hatch, legend

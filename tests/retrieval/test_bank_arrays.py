@@ -27,7 +27,7 @@ from anomalib_aoissl.bank.content import (
 )
 from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, read_bank, write_bank
 from anomalib_aoissl.matching.patches import patch_labels as torch_patch_labels
-from anomalib_aoissl.retrieval.bank_file import load_bank
+from anomalib_aoissl.retrieval.memory.bank_file import load_bank
 
 
 def make_bank(

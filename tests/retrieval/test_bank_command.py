@@ -15,9 +15,9 @@ from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.cli.bank import main
-from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.retrieval.bank_file import BankFileError, load_bank, save_bank
-from anomalib_aoissl.retrieval.checkpoint_bank import load_content
+from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.retrieval.memory.bank_file import BankFileError, load_bank, save_bank
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 
 CLASSES = ["background", "wire"]
 SIZE = (32, 48)

@@ -10,7 +10,7 @@ import pytest
 
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, emptied
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 PATCH = (2, 4)
 

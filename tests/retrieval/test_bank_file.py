@@ -17,8 +17,8 @@ from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.bank import storage as bank_storage
 from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 
 @pytest.fixture

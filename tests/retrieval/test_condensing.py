@@ -13,8 +13,8 @@ from torch.nn import functional
 from anomalib_aoissl.bank.condensing import Entries, balancing_weights, condense, covering_entries, joint_points
 from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.bank_size import entries_of_size
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 

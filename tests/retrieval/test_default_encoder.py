@@ -14,7 +14,7 @@ from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
-from anomalib_aoissl.retrieval.bank_file import BankFileError, save_bank
+from anomalib_aoissl.retrieval.memory.bank_file import BankFileError, save_bank
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 

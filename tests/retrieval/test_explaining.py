@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.explaining import explain, explain_region
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.asking.explaining import explain, explain_region
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 from anomalib_aoissl.visualization.explanation_picture import draw_explanation

@@ -14,13 +14,13 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 FILL = """
     import sys
     import torch
     from torch import distributed
-    from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+    from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
     rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -43,7 +43,7 @@ FIT = """
     from anomalib.engine import Engine
     from lightning.pytorch import Callback
     from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-    from anomalib_aoissl.pixel_head import labelled, stages
+    from anomalib_aoissl.pixel_head.learning import labelled, stages
 
     stages.STEPS, labelled.PIXELS = 40, 3000
 

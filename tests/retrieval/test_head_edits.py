@@ -15,8 +15,8 @@ from editable_models import CLASSES, array_of, bank_file, check_equal, labelled,
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.deployment.graph.bank import bank_of, head_of, with_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.pixel_head import stages
-from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning import stages
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
 pytest.importorskip("openvino")
 

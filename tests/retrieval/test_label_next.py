@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval import label_next
-from anomalib_aoissl.retrieval.label_next import PoolImage, choose, summarize
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.asking import label_next
+from anomalib_aoissl.retrieval.asking.label_next import PoolImage, choose, summarize
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 

@@ -13,8 +13,8 @@ import torch
 from editable_models import CLASSES, ENCODER, SIZE, bank_file, labelled
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of, with_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer

@@ -14,9 +14,9 @@ from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import converted, restored, stored
 from anomalib_aoissl.models.export import export_onnx
-from anomalib_aoissl.retrieval.bank_file import load_bank, save_bank
-from anomalib_aoissl.retrieval.bank_size import entries_of_size
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.bank_file import load_bank, save_bank
+from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 

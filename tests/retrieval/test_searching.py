@@ -13,7 +13,7 @@ from torch.nn import functional
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching import searching
 from anomalib_aoissl.matching.searching import largest, products, search
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 

@@ -22,7 +22,7 @@ from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
 
 @cache

@@ -23,7 +23,7 @@ from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.options import flat
 from anomalib_aoissl.pretraining import MAEPretraining
-from anomalib_aoissl.retrieval.checkpoint_bank import load_content
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 

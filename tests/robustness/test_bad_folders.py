@@ -20,8 +20,8 @@ from PIL import Image
 from rows import Row, table
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.models.predicting import PredictImages
 from anomalib_aoissl.plugin.command_line import attach
 

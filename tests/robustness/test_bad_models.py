@@ -29,7 +29,7 @@ from small_exports import (
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
 from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, NotEditableError, read_metadata
-from anomalib_aoissl.retrieval.checkpoint_bank import load_content
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 
 pytest.importorskip("openvino")
 

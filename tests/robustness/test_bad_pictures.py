@@ -18,8 +18,8 @@ import tifffile
 from PIL import Image, ImageOps
 from rows import Row, table
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.reading import image_size, read_image, read_lighting_channels, read_mask
 
 RANDOM = np.random.default_rng(0)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rows import Row, table
 
-from anomalib_aoissl.data.description import read_description
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.description import read_description
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.folder import SegmentationFolder
 from anomalib_aoissl.wirebond.datamodule import WireBond
 

@@ -27,11 +27,11 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import check_embeddings, labelled_image, merged
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.cli import bank as bank_command
-from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.mask_format import MaskFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.deployment.requests import with_defaults
 from anomalib_aoissl.models.quantizing import check_compression
-from anomalib_aoissl.retrieval.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")
 

@@ -14,7 +14,7 @@ from PIL import Image
 @pytest.fixture(scope="module", autouse=True)
 def _shorter_fits(short_fits: None) -> Iterator[None]:
     """Fit the pixel head to fewer views, in steps of fewer pixels, than ``short_fits`` does alone."""
-    from anomalib_aoissl.pixel_head import fitting, views
+    from anomalib_aoissl.pixel_head.learning import fitting, views
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "BATCH", 256)

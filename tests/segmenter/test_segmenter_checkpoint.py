@@ -12,7 +12,7 @@ from anomalib.engine import Engine
 from segmenter_runs import QUIET, fill_head, make_data, make_model, train, wake
 
 from anomalib_aoissl import AOISSLSegmenter
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.segmenter.callbacks import BestCheckpoint
 

@@ -24,7 +24,7 @@ FIT = """
     from lightning.pytorch import Callback
     from lightning.pytorch.callbacks import Timer
     from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
-    from anomalib_aoissl.pixel_head import fitting, labelled, stages
+    from anomalib_aoissl.pixel_head.learning import fitting, labelled, stages
 
     stages.STEPS, labelled.PIXELS, fitting.BATCH = 40, 3000, 256
     root, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
 
 from anomalib_aoissl import AOISSLSegmenter
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationItem
 from anomalib_aoissl.segmenter import starting
 from anomalib_aoissl.segmenter.examples import Example

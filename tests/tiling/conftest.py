@@ -9,7 +9,7 @@ import pytest
 from tiled_models import CLASSES, TILING, drawn
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from PIL import Image
 from tiled_models import CLASSES, TILING, array_of, drawn
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer, Tiling
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of, read_metadata
 from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph

@@ -9,7 +9,7 @@ A new format is a file with a `LabelFormat` called ``FORMAT``, and a line here.
 from __future__ import annotations
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.folders import say
+from anomalib_aoissl.data.finding.folders import say
 from anomalib_aoissl.data.labels.content import LabelSet
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from anomalib_aoissl.data.class_colours import write_class_index_png
-from anomalib_aoissl.data.description import CLASSES_NAME, read_description
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
+from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_description
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, MaskedImage
 from anomalib_aoissl.data.labels.source import LabelFormat, Source

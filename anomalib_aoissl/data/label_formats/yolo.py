@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.data.description import read_text
+from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
 from anomalib_aoissl.data.labels.source import LabelFormat, Source

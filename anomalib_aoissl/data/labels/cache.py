@@ -10,8 +10,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
 from anomalib_aoissl.data.label_formats import find_format, masks, read_labels
 
 from .converting import Choices, convert

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from anomalib_aoissl.data.class_names import parse_class_names
+from anomalib_aoissl.data.describing.class_names import parse_class_names
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 

@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.folders import files_below
+from anomalib_aoissl.data.finding.folders import files_below
 from anomalib_aoissl.data.reading import IMAGE_SUFFIXES
 
 CHECK_NAME = "labels_check.png"

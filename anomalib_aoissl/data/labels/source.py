@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.data.description import DESCRIPTION_NAME
+from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import FileFormat
-from anomalib_aoissl.data.folders import files_below
+from anomalib_aoissl.data.finding.folders import files_below
 
 from .content import LabelSet, MaskedImage
 from .pictures import Pictures

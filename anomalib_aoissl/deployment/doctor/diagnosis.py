@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.bank.content import described
-from anomalib_aoissl.data.file_format import FileFormat
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 from ..files.file_pair import has_checksum
 from ..files.model_file import core

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.pixel_head.fitting import Layers
+from anomalib_aoissl.pixel_head.learning.fitting import Layers
+from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
+from anomalib_aoissl.pixel_head.learning.stages import Stages
 from anomalib_aoissl.pixel_head.points import CONTEXT_SCALE, RADII, STRIDE, blur
-from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
-from anomalib_aoissl.pixel_head.stages import Stages
 
 PREFIX, PIXELS = "head.", "pixels."
 """What the names of the constants begin with: weights, and labelled pixels."""

@@ -17,8 +17,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.graph.bank import BankSettings
 from anomalib_aoissl.deployment.graph.head import HeadContent
 from anomalib_aoissl.deployment.refitting import labelled_pixels
-from anomalib_aoissl.pixel_head.sample import PixelSample
-from anomalib_aoissl.pixel_head.views import view_light
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.views import view_light
 
 from .light import light_of
 from .tiling import Tile, TileGrid, Tiling

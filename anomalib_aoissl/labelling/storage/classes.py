@@ -14,8 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.data.class_names import parse_class_names
-from anomalib_aoissl.data.description import CLASSES_NAME, DESCRIPTION_NAME, DatasetDescription, read_description
+from anomalib_aoissl.data.describing.class_names import parse_class_names
+from anomalib_aoissl.data.describing.description import (
+    CLASSES_NAME,
+    DESCRIPTION_NAME,
+    DatasetDescription,
+    read_description,
+)
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from anomalib_aoissl.bank.storage import write_bank
-from anomalib_aoissl.data.description import DESCRIPTION_NAME
+from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.folder import SegmentationFolder
 from anomalib_aoissl.labelling.storage.folder import LabelFolder

@@ -14,9 +14,9 @@ import torch
 
 from anomalib_aoissl.evaluation.risk_coverage import histogram, threshold_of
 from anomalib_aoissl.matching.searching import search
-from anomalib_aoissl.pixel_head.fitting import Schedule, probabilities
-from anomalib_aoissl.pixel_head.sample import STEP, class_offsets, mean_iou, stored_values
-from anomalib_aoissl.pixel_head.stages import offset
+from anomalib_aoissl.pixel_head.learning.fitting import Schedule, probabilities
+from anomalib_aoissl.pixel_head.learning.sample import STEP, class_offsets, mean_iou, stored_values
+from anomalib_aoissl.pixel_head.learning.stages import offset
 from anomalib_aoissl.retrieval.abstention import uncertainty_of
 
 from .lesson import Lesson, Limits

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.pixel_head.labelled import evenly_taken
-from anomalib_aoissl.retrieval.label_next import PoolImage, choose, summarize
+from anomalib_aoissl.pixel_head.learning.labelled import evenly_taken
+from anomalib_aoissl.retrieval.asking.label_next import PoolImage, choose, summarize
 
 MOST_POOLED = 200
 """Pictures that are compared with each other at most; of more, so many are taken evenly."""

@@ -23,8 +23,8 @@ from anomalib_aoissl.encoder.base import EncoderMaps
 from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
-from anomalib_aoissl.retrieval.bank_file import encoder_hash
 from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
+from anomalib_aoissl.retrieval.memory.bank_file import encoder_hash
 
 from .settings import ModelSettings
 

@@ -22,11 +22,11 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.matching.patches import patch_labels
 from anomalib_aoissl.pixel_head.features import FeatureMaps
-from anomalib_aoissl.pixel_head.fitting import Layers, Schedule, fit_network
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.learning.fitting import Layers, Schedule, fit_network
+from anomalib_aoissl.pixel_head.learning.sample import STEP, stored_values
+from anomalib_aoissl.pixel_head.learning.training import feature_spread, principal_directions
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
-from anomalib_aoissl.pixel_head.sample import STEP, stored_values
-from anomalib_aoissl.pixel_head.training import feature_spread, principal_directions
 
 from .lesson import Lesson, Limits, Suggestion
 from .reading import PictureReader, Seen

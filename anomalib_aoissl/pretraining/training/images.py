@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from anomalib_aoissl.data.describing.file_format import WHOLE_FILES, FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.file_format import WHOLE_FILES, FileFormat
-from anomalib_aoissl.data.listing import list_records
+from anomalib_aoissl.data.finding.listing import list_records
 
 from .augmentation import Crops, structure_weights
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import DatasetError
-from .indices import IGNORE_INDEX
+from ..errors import DatasetError
+from ..indices import IGNORE_INDEX
 
 _EXAMPLE = '["background", "wire"]'
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DatasetError
+from ..indices import IGNORE_INDEX
+from ..reading import Colour, read_mask
 from .class_names import parse_class_names
-from .errors import DatasetError
 from .file_format import validate_suffixes
-from .indices import IGNORE_INDEX
-from .reading import Colour, read_mask
 
 DESCRIPTION_NAME = "dataset.json"
 CLASSES_NAME = "classes.txt"

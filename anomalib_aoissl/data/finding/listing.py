@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DatasetError
+from ..errors import DatasetError
+from ..reading import IMAGE_SUFFIXES, MASK_SUFFIXES
 from .folders import files_below, image_files, say
-from .reading import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 __all__ = ["UNKNOWN_DEVICE", "Record", "check_groups", "image_files", "list_records"]
 

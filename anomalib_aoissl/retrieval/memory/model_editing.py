@@ -26,11 +26,11 @@ from anomalib_aoissl.deployment.graph.bank import (
 from anomalib_aoissl.deployment.graph.head import HeadContent
 from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.models.tiles import labelled_tiles
-from anomalib_aoissl.pixel_head.labelled import PIXELS
+from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 
+from ..head_fitting import fit_on, refit, stages_of
 from .bank_file import encoder_hash
 from .checkpoint_bank import check_dims, load_content
-from .head_fitting import fit_on, refit, stages_of
 from .memory_bank import MemoryBank
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 
 from anomalib_aoissl.matching.searching import search
 
-from .torch_model import RetrievalModel
+from ..torch_model import RetrievalModel
 
 REPRESENTATIVES = 64
 """Patches that stand for an image."""

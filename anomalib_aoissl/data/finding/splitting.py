@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import DatasetError
+from ..errors import DatasetError
 from .listing import Record
 
 

@@ -17,10 +17,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from ..filters import filter_counts
+from ..head import PixelHead
 from . import stages
-from .filters import filter_counts
 from .fitting import Layers, Schedule
-from .head import PixelHead
 from .labelled import LabelledImage, Reader, View, labelled_views, sample_of_views, view_context, view_values
 from .sample import PixelSample, class_offsets, mean_iou
 from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, offset, second_probabilities

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .autocontext import context_maps
-from .head import PixelHead
-from .points import context_values, draw_points, pixel_values
+from ..autocontext import context_maps
+from ..head import PixelHead
+from ..points import context_values, draw_points, pixel_values
 from .sample import FOLDS, PixelSample, stored_values
 from .views import symmetric_view, view, view_light, views_of
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import DatasetError
-from .reading import IMAGE_SUFFIXES
+from ..errors import DatasetError
+from ..reading import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .files import whole_file
-from .indices import IGNORE_INDEX
+from ..files import whole_file
+from ..indices import IGNORE_INDEX
 
 # Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
 _OKABE_ITO = (

@@ -28,7 +28,7 @@ from anomalib_aoissl.bank.content import (
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.patches import patch_labels, patches_to_image
 from anomalib_aoissl.matching.precision import PRECISIONS, converted, stored
-from anomalib_aoissl.pixel_head.sample import PixelSample
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
 from .bank_size import check_bank
 from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of

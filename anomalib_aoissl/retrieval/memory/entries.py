@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
-from anomalib_aoissl.pixel_head.sample import KINDS, PixelSample, sample_of
+from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 
 Tensors = dict[str, torch.Tensor]
 """Tensors of the names in `bank.content.REQUIRED`, one entry of a bank in each of their first dimension."""

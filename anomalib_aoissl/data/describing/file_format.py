@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DatasetError
-from .mask_format import MaskFormat
-from .reading import (
+from ..errors import DatasetError
+from ..reading import (
     IMAGE_SUFFIXES,
     ColorOrder,
     pack_channels,
@@ -22,6 +21,7 @@ from .reading import (
     read_lighting_channels,
     validate_bit_depth,
 )
+from .mask_format import MaskFormat
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .description import DatasetDescription
-from .errors import DatasetError
-from .file_format import FileFormat
+from ..describing.description import DatasetDescription
+from ..describing.file_format import FileFormat
+from ..errors import DatasetError
+from ..indices import IGNORE_INDEX
+from ..reading import check_one_size, image_size, is_grey, read_image
 from .folders import say
-from .indices import IGNORE_INDEX
 from .listing import Record
-from .reading import check_one_size, image_size, is_grey, read_image
 from .splitting import Splits
 
 _THREADS = 4  # decoders let other threads run

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DatasetError
-from .indices import IGNORE_INDEX
-from .reading import Colour, read_mask
+from ..errors import DatasetError
+from ..indices import IGNORE_INDEX
+from ..reading import Colour, read_mask
 
 
 @dataclass(frozen=True)

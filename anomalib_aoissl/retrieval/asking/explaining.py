@@ -11,7 +11,7 @@ import torch
 
 from anomalib_aoissl.bank.explaining import Answer, Explanation, Neighbours, Vote, asked_patches, explained
 
-from .torch_model import RetrievalModel
+from ..torch_model import RetrievalModel
 
 
 def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) -> list[Vote]:
