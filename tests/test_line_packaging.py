@@ -97,6 +97,7 @@ def test_the_wheel_asks_for_no_torch(files: dict[str, str]) -> None:
         "openvino",
         "pillow",
         "safetensors",
+        "threadpoolctl",
         "tifffile",
     }
     assert f"Version: {VERSION}\n" in metadata

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-BATCH, HIDDEN = 1024, (128, 64)
+BATCH, HIDDEN = 1024, (64, 64)
 _RATE, _DECAY, _WARM_STEPS = 3e-3, 1e-2, 30
 _DROPOUT, _NOISE = 0.1, 0.05  # of standardised features
 _TOKENLESS = 0.3
@@ -56,7 +56,7 @@ def fit_network(
 ) -> Layers:
     """Return the layers of a network that tells the classes of pixels from their features.
 
-    Two hidden layers of 128 and 64 units, cross entropy, AdamW [0] at a rate that rises for 30 steps and then falls
+    Two hidden layers of 64 units, cross entropy, AdamW [0] at a rate that rises for 30 steps and then falls
     along a cosine; features are hidden at random and get noise. The same arguments give the same layers.
 
     [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, arXiv 1711.05101.
