@@ -143,7 +143,7 @@ class PictureReader:
         """Return what the encoder says of a picture, float16: from the cache, where it is."""
         path, encoder = self._file(picture), self.model.model.encoder
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 maps = EncoderMaps(*(torch.from_numpy(stored[name]) for name in EncoderMaps._fields))
             path.touch()
             if maps.tokens.shape[-2:] == encoder.token_grid:
