@@ -148,7 +148,7 @@ class PictureReader:
             path.touch()
             if maps.tokens.shape[-2:] == encoder.token_grid:
                 return maps
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             pass  # not there, or damaged: read again
         maps = EncoderMaps(*(values.half() for values in self.model.model.read(image)))
         # A full disk must not keep one from painting.
