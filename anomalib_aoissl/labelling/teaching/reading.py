@@ -143,12 +143,12 @@ class PictureReader:
         """Return what the encoder says of a picture, float16: from the cache, where it is."""
         path, encoder = self._file(picture), self.model.model.encoder
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 maps = EncoderMaps(*(torch.from_numpy(stored[name]) for name in EncoderMaps._fields))
             path.touch()
             if maps.tokens.shape[-2:] == encoder.token_grid:
                 return maps
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             pass  # not there, or damaged: read again
         maps = EncoderMaps(*(values.half() for values in self.model.model.read(image)))
         # A full disk must not keep one from painting.
