@@ -5,6 +5,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +26,7 @@ SEED = 20260
 
 MakePlugin = Callable[..., Path]
 MakeEnvironment = Callable[..., Path]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 class Built(NamedTuple):
@@ -82,6 +84,31 @@ def _no_gate() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Return a function that gives the folder of a name, which is not to be changed.
+
+    The first of all test processes to ask for it has it filled; the others wait until it is there.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
+    shared.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        from filelock import FileLock
+
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
     """Return environment variables in which neither the checkout nor a switch of the hook is set."""
     unwanted = ("PYTHONPATH", "PYTHONHOME", "ANOMALIB_AOISSL_AUTOLOAD", "PYTHONWARNINGS")
@@ -89,20 +116,21 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Built:
+def built(made_once: MakeOnce, clean_environment: dict[str, str]) -> Built:
     """Return the sdist of the checkout and the wheel that was built from that sdist."""
-    dist = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(ROOT)]
-    _run(command, dist, clean_environment)
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+        _run(command, folder, clean_environment)
+
+    dist = made_once("dist", build)
     (sdist,) = dist.glob("*.tar.gz")
     (wheel,) = dist.glob("*.whl")
     return Built(sdist, wheel)
 
 
 @pytest.fixture(scope="session")
-def installed_environment(
-    built: Built, make_environment: MakeEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def installed_environment(built: Built, make_environment: MakeEnvironment, made_once: MakeOnce) -> Path:
     """Return a virtual environment in which the built wheel is installed.
 
     Its dependencies are those of the environment that runs the tests, seen
@@ -111,7 +139,7 @@ def installed_environment(
     script of anomalib as an installer writes it. Run commands in it with
     ``clean_environment`` and away from the checkout.
     """
-    return make_environment(tmp_path_factory.mktemp("installed") / "venv", str(built.wheel))
+    return made_once("installed", lambda folder: make_environment(folder / "venv", str(built.wheel))) / "venv"
 
 
 @pytest.fixture(scope="session")
