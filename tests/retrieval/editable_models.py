@@ -3,6 +3,7 @@
 
 """Small exported models whose banks tests edit, and what they are compared with."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **argum
     pictures, masks = labelled(images, seed, len(class_names))
     model.add(pictures, masks, ["old"] * images, [f"{seed}-{index}" for index in range(images)])
     return model
+
+
+def traced_once(model: Any) -> Any:
+    """Return the model, whose exports all share one graph: tracing takes most of their time."""
+    model._onnx_model = partial(_given, model._onnx_model({}))  # which a torch export can save
+    return model
+
+
+def _given(traced: Any, options: Any) -> Any:
+    return traced
 
 
 def labelled(images: int, seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
