@@ -218,6 +218,15 @@ def short_fits() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture
+def few_filters() -> Iterator[None]:
+    """Give the pixel heads of one test few filters."""
+    from editable_models import few_filters
+
+    with few_filters():
+        yield
+
+
 @pytest.fixture(scope="session")
 def traced(short_fits: None, made_once: MakeOnce, tiny_encoder: dict[str, object]) -> Traced:
     """Return a model with a pixel head whose exports all share one graph, and its OpenVINO export; not to be changed.

@@ -111,7 +111,7 @@ def test_half_precision_weights_change_few_pixels(model: AOISSLRetrieval, tmp_pa
     assert SegmentationOpenVINOInferencer(half).class_names == tuple(NAMES)
 
 
-def test_four_channels(tiny_encoder: dict, tmp_path: Path) -> None:
+def test_four_channels(few_filters: None, tiny_encoder: dict, tmp_path: Path) -> None:
     pictures = drawn_pictures(1, channels=4)
     model = trained(tiny_encoder, pictures, drawn_masks(pictures))
     check_parity(model, compiled(model.to_openvino(tmp_path)), drawn_pictures(2, channels=4))
