@@ -14,7 +14,7 @@ import venv
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -34,6 +34,13 @@ class Built(NamedTuple):
 
     sdist: Path
     wheel: Path
+
+
+class Traced(NamedTuple):
+    """A model that was trained and exported."""
+
+    model: Any
+    xml: Path
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +216,35 @@ def short_fits() -> Iterator[None]:
     patch.setattr(labelled, "PIXELS", 3000)
     yield
     patch.undo()
+
+
+@pytest.fixture
+def few_filters() -> Iterator[None]:
+    """Give the pixel heads of one test few filters."""
+    from editable_models import few_filters
+
+    with few_filters():
+        yield
+
+
+@pytest.fixture(scope="session")
+def traced(short_fits: None, made_once: MakeOnce, tiny_encoder: dict[str, object]) -> Traced:
+    """Return a model with a pixel head whose exports all share one graph, and its OpenVINO export; not to be changed.
+
+    Tracing takes most of an export's time: one graph serves all tests, in all processes.
+    """
+    import torch
+    from editable_models import traced_once
+    from test_export import drawn_masks, drawn_pictures, trained
+
+    def fill(folder: Path) -> None:
+        model = traced_once(trained(tiny_encoder, drawn_pictures(3), drawn_masks(drawn_pictures(3))))
+        model.to_openvino(folder)
+        torch.save(model, folder / "model.pt")
+
+    folder = made_once("traced", fill)
+    model = torch.load(folder / "model.pt", weights_only=False)
+    return Traced(model, folder / "weights" / "openvino" / "model.xml")
 
 
 @pytest.fixture(scope="session")

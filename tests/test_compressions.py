@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
+from editable_models import traced_once
+from test_export import NAMES, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
@@ -27,11 +28,6 @@ sys.path.append(str(Path(__file__).parent / "segmenter"))
 from segmenter_runs import fill_head, wake  # noqa: E402
 
 
-def retrieval(tiny_encoder: dict) -> Any:
-    pictures = drawn_pictures(3)
-    return trained(tiny_encoder, pictures, drawn_masks(pictures))
-
-
 def segmenter(tiny_encoder: dict) -> Any:
     """Return a model whose head and decoder are random numbers."""
     model = AOISSLSegmenter(encoder=tiny_encoder, pretrained=False, image_size=(64, 96)).eval()
@@ -42,12 +38,15 @@ def segmenter(tiny_encoder: dict) -> Any:
     return model
 
 
-MODELS = {"AOISSLRetrieval": retrieval, "AOISSLSegmenter": segmenter}
+@pytest.fixture(scope="module", params=["AOISSLRetrieval", "AOISSLSegmenter"])
+def model(request: pytest.FixtureRequest, traced: Any, tiny_encoder: dict) -> Any:
+    return traced.model if request.param == "AOISSLRetrieval" else traced_once(segmenter(tiny_encoder))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def model(request: pytest.FixtureRequest, short_fits: None, tiny_encoder: dict) -> Any:
-    return traced_once(MODELS[request.param](tiny_encoder))
+@pytest.fixture(scope="module")
+def full(model: Any, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """Return the class maps of the export that is not compressed."""
+    return answers(model.to_openvino(tmp_path_factory.mktemp("full")))["pred_mask"]
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +60,10 @@ def answers(path: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("compression", "equal"), [("fp16", 0.999), ("int8", 0.97), ("int8_ptq", 0.95)])
 def test_the_class_map_stays(
-    model: Any, data: SegmentationFolder, tmp_path: Path, compression: str, equal: float
+    model: Any, full: np.ndarray, data: SegmentationFolder, tmp_path: Path, compression: str, equal: float
 ) -> None:
-    full = answers(model.to_openvino(tmp_path / "full"))
-    path = model.to_openvino(tmp_path / compression, compression_type=compression, datamodule=data)
-    assert (answers(path)["pred_mask"] == full["pred_mask"]).mean() >= equal
+    path = model.to_openvino(tmp_path, compression_type=compression, datamodule=data)
+    assert (answers(path)["pred_mask"] == full).mean() >= equal
     graph = read_model(path)
     weights = [node for node in graph.get_ops() if node.get_type_name() == "Constant" and node.data.ndim > 1]
     small = {"fp16": {"f16"}, "int8": {"i8", "u8"}, "int8_ptq": {"i8", "u8"}}[compression]

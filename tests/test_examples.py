@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_export import NAMES, drawn_masks, drawn_pictures, traced_once, trained
+from test_export import NAMES, drawn_masks, drawn_pictures, trained
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.reading import read_mask
@@ -37,8 +37,8 @@ def example(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
-    return traced_once(trained(tiny_encoder, drawn_pictures(3), drawn_masks(drawn_pictures(3))))
+def model(traced: Any) -> AOISSLRetrieval:
+    return traced.model
 
 
 @pytest.fixture(scope="module")

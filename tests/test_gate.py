@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_export import NAMES, SIZE, drawn_masks, drawn_pictures, traced_once, trained
+from test_export import NAMES, SIZE, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval
@@ -135,13 +135,13 @@ def test_drawn_pictures_have_the_models_planes() -> None:
 
 
 @pytest.fixture(scope="module")
-def model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
-    return traced_once(trained(tiny_encoder, drawn_pictures(3), drawn_masks(drawn_pictures(3))))
+def model(traced: Any) -> AOISSLRetrieval:
+    return traced.model
 
 
 @pytest.fixture(scope="module")
-def xml(model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model.to_openvino(tmp_path_factory.mktemp("export"))
+def xml(traced: Any) -> Path:
+    return traced.xml
 
 
 def before_input(change: Callable[[Any], Any]) -> Callable[[Any], None]:

@@ -327,7 +327,9 @@ def test_validation_images_of_the_bank_are_left_out_of_the_calibration(tiny_enco
 
 
 @pytest.mark.parametrize("head", ["pixel", None])
-def test_the_exported_model_abstains_as_the_trained_one(tiny_encoder: dict, tmp_path: Path, head: str | None) -> None:
+def test_the_exported_model_abstains_as_the_trained_one(
+    few_filters: None, tiny_encoder: dict, tmp_path: Path, head: str | None
+) -> None:
     pytest.importorskip("openvino")
     torch.manual_seed(0)
     model = AOISSLRetrieval(

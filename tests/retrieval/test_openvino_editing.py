@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.deploy import CompressionType, OpenVINOInferencer
-from editable_models import CLASSES, array_of, bank_file, check_equal, labelled
+from editable_models import CLASSES, array_of, bank_file, check_equal, labelled, traced_once
 from editable_models import make_model as make_any_model
 from PIL import Image
 
@@ -68,7 +68,7 @@ def test_a_bank_of_any_number_of_entries_takes_its_place(
 def test_swapping_gives_what_a_fresh_export_gives(
     inferencer: SegmentationOpenVINOInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = make_model(2, seed=7)  # nothing condensed, where the exported bank is
+    other = traced_once(make_model(2, seed=7))  # nothing condensed, where the exported bank is
     fresh = core().compile_model(other.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     inferencer.replace_bank(bank_file(other, tmp_path))
     pictures = labelled(2, seed=98)[0].numpy()
