@@ -61,7 +61,15 @@ def test_the_wheel_has_the_rooms_of_the_line_and_no_other(files: dict[str, str])
     for room in ("bank", "deployment", "data/label_formats", "data/labels", "data/reading", "measuring"):
         here = {file.relative_to(ROOT).as_posix() for file in (ROOT / "anomalib_aoissl" / room).rglob("*.py")}
         assert here <= names, f"left out, since they import what the line has not: {here - names}"
-    wanted = ("__init__", "__main__", "cli/bank", "cli/doctor", "cli/explain", "pixel_head/learning/stages", "plugin/autoload")
+    wanted = (
+        "__init__",
+        "__main__",
+        "cli/bank",
+        "cli/doctor",
+        "cli/explain",
+        "pixel_head/learning/stages",
+        "plugin/autoload",
+    )
     assert {f"anomalib_aoissl/{name}.py" for name in wanted} | {"anomalib_aoissl/py.typed"} <= names
     rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
     assert rooms == {"bank", "cli", "data", "deployment", "measuring", "pixel_head", "plugin", "visualization"}
