@@ -152,8 +152,8 @@ class PictureReader:
             pass  # not there, or damaged: read again
         maps = EncoderMaps(*(values.half() for values in self.model.model.read(image)))
         # A full disk must not keep one from painting.
-        with suppress(OSError), whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{name: values.numpy() for name, values in maps._asdict().items()})
+        with suppress(OSError), whole_file(path) as temporary, temporary.open("wb") as new:
+            np.savez(new, **{name: values.numpy() for name, values in maps._asdict().items()})
         return maps
 
     def _file(self, picture: Picture) -> Path:
