@@ -10,10 +10,13 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Normalize
 from torchvision.transforms.v2.functional import resize
 
+from anomalib_aoissl.deployment.images import resize_labels
 from anomalib_aoissl.models.preprocessing import (
+    CentredResize,
     SegmentationPreProcessor,
     StandardizeLight,
     antialiased_resize,
+    resize_masks,
     standardize_light,
 )
 
@@ -24,6 +27,32 @@ def test_resize_equals_torchvisions(source: tuple[int, int], target: tuple[int, 
     images = torch.rand(2, 3, *source)
     expected = resize(images, list(target), antialias=True)
     torch.testing.assert_close(antialiased_resize(images, target), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("source", [(480, 640), (37, 91), (64, 64), (20, 30), (300, 20)])
+@pytest.mark.parametrize("target", [(384, 512), (32, 96)])
+def test_a_resized_mask_has_the_class_at_each_pixels_centre(source: tuple[int, int], target: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).integers(0, 256, source, dtype=np.uint8)
+    rows, columns = (
+        [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in zip(source, target, strict=True)
+    )
+    expected = mask[np.ix_(rows, columns)]
+    masks = torch.from_numpy(mask)
+    np.testing.assert_array_equal(resize_labels(mask, target), expected)
+    np.testing.assert_array_equal(resize_masks(masks, target).numpy(), expected)
+    resized = CentredResize(list(target), antialias=True)(tv_tensors.Mask(masks[None]))
+    assert isinstance(resized, tv_tensors.Mask)
+    np.testing.assert_array_equal(resized.numpy()[0], expected)
+
+
+def test_a_mask_stays_on_its_image() -> None:
+    square = torch.zeros(480, 640, dtype=torch.uint8)
+    square[200:260, 310:390] = 1
+    transform = SegmentationPreProcessor((384, 512), (0.0,) * 3, (1.0,) * 3).resize
+    image, mask = transform(tv_tensors.Image(square.float().expand(3, -1, -1)), tv_tensors.Mask(square))
+    places = torch.stack(torch.meshgrid(torch.arange(384.0), torch.arange(512.0), indexing="ij"))
+    centres = [(weights * places).sum(dim=(1, 2)) / weights.sum() for weights in (image[0], mask.float())]
+    torch.testing.assert_close(centres[0], centres[1], atol=0.05, rtol=0)
 
 
 def test_forward_equals_the_training_transform() -> None:

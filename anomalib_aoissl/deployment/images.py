@@ -23,19 +23,23 @@ def _triangle_weights(length: int, target: int) -> np.ndarray:
 
 
 def resize_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask ``[H, W]`` at (height, width) px by nearest neighbour, the same pixels as torch's "nearest"."""
-    rows, columns = (
-        np.minimum(np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(np.int64), old - 1)
-        for old, new in zip(mask.shape, size, strict=True)
-    )
-    return mask[rows[:, np.newaxis], columns]
+    """Return the mask ``[H, W]`` at (height, width) px: of each pixel's centre, the same as torch's "nearest-exact"."""
+    return mask[np.ix_(*_nearest(mask.shape, size))]
 
 
 def resize_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the region ``[H, W]`` bool at (height, width) px; of the smallest region a pixel is left."""
     rows, columns = region.nonzero()
-    nearest = [((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, region.shape, strict=True)]
-    scaled = region[np.ix_(*nearest)]
+    scaled = resize_labels(region, size)
     if not scaled.any():
         scaled[rows * size[0] // region.shape[0], columns * size[1] // region.shape[1]] = True
     return scaled
+
+
+def _nearest(shape: tuple[int, ...], size: tuple[int, int]) -> list[np.ndarray]:
+    """Return the rows and the columns in which the centres of the new pixels lie."""
+    pairs = zip(shape, size, strict=True)
+    return [
+        np.minimum(((np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new)).astype(np.int64), old - 1)
+        for old, new in pairs
+    ]

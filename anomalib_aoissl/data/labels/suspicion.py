@@ -63,7 +63,7 @@ def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
     scale = min(1.0, _LONGEST / max(mask.shape))
     size = (max(8, round(mask.shape[1] * scale)), max(8, round(mask.shape[0] * scale)))
     grey = cv2.resize(planes.mean(axis=0), size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
     counted = mask != IGNORE_INDEX
     share = float((mask[counted] != BACKGROUND_INDEX).mean()) if counted.any() else 0.0
     packed = cv2.imencode(".png", small)[1].tobytes()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.deployment.graph.bank import (
@@ -24,6 +23,7 @@ from anomalib_aoissl.deployment.graph.bank import (
     without_bank,
 )
 from anomalib_aoissl.deployment.graph.head import HeadContent
+from anomalib_aoissl.models.preprocessing import resize_masks
 from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
@@ -78,7 +78,7 @@ class BankEditingMixin(_Base):
             msg = "An image holds NaN or infinity; give images in [0, 1]."
             raise ValueError(msg)
         if self.tiling is None:
-            masks = resize(masks.unsqueeze(1), list(self.input_size), InterpolationMode.NEAREST).squeeze(1)
+            masks = resize_masks(masks, self.input_size)
         bank = self._bank()
         names = list(names or [""] * len(images))
         self.fill(self._seen(images), masks, list(devices), names)
