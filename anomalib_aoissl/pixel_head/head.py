@@ -9,6 +9,7 @@ import hashlib
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
+from torch.compiler import is_exporting
 
 from .autocontext import context_maps
 from .features import FeatureMaps, feature_maps
@@ -98,6 +99,9 @@ class PixelHead(DynamicBufferMixin):
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return class probabilities ``[B, C, H, W]``; arguments are those of `features`."""
+        if not is_exporting() and len(images) > 1:  # maps of several images fit no cache: each would take twice as long
+            pairs = zip(images.split(1), tokens.split(1), strict=True)
+            return torch.cat([self.of_features(self.features(*pair)) for pair in pairs])
         return self.of_features(self.features(images, tokens))
 
     def of_features(self, features: FeatureMaps) -> torch.Tensor:

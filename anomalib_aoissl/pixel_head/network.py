@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.compiler import is_exporting
 from torch.nn import functional
 
 from .features import FeatureMaps, enlarged
+
+_ROWS = 16
+"""Rows of an image that are answered at once: their hidden units fit the processor's cache, those of all rows do not."""
 
 
 def class_scores(layers: Sequence[torch.Tensor], features: FeatureMaps) -> torch.Tensor:
@@ -24,9 +28,18 @@ def class_scores(layers: Sequence[torch.Tensor], features: FeatureMaps) -> torch
     """
     size = (features.fine.shape[-2], features.fine.shape[-1])
     fine, coarse = layers[0].split([features.fine.shape[1], features.coarse.shape[1]])
-    maps = _linear(features.fine, fine, layers[1]) + enlarged(_linear(features.coarse, coarse), size)
+    added, layers = enlarged(_linear(features.coarse, coarse), size), [fine, *layers[1:]]
+    if is_exporting():  # a graph has no loop over rows
+        return _answered(layers, features.fine, added)
+    strips = zip(features.fine.split(_ROWS, dim=2), added.split(_ROWS, dim=2), strict=True)
+    return torch.cat([_answered(layers, *strip) for strip in strips], dim=2)
+
+
+def _answered(layers: Sequence[torch.Tensor], fine: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """Return the scores of fine features, given what the coarse ones add to the first layer's answer."""
+    maps = _linear(fine, layers[0], layers[1]).add_(added)  # in place: new memory costs as much as the sum
     for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
-        maps = _linear(maps.relu(), weight, bias)
+        maps = _linear(maps.relu_(), weight, bias)
     return maps
 
 
