@@ -14,7 +14,7 @@ from torch.nn import functional
 from .features import FeatureMaps, enlarged
 
 _ROWS = 16
-"""Rows of an image that are answered at once: their hidden units fit the processor's cache, those of all rows do not."""
+"""Rows of an image that are answered at once: their hidden units fit the processor's cache, those of all do not."""
 
 
 def class_scores(layers: Sequence[torch.Tensor], features: FeatureMaps) -> torch.Tensor:
