@@ -61,21 +61,26 @@ def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
 def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tensor]:
     """Return the answers of the filters of one width, px of the maps; ``scale`` is that width in px of the image."""
     blurred = smooth(maps, width)
-    across, down = _derivatives(blurred)
-    (across2, both), (_, down2) = _derivatives(across), _derivatives(down)
+    across, down = _across(blurred), _down(blurred)
     gradient = (across * across + down * down + _EPS).sqrt() * width
-    answers = [blurred, gradient, *(value * width**2 for value in _eigenvalues(across2, both, down2))]
+    curvatures = _eigenvalues(_across(across), _down(across), _down(down))
+    answers = [blurred, gradient, *(value * width**2 for value in curvatures)]
     if scale <= _WIDEST_TENSOR:
         products = smooth(torch.cat([across * across, across * down, down * down], dim=1), width).chunk(3, dim=1)
         answers += [(value.clamp(min=0.0) + _EPS).sqrt() * width for value in _eigenvalues(*products)]
     return answers
 
 
-def _derivatives(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the central differences across and down, each ``[B, C, H, W]``."""
-    padded = functional.pad(maps, (1, 1, 1, 1), mode="replicate")
-    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    return across, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+def _across(maps: torch.Tensor) -> torch.Tensor:
+    """Return the central differences across, ``[B, C, H, W]``."""
+    padded = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
+    return (padded[..., 2:] - padded[..., :-2]) / 2
+
+
+def _down(maps: torch.Tensor) -> torch.Tensor:
+    """Return the central differences down, ``[B, C, H, W]``."""
+    padded = functional.pad(maps, (0, 0, 1, 1), mode="replicate")
+    return (padded[..., 2:, :] - padded[..., :-2, :]) / 2
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

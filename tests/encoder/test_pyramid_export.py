@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.deploy import CompressionType
+from editable_models import traced_once
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
 from anomalib_aoissl.data.describing.file_format import FileFormat
@@ -36,11 +37,12 @@ def masks_of(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def model(short_fits: None) -> AOISSLRetrieval:
+    """Return a model that has learnt two pictures, and whose exports share one graph."""
     model = AOISSLRetrieval(image_size=SIZE).eval()
     model.set_dataset(NAMES, FileFormat())
     images = pictures(2)
     model.add(images, masks_of(images), ["device"] * 2, ["a", "b"])
-    return model
+    return traced_once(model)
 
 
 @pytest.fixture(scope="module")
