@@ -16,7 +16,7 @@ from anomalib_aoissl.pretraining import MAEPretraining
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
-SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "num_workers": 0, "progress_bar": False}
+SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crops": {"size": 32}}
 
 
 def make_model(tiny_encoder: dict, pretraining: object) -> AOISSLRetrieval:
@@ -49,7 +49,7 @@ def test_pretraining_changes_the_encoder_before_the_bank_is_filled(
 def test_the_segmenter_starts_from_the_pretrained_encoder(
     tiny_encoder: dict, drawn_folder: Path, tmp_path: Path
 ) -> None:
-    settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe_images": 0}
+    settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe": {"images": 0}}
     model = AOISSLSegmenter(
         encoder={**tiny_encoder, "pretrained": False},
         pretraining=settings,

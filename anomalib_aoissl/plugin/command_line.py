@@ -238,7 +238,7 @@ def _unknown(cls: type, name: str) -> str:
     if group in removed_from(cls):
         return removal_message(cls.__name__, [group])
     prefix = f"{group}." if field and options is not None else ""
-    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters if key != "common"]
+    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters]
     name = name if prefix else group
     close = difflib.get_close_matches(name, known, n=3) or _fields_like(cls, name)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."
@@ -256,10 +256,7 @@ def _allowed(cls: type, name: str) -> str:
     """Return in words which types or values an argument takes."""
     group, _, field = name.partition(".")
     options = _options_at(cls, group)
-    parameters: dict[str, inspect.Parameter] = {}
-    for base in reversed(options.__mro__ if field and options else cls.__mro__):  # callbacks take their base's too
-        if "__init__" in vars(base):
-            parameters.update(inspect.signature(vars(base)["__init__"]).parameters)
+    parameters = inspect.signature(options if field and options else cls).parameters
     name = field if field and options else name
     annotation = str(parameters[name].annotation) if name in parameters else "of another type"
     if name in parameters and _options_at(cls, name) is not None:
