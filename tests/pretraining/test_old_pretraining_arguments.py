@@ -76,6 +76,17 @@ def test_a_command_line_gets_the_new_names(old: list[str], new: list[str], capsy
     assert "warning: " in capsys.readouterr().err
 
 
+def test_a_command_line_shows_old_names_in_the_argument_of_a_model(tmp_path: Path) -> None:
+    from anomalib.cli import AnomalibCLI
+
+    model = ["--model", "AOISSLRetrieval", "--data", "WireBond", "--default_root_dir", str(tmp_path)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")  # as Python does with those of modules
+        AnomalibCLI(["train", *model, '--model.pretraining={"objective": "mae", "crop_size": 64}'], run=False)
+    (warning,) = caught
+    assert str(warning.message).startswith("MAEPretraining: old names of arguments")
+
+
 def test_files_of_0_2_0_get_the_new_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from anomalib.cli import AnomalibCLI
 

@@ -291,13 +291,23 @@ def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp
     from anomalib.cli import AnomalibCLI
 
     model = [*RETRIEVAL_OF, "--model.encoder.pretrained=false", "--default_root_dir", str(tmp_path)]
-    for argument in ("--model.vote.k=abc", "--model.vote.k=-3", "--model.k=abc"):
+    callback, crops = "--trainer.callbacks+=MAEPretraining", "--trainer.callbacks.crops"
+    for arguments, said in (
+        (["--model.vote.k=abc"], "AOISSLRetrieval: vote.k="),
+        (["--model.vote.k=-3"], "AOISSLRetrieval: vote.k="),
+        (["--model.k=abc"], "AOISSLRetrieval: vote.k="),
+        (["--model.vote=null"], "AOISSLRetrieval: vote=null must be a mapping of k"),
+        ([callback, f"{crops}=null"], "MAEPretraining: crops=null must be a mapping of per_image"),
+        ([callback, f"{crops}.size=-8"], "MAEPretraining: crops.size=-8 must be whole numbers of px"),
+        ([callback, f"{crops}.sise=8"], "MAEPretraining: takes no argument crops.sise. Did you mean crops.size"),
+        ([callback, "--trainer.callbacks.crop_size=x"], "MAEPretraining: crops.size=x must be"),
+    ):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            AnomalibCLI(["train", *model, argument, "--data", "WireBond"])
+            AnomalibCLI(["train", *model, *arguments, "--data", "WireBond"])
         assert caught.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-        assert line.startswith("error: AOISSLRetrieval: vote.k=")
+        assert line.startswith(f"error: {said}")
 
 
 def test_what_is_written_is_told_from_defaults_on_the_command_line(tmp_path: Path) -> None:
