@@ -26,6 +26,7 @@ from timm.models import VisionTransformer
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
 from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
+from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, MAECropOptions
 from anomalib_aoissl.pretraining.training.tokens import encode
 
 
@@ -53,7 +54,7 @@ def _print_steps(arguments: argparse.Namespace) -> None:
 
     full = timed(lambda: encode(vit, images).float().square().mean(), [vit])
     visible = timed(lambda: encode(vit, images, keep=keep).float().square().mean(), [vit])
-    mae = MAEPretraining(crop_size=size, target="normalized").build_objective(vit)
+    mae = MAEPretraining(crops=MAECropOptions(size=size), target="normalized").build_objective(vit)
     step = timed(lambda: _loss(mae, {"crop": images[:, None]}), [mae])
     what = f"{arguments.threads} threads, embed {arguments.embed}, depth {arguments.depth}"
     print(f"| {what} | CPU s | against | CPU s | ratio | goal |")
@@ -66,7 +67,8 @@ def _print_steps(arguments: argparse.Namespace) -> None:
     )
     crops = {"global": torch.randn(4, 2, 3, 224, 224), "local": torch.randn(4, 6, 3, 96, 96)}
     passes = _passes(arguments, crops, timed)
-    common: dict[str, Any] = {"global_size": 224, "local_size": 96, "local_crops": 6, "frozen_prototypes": 0.0}
+    sizes = DINOCropOptions(global_size=224, local_size=96, local_count=6)
+    common: dict[str, Any] = {"crops": sizes, "head": HeadOptions(frozen=0.0)}
     dino = DINOPretraining(**common).build_objective(_vit(arguments, size))
     ibot = IBOTPretraining(**common).build_objective(_vit(arguments, size))
     for name, objective in (("DINO", dino), ("iBOT", ibot)):

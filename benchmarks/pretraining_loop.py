@@ -86,16 +86,22 @@ def print_loop(arguments: argparse.Namespace) -> None:
         encoder = PatchEncoder(pretrained=False)
         callback: Any = _callback(name, int(workers or 0), arguments)
         objective: Objective = callback.build_objective(copy.deepcopy(encoder.vit).train())
-        optimisation = callback.optimisation_from(untrained=True)
         module = PretrainingModule(
-            objective, optimisation, light=callback.light, mean=encoder.mean, std=encoder.std, seed=0
+            objective,
+            callback.optimizer,
+            learning_rate=callback.learning_rate(untrained=True),
+            light=callback.light,
+            mean=encoder.mean,
+            std=encoder.std,
+            seed=0,
         )
         batch, note = _parts(module, files, arguments.loop_batch)
         notes.append(f"{name}: {note}")
         with tempfile.TemporaryDirectory() as folder:
             logger = _SideBySide(Path(folder), _BareStep(module, batch))
             callback.cache_dir = Path(folder) / "cache"
-            callback.pretrain(encoder, files, trainer_arguments={"accelerator": "cpu", "logger": logger})
+            trainer = {"accelerator": "cpu", "logger": logger, "enable_progress_bar": False}
+            callback.pretrain(encoder, files, trainer_arguments=trainer)
             first = len(files) * _CROPS_PER_IMAGE // arguments.loop_batch  # the first epoch decodes the pictures
             loop, bare = logger.seconds(first)
         row = f"| {name}, {workers or 0} workers | {loop[0]:.3f} | {bare[0]:.3f} | {loop[0] / bare[0]:.3f} "
@@ -110,11 +116,9 @@ def _callback(name: str, workers: int, arguments: argparse.Namespace) -> Any:
             "objective": name,
             "max_epochs": 3,
             "batch_size": arguments.loop_batch,
-            "crops_per_image": _CROPS_PER_IMAGE,
-            "num_workers": workers,
-            "probe_images": 0,
-            "probe_every": 1000,
-            "progress_bar": False,
+            "crops": {"per_image": _CROPS_PER_IMAGE},
+            "loading": {"num_workers": workers},
+            "probe": {"images": 0, "every": 1000},
         }
     )
 

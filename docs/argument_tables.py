@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,16 @@ def table(cls: Any) -> str:
 
 
 def _rows(cls: Any) -> Iterator[tuple[str, str, str]]:
-    """Return name, default and meaning of each argument, those of options after their own."""
+    """Return name, default and meaning of each argument, those of options after their own.
+
+    Of a callback, those that its base does not have, or has with other options.
+    """
     from anomalib_aoissl.plugin.options import OptionsRule
 
     meanings = _meanings(cls)
+    own = inspect.get_annotations(cls) if is_dataclass(cls) else inspect.signature(cls).parameters
     for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        if name not in own:
             continue
         rule = getattr(cls, "RULES", {}).get(name)
         options = rule.options if isinstance(rule, OptionsRule) else None
@@ -65,9 +69,10 @@ def _rows(cls: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _meanings(cls: Any) -> dict[str, str]:
-    """Return what a class's docstring says of each argument."""
-    found = parse(inspect.getdoc(cls) or "", style=DocstringStyle.GOOGLE)
-    return {parameter.arg_name: _markdown(parameter.description or "") for parameter in found.params}
+    """Return what the docstrings of a class and its bases say of each argument."""
+    texts = [vars(base).get("__doc__") for base in reversed(cls.__mro__)]
+    found = [parse(inspect.cleandoc(text), style=DocstringStyle.GOOGLE) for text in texts if text]
+    return {item.arg_name: _markdown(item.description or "") for doc in found for item in doc.params}
 
 
 def _markdown(text: str) -> str:

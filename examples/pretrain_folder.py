@@ -3,7 +3,7 @@
 
 """Pretrain an encoder on a folder of pictures: no labels, no downstream model.
 
-Usage: python examples/pretrain_folder.py pictures/ encoder/ --objective mae --set max_epochs=50 --set batch_size=32
+Usage: python examples/pretrain_folder.py pictures/ encoder/ --objective mae --set max_epochs=50 --set crops.size=64
 
 The result is a timm ``local-dir`` folder. Use it with ``--model.encoder local-dir:encoder`` of this package's models,
 with ``timm.create_model("local-dir:encoder", pretrained=True)``, or as ``backbone`` of anomalib's Patchcore.
@@ -20,6 +20,7 @@ import yaml
 
 from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.vit import PatchEncoder
+from anomalib_aoissl.plugin.options import nested
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.training.images import pretraining_images
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the objective")
     arguments = parser.parse_args()
     given = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in arguments.set)}
-    callback = make_pretraining({"objective": arguments.objective, **given, "save_to": arguments.output})
+    callback = make_pretraining({"objective": arguments.objective, **nested(given), "save_to": arguments.output})
     if callback is None:
         raise SystemExit
     source = SimpleNamespace(unlabelled_dir=arguments.pictures, illuminations=arguments.illuminations)

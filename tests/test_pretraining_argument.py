@@ -4,6 +4,7 @@
 """The models' ``pretraining`` argument makes the command line's callback, and is not saved to be run again."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from anomalib_aoissl.pretraining import MAEPretraining
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
-SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crop_size": 32, "num_workers": 0, "progress_bar": False}
+SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crops": {"size": 32}}
 
 
 def make_model(tiny_encoder: dict, pretraining: object) -> AOISSLRetrieval:
@@ -49,7 +50,7 @@ def test_pretraining_changes_the_encoder_before_the_bank_is_filled(
 def test_the_segmenter_starts_from_the_pretrained_encoder(
     tiny_encoder: dict, drawn_folder: Path, tmp_path: Path
 ) -> None:
-    settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe_images": 0}
+    settings = {**SMALL, "cache_dir": str(tmp_path / "cache"), "probe": {"images": 0}}
     model = AOISSLSegmenter(
         encoder={**tiny_encoder, "pretrained": False},
         pretraining=settings,
@@ -77,6 +78,50 @@ def test_pretraining_takes_the_transformer_where_no_other_encoder_is_named(kind:
     assert kind(**arguments).model.encoder.describe()["architecture"] == DEFAULT_ENCODER
     other = kind(encoder={"architecture": "resnet18", "pretrained": False}, pretraining="mae", **arguments)
     assert other.model.encoder.describe()["architecture"] == "resnet18"  # the callback says that it cannot train it
+
+
+def saved_model(kind: Any, path: Path, **arguments: Any) -> dict[str, Any]:
+    """Write a checkpoint of a model, and return its content."""
+    model = kind(image_size=(64, 96), visualizer=False, **arguments).eval()
+    model.set_dataset(["background", "wire"], model.file_format)
+    if isinstance(model, AOISSLSegmenter):
+        model.model.make_decoder(2)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "epoch": 0, "loops": {}}
+    content |= {"pytorch-lightning_version": "2.6.0", "global_step": 0}
+    model.on_save_checkpoint(content)
+    torch.save(content, path)
+    return content
+
+
+@pytest.mark.parametrize("kind", [AOISSLRetrieval, AOISSLSegmenter])
+def test_a_checkpoint_keeps_its_encoder_where_pretraining_is_asked_for(
+    kind: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = saved_model(kind, tmp_path / "model.ckpt")
+    model = kind(pretraining="mae", image_size=(64, 96), visualizer=False)
+    assert model.model.encoder.describe()["architecture"] == SHIPPED_TRANSFORMER
+    model.on_load_checkpoint(content)
+    model.load_state_dict(content["state_dict"])
+    loaded = kind.load_from_checkpoint(tmp_path / "model.ckpt", pretraining="mae")
+    for found in (model, loaded):
+        assert found.model.encoder.describe()["architecture"] == DEFAULT_ENCODER
+        assert found.hparams["pretraining"] is None
+        assert not any(isinstance(callback, MAEPretraining) for callback in found.configure_callbacks())
+    said = "pretraining=mae is left out: the checkpoint brings its encoder along, aoissl_mobilenetv2"
+    assert caplog.text.count(said) == 2
+
+
+def test_a_transformer_of_a_checkpoint_may_be_pretrained_on(tiny_encoder: dict, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    content = saved_model(AOISSLRetrieval, path, encoder={**tiny_encoder, "pretrained": False})
+    model = make_model(tiny_encoder, "mae")
+    model.on_load_checkpoint(content)
+    for found in (model, AOISSLRetrieval.load_from_checkpoint(path, pretraining="mae")):
+        assert isinstance(found.configure_callbacks()[0], MAEPretraining)
+    with pytest.raises(ValueError, match=r"model\.ckpt: pretraining='mea' must be one of"):
+        AOISSLRetrieval.load_from_checkpoint(path, pretraining="mea")
+    with pytest.raises(ValueError, match=r"model\.ckpt: pretraining=3 must be mae, dino or ibot"):
+        AOISSLRetrieval.load_from_checkpoint(path, pretraining=3)
 
 
 def test_what_is_no_objective_raises_at_once(tiny_encoder: dict) -> None:

@@ -38,7 +38,7 @@ def warned(make: Any, **arguments: Any) -> tuple[Any, str]:
 
 def test_code_of_0_1_0_runs_with_one_warning_that_names_all_that_is_gone(small: dict[str, Any]) -> None:
     model, message = warned(AOISSLRetrieval, **small, learning_seconds=0, context=0.6, bank_shifts=None)
-    assert "without effect, removed after 0.1.0: bank_shifts, context, learning_seconds." in message
+    assert "gone and have no effect: bank_shifts, context, learning_seconds." in message
     assert not set(model.hparams) & set(removed_from(AOISSLRetrieval))
 
 

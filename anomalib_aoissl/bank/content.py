@@ -229,7 +229,7 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
     pixels = _joined_pixels(bank, other, classes, (devices, images))
     return replace(
         bank,
-        entries={name: np.concatenate([array, entries[name]]) for name, array in bank.entries.items()},
+        entries=joined_entries(bank.entries, entries),
         class_names=classes,
         device_names=device_names,
         image_names=image_names,
@@ -237,6 +237,11 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
         pixels=pixels,
         patch_size=bank.patch_size or other.patch_size,
     )
+
+
+def joined_entries(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return entries with others after them, stored alike and with the same names."""
+    return {name: np.concatenate([array, theirs[name]]) for name, array in ours.items()}
 
 
 def _joined_pixels(

@@ -42,6 +42,18 @@ DATA_RULES: dict[str, Rule] = {
 }
 """What all datamodules take."""
 
+OF_ANOMALIB = (
+    "train_batch_size",
+    "eval_batch_size",
+    "num_workers",
+    "train_augmentations",
+    "val_augmentations",
+    "test_augmentations",
+    "augmentations",
+    "seed",
+)
+"""Arguments that a datamodule hands on to anomalib's."""
+
 FOLDER_RULES: dict[str, Rule] = {
     **DATA_RULES,
     "root": PATH,

@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from .argument_rules import FOLDER_RULES, validate_data
+from .argument_rules import FOLDER_RULES, OF_ANOMALIB, validate_data
 from .datamodule import SegmentationDataModuleMixin
 from .describing.description import DESCRIPTION_NAME, DatasetDescription, read_description
 from .errors import DatasetError
@@ -89,17 +89,9 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         augmentations: Transform | None = None,
         seed: int = 0,
     ) -> None:
-        validate_data(FOLDER_RULES, locals())
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            seed=seed,
-        )
+        given = locals()
+        validate_data(FOLDER_RULES, given)
+        super().__init__(**{name: given[name] for name in OF_ANOMALIB})
         self.root = Path(root)
         self.classes = classes
         self.illuminations = illuminations

@@ -56,6 +56,7 @@ class CheckpointMixin(_Base):
     if TYPE_CHECKING:  # what a model brings along
 
         def build_model(self) -> None: ...  # noqa: D102
+        def keep_encoder(self) -> None: ...  # noqa: D102
         def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
         def prepare_batches(self) -> None: ...  # noqa: D102
         def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
@@ -95,13 +96,19 @@ class CheckpointMixin(_Base):
             cls.check_checkpoint(checkpoint, str(checkpoint_path))
             saved = flat(cls._saved_arguments(checkpoint), cls.RULES)
         written = {**written_on_the_command_line(), **flat(renamed(cls, kwargs, stacklevel=3), cls.RULES)}
+        given = {**saved, **written}
+        pretraining = given.pop("pretraining", None)  # a new model would choose its encoder by it
         try:
-            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **nested({**saved, **written}))
+            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **nested(given))
+            validate({"pretraining": cls.RULES["pretraining"]}, {"pretraining": pretraining})
+            model.hparams["pretraining"] = plain_data(pretraining)
+            model.build_pretraining()
         except ValueError as error:
             if str(checkpoint_path) in str(error):
                 raise
             msg = f"{checkpoint_path}: {error}"
             raise CheckpointError(msg) from error
+        model.keep_encoder()
         model.written_arguments = frozenset(written)  # the others came from the checkpoint
         return model
 
@@ -175,6 +182,7 @@ class CheckpointMixin(_Base):
             datamodule: Any = getattr(self._trainer, "datamodule", None)
             if datamodule is not None:
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
+        self.keep_encoder()
 
 
 class NamingCheckpointIO(CheckpointIO):

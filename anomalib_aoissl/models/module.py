@@ -28,8 +28,10 @@ from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSF
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.choosing import create_encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
+from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
 from anomalib_aoissl.plugin.arguments import ArgumentError
+from anomalib_aoissl.plugin.options import plain_data
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
@@ -76,6 +78,10 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             msg = "tiling needs the model's own pre-processor: leave out pre_processor."
             raise ArgumentError(msg)
         self.build_pretraining()
+        options = EncoderOptions(**self.hparams["encoder"])
+        if self._pretraining is not None and options.architecture == DEFAULT_ENCODER:
+            logger.info("Pretraining trains a vision transformer: the encoder is %s.", SHIPPED_TRANSFORMER)
+            self.hparams["encoder"] = plain_data(replace(options, architecture=SHIPPED_TRANSFORMER))
         self.build_model()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
             self.pre_processor = self.build_pre_processor()
@@ -92,9 +98,6 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """
         h: Any = self.hparams
         options = EncoderOptions(**h.encoder)
-        if h.get("pretraining") is not None and options.architecture == DEFAULT_ENCODER:
-            logger.info("Pretraining trains a vision transformer: the encoder is %s.", SHIPPED_TRANSFORMER)
-            options = replace(options, architecture=SHIPPED_TRANSFORMER)
         if self.tiling is not None and self.tiling.size != self.input_size:
             msg = (
                 f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
@@ -128,6 +131,17 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             ValueError: If there is no such objective, or it does not take an argument.
         """
         self._pretraining = make_pretraining(self.hparams["pretraining"])
+
+    def keep_encoder(self) -> None:
+        """Leave pretraining out, with a warning, where a checkpoint brought an encoder that it cannot train."""
+        if self._pretraining is None or isinstance(self.model.encoder, PatchEncoder):
+            return
+        logger.warning(
+            "pretraining=%s is left out: the checkpoint brings its encoder along, %s, which stays as it is.",
+            self.hparams["pretraining"],
+            self.model.encoder.describe()["architecture"],
+        )
+        self.hparams["pretraining"] = self._pretraining = None
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the model's components that are callbacks, pretraining first."""

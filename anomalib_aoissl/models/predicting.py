@@ -126,19 +126,12 @@ def serve_written_arguments(ours: type[Any]) -> None:
     Args:
         ours: Class of our models.
     """
-    from anomalib.engine import Engine
 
-    stock = Engine.export
-    if getattr(stock, "serves_our_models", False):
-        return
-
-    @functools.wraps(stock)
-    def export(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def export(stock: Callable[..., Any], self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         with command_line_wrote(written_values(model) if isinstance(model, ours) else {}):
             return stock(self, model, *args, **kwargs)
 
-    export.serves_our_models = True  # type: ignore[attr-defined]
-    Engine.export = export  # type: ignore[method-assign]
+    _wrap_once("export", export)
 
 
 def serve_data_path(ours: type[Any]) -> None:
@@ -149,21 +142,25 @@ def serve_data_path(ours: type[Any]) -> None:
     Args:
         ours: Class of our models.
     """
-    from anomalib.engine import Engine  # imports anomalib.models: the hook loads us when both are done
 
-    stock = Engine.predict
-    if getattr(stock, "serves_our_models", False):
-        return
-
-    @functools.wraps(stock)
-    def predict(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def predict(stock: Callable[..., Any], self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
         asked: Any = model or self.model
         path = kwargs.get("data_path")
         if path is not None and kwargs.get("dataset") is None and len(args) < 3 and isinstance(asked, ours):
-            served: Any = asked
-            dataset = PredictImages(path, lambda: served.file_format)
-            return stock(self, model, *args, **{**kwargs, "data_path": None, "dataset": dataset})
+            dataset = PredictImages(path, lambda: asked.file_format)
+            kwargs = {**kwargs, "data_path": None, "dataset": dataset}
         return stock(self, model, *args, **kwargs)
 
-    predict.serves_our_models = True  # type: ignore[attr-defined]
-    Engine.predict = predict  # type: ignore[method-assign]
+    _wrap_once("predict", predict)
+
+
+def _wrap_once(name: str, around: Callable[..., Any]) -> None:
+    """Have a method of anomalib's engine call ``around`` with the method itself and its arguments; once."""
+    from anomalib.engine import Engine  # imports anomalib.models: the hook loads us when both are done
+
+    stock = getattr(Engine, name)
+    if getattr(stock, "serves_our_models", False):
+        return
+    served = functools.wraps(stock)(lambda *args, **kwargs: around(stock, *args, **kwargs))
+    served.serves_our_models = True  # type: ignore[attr-defined]
+    setattr(Engine, name, served)

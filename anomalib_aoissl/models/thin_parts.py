@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
-from anomalib_aoissl.pixel_head.learning.labelled import evenly_taken
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 
 logger = logging.getLogger(__name__)
 

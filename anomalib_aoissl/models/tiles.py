@@ -11,17 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.tiles.blending import StripReader, blended_strips
-from anomalib_aoissl.deployment.tiles.tiling import Tile, TileGrid, Tiling
-from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Picture, evenly_taken
+from anomalib_aoissl.deployment.tiles.light import thinned
+from anomalib_aoissl.deployment.tiles.tiling import Tile, Tiling, chosen_tiles
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Picture
 from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
 
 DEFAULT_SIZE = (512, 512)
 """(height, width) px of a model's input where none is said."""
-
-_SEEN = 512
-"""Rows and columns of a picture, at most, by which the light of its tiles is known while a head is fitted."""
 
 
 def plain_sizes(
@@ -75,23 +72,9 @@ def labelled_tiles(
     """
     grid, labels = tiling.grid((image.shape[-2], image.shape[-1])), mask.cpu().numpy()
     planes = image.detach().cpu().numpy()
-    for tile in _chosen(grid, labels, most):
+    for tile in chosen_tiles(grid, labels, most):
         parts = grid.cut(planes, tile), grid.cut_mask(labels, tile)
         yield LabelledTile(tile, *(torch.from_numpy(part.copy())[None].to(image.device) for part in parts))
-
-
-def _chosen(grid: TileGrid, labels: np.ndarray, most: int | None) -> list[Tile]:
-    """Return the tiles that have labels, no more than ``most``."""
-    counts = {tile: np.bincount(grid.cut_mask(labels, tile).ravel(), minlength=IGNORE_INDEX + 1) for tile in grid}
-    tiles = [tile for tile, count in counts.items() if count[:IGNORE_INDEX].any()]
-    if most is None or len(tiles) <= most:
-        return tiles
-    table = np.stack([counts[tile] for tile in tiles])
-    shown = np.flatnonzero(table[:, :IGNORE_INDEX].any(axis=0))
-    best = list(dict.fromkeys(max(tiles, key=lambda tile: counts[tile][index]) for index in shown))[:most]
-    others = [tile for tile in tiles if tile not in best]
-    best += [others[index] for index in evenly_taken(len(others), most - len(best))] if most > len(best) else []
-    return sorted(best, key=lambda tile: tile.index)
 
 
 def head_tiles(
@@ -106,8 +89,7 @@ def head_tiles(
         ids: Indices of its device and its name in the bank.
         most: Tiles at most.
     """
-    steps = [-(-side // _SEEN) for side in image.shape[-2:]]
-    seen = image[None, :, :: steps[0], :: steps[1]].clone()
+    seen = thinned(image)[None].clone()
     size = image.shape[-2], image.shape[-1]
     return [
         LabelledImage(part, labels[0].to(torch.uint8), *ids, picture=Picture(seen, size, (tile.top, tile.left)))

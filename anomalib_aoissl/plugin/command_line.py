@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MethodType
@@ -164,12 +165,14 @@ def _parse(usual: Callable[..., Any], args: Sequence[str] | None = None, **kwarg
 
 def _check_options(cli: Any) -> None:
     """Validate that options are not null, of which jsonargparse would make a fault without a name."""
-    part = cli.config[cli.subcommand]
-    for key in ("model", "data"):
-        node = part.get(key) if part else None
-        cls = _class_of(node.class_path) if isinstance(node, Namespace) and "class_path" in node else None
+    part = cli.config[cli.subcommand] or Namespace()
+    callbacks = part.get("trainer.callbacks")
+    for node in (part.get("model"), part.get("data"), *(callbacks if isinstance(callbacks, list) else [callbacks])):
+        if not isinstance(node, Namespace) or "class_path" not in node:
+            continue
+        cls = _class_of(node.class_path)
         for name, rule in getattr(cls, "RULES", {}).items():
-            if cls and node and isinstance(rule, OptionsRule) and node.get(f"init_args.{name}", {}) is None:
+            if isinstance(rule, OptionsRule) and node.get(f"init_args.{name}", {}) is None:
                 _fail(f"{cls.__name__}: {name}=null must be {rule.kind}.")
 
 
@@ -178,7 +181,9 @@ def _instance(cls: type, /, *args: Any, **kwargs: Any) -> Any:
     if not _is_ours(cls):
         return cls(*args, **kwargs)
     try:
-        return cls(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", r"\w+: (old names of )?arguments", DeprecationWarning)  # hidden otherwise
+            return cls(*args, **kwargs)
     except _FAULTS as error:
         _fail(f"{cls.__name__}: {error}")
 
@@ -238,7 +243,7 @@ def _unknown(cls: type, name: str) -> str:
     if group in removed_from(cls):
         return removal_message(cls.__name__, [group])
     prefix = f"{group}." if field and options is not None else ""
-    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters if key != "common"]
+    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters]
     name = name if prefix else group
     close = difflib.get_close_matches(name, known, n=3) or _fields_like(cls, name)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."
@@ -256,10 +261,7 @@ def _allowed(cls: type, name: str) -> str:
     """Return in words which types or values an argument takes."""
     group, _, field = name.partition(".")
     options = _options_at(cls, group)
-    parameters: dict[str, inspect.Parameter] = {}
-    for base in reversed(options.__mro__ if field and options else cls.__mro__):  # callbacks take their base's too
-        if "__init__" in vars(base):
-            parameters.update(inspect.signature(vars(base)["__init__"]).parameters)
+    parameters = inspect.signature(options if field and options else cls).parameters
     name = field if field and options else name
     annotation = str(parameters[name].annotation) if name in parameters else "of another type"
     if name in parameters and _options_at(cls, name) is not None:

@@ -17,7 +17,8 @@ from .options import OptionsRule
 from .removed_arguments import moved_among, moved_in, moving_message, with_new_names
 
 _CONFIG = ("--config", "-c")
-_KEYS = ("model", "data")
+_CALLBACKS = "trainer.callbacks"
+_KEYS = ("model", "data", _CALLBACKS)
 _COMMANDS = ("fit", "train", "validate", "test", "predict", "export")
 _PACKAGE = __name__.partition(".")[0]
 
@@ -32,7 +33,10 @@ def with_new_arguments(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     pairs = list(_pairs(arguments[1:]))
     classes = _classes(pairs)
-    named = [(_new_name(name, value, classes), value) for name, value in pairs]
+    named = []
+    for place, (name, value) in enumerate(pairs):  # an option of a callback is of the last one named before it
+        before = _classes(pairs[:place]).get(_CALLBACKS)
+        named.append((_new_name(name, value, {**classes, _CALLBACKS: before}), value))
     fields = {name.rpartition(".")[0].lstrip("-") for name, _ in named if name.count(".") > 1}
     new = [_renewed_pair(name, value, classes, fields) for name, value in named]
     if new == pairs:
@@ -52,20 +56,19 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _classes(pairs: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
-    """Return our classes that a command line names for the model and the data."""
+    """Return our classes that a command line names last for the model, the data and a callback; None for others."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         for key in _KEYS:
             if name in _CONFIG and value is not None:
                 path = _content(value).get(key)
                 path = path.get("class_path") if isinstance(path, Mapping) else path
-            elif name in {f"--{key}", f"--{key}.class_path"} and value is not None:
+            elif name in {f"--{key}", f"--{key}+", f"--{key}.class_path"} and value is not None:
                 path = _content(value).get("class_path", value)
             else:
                 continue
-            cls = _class_of(path)
-            if cls is not None:
-                found[key] = cls
+            if path is not None:
+                found[key] = _class_of(path)
     return found
 
 
@@ -90,14 +93,15 @@ def _content(value: str) -> dict[str, Any]:
 
 def _new_name(name: str, value: str | None, classes: Mapping[str, Any]) -> str:
     """Return the new name of an option such as ``--model.k``."""
-    key, _, rest = name.removeprefix("--").partition(".")
-    old = rest.removeprefix("init_args.")
-    if key not in classes or value is None or value.lstrip().startswith("{"):
+    key = next((key for key in _KEYS if name.startswith(f"--{key}.")), "")
+    cls = classes.get(key)
+    if cls is None or value is None or value.lstrip().startswith("{"):
         return name
-    places = moved_among({old: value}, moved_in(classes[key]))
+    old = name.removeprefix(f"--{key}.").removeprefix("init_args.")
+    places = moved_among({old: value}, moved_in(cls))
     if not places:
         return name
-    _tell(moving_message(classes[key].__name__, places))
+    _tell(moving_message(cls.__name__, places))
     return f"--{key}.{places[old]}"
 
 
@@ -110,9 +114,10 @@ def _renewed_pair(name: str, value: str | None, classes: Mapping[str, Any], fiel
     short = _short(classes.get(key), group) if f"{key}.{group}" in fields else ""
     if short and not value.lstrip().startswith("{"):
         return f"{name}.{short}", value
-    if name == "--config" or name.removeprefix("--") in _KEYS:
+    place = name.removeprefix("--").removesuffix("+")
+    if name == "--config" or place in _KEYS:
         content = _content(value)
-        new = _renewed(content, fields, "" if name == "--config" else name.removeprefix("--"))
+        new = _renewed(content, fields, "" if name == "--config" else place)
         if new != content:
             value = yaml.safe_dump(new, sort_keys=False)
     return name, value

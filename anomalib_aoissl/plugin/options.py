@@ -63,9 +63,13 @@ class OptionsRule(Rule):
             return {name: getattr(value, name) for name in sorted(value.written)}
         return {self.short: value} if isinstance(value, str) else dict(value)
 
+    def made(self, value: Any) -> Options:
+        """Return a value as the dataclass."""
+        return self.options(**self.written(value))
+
     def all(self, value: Any) -> dict[str, Any]:
         """Return all fields of a value, those that it does not give with their defaults."""
-        made = self.options(**self.written(value))
+        made = self.made(value)
         return {field.name: getattr(made, field.name) for field in fields(made)}
 
     def check(self, name: str, value: Any) -> None:

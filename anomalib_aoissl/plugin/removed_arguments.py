@@ -9,11 +9,13 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .options import Options, OptionsRule
 
 _REMOVED, _MOVED = "removed_arguments", "moved_arguments"
+
+_Class = TypeVar("_Class", bound=type)
 
 
 def takes_removed(
@@ -43,6 +45,16 @@ def takes_removed(
         setattr(wrapped, _REMOVED, names)
         setattr(wrapped, _MOVED, places)
         return wrapped
+
+    return decorate
+
+
+def had_arguments(*names: str, moved: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
+    """Return a decorator of a dataclass that does to its ``__init__`` what `takes_removed` does."""
+
+    def decorate(cls: _Class) -> _Class:
+        cls.__init__ = takes_removed(*names, moved=moved)(cls.__init__)  # type: ignore[misc]
+        return cls
 
     return decorate
 
@@ -92,7 +104,7 @@ def with_new_names(arguments: Mapping[str, Any], old: Mapping[str, str], rules: 
 
 def removal_message(owner: str, names: Iterable[str]) -> str:
     """Return what is said of removed arguments, in Python and on the command line."""
-    return f"{owner}: arguments without effect, removed after 0.1.0: {', '.join(names)}. Leave them out."
+    return f"{owner}: arguments that are gone and have no effect: {', '.join(names)}. Leave them out."
 
 
 def moving_message(owner: str, old: Mapping[str, str]) -> str:

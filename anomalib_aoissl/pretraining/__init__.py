@@ -41,7 +41,7 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     if spec is None:
         return None
     arguments = {"objective": spec} if isinstance(spec, str) else dict(spec)
-    arguments = {key: _number(value) for key, value in arguments.items()}
+    arguments = _numbers(arguments)
     name = arguments.pop("objective", None)
     if name not in _OBJECTIVES:
         msg = (
@@ -61,8 +61,10 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     return callback
 
 
-def _number(value: Any) -> Any:
+def _numbers(value: Any) -> Any:
     """Return 1e-4 as the number that is meant: YAML reads a number without a decimal point before its e as a string."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
     return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 

@@ -10,6 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,8 @@ from anomalib_aoissl.data.describing.file_format import WHOLE_FILES, FileFormat
 from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.plugin.arguments import ArgumentError, validate
+from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
+from anomalib_aoissl.plugin.options import OptionsRule, plain_data
 from anomalib_aoissl.pretraining.objectives.objective import Objective
 from anomalib_aoissl.pretraining.training.artefact import (
     cache_folder,
@@ -34,115 +36,74 @@ from anomalib_aoissl.pretraining.training.artefact import (
 )
 from anomalib_aoissl.pretraining.training.augmentation import Light
 from anomalib_aoissl.pretraining.training.images import ImageFiles, fingerprint, pretraining_images
-from anomalib_aoissl.pretraining.training.module import Optimisation
 from anomalib_aoissl.pretraining.training.run import Run
 from anomalib_aoissl.pretraining.watching.labelled import probe_images
 from anomalib_aoissl.pretraining.watching.watcher import Labelled
 
 from .argument_rules import RULES, Start
+from .options import CropOptions, LoadingOptions, OptimizerOptions, ProbeOptions
 
 __all__ = ["PretrainingCallback", "Start"]
 
 _TRAINED_RATE = 1e-4
+_WITHOUT_EFFECT = {"loading", "save_to", "cache_dir"}  # on the result
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class PretrainingCallback(Callback):
     """Pretrains ``pl_module.model.encoder`` in ``setup("fit")``; the model's own fit then goes on.
 
     The images are those of the datamodule's ``unlabelled_dir``, else its training images; masks are read for the probe
     alone. The same run again (encoder, weights, arguments, images) loads the cached result. Nothing happens when the
-    model's run resumes from a checkpoint.
+    model's run resumes from a checkpoint. Where options are expected, a mapping of some of their fields will do.
 
     Args:
         max_epochs: Passes over the images.
         max_steps: Optimiser steps after which to stop before that; -1 for no limit.
         batch_size: Samples of a batch on each device.
-        accumulate: Batches whose gradients are summed up before a step.
-        crops_per_image: Samples that a picture gives in an epoch.
         start: Patch embedding and positions that training starts from: "given", "whitened" (principal components of
             the pictures' patches, and sine-cosine positions), or "auto": whitened for an encoder with random weights.
-        start_noise_floor: Noise of a pixel for "whitened", unit of the normalised images.
-        position_scale: Amplitude of the positions for "whitened".
-        even_norm: Set the last layer norm so that each dim of the embeddings has mean 0 and deviation 1.
-        structure: Share of the crops that are placed by gradient energy, in [0, 1]; the others are placed uniformly.
-        gain: Random change of the light's gain, as the exponent of e.
-        gamma: Random change of its gamma, as the exponent of e.
-        noise: Random noise added to the crops, standard deviation where white is 1.
-        blur: Random blur of the crops, largest sigma in px.
-        learning_rate: Peak of the learning rate; null: that of the objective from random weights, and 1e-4 from trained
-            ones, which a larger one takes apart.
-        weight_decay: Of AdamW.
-        betas: Of AdamW.
-        warmup: Share of the steps in which the rate grows from 0.
-        gradient_clip: Largest norm of the gradient; 0 for no limit.
-        num_workers: Processes that cut crops; 0 cuts them in the training process, which is quick from memory.
-        memory_mb: Memory for decoded pictures, MB, of each process that cuts crops.
+        crops: How crops are cut from the pictures.
+        light: Random light of the crops, see `Light`.
+        optimizer: Learning rate and weight decay, see `OptimizerOptions`.
+        probe: When and on what the encoder is measured, see `ProbeOptions`.
+        loading: Processes and memory for pictures, see `LoadingOptions`.
         seed: Seed of everything random.
-        probe_every: Epochs between two measures of the encoder; also between two checkpoints.
-        probe_images: Labelled images of the probe on either side, bank and queries; 0 for no probe.
-        collapse_rank: Effective rank of the patch embeddings under which an encoder counts as collapsed.
-        collapse_checks: Measures in a row under that rank that stop the run.
         save_to: Folder to copy the artefact to, for ``local-dir:``: a new or empty one, or that of an older artefact,
             which is replaced.
         cache_dir: Where results are kept; default: ANOMALIB_AOISSL_CACHE, else the user's cache folder.
-        progress_bar: Show a progress bar.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If an argument is not allowed.
     """
 
+    RULES: ClassVar[Mapping[str, Rule]] = RULES
     objective_name: ClassVar[str]
     scratch_rate: ClassVar[float]
-    objective_arguments: dict[str, Any]
+    """Learning rate from random weights."""
 
-    def __init__(
-        self,
-        max_epochs: int = 200,
-        max_steps: int = -1,
-        batch_size: int = 32,
-        accumulate: int = 1,
-        crops_per_image: int = 1,
-        start: Start = "auto",
-        start_noise_floor: float = 0.1,
-        position_scale: float = 0.3,
-        even_norm: bool = True,
-        structure: float = 0.8,
-        gain: float = 0.3,
-        gamma: float = 0.3,
-        noise: float = 0.0,
-        blur: float = 0.0,
-        learning_rate: float | None = None,
-        weight_decay: float = 0.05,
-        betas: tuple[float, float] = (0.9, 0.95),
-        warmup: float = 0.1,
-        gradient_clip: float = 1.0,
-        num_workers: int = 0,
-        memory_mb: float = 2048,
-        seed: int = 0,
-        probe_every: int = 10,
-        probe_images: int = 5,
-        collapse_rank: float = 2.0,
-        collapse_checks: int = 3,
-        save_to: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        progress_bar: bool = True,
-    ) -> None:
+    max_epochs: int = 200
+    max_steps: int = -1
+    batch_size: int = 32
+    start: Start = "auto"
+    crops: CropOptions = CropOptions()
+    light: Light = Light()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    probe: ProbeOptions = ProbeOptions()
+    loading: LoadingOptions = LoadingOptions()
+    seed: int = 0
+    save_to: str | Path | None = None
+    cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the arguments, and make options of mappings."""
         super().__init__()
-        validate(RULES, locals())
-        self.max_epochs, self.max_steps = max_epochs, max_steps
-        self.batch_size, self.accumulate, self.crops_per_image = batch_size, accumulate, crops_per_image
-        self.start, self.start_noise_floor = start, start_noise_floor
-        self.position_scale, self.even_norm = position_scale, even_norm
-        self.structure, self.gradient_clip, self.seed = structure, gradient_clip, seed
-        self.light = Light(gain=gain, gamma=gamma, noise=noise, blur=blur)
-        self.learning_rate = learning_rate
-        self.weight_decay, self.betas, self.warmup = weight_decay, (betas[0], betas[1]), warmup
-        self.num_workers, self.memory_mb = num_workers, memory_mb
-        self.probe_every, self.probe_images = probe_every, probe_images
-        self.collapse_rank, self.collapse_checks = collapse_rank, collapse_checks
-        self.save_to, self.cache_dir, self.progress_bar = save_to, cache_dir, progress_bar
+        validate(self.RULES, vars(self))
+        for name, rule in self.RULES.items():
+            if isinstance(rule, OptionsRule):
+                setattr(self, name, rule.made(getattr(self, name)))
         self._done: LightningModule | None = None
         self.summary = ""
         """One paragraph about the last run; empty before it."""
@@ -151,21 +112,17 @@ class PretrainingCallback(Callback):
     def build_objective(self, vit: VisionTransformer) -> Objective:
         """Return the objective around a transformer; called with a seeded global generator."""
 
-    def optimisation_from(self, *, untrained: bool) -> Optimisation:
-        """Return the numbers of the optimiser, for an encoder with random weights or with trained ones."""
+    def learning_rate(self, *, untrained: bool) -> float:
+        """Return the peak of the learning rate, for an encoder with random weights or with trained ones."""
         own = self.scratch_rate if untrained else _TRAINED_RATE
-        rate = own if self.learning_rate is None else self.learning_rate
-        return Optimisation(rate, self.weight_decay, self.betas, self.warmup)
+        given = self.optimizer.learning_rate
+        return own if given is None else given
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that the result depends on, plain data."""
-        numbers = ("max_epochs", "max_steps", "batch_size", "accumulate", "crops_per_image", "structure")
-        others = ("gradient_clip", "seed", "probe_every", "probe_images")
-        optimiser = ("learning_rate", "weight_decay", "betas", "warmup")
-        start = ("start", "start_noise_floor", "position_scale", "even_norm")
-        plain = {name: getattr(self, name) for name in (*numbers, *start, *others, *optimiser)}
-        return {**plain, **vars(self.light), **self.objective_arguments}
+        names = [field.name for field in fields(self) if field.name not in _WITHOUT_EFFECT]
+        return {name: plain_data(getattr(self, name)) for name in names}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Pretrain the encoder before the fit.
@@ -201,7 +158,7 @@ class PretrainingCallback(Callback):
         self.pretrain(
             encoder,
             pretraining_images(datamodule),
-            labelled=probe_images(datamodule, self.probe_images),
+            labelled=probe_images(datamodule, self.probe.images),
             file_format=getattr(getattr(datamodule, "train_data", None), "file_format", WHOLE_FILES),
             trainer=trainer,
         )

@@ -20,8 +20,8 @@ from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
-from anomalib_aoissl.pixel_head.learning.sample import PixelSample, joined_pixels
+from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample, evenly_taken, joined_pixels
 from anomalib_aoissl.pixel_head.learning.stages import Stages, left_out_probabilities, refitted
 from anomalib_aoissl.pixel_head.learning.training import fit_head, sample_more
 

@@ -19,7 +19,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View, evenly_taken
+from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 from anomalib_aoissl.pixel_head.learning.training import HeadFit, fit_head, left_out_maps
 
 from .examples import Example, Examples

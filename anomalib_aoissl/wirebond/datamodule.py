@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aoissl.data.argument_rules import DATA_RULES, validate_data
+from anomalib_aoissl.data.argument_rules import DATA_RULES, OF_ANOMALIB, validate_data
 from anomalib_aoissl.data.datamodule import SegmentationDataModuleMixin
 from anomalib_aoissl.data.describing.description import DatasetDescription, read_description
 from anomalib_aoissl.data.finding.listing import list_records
@@ -91,17 +91,9 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         test_augmentations: Transform | None = None,
         augmentations: Transform | None = None,
     ) -> None:
-        validate_data(RULES, locals())
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            seed=seed,
-        )
+        given = locals()
+        validate_data(RULES, given)
+        super().__init__(**{name: given[name] for name in OF_ANOMALIB})
         self.devices = devices
         self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
         self.shots = shots

@@ -54,8 +54,8 @@ def pretrain(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any
     files, file_format = _pictures(settings["pictures"], job.spec["set_settings"], seed, roots)
     size = (settings["size"][0], settings["size"][1])
     encoder = PatchEncoder(SHIPPED_TRANSFORMER, image_size=size, pretrained=False)
-    arguments = {**settings["pretraining"], "seed": seed, "probe_images": 0, "probe_every": 100_000}
-    arguments |= {"progress_bar": False, "max_epochs": 100_000}
+    arguments = {**settings["pretraining"], "seed": seed, "probe": {"images": 0, "every": 100_000}}
+    arguments["max_epochs"] = 100_000
     started = time.process_time()
     steps = _steps(arguments, encoder, files, file_format, settings["seconds"])
     trial = time.process_time() - started
@@ -67,7 +67,7 @@ def pretrain(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any
     return {"fit_seconds": seconds, "steps": steps, "pictures": len(files), "summary": callback.summary}
 
 
-_TRAINER = {"accelerator": "cpu", "devices": 1, "logger": False}
+_TRAINER = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
 
 
 def _pictures(

@@ -53,19 +53,11 @@ def test_an_unzoomed_crop_is_a_turned_piece_of_the_picture() -> None:
 
 def test_light_keeps_the_range_and_no_light_changes_nothing() -> None:
     images = torch.rand(4, 2, 16, 16).clamp_min(1e-3)
-    lit = Light(gain=1, gamma=1, channel=0.5, noise=0.2, blur=2)(images, _generator())
+    lit = Light(gain=1, gamma=1)(images, _generator())
     assert lit.shape == images.shape
     assert lit.min() >= 0
     assert lit.max() <= 1
     torch.testing.assert_close(Light(gain=0, gamma=0)(images, _generator()), images)
-
-
-def test_blur_keeps_a_flat_picture_and_smooths_noise() -> None:
-    light = Light(gain=0, gamma=0, blur=2)
-    flat = torch.full((8, 3, 16, 16), 0.5)
-    torch.testing.assert_close(light(flat, _generator()), flat)
-    noise = torch.rand(8, 3, 32, 32)
-    assert light(noise, _generator()).std() < noise.std()
 
 
 def test_the_dataset_repeats_by_epoch_and_memory_does_not_matter(pictures: Files) -> None:

@@ -19,7 +19,7 @@ PROGRESS = Progress(0, 10)
 
 
 def _mae(encoder: PatchEncoder, **arguments: Any) -> MaskedAutoencoder:
-    given = {"crop_size": (48, 64), "decoder_dims": 16, "decoder_heads": 2, "target": "pixels", **arguments}
+    given = {"crops": {"size": (48, 64)}, "decoder": {"dims": 16, "heads": 2}, "target": "pixels", **arguments}
     return MAEPretraining(**given).build_objective(encoder.vit)
 
 

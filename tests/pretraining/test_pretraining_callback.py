@@ -38,15 +38,20 @@ MakeEncoder = Callable[..., PatchEncoder]
 Files = list[tuple[Path, ...]]
 
 SMALL: dict[str, dict[str, Any]] = {
-    "mae": {"crop_size": (24, 32), "decoder_dims": 16, "decoder_heads": 2},
-    "dino": {"global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8},
-    "ibot": {"global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8},
+    "mae": {"crops": {"size": (24, 32)}, "decoder": {"dims": 16, "heads": 2}},
+    "dino": (
+        small := {
+            "crops": {"global_size": 32, "local_size": 16, "local_count": 1},
+            "head": {"outputs": 16, "hidden": 16, "bottleneck": 8},
+        }
+    ),
+    "ibot": small,
 }
-CPU = {"accelerator": "cpu"}
+CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 
 
 def _callback(objective: str, cache: Path, **arguments: Any) -> PretrainingCallback:
-    common = {"max_epochs": 2, "batch_size": 2, "probe_every": 1, "progress_bar": False, "cache_dir": cache}
+    common = {"max_epochs": 2, "batch_size": 2, "probe": {"every": 1}, "cache_dir": cache}
     callback = make_pretraining({"objective": objective, **common, **SMALL[objective], **arguments})
     assert callback is not None
     return callback
@@ -106,14 +111,14 @@ def test_the_learning_rate_is_lower_from_trained_weights(
     def rate(encoder: PatchEncoder, **arguments: Any) -> float:
         folder = _callback("mae", tmp_path, max_steps=1, **arguments).pretrain(encoder, pictures)
         record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
-        return float(record["arguments"]["learning_rate"])
+        return float(record["learning_rate"])
 
     trained = make_encoder()
     with torch.no_grad():
         trained.vit.norm.weight.mul_(1.5)
-    assert rate(make_encoder(), learning_rate=None) == 1.5e-3
-    assert rate(trained, learning_rate=None) == 1e-4
-    assert rate(make_encoder(), learning_rate=0.02) == 0.02
+    assert rate(make_encoder()) == 1.5e-3
+    assert rate(trained, optimizer={"learning_rate": None}) == 1e-4
+    assert rate(make_encoder(), optimizer={"learning_rate": 0.02}) == 0.02
 
 
 def test_a_damaged_folder_says_what_to_do(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
@@ -176,9 +181,12 @@ def test_the_best_encoder_is_kept_and_the_start_where_nothing_beats_it(
         assert torch.equal(value, encoder.vit.state_dict()[name])
 
 
-def test_a_collapse_stops_with_advice(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
-    callback = _callback("dino", tmp_path, max_epochs=9, collapse_rank=1e6, collapse_checks=2)
-    with pytest.raises(CollapseError, match=r"dino: the patch embeddings collapse.*last 2 checks.*teacher_temperature"):
+def test_a_collapse_stops_with_advice(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_aoissl.pretraining.watching.watcher._COLLAPSE_RANK", 1e6)
+    callback = _callback("dino", tmp_path, max_epochs=9)
+    with pytest.raises(CollapseError, match=r"dino: the patch embeddings collapse.*last 3 checks.*teacher\.temp"):
         callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
 
 
@@ -372,9 +380,9 @@ def test_make_pretraining() -> None:
     callback = make_pretraining({"objective": "mae", "max_epochs": 7, "mask_ratio": 0.5})
     assert isinstance(callback, MAEPretraining)
     assert (callback.max_epochs, callback.arguments["mask_ratio"]) == (7, 0.5)
-    written = make_pretraining(yaml.safe_load("{objective: dino, learning_rate: 1e-4, save_to: out/1e-4}"))
+    written = make_pretraining(yaml.safe_load("{objective: dino, optimizer: {learning_rate: 1e-4}, save_to: out/1e-4}"))
     assert written is not None
-    assert (written.learning_rate, written.save_to) == (1e-4, "out/1e-4")
+    assert (written.optimizer.learning_rate, written.save_to) == (1e-4, "out/1e-4")
     with pytest.raises(ValueError, match=r"must be one of \['mae', 'dino', 'ibot'\]"):
         make_pretraining("moco")
     with pytest.raises(ValueError, match="unexpected keyword argument 'ratio'"):

@@ -55,8 +55,9 @@ FIT = """
     watching.probe_mean_iou = lambda *args, **kwargs: replace(probe(*args, **kwargs), mean_iou=next(scores))
 
     objective, pictures, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    small = {"crop_size": 32} if objective == "mae" else {
-        "global_size": 32, "local_size": 16, "local_crops": 1, "outputs": 16, "hidden": 16, "bottleneck": 8}
+    small = {"crops": {"size": 32}} if objective == "mae" else {
+        "crops": {"global_size": 32, "local_size": 16, "local_count": 1},
+        "head": {"outputs": 16, "hidden": 16, "bottleneck": 8}}
 
     class Data(LightningDataModule):
         unlabelled_dir = pictures
@@ -80,8 +81,8 @@ FIT = """
             return torch.optim.SGD([self.weight], lr=0.1)
 
     if __name__ == "__main__":
-        callback = make_pretraining({"objective": objective, "max_epochs": 1, "batch_size": 1, "probe_every": 1,
-                                     "progress_bar": False, "cache_dir": out / "cache", **small})
+        callback = make_pretraining({"objective": objective, "max_epochs": 1, "batch_size": 1, "probe": {"every": 1},
+                                     "cache_dir": out / "cache", **small})
         trainer = Trainer(accelerator="cpu", devices=2, strategy=sys.argv[4], max_epochs=1, callbacks=[callback],
                           logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=out)
         trainer.fit(Model(), datamodule=Data())

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from anomalib_aoissl.pretraining.objectives.objective import Objective, Views
-from anomalib_aoissl.pretraining.training.module import Optimisation, PretrainingModule
+from anomalib_aoissl.pretraining.options import OptimizerOptions
+from anomalib_aoissl.pretraining.training.module import PretrainingModule
 
 
 class Watched(Objective):
@@ -37,8 +38,9 @@ class Watched(Objective):
 
 def module(light: Any, weight_decay: float = 0.0) -> PretrainingModule:
     """Return the loop of a watched objective, at the first step of ten, without warm-up."""
-    optimisation = Optimisation(learning_rate=0.1, weight_decay=weight_decay, betas=(0.9, 0.999), warmup=0.0)
-    made = PretrainingModule(Watched(), optimisation, light=light, mean=(0.5, 0.0), std=(0.25, 1.0), seed=0)
+    options = OptimizerOptions(weight_decay=weight_decay, warmup=0.0)
+    planes: dict[str, Any] = {"mean": (0.5, 0.0), "std": (0.25, 1.0)}
+    made = PretrainingModule(Watched(), options, learning_rate=0.1, light=light, seed=0, **planes)
     made._trainer = SimpleNamespace(global_step=0, global_rank=0, estimated_stepping_batches=10)  # type: ignore[assignment]
     made.log_dict = Mock()
     return made

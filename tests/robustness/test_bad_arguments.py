@@ -20,6 +20,7 @@ from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.command_line import one_line
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
+from anomalib_aoissl.pretraining.options import CropOptions
 from anomalib_aoissl.retrieval.options import VoteOptions
 
 ENCODER = {
@@ -115,28 +116,28 @@ PRETRAINING = (
     bad(MAEPretraining, r"max_steps=0 must be greater than 0, or -1 for no limit", max_steps=0),
     bad(MAEPretraining, r"batch_size=True must be a whole number", batch_size=True),
     bad(MAEPretraining, r"start='warm' must be one of \['auto', 'given', 'whitened'\]", start="warm"),
-    bad(MAEPretraining, r"structure=1\.1 must lie in \[0, 1\]", structure=1.1),
-    bad(MAEPretraining, r"gain=-0\.1 must not be negative", gain=-0.1),
-    bad(MAEPretraining, r"learning_rate=0 must be greater than 0", learning_rate=0),
-    bad(MAEPretraining, r"betas=\(0\.9,\) must be two numbers, and lie in \[0, 1\) both", betas=(0.9,)),
-    bad(MAEPretraining, r"betas=\(0\.9, 1\.0\) must lie in \[0, 1\) both", betas=(0.9, 1.0)),
-    bad(MAEPretraining, r"gradient_clip=nan must be a number", gradient_clip=NAN),
-    bad(MAEPretraining, r"memory_mb=inf must be a number", memory_mb=INFINITY),
-    bad(MAEPretraining, r"num_workers=-1 must not be negative", num_workers=-1),
+    bad(MAEPretraining, r"crops\.structure=1\.1 must lie in \[0, 1\]", crops={"structure": 1.1}),
+    bad(MAEPretraining, r"light\.gain=-0\.1 must not be negative", light={"gain": -0.1}),
+    bad(MAEPretraining, r"optimizer\.learning_rate=0 must be greater", optimizer={"learning_rate": 0}),
+    bad(MAEPretraining, r"optimizer\.weight_decay=nan must be a number", optimizer={"weight_decay": NAN}),
+    bad(MAEPretraining, r"optimizer takes no betas\. It takes learning_rate", optimizer={"betas": (0.9, 0.95)}),
+    bad(MAEPretraining, r"loading\.memory_mb=inf must be a number", loading={"memory_mb": INFINITY}),
+    bad(MAEPretraining, r"loading\.num_workers=-1 must not be negative", loading={"num_workers": -1}),
+    bad(MAEPretraining, r"probe=5 must be a mapping of every, images", probe=5),
+    bad(MAEPretraining, r"crops=CropOptions\(.* must be a mapping of per_image, structure, size", crops=CropOptions()),
     bad(MAEPretraining, r"seed=-5 must lie in", seed=-5),
-    bad(MAEPretraining, r"progress_bar='no' must be true or false", progress_bar="no"),
     bad(MAEPretraining, r"save_to='' must be a path or null", save_to=""),
-    bad(MAEPretraining, r"crop_size=-8 must be whole numbers of px, greater than 0", crop_size=-8),
+    bad(MAEPretraining, r"crops\.size=-8 must be whole numbers of px, greater than 0", crops={"size": -8}),
     bad(MAEPretraining, r"mask_ratio=1\.2 must lie in \[0, 1\]", mask_ratio=1.2),
-    bad(MAEPretraining, r"zoom=\(2\.0, 1\.0\) must be greater than 0 both, the smaller first", zoom=(2.0, 1.0)),
-    bad(MAEPretraining, r"decoder_dims=0 must be greater than 0", decoder_dims=0),
-    bad(MAEPretraining, r"decoder_dims=30 must be a multiple of 4 and of decoder_heads=4", decoder_dims=30),
-    bad(DINOPretraining, r"local_crops=-1 must not be negative", local_crops=-1),
-    bad(DINOPretraining, r"teacher_temperature=0 must be greater than 0", teacher_temperature=0),
-    bad(DINOPretraining, r"momentum=1\.5 must lie in \[0, 1\]", momentum=1.5),
-    bad(IBOTPretraining, r"mask_ratio=0\.3 must be two numbers", mask_ratio=0.3),
-    bad(IBOTPretraining, r"outputs=0 must be greater than 0", outputs=0),
-    bad(IBOTPretraining, r"patch_weight=-1 must not be negative", patch_weight=-1),
+    bad(MAEPretraining, r"crops\.zoom=\(2, 1\) must be greater than 0 both, the smaller", crops={"zoom": (2, 1)}),
+    bad(MAEPretraining, r"decoder\.dims=0 must be greater than 0", decoder={"dims": 0}),
+    bad(MAEPretraining, r"decoder\.dims=30 must be a multiple of 4 and of decoder\.heads=4", decoder={"dims": 30}),
+    bad(DINOPretraining, r"crops\.local_count=-1 must not be negative", crops={"local_count": -1}),
+    bad(DINOPretraining, r"teacher\.temperature=0 must be greater than 0", teacher={"temperature": 0}),
+    bad(DINOPretraining, r"teacher\.momentum=1\.5 must lie in \[0, 1\]", teacher={"momentum": 1.5}),
+    bad(IBOTPretraining, r"masking\.ratio=0\.3 must be two numbers", masking={"ratio": 0.3}),
+    bad(IBOTPretraining, r"head\.outputs=0 must be greater than 0", head={"outputs": 0}),
+    bad(IBOTPretraining, r"masking\.weight=-1 must not be negative", masking={"weight": -1}),
 )
 
 DRAWING = (
@@ -163,9 +164,9 @@ def test_an_impossible_argument_is_named(row: Row, tmp_path: Path) -> None:
 
 def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 96, 3), dtype=np.uint8)).save(tmp_path / "u.png")
-    callback = MAEPretraining(crop_size=36, cache_dir=tmp_path / "cache")
+    callback = MAEPretraining(crops={"size": 36}, cache_dir=tmp_path / "cache")
     encoder = PatchEncoder(ENCODER, image_size=(64, 96), pretrained=False)
-    with pytest.raises(ValueError, match=r"crop_size=\(36, 36\) must be multiples of the encoder's patch, 8x8 px"):
+    with pytest.raises(ValueError, match=r"crops\.size=\(36, 36\) must be multiples of the encoder's patch, 8x8 px"):
         callback.pretrain(encoder, [(tmp_path / "u.png",)])
 
 
@@ -241,7 +242,7 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
         Row(
             "an argument that is gone",
             said_of(*RETRIEVAL_OF, "--model.learning_seconds=0"),
-            value="AOISSLRetrieval: arguments without effect, removed after 0.1.0: learning_seconds. Leave them out.",
+            value="AOISSLRetrieval: arguments that are gone and have no effect: learning_seconds. Leave them out.",
         ),
         Row(
             "a misspelt argument",
@@ -268,6 +269,16 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
             said_of("--callbacks=MAEPretraining", "--callbacks.max_epochs=abc"),
             value="MAEPretraining: max_epochs=abc must be a whole number.",
         ),
+        Row(
+            "a field of a callback's options",
+            said_of("--callbacks=MAEPretraining", "--callbacks.crops.structure=abc"),
+            value="MAEPretraining: crops.structure=abc must be a number.",
+        ),
+        Row(
+            "a callback's argument of 0.1.0",
+            said_of("--callbacks=DINOPretraining", "--callbacks.noise=0.1"),
+            value="DINOPretraining: arguments that are gone and have no effect: noise. Leave them out.",
+        ),
         Row("another model's argument", said_of("--model", "Padim", "--model.n_features", "abc"), value=None),
         Row("a model that is none", said_of("--model", "AOISSLRetreival"), value=None),
     ),
@@ -280,13 +291,23 @@ def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp
     from anomalib.cli import AnomalibCLI
 
     model = [*RETRIEVAL_OF, "--model.encoder.pretrained=false", "--default_root_dir", str(tmp_path)]
-    for argument in ("--model.vote.k=abc", "--model.vote.k=-3", "--model.k=abc"):
+    callback, crops = "--trainer.callbacks+=MAEPretraining", "--trainer.callbacks.crops"
+    for arguments, said in (
+        (["--model.vote.k=abc"], "AOISSLRetrieval: vote.k="),
+        (["--model.vote.k=-3"], "AOISSLRetrieval: vote.k="),
+        (["--model.k=abc"], "AOISSLRetrieval: vote.k="),
+        (["--model.vote=null"], "AOISSLRetrieval: vote=null must be a mapping of k"),
+        ([callback, f"{crops}=null"], "MAEPretraining: crops=null must be a mapping of per_image"),
+        ([callback, f"{crops}.size=-8"], "MAEPretraining: crops.size=-8 must be whole numbers of px"),
+        ([callback, f"{crops}.sise=8"], "MAEPretraining: takes no argument crops.sise. Did you mean crops.size"),
+        ([callback, "--trainer.callbacks.crop_size=x"], "MAEPretraining: crops.size=x must be"),
+    ):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            AnomalibCLI(["train", *model, argument, "--data", "WireBond"])
+            AnomalibCLI(["train", *model, *arguments, "--data", "WireBond"])
         assert caught.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-        assert line.startswith("error: AOISSLRetrieval: vote.k=")
+        assert line.startswith(f"error: {said}")
 
 
 def test_what_is_written_is_told_from_defaults_on_the_command_line(tmp_path: Path) -> None:

@@ -343,10 +343,10 @@ class Stopped(MAEPretraining):
 def pretrained(cls: type, encoder: dict[str, Any], images: Path, cache: Path) -> dict[str, torch.Tensor]:
     """Return the weights of an encoder after four steps of pretraining, each with its checkpoint."""
     files = [(path,) for path in sorted((images / "images").glob("*_ch0.png"))[:2]]
-    settings = {"max_epochs": 4, "batch_size": 2, "crop_size": 32, "probe_every": 1, "progress_bar": False}
-    callback = cls(**settings, decoder_dims=16, decoder_heads=2, cache_dir=cache)
+    settings = {"max_epochs": 4, "batch_size": 2, "crops": {"size": 32}, "probe": {"every": 1}}
+    callback = cls(**settings, decoder={"dims": 16, "heads": 2}, cache_dir=cache)
     made = PatchEncoder(encoder, image_size=(64, 96), pretrained=False)
-    callback.pretrain(made, files, trainer_arguments={"accelerator": "cpu"})
+    callback.pretrain(made, files, trainer_arguments={"accelerator": "cpu", "enable_progress_bar": False})
     return made.vit.state_dict()
 
 

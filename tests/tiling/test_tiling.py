@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.tiles.tiling import Axis
+from anomalib_aoissl.deployment.tiles.light import thinned
+from anomalib_aoissl.deployment.tiles.tiling import Axis, chosen_tiles
 from anomalib_aoissl.models.quantizing import TiledImages
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
@@ -120,3 +122,30 @@ def test_8_bits_see_tiles_and_count_each_pixel() -> None:
         assert np.array_equal(tile.image[0], image[:, top : top + 12, left : left + 16])
         assert np.array_equal(tile.gt_mask[0], mask[top : top + 12, left : left + 16])
     assert all((tile.gt_mask == 255).all() for tile in tiles[4:])
+
+
+def test_chosen_tiles_have_labels_and_show_most_of_each_class() -> None:
+    grid = Tiling((8, 8), 0).grid((32, 32))
+    mask = np.full((32, 32), 255, np.uint8)
+    for tile in list(grid)[2:14]:
+        mask[tile.top, tile.left] = 0
+    mask[:8, 24:28], mask[16:24, 8:10] = 1, 2  # tiles 3 and 9
+    mask[:2, 16:18] = 0  # tile 2
+    every = list(range(2, 14))
+    assert [tile.index for tile in chosen_tiles(grid, mask)] == every
+    assert [tile.index for tile in chosen_tiles(grid, mask, 12)] == every
+    assert [tile.index for tile in chosen_tiles(grid, mask, 3)] == [2, 3, 9]
+    others = [index for index in every if index not in {2, 3, 9}]
+    assert [tile.index for tile in chosen_tiles(grid, mask, 6)] == sorted([2, 3, 9, others[0], others[3], others[6]])
+
+
+def test_no_more_tiles_are_chosen_than_asked_for_where_there_are_more_classes() -> None:
+    grid = Tiling((8, 8), 0).grid((32, 32))
+    mask = np.arange(32 * 32).reshape(32, 32) % 200
+    assert len(chosen_tiles(grid, mask.astype(np.uint8), 5)) == 5
+
+
+def test_few_pixels_stand_for_a_picture() -> None:
+    planes = np.random.default_rng(0).random((2, 1300, 40), np.float32)
+    assert np.array_equal(thinned(planes), planes[:, ::3])
+    assert torch.equal(thinned(torch.from_numpy(planes)), torch.from_numpy(planes[:, ::3].copy()))

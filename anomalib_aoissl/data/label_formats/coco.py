@@ -35,16 +35,14 @@ def _files(source: Source) -> list[Path]:
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:
-    """Return the labels of one or more files; their classes are joined by name."""
-    classes: dict[str, None] = {}
-    images: list[LabelledImage] = []
-    notes: list[str] = []
-    for path in files:
-        content = source.json(path)
-        names = _categories(content, path)
-        classes.update(dict.fromkeys(names.values()))
-        images += _images(content, names, path, notes)
-    return LabelSet("COCO", tuple(classes), images, notes)
+    """Return the labels of one or more files."""
+    return LabelSet.joined("COCO", (_of_file(source.json(path), path) for path in files))
+
+
+def _of_file(content: Any, path: Path) -> LabelSet:
+    """Return the labels of one file."""
+    names, notes = _categories(content, path), list[str]()
+    return LabelSet("COCO", tuple(names.values()), _images(content, names, path, notes), notes)
 
 
 def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -39,22 +40,24 @@ def _files(source: Source) -> list[Path]:
 
 def _read(files: Sequence[Path], _: Source) -> LabelSet:
     """Return the labels of one or more files."""
-    classes: dict[str, None] = {}
-    images, notes = [], []
-    for path in files:
-        root = read_xml(path)
-        if root.find("track") is not None:
-            msg = f'{path}: is "CVAT for video". Export the task as "CVAT for images 1.1".'
-            raise DatasetError(msg)
-        names = [label.findtext("name") for label in root.findall("./meta//labels/label")]
-        classes.update(dict.fromkeys(class_list(list(dict.fromkeys(names)) if _several_tasks(root) else names, path)))
-        without_area: Counter[str] = Counter()
-        images += [_image(entry, path, without_area) for entry in root.iter("image")]
-        if without_area:
-            listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
-            notes.append(f"{path}: {listed} shapes have no area and are left out. Draw them as polygons or masks")
-    used = {shape.label for image in images for shape in image.shapes}
-    return LabelSet("CVAT", (*classes, *sorted(used - set(classes))), images, notes)
+    found = LabelSet.joined("CVAT", map(_of_file, files))
+    used = {shape.label for image in found.images for shape in image.shapes}
+    return replace(found, classes=(*found.classes, *sorted(used - set(found.classes))))
+
+
+def _of_file(path: Path) -> LabelSet:
+    """Return the labels of one file."""
+    root = read_xml(path)
+    if root.find("track") is not None:
+        msg = f'{path}: is "CVAT for video". Export the task as "CVAT for images 1.1".'
+        raise DatasetError(msg)
+    names = [label.findtext("name") for label in root.findall("./meta//labels/label")]
+    classes = class_list(list(dict.fromkeys(names)) if _several_tasks(root) else names, path)
+    without_area: Counter[str] = Counter()
+    images = [_image(entry, path, without_area) for entry in root.iter("image")]
+    listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
+    notes = [f"{path}: {listed} shapes have no area and are left out. Draw them as polygons or masks"] if listed else []
+    return LabelSet("CVAT", tuple(classes), images, notes)
 
 
 def _several_tasks(root: ET.Element) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,22 @@ def _files(source: Source) -> list[Path]:
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:
     """Return the labels of all subsets."""
-    classes: dict[str, None] = {}
-    images: list[LabelledImage] = []
-    notes: list[str] = []
-    for path in files:
-        content = source.json(path)
-        table = get(get(content, "categories", dict, path, "the file"), "label", dict, path, '"categories"')
-        labels = get(table, "labels", list, path, '"label"')
-        names = class_list([get(entry, "name", str, path, f"label {i + 1}") for i, entry in enumerate(labels)], path)
-        without_area: Counter[str] = Counter()
-        images += [_image(entry, number, names, path, without_area) for number, entry in enumerate(content["items"], 1)]
-        classes.update(dict.fromkeys(names))
-        if without_area:
-            listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
-            notes.append(f"{path}: {listed} annotations have no area and are left out")
-    used = {shape.label for image in images for shape in image.shapes}
-    kept = [name for name in classes if name in used or name.lower() not in _EMPTY_LABELS]
-    return LabelSet("Datumaro", tuple(kept), images, notes)
+    found = LabelSet.joined("Datumaro", (_of_file(source.json(path), path) for path in files))
+    used = {shape.label for image in found.images for shape in image.shapes}
+    kept = [name for name in found.classes if name in used or name.lower() not in _EMPTY_LABELS]
+    return replace(found, classes=tuple(kept))
+
+
+def _of_file(content: Any, path: Path) -> LabelSet:
+    """Return the labels of one subset."""
+    table = get(get(content, "categories", dict, path, "the file"), "label", dict, path, '"categories"')
+    labels = get(table, "labels", list, path, '"label"')
+    names = class_list([get(entry, "name", str, path, f"label {i + 1}") for i, entry in enumerate(labels)], path)
+    without_area: Counter[str] = Counter()
+    images = [_image(entry, number, names, path, without_area) for number, entry in enumerate(content["items"], 1)]
+    listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
+    notes = [f"{path}: {listed} annotations have no area and are left out"] if listed else []
+    return LabelSet("Datumaro", tuple(names), images, notes)
 
 
 def _image(entry: Any, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledImage:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,14 @@ class LabelSet:
     classes: tuple[str, ...]
     images: Sequence[LabelledImage]
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, format: str, files: Iterable[LabelSet]) -> LabelSet:  # noqa: A002 - as the field
+        """Return the labels of several files as one; their classes are joined by name."""
+        sets = list(files)
+        classes = dict.fromkeys(name for part in sets for name in part.classes)
+        images = [image for part in sets for image in part.images]
+        return cls(format, tuple(classes), images, [note for part in sets for note in part.notes])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.bank.condensing import condensed
-from anomalib_aoissl.bank.content import BankArrays, labelled_image, patch_labels
+from anomalib_aoissl.bank.content import BankArrays, joined_entries, labelled_image, patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.graph.bank import BankSettings
 from anomalib_aoissl.deployment.graph.head import HeadContent
@@ -20,14 +20,11 @@ from anomalib_aoissl.deployment.refitting import labelled_pixels
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 from anomalib_aoissl.pixel_head.learning.views import view_light
 
-from .light import light_of
-from .tiling import Tile, TileGrid, Tiling
+from .light import light_of, thinned
+from .tiling import Tiling, chosen_tiles
 
 _TILES = 16
-"""Tiles of a picture, at most, whose pixels a head learns: those that show most of a class, and others evenly taken."""
-
-_SEEN = 512
-"""Rows and columns, at most, of the pixels that tell a picture's light under another lamp."""
+"""Tiles of a picture, at most, whose pixels a head learns."""
 
 _HELD = 4
 """Times a bank's budget that entries of one picture are held, before they are condensed."""
@@ -56,12 +53,12 @@ def learned_tiles(
     """
     grid, light, budget = tiling.grid((planes.shape[-2], planes.shape[-1])), light_of(planes), settings.budget
     bank: BankArrays | None = None
-    for tile in _labelled(grid, mask):
+    for tile in chosen_tiles(grid, mask):
         embeddings = embed(grid.cut(planes, tile), *light)
         patches = patch_labels(grid.cut_mask(mask, tile), settings.patch_size)
         part = labelled_image(embeddings, patches, **label)
         part.entries["positions"][:] += tile.index * len(patches)
-        bank = part if bank is None else _joined(bank, part)
+        bank = part if bank is None else replace(bank, entries=joined_entries(bank.entries, part.entries))
         if budget is not None and len(bank) > _HELD * budget:
             bank = condensed(bank, _HELD * budget // 2, settings.patch_size)
     if bank is None:
@@ -82,13 +79,12 @@ def tile_pixels(
 ) -> PixelSample:
     """Return the labelled pixels of a picture that a head is fitted to; arguments are those of `labelled_pixels`."""
     grid = tiling.grid((planes.shape[-2], planes.shape[-1]))
-    steps = [-(-side // _SEEN) for side in planes.shape[-2:]]
-    seen = planes[:, :: steps[0], :: steps[1]]
+    seen = thinned(planes)
 
     def light(index: int, random: np.random.Generator) -> Sequence[np.ndarray]:
         return light_of(view_light(seen, index, random))
 
-    tiles = _of_each_class(grid, mask, _labelled(grid, mask))
+    tiles = chosen_tiles(grid, mask, _TILES)
     whole: PixelSample | None = None
     for tile in tiles:
         parts = np.ascontiguousarray(grid.cut(planes, tile)), grid.cut_mask(mask, tile)
@@ -97,28 +93,3 @@ def tile_pixels(
         whole = part if whole is None else whole.joined(part)
     assert whole is not None  # noqa: S101 - for the type checker; a picture without labels is an error before
     return whole
-
-
-def _joined(bank: BankArrays, part: BankArrays) -> BankArrays:
-    """Return the entries of two parts of one picture."""
-    return replace(
-        bank, entries={name: np.concatenate([array, part.entries[name]]) for name, array in bank.entries.items()}
-    )
-
-
-def _labelled(grid: TileGrid, mask: np.ndarray) -> list[Tile]:
-    """Return the tiles in which a mask has labels."""
-    return [tile for tile in grid if (grid.cut_mask(mask, tile) != IGNORE_INDEX).any()]
-
-
-def _of_each_class(grid: TileGrid, mask: np.ndarray, tiles: Sequence[Tile]) -> list[Tile]:
-    """Return some of the tiles: those with most of each class, and others evenly taken."""
-    if len(tiles) <= _TILES:
-        return list(tiles)
-    counts = [np.bincount(grid.cut_mask(mask, tile).ravel(), minlength=IGNORE_INDEX + 1) for tile in tiles]
-    table = np.stack(counts)[:, :IGNORE_INDEX]
-    chosen = dict.fromkeys(int(table[:, index].argmax()) for index in np.flatnonzero(table.any(axis=0)))
-    others = [index for index in range(len(tiles)) if index not in chosen]
-    left = max(_TILES - len(chosen), 0)
-    even = [others[index * len(others) // left] for index in range(left)]
-    return [tiles[index] for index in sorted({*chosen, *even})]

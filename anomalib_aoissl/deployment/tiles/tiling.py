@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
 
 _TILES = 1 << 20
@@ -186,6 +187,26 @@ class TileGrid:
         height, width = self.down.size, self.across.size
         part = values[..., tile.top : tile.top + height, tile.left : tile.left + width]
         return part, [(0, height - part.shape[-2]), (0, width - part.shape[-1])]
+
+
+def chosen_tiles(grid: TileGrid, mask: np.ndarray, most: int | None = None) -> list[Tile]:
+    """Return the tiles in which a mask ``[H, W]`` has labels.
+
+    Args:
+        grid: All tiles.
+        mask: Class indices, 255 is ignored.
+        most: Tiles at most; of more, those that show most of each class, and others evenly taken. None for all.
+    """
+    parts = ((tile, np.bincount(grid.cut_mask(mask, tile).ravel(), minlength=IGNORE_INDEX + 1)) for tile in grid)
+    counts = {tile: count[:IGNORE_INDEX] for tile, count in parts if count[:IGNORE_INDEX].any()}
+    tiles = list(counts)
+    if most is None or len(tiles) <= most:
+        return tiles
+    table = np.stack([*counts.values()])
+    chosen = list(dict.fromkeys(table[:, table.any(axis=0)].argmax(axis=0).tolist()))[:most]
+    others = [index for index in range(len(tiles)) if index not in chosen]
+    chosen += [others[index] for index in evenly_taken(len(others), most - len(chosen))]
+    return [tiles[index] for index in sorted(chosen)]
 
 
 def _check_overlap(overlap: Any, size: tuple[int, int]) -> None:

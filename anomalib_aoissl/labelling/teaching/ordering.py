@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.pixel_head.learning.labelled import evenly_taken
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 from anomalib_aoissl.retrieval.asking.label_next import PoolImage, choose, summarize
 
 MOST_POOLED = 200

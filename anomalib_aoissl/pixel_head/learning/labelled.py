@@ -25,12 +25,6 @@ MOST_IMAGES = 64
 """Labelled images at most that a head is fitted to."""
 
 
-def evenly_taken(number: int, most: int) -> list[int]:
-    """Return the indices of so many images, or, where there are more than ``most``, of that many evenly among them."""
-    taken = min(most, number)
-    return [index * number // taken for index in range(taken)]
-
-
 @dataclass(frozen=True)
 class Picture:
     """What is known of the picture that a tile was cut from.

@@ -40,6 +40,12 @@ KINDS = {
 """Arrays of a sample, and their types."""
 
 
+def evenly_taken(number: int, most: int) -> list[int]:
+    """Return the indices of so many things, or, where there are more than ``most``, of that many evenly among them."""
+    taken = min(most, number)
+    return [index * number // taken for index in range(taken)]
+
+
 @dataclass(frozen=True)
 class PixelSample:
     """Labelled pixels of the bank's images, N of them; F features of a pixel.

@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from anomalib_aoissl.plugin.arguments import validate
-from anomalib_aoissl.pretraining.argument_rules import IBOT_RULES
+from anomalib_aoissl.plugin.arguments import Rule
+from anomalib_aoissl.plugin.removed_arguments import had_arguments
+from anomalib_aoissl.pretraining.argument_rules import GONE, IBOT_MOVED, IBOT_RULES
+from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, MaskingOptions, TeacherOptions
 from anomalib_aoissl.pretraining.training.tokens import grid_of
 
-from .dino import DINOPretraining, SelfDistillation, global_token
+from .dino import STUDENT_TEMPERATURE, DINOPretraining, SelfDistillation, global_token
 from .distillation import Center, masked_patch_loss, prototype_entropy
-from .heads import PrototypeHead
 from .masking import block_mask
 from .objective import Progress, Views
 
@@ -28,15 +30,15 @@ __all__ = ["IBOTPretraining", "MaskedDistillation"]
 class MaskedDistillation(SelfDistillation):
     """DINO's views with blocks of masked patches [0].
 
-    The loss is `view_loss` (the student's global crops are masked) + patch_weight * `masked_patch_loss`.
+    The loss is `view_loss` (the student's global crops are masked) + weight * `masked_patch_loss`.
 
     Args:
         vit: The student's transformer.
-        mask_ratio: Range of the share of masked patches of a masked crop.
-        mask_probability: Share of the global crops that are masked.
-        shared_head: One head for global tokens and patches, as in the paper; else one for each.
-        patch_weight: Weight of the patch loss.
-        **distillation: As `SelfDistillation`.
+        crops: Number, size and zoom of the crops.
+        head: Prototypes and the head before them, which is one for global tokens and patches.
+        teacher: Temperatures and momentum of the teacher.
+        masking: The masked patches.
+        final_weight_decay: The weight decay grows to it as a cosine.
 
     [0]: Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer, 2021, arXiv 2111.07832.
     """
@@ -46,28 +48,23 @@ class MaskedDistillation(SelfDistillation):
     def __init__(
         self,
         vit: VisionTransformer,
+        crops: DINOCropOptions,
+        head: HeadOptions,
+        teacher: TeacherOptions,
         *,
-        mask_ratio: tuple[float, float],
-        mask_probability: float,
-        shared_head: bool,
-        patch_weight: float,
-        **distillation: Any,
+        masking: MaskingOptions,
+        final_weight_decay: float,
     ) -> None:
-        super().__init__(vit, **distillation)
-        self.mask_ratio, self.mask_probability, self.patch_weight = mask_ratio, mask_probability, patch_weight
+        super().__init__(vit, crops, head, teacher, final_weight_decay=final_weight_decay)
+        self.masking = masking
         self.mask_token = nn.Parameter(torch.zeros(vit.embed_dim))
-        self.patch_center = Center(distillation["outputs"], distillation["center_momentum"])
-        self.shared_head = shared_head
-        if not shared_head:
-            sizes = {name: distillation[name] for name in ("outputs", "hidden", "bottleneck")}
-            self.patch_head = PrototypeHead(vit.embed_dim, **sizes)
-            self.teacher_patch_head = copy.deepcopy(self.patch_head).requires_grad_(False)
+        self.patch_center = Center(head.outputs)
 
     def masks(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
         """Return masks ``[N, P]`` (bool): each crop is masked with the probability, by a ratio from the range."""
         draws = torch.rand(batch, 2, generator=generator, device=generator.device).tolist()
-        low, high = self.mask_ratio
-        ratios = [low + (high - low) * size if chance < self.mask_probability else 0.0 for chance, size in draws]
+        low, high = self.masking.ratio
+        ratios = [low + (high - low) * size if chance < self.masking.probability else 0.0 for chance, size in draws]
         return torch.stack([block_mask(grid, ratio, generator).flatten() for ratio in ratios])
 
     def forward(self, views: Views, generator: torch.Generator, progress: Progress) -> dict[str, torch.Tensor]:
@@ -80,11 +77,11 @@ class MaskedDistillation(SelfDistillation):
         with torch.no_grad():
             tokens = self._tokens(self.teacher, images, generator)
             taught = self.teacher_head(global_token(self.teacher, tokens)).unflatten(0, (count, batch))  # [2, B, K]
-            taught_patches = self._teacher_patch_head()(tokens[:, prefix:][masked])  # [M, K]
+            taught_patches = self.teacher_head(tokens[:, prefix:][masked])  # [M, K]
         tokens = self._tokens(self.vit, images, generator, masked=masked, mask_token=self.mask_token)
         learnt = [self.head(global_token(self.vit, tokens)).unflatten(0, (count, batch))]
         learnt += [self.head(self._summary(self.vit, views[name], generator)) for name in views if name != "global"]
-        learnt_patches = self._patch_head()(tokens[:, prefix:][masked])
+        learnt_patches = self.head(tokens[:, prefix:][masked])
         temperature = self.teacher_temperature(progress)
         view = self._view_loss(torch.cat(learnt), taught, temperature)
         patch = masked_patch_loss(
@@ -92,13 +89,13 @@ class MaskedDistillation(SelfDistillation):
             taught_patches,
             self.patch_center.value,
             masked,
-            student_temperature=self.student_temperature,
+            student_temperature=STUDENT_TEMPERATURE,
             teacher_temperature=temperature,
         )
         entropy = prototype_entropy(taught, self.center.value, temperature)
         self.center.add(taught)
         self.patch_center.add(taught_patches)
-        loss = view + self.patch_weight * patch
+        loss = view + self.masking.weight * patch
         return {"loss": loss, "view_loss": view, "patch_loss": patch, "teacher_entropy": entropy}
 
     def after_step(self, progress: Progress) -> None:
@@ -106,54 +103,26 @@ class MaskedDistillation(SelfDistillation):
         super().after_step(progress)
         self.patch_center.update()
 
-    def _patch_head(self) -> PrototypeHead:
-        """Return the student's head of patches."""
-        return self.head if self.shared_head else self.patch_head
 
-    def _teacher_patch_head(self) -> PrototypeHead:
-        """Return the teacher's head of patches."""
-        return self.teacher_head if self.shared_head else self.teacher_patch_head
-
-    def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return teacher and student of each part."""
-        pairs = super()._pairs()
-        return pairs if self.shared_head else [*pairs, (self.teacher_patch_head, self.patch_head)]
-
-    def _student_heads(self) -> list[PrototypeHead]:
-        """Return the heads that learn."""
-        return [self.head] if self.shared_head else [self.head, self.patch_head]
-
-
+@had_arguments(*GONE, "local_zoom", "student_temperature", "center_momentum", "shared_head", moved=IBOT_MOVED)
+@dataclass(eq=False, repr=False)
 class IBOTPretraining(DINOPretraining):
     """Pretrains the model's encoder by masked self-distillation (iBOT) before the model's own training begins.
 
     Args:
-        mask_ratio: Range of the share of masked patches of a masked crop; [0.1, 0.5] in the paper.
-        mask_probability: Share of the global crops that are masked; 0.5 in the paper.
-        shared_head: One head for global tokens and patches, as in the paper; else one for each.
-        patch_weight: Weight of the patch loss; 1 in the paper.
-        **dino: What DINO and all objectives take; see `DINOPretraining` and `PretrainingCallback`.
+        masking: The masked patches, see `MaskingOptions`.
+
+    What DINO and all objectives take: see `DINOPretraining` and `PretrainingCallback`.
     """
 
+    RULES: ClassVar[Mapping[str, Rule]] = IBOT_RULES
     objective_name: ClassVar[str] = "ibot"
 
-    def __init__(
-        self,
-        mask_ratio: tuple[float, float] = (0.1, 0.5),
-        mask_probability: float = 0.5,
-        shared_head: bool = True,
-        patch_weight: float = 1.0,
-        **dino: Any,
-    ) -> None:
-        validate(IBOT_RULES, locals())
-        super().__init__(**dino)
-        self.objective_arguments |= {
-            "mask_ratio": (mask_ratio[0], mask_ratio[1]),
-            "mask_probability": mask_probability,
-            "shared_head": shared_head,
-            "patch_weight": patch_weight,
-        }
+    masking: MaskingOptions = MaskingOptions()
 
     def build_objective(self, vit: VisionTransformer) -> MaskedDistillation:
         """Return student and teacher around the transformer."""
-        return MaskedDistillation(vit, **self.objective_arguments)
+        decay = self.optimizer.final_weight_decay
+        return MaskedDistillation(
+            vit, self.crops, self.head, self.teacher, masking=self.masking, final_weight_decay=decay
+        )

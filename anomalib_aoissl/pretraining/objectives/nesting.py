@@ -119,6 +119,7 @@ def nested_arguments(outer: Trainer) -> dict[str, Any]:
         "logger": [ForwardingLogger(logger) for logger in outer.loggers] or False,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "barebones": False,
+        "enable_progress_bar": outer.progress_bar_callback is not None,
     }
     if isinstance(strategy, ParallelStrategy) and strategy.cluster_environment is not None:
         return {

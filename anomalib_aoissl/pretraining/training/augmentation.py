@@ -10,10 +10,15 @@ and gamma, channel by channel where a channel is a light of its own. Hue and sol
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
+
+from anomalib_aoissl.plugin.arguments import Rule, number
+from anomalib_aoissl.plugin.options import Options
 
 __all__ = ["CropKind", "Crops", "Light", "structure_weights"]
 
@@ -81,39 +86,25 @@ class Crops:
         return _resized(crop.flip(flips) if flips else crop, kind.size)
 
 
-class Light:
-    """Random gain, gamma, noise and blur of a batch of crops, drawn for each crop.
+@dataclass(frozen=True)
+class Light(Options):
+    """Random gain and gamma of a batch of crops, drawn for each crop.
 
     Args:
         gain: Largest change of the gain, as the exponent of e: 0.3 is a factor 0.74 to 1.35.
         gamma: Largest change of the gamma, as the exponent of e.
-        channel: Largest change of a single channel's gain, as the exponent of e.
-        noise: Largest standard deviation of added noise, where white is 1.
-        blur: Largest standard deviation of a Gaussian blur, px; half of the crops stay sharp.
     """
 
-    def __init__(
-        self, *, gain: float = 0.3, gamma: float = 0.3, channel: float = 0.0, noise: float = 0.0, blur: float = 0.0
-    ) -> None:
-        self.gain, self.gamma, self.channel, self.noise, self.blur = gain, gamma, channel, noise, blur
+    RULES: ClassVar[Mapping[str, Rule]] = {"gain": number("[0, inf)"), "gamma": number("[0, inf)")}
+
+    gain: float = 0.3
+    gamma: float = 0.3
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return images ``[B, C, H, W]`` in [0, 1] under another light; the generator is on their device."""
-        batch, channels = images.shape[:2]
-
-        def uniform(*shape: int) -> torch.Tensor:
-            return torch.rand(shape, generator=generator, device=images.device) * 2 - 1
-
-        gain = (self.gain * uniform(batch, 1, 1, 1) + self.channel * uniform(batch, channels, 1, 1)).exp()
-        gamma = (self.gamma * uniform(batch, 1, 1, 1)).exp()
-        images = images.clamp_min(1e-4).pow(gamma) * gain
-        if self.blur:
-            images = _blurred(images, (self.blur * uniform(batch)).clamp_min(0))
-        if self.noise:
-            level = self.noise * uniform(batch, 1, 1, 1).abs()
-            grain = torch.randn(images.shape, generator=generator, device=images.device)
-            images = images + level * grain
-        return images.clamp(0, 1)
+        draws = torch.rand((2, len(images), 1, 1, 1), generator=generator, device=images.device) * 2 - 1
+        gain, gamma = (self.gain * draws[0]).exp(), (self.gamma * draws[1]).exp()
+        return (images.clamp_min(1e-4).pow(gamma) * gain).clamp(0, 1)
 
 
 def structure_weights(image: torch.Tensor) -> torch.Tensor:
@@ -154,17 +145,3 @@ def _resized(crop: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return crop.contiguous()
     resized = functional.interpolate(crop[None].float(), size, mode="bilinear", antialias=True)[0]
     return resized.round().clamp(0, 255).to(torch.uint8)
-
-
-def _blurred(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Return images ``[B, C, H, W]`` blurred by a Gaussian of sigma ``[B]`` px each; 0 leaves an image as it is."""
-    radius = max(int(3 * float(sigma.max())), 1)
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = (-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2).exp()
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # [B, K]
-    batch, channels, height, width = images.shape
-    stacked = images.transpose(0, 1)  # [C, B, H, W], each image a group
-    for shape, pad in (((batch, 1, -1, 1), (0, 0, radius, radius)), ((batch, 1, 1, -1), (radius, radius, 0, 0))):
-        padded = functional.pad(stacked, pad, mode="replicate")
-        stacked = functional.conv2d(padded, kernel.view(shape), groups=batch)
-    return stacked.transpose(0, 1).reshape(batch, channels, height, width)

@@ -23,7 +23,7 @@ __all__ = ["even_last_norm", "whiten_patch_embedding"]
 
 @torch.no_grad()
 def whiten_patch_embedding(
-    vit: VisionTransformer, images: torch.Tensor, *, noise_floor: float, position_scale: float
+    vit: VisionTransformer, images: torch.Tensor, *, noise_floor: float = 0.1, position_scale: float = 0.3
 ) -> None:
     """Give an untrained transformer whitened patches as embeddings, and sine-cosine positions; in place [0].
 

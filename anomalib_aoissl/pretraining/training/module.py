@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,33 +13,15 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
+from anomalib_aoissl.pretraining.options import OptimizerOptions
 
 from .augmentation import Light
 from .images import CropDataset
 from .schedule import warmup_cosine
 
-__all__ = ["Optimisation", "PretrainingModule", "crop_loader"]
+__all__ = ["PretrainingModule", "crop_loader"]
 
 _RANK_STRIDE, _BATCH_STRIDE = 1_000_003, 7919  # keep the seeds of ranks and of accumulated batches apart
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """Numbers of AdamW [0] and its schedule.
-
-    Attributes:
-        learning_rate: Peak of the learning rate.
-        weight_decay: Of weights with two or more axes; biases, norms, tokens and positions have none.
-        betas: Decay of the running mean and of the running square of the gradient.
-        warmup: Share of the steps in which the rate grows from 0.
-
-    [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
-    """
-
-    learning_rate: float
-    weight_decay: float
-    betas: tuple[float, float]
-    warmup: float
 
 
 class PretrainingModule(LightningModule):
@@ -48,7 +29,8 @@ class PretrainingModule(LightningModule):
 
     Args:
         objective: The objective.
-        optimisation: Numbers of the optimiser.
+        optimizer: Weight decay and warm-up.
+        learning_rate: Its peak.
         light: Random light on every batch.
         mean: Of each input plane.
         std: Of each input plane.
@@ -61,8 +43,9 @@ class PretrainingModule(LightningModule):
     def __init__(
         self,
         objective: Objective,
-        optimisation: Optimisation,
+        optimizer: OptimizerOptions,
         *,
+        learning_rate: float,
         light: Light,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -70,7 +53,7 @@ class PretrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.optimisation = optimisation
+        self.optimizer_options, self.learning_rate = optimizer, learning_rate
         self.light = light
         self.seed = seed
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -105,14 +88,14 @@ class PretrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine, step by step."""
-        numbers = self.optimisation
+        options = self.optimizer_options
         weights = [p for p in self.parameters() if p.requires_grad]
         decayed = [p for p in weights if p.ndim > 1 and p.shape[0] > 1]  # tokens and positions are [1, T, D]
         others = [p for p in weights if not (p.ndim > 1 and p.shape[0] > 1)]
-        groups = [{"params": decayed, "weight_decay": numbers.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=numbers.learning_rate, betas=numbers.betas)
+        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=options.BETAS)
         steps = self.progress.steps
-        warmup = round(numbers.warmup * steps)
+        warmup = round(options.warmup * steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
         )
@@ -123,7 +106,7 @@ class PretrainingModule(LightningModule):
         self.objective.before_step(optimizer, self.progress)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Let the objective follow, once for each optimiser step, however many batches it accumulated."""
+        """Let the objective follow, once for each optimiser step; half precision skips some."""
         del args, kwargs
         if self.trainer.global_step != self._stepped:
             self._stepped = self.trainer.global_step

@@ -39,6 +39,7 @@ __all__ = ["Run", "is_untrained"]
 
 logger = logging.getLogger(__name__)
 
+_CLIP = 1.0  # largest norm of the gradient
 _RANK_IMAGES = 8  # pictures whose embeddings' rank is watched
 _PREPARED_IMAGES = 64  # pictures that an objective may look at before training
 
@@ -70,10 +71,9 @@ class Run:
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
         pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
         untrained = is_untrained(encoder)
-        self.optimisation = settings.optimisation_from(untrained=untrained)
+        self.learning_rate = settings.learning_rate(untrained=untrained)
         if settings.start == "whitened" or (settings.start == "auto" and untrained):
-            scale = settings.position_scale
-            whiten_patch_embedding(vit, pictures, noise_floor=settings.start_noise_floor, position_scale=scale)
+            whiten_patch_embedding(vit, pictures)
         self.objective = settings.build_objective(vit)
         self._check_crops()
         self.objective.prepare(pictures)
@@ -81,10 +81,7 @@ class Run:
             encoder,
             self._pictures(_RANK_IMAGES),
             labelled,
-            every=settings.probe_every,
-            collapse_rank=settings.collapse_rank,
-            collapse_checks=settings.collapse_checks,
-            even_norm=settings.even_norm,
+            every=settings.probe.every,
             picture_folder=self.partial / "pictures",
             seed=settings.seed,
         )
@@ -98,7 +95,8 @@ class Run:
         rows, columns = self.encoder.patch_size
         for name, kind in self.objective.crop_kinds().items():
             if kind.size[0] % rows or kind.size[1] % columns:
-                msg = f"{name}_size={kind.size} must be multiples of the encoder's patch, {rows}x{columns} px."
+                field = "size" if name == "crop" else f"{name}_size"
+                msg = f"crops.{field}={kind.size} must be multiples of the encoder's patch, {rows}x{columns} px."
                 raise ArgumentError(msg)
 
     def train(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> str:
@@ -148,7 +146,7 @@ class Run:
         if self.watcher.best_index == 0:
             return (
                 f"{text} {probe}. Nothing beat the starting weights, so they are kept as they were. Train longer, on "
-                f"more varied pictures, with another learning_rate (here {self.optimisation.learning_rate:g}), or "
+                f"more varied pictures, with another optimizer.learning_rate (here {self.learning_rate:g}), or "
                 "leave pretraining out."
             )
         return f"{text} {probe}; the encoder of step {kept['step']} is kept, the best with {kept['mean_iou']:.3f}."
@@ -157,7 +155,8 @@ class Run:
         """Return the content of pretraining.json."""
         return {
             "objective": self.settings.objective_name,
-            "arguments": {**self.settings.arguments, **vars(self.optimisation)},
+            "arguments": self.settings.arguments,
+            "learning_rate": self.learning_rate,
             "images": {"count": len(self.images), "names": sorted(files[0].name for files in self.images)},
             "measures": self.watcher.history,
             "kept": self.watcher.best_index,
@@ -170,7 +169,13 @@ class Run:
         """Return the Lightning module of the objective."""
         s, encoder = self.settings, self.encoder
         return PretrainingModule(
-            self.objective, self.optimisation, light=s.light, mean=encoder.mean, std=encoder.std, seed=s.seed
+            self.objective,
+            s.optimizer,
+            learning_rate=self.learning_rate,
+            light=s.light,
+            mean=encoder.mean,
+            std=encoder.std,
+            seed=s.seed,
         )
 
     def _trainer(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> Trainer:
@@ -179,17 +184,15 @@ class Run:
         checkpoint = ModelCheckpoint(
             self.partial,
             Path(LAST).stem,
-            every_n_epochs=s.probe_every,
+            every_n_epochs=s.probe.every,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
         own: dict[str, Any] = {
             "max_epochs": s.max_epochs,
             "max_steps": s.max_steps,
-            "accumulate_grad_batches": s.accumulate,
-            "gradient_clip_val": s.gradient_clip or None,
+            "gradient_clip_val": _CLIP,
             "callbacks": [self.watcher, KeepsPrevious(self.partial), checkpoint],
-            "enable_progress_bar": s.progress_bar,
             "enable_model_summary": False,
             "use_distributed_sampler": False,
             "default_root_dir": self.partial,
@@ -205,16 +208,16 @@ class Run:
             self.images,
             size=encoder.image_size,
             channels=encoder.in_channels,
-            crops=Crops(self.objective.crop_kinds(), structure=s.structure),
-            crops_per_image=s.crops_per_image,
+            crops=Crops(self.objective.crop_kinds(), structure=s.crops.structure),
+            crops_per_image=s.crops.per_image,
             seed=s.seed,
             file_format=self.file_format,
-            memory_mb=s.memory_mb,
+            memory_mb=s.loading.memory_mb,
         )
         return crop_loader(
             dataset,
             batch_size=s.batch_size,
-            num_workers=s.num_workers,
+            num_workers=s.loading.num_workers,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             pin_memory=trainer.strategy.root_device.type == "cuda",

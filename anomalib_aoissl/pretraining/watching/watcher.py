@@ -24,6 +24,10 @@ from .measures import LabelledImage, effective_rank, probe_mean_iou, spectrum_en
 __all__ = ["CollapseError", "Labelled", "Watcher"]
 
 
+_COLLAPSE_RANK = 2.0  # effective rank under which an encoder counts as collapsed
+_COLLAPSE_CHECKS = 3  # measures in a row under it that stop a run
+
+
 class CollapseError(RuntimeError):
     """The embeddings of all patches became nearly equal."""
 
@@ -51,9 +55,6 @@ class Watcher(Callback):
         images: Pictures ``[N, C, H, W]`` uint8 whose embeddings' rank is taken, and the last norm evened out.
         labelled: Images of the probe, or None for no probe.
         every: Epochs between two measures.
-        collapse_rank: Effective rank under which an encoder counts as collapsed; 0 never stops.
-        collapse_checks: Measures in a row under that rank that stop the run.
-        even_norm: Even out the last norm before an encoder is measured and kept; see `even_last_norm`.
         picture_folder: Where pictures of an objective that draws any are written.
         seed: Seed of the pictures' masks.
     """
@@ -65,17 +66,12 @@ class Watcher(Callback):
         labelled: Labelled | None,
         *,
         every: int,
-        collapse_rank: float,
-        collapse_checks: int,
-        even_norm: bool = True,
         picture_folder: Path | None = None,
         seed: int = 0,
     ) -> None:
         self.encoder = copy.deepcopy(encoder).eval()
-        self.even_norm = even_norm
         self.images, self.labelled = images, labelled
-        self.every, self.collapse_rank, self.collapse_checks = every, collapse_rank, collapse_checks
-        self.picture_folder, self.seed = picture_folder, seed
+        self.every, self.picture_folder, self.seed = every, picture_folder, seed
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_index = 0
@@ -128,8 +124,7 @@ class Watcher(Callback):
         self.encoder.to(pl_module.device)
         if trainer.global_step:  # before training the encoder is measured as it was given
             self.encoder.vit.load_state_dict(objective.result.state_dict())
-            if self.even_norm:
-                even_last_norm(self.encoder.vit, self._normalised(self.images, pl_module.device))
+            even_last_norm(self.encoder.vit, self._normalised(self.images, pl_module.device))
         record: dict[str, Any] = {}
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("loss") if trainer.global_step else None
@@ -187,14 +182,14 @@ class Watcher(Callback):
 
     def _stop_collapse(self, pl_module: LightningModule) -> None:
         """Raise where the last measures all were under the threshold."""
-        recent = [record["rank"] for record in self.history[1:][-self.collapse_checks :]]
-        if len(recent) < self.collapse_checks or any(rank >= self.collapse_rank for rank in recent):
+        recent = [record["rank"] for record in self.history[1:][-_COLLAPSE_CHECKS:]]
+        if len(recent) < _COLLAPSE_CHECKS or any(rank >= _COLLAPSE_RANK for rank in recent):
             return
         objective = cast("Objective", pl_module.objective)
         ranks = ", ".join(f"{rank:.1f}" for rank in recent)
         msg = (
             f"{objective.name}: the patch embeddings collapse. Their effective rank was {ranks} at the last "
-            f"{len(recent)} checks; at least collapse_rank={self.collapse_rank} is wanted, and it was "
+            f"{len(recent)} checks; at least {_COLLAPSE_RANK} is wanted, and it was "
             f"{self.history[0]['rank']:.1f} before training. What to do: {objective.advice}."
         )
         raise CollapseError(msg)
