@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,27 @@ class Session:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def stroke(self, name: str, region: Region, base: str, kind: str, who: str, classes: int = 0) -> str:
-        """Save what was painted when there were so many classes, and return the mask's new version.
+    def stroke(
+        self, name: str, region: Region, base: str, kind: str, who: str, drawn: Mapping[int, str] | None = None
+    ) -> str:
+        """Save what was painted, and return the mask's new version.
+
+        Args:
+            name: The picture.
+            region: What it is from now on.
+            base: Version of the mask that the region was drawn on.
+            kind: What was done, for the history.
+            who: The tab that asks.
+            drawn: Names of the classes that were drawn, by index, as the tab knew them; not compared where missing.
 
         Raises:
-            Problem: If classes were removed since, whose indices it might hold, or it cannot be saved.
+            Problem: If an index is another class by now, or it cannot be saved.
         """
         with self.masks.locked():  # no class is removed between the look at them and the write
             self.classes.read_again()
-            if classes > len(self.classes.names):
-                msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
+            other = next((known for at, known in (drawn or {}).items() if not self.classes.is_named(at, known)), None)
+            if other is not None:
+                msg = f"{other!r} is not that class any more, so that this stroke was not taken. Paint it again."
                 raise Problem(msg, 409)
             if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
                 self.classes.write(self.classes.names)  # training needs them

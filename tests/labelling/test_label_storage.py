@@ -278,7 +278,7 @@ def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
 
     def stroke() -> None:
         try:
-            session.stroke("unit_1", region, "0", "brush", "", classes=3)
+            session.stroke("unit_1", region, "0", "brush", "", {1: "bright"})
         except Problem as problem:
             found.append(problem)
 
@@ -292,7 +292,7 @@ def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
     monkeypatch.setattr(classes, "write_mask", write)
     session.change_class("remove", 1, "unpainted")
     other.join()
-    assert "A class was removed" in str(found[0])
+    assert "'bright' is not that class any more" in str(found[0])
     assert on_disk(device, "unit_0")[0, :2].tolist() == [255, 1]
     assert not (device / "masks" / "unit_1.png").exists()
 
@@ -301,14 +301,41 @@ def test_classes_that_another_tab_or_program_changed(session: Session, device: P
     session.change_class("add", 0, "chip")
     other = Session(device, settings)
     other.change_class("remove", 1, "unpainted", "bright")
-    with pytest.raises(Problem, match="A class was removed"):
-        session.stroke("unit_0", Region(0, 0, np.full((1, 1), 3, np.uint8)), "0", "brush", "", classes=4)
+    with pytest.raises(Problem, match="'chip' is not that class any more"):
+        session.stroke("unit_0", Region(0, 0, np.full((1, 1), 3, np.uint8)), "0", "brush", "", {3: "chip"})
     assert session.classes.names == ("dark", "bar", "chip")
     with pytest.raises(Problem, match="not there any more"):
         session.change_class("remove", 1, "unpainted", "bright")  # of a page that was not told yet
     (device / "classes.txt").write_text("dark\nbar\nvoid\n")
     session.look()
     assert session.classes.names == ("dark", "bar", "void")
+
+
+def test_a_stroke_never_becomes_another_class(session: Session, device: Path) -> None:
+    """A tab draws with the classes that it knows, while another one changes them."""
+
+    def stroke(index: int, name: str) -> str:
+        region = Region(0, 0, np.full((2, 2), index, np.uint8))
+        return session.stroke("unit_0", region, session.masks.version("unit_0"), "brush", "", {index: name})
+
+    session.change_class("remove", 2, "unpainted", "bar")
+    session.change_class("add", 0, "void")  # at the index of the other
+    with pytest.raises(Problem, match="'bar' is not that class any more") as error:
+        stroke(2, "bar")
+    assert error.value.status == 409
+    assert not (device / "masks").exists()
+    session.change_class("rename", 1, "light", "bright")
+    stroke(1, "bright")  # it is the same class
+    assert (on_disk(device)[:2, :2] == 1).all()
+    session.change_class("add", 0, "chip")
+    session.change_class("remove", 2, "unpainted", "void")
+    with pytest.raises(Problem, match="'chip' is not"):
+        stroke(3, "chip")
+    stroke(2, "chip")
+    session.change_class("remove", 1, "unpainted", "light")
+    with pytest.raises(Problem, match="'bright' is not"):
+        stroke(1, "bright")
+    stroke(0, "dark")
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])

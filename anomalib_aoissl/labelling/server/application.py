@@ -128,8 +128,18 @@ def _stroke(session: Session, request: Request, body: bytes) -> Response:
     left, top, width, height = (int(part) for part in ask["box"].split(","))
     region = Region.unpacked((left, top, width, height), body)
     kind = ask.get("kind", "brush")[:20]
-    version = session.stroke(_name(request), region, ask["version"], kind, _who(request), int(ask.get("classes", 0)))
+    drawn = _drawn(ask.get("drawn", "{}"))
+    version = session.stroke(_name(request), region, ask["version"], kind, _who(request), drawn)
     return JSONResponse({"version": version})
+
+
+def _drawn(text: str) -> dict[int, str]:
+    """Return the names of the classes that a stroke draws, by their indices, from JSON."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        msg = "The page is older than the program. Load it again."
+        raise Problem(msg, 409)
+    return {int(index): str(name) for index, name in content.items()}
 
 
 def _step(session: Session, request: Request, _: bytes) -> Response:
