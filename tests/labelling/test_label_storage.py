@@ -31,6 +31,12 @@ def paint(session: Session, name: str, left: int, top: int, values: np.ndarray, 
     return session.stroke(name, Region(left, top, values.astype(np.uint8)), session.masks.version(name), kind, "me")
 
 
+def dropped(session: Session, name: str, content: bytes) -> str:
+    with session.arrivals.receiving(name) as received:
+        received.write_bytes(content)
+        return session.upload(name, received)
+
+
 def on_disk(device: Path, name: str = "unit_0") -> np.ndarray:
     with Image.open(device / "masks" / f"{name}.png") as image:
         return np.array(image)
@@ -176,7 +182,7 @@ def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, devi
             session.open(name)
     for name in ("../x.png", "a/b.png", ".hidden.png", "x.exe", "", "a\\b.png", "x" * 300 + ".png"):
         with pytest.raises(Problem, match="no picture's name"):
-            session.upload(name, b"")
+            dropped(session, name, b"")
     with pytest.raises(Problem, match="There is no picture"):
         session.set_aside("../images/unit_0", "")
     assert (device / "images" / "unit_0.png").is_file()
@@ -185,14 +191,32 @@ def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, devi
 
 def test_what_is_dropped_must_be_a_picture(session: Session, device: Path) -> None:
     with pytest.raises(Problem, match=r"^new\.png: "):
-        session.upload("new.png", b"no picture")
+        dropped(session, "new.png", b"no picture")
     assert not (device / "images" / "new.png").exists()
     content = (device / "images" / "unit_0.png").read_bytes()
-    assert session.upload("new.png", content) == "new"
+    assert dropped(session, "new.png", content) == "new"
     with pytest.raises(Problem, match="in the folder already"):
-        session.upload("new.png", content)
+        dropped(session, "new.png", content)
     with pytest.raises(Problem, match="in the folder already"):
-        session.upload("unit_0.bmp", content)  # it would come before unit_0.png, and get its mask
+        dropped(session, "unit_0.bmp", content)  # it would come before unit_0.png, and get its mask
+
+
+def test_what_a_killed_program_received_is_removed(session: Session, device: Path, settings: Any) -> None:
+    content = (device / "images" / "unit_0.png").read_bytes()
+    with session.arrivals.receiving("new.png") as received:
+        received.write_bytes(content)
+        assert session.try_on("new.png", received, "tab", more=True) is None  # the tab is closed after one channel
+    own = session.folder.own
+    assert [path.name for path in (own / "trial").rglob("*.png")] == ["new.png"]
+    (own / "received" / ".part-1.png").write_bytes(content)
+    again = Session(device, settings)
+    assert not (own / "trial").exists()
+    assert not (own / "received").exists()
+    with again.arrivals.receiving("new.png") as received:
+        received.write_bytes(content)
+        again.try_on("new.png", received, "tab", more=True)
+    again.stop()
+    assert not (own / "trial").exists()
 
 
 def test_an_empty_folder_and_one_with_pictures_in_itself(tmp_path: Path, settings: Any, device: Path) -> None:
@@ -200,7 +224,7 @@ def test_an_empty_folder_and_one_with_pictures_in_itself(tmp_path: Path, setting
     session = Session(tmp_path / "empty", settings)
     assert session.state()["pictures"] == []
     assert session.classes.names == ("background", "class 1")
-    session.upload("unit_0.png", (device / "images" / "unit_0.png").read_bytes())
+    dropped(session, "unit_0.png", (device / "images" / "unit_0.png").read_bytes())
     assert (tmp_path / "empty" / "images" / "unit_0.png").is_file()
     paint(session, "unit_0", 0, 0, np.ones((4, 4)))
     assert (tmp_path / "empty" / "classes.txt").read_text() == "background\nclass 1\n"
