@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .storage.problems import Problem
 from .teaching.settings import ModelSettings
@@ -296,8 +297,9 @@ class Lessons:
 
     def _export(self) -> Iterator[None]:
         """Fit the full model and write it."""
-        names = [name for name in self._painted()[0] if self.session.masks.counts(name)[1:255].any()]
-        if not names:
+        painted, problems = self._painted()
+        names = list(painted)  # those of background alone too: they say what normal ground is
+        if not any(one.mask[one.mask != IGNORE_INDEX].any() for one in painted.values()):
             msg = "Nothing is painted yet but background. Paint a class first."
             raise Problem(msg)
         from .teaching import exporting
@@ -306,9 +308,8 @@ class Lessons:
         self.exported = exporting.export(*parts, lambda text: self._say("export", text))
         self._say("export", None)
         where = str(self.exported.folder.relative_to(self.session.folder.root))
-        self.session.events.send(
-            "exported", folder=where, model=self.exported.model is not None, note=self.exported.note
-        )
+        note = " ".join([self.exported.note, *(f"Left out: {problem}" for problem in problems)]).strip()
+        self.session.events.send("exported", folder=where, model=self.exported.model is not None, note=note)
         return
         yield
 

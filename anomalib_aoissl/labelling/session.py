@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .lessons import Lessons
 from .server.events import Events
+from .storage.arriving import Arrivals
 from .storage.classes import ClassNames, Removal
 from .storage.folder import LabelFolder
 from .storage.masks import MaskStore, Region
 from .storage.pictures import Pictures
-from .storage.problems import Problem, unwritable
+from .storage.problems import Problem
 from .teaching.settings import ModelSettings
 
 _WATCHED = 2.0  # s between looks at the folder
@@ -49,6 +50,8 @@ class Session:
         self.removal = Removal(self.classes, self.masks)
         self.removal.finish()
         self.pictures = Pictures(self.folder)
+        self.arrivals = Arrivals(self.folder)
+        self.arrivals.clean()
         self.events = Events()
         self.lessons = Lessons(self, settings or ModelSettings())
         self._counts: dict[str, tuple[str, np.ndarray]] = {}
@@ -64,6 +67,7 @@ class Session:
         """End both."""
         self._ended.set()
         self.lessons.stop()
+        self.arrivals.clean()
         self.events.close()
 
     # --- what there is -----------------------------------------------------------------------------------------------
@@ -122,16 +126,27 @@ class Session:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def stroke(self, name: str, region: Region, base: str, kind: str, who: str, classes: int = 0) -> str:
-        """Save what was painted when there were so many classes, and return the mask's new version.
+    def stroke(
+        self, name: str, region: Region, base: str, kind: str, who: str, drawn: Mapping[int, str] | None = None
+    ) -> str:
+        """Save what was painted, and return the mask's new version.
+
+        Args:
+            name: The picture.
+            region: What it is from now on.
+            base: Version of the mask that the region was drawn on.
+            kind: What was done, for the history.
+            who: The tab that asks.
+            drawn: Names of the classes that were drawn, by index, as the tab knew them; not compared where missing.
 
         Raises:
-            Problem: If classes were removed since, whose indices it might hold, or it cannot be saved.
+            Problem: If an index is another class by now, or it cannot be saved.
         """
         with self.masks.locked():  # no class is removed between the look at them and the write
             self.classes.read_again()
-            if classes > len(self.classes.names):
-                msg = "A class was removed in the meantime, so that this stroke was not taken. Paint it again."
+            other = next((known for at, known in (drawn or {}).items() if not self.classes.is_named(at, known)), None)
+            if other is not None:
+                msg = f"{other!r} is not that class any more, so that this stroke was not taken. Paint it again."
                 raise Problem(msg, 409)
             if not any((self.folder.root / file).is_file() for file in ("classes.txt", "dataset.json")):
                 self.classes.write(self.classes.names)  # training needs them
@@ -184,39 +199,32 @@ class Session:
             raise Problem(msg)
         self.events.send("classes")
 
-    def upload(self, name: str, content: bytes) -> str:
-        """Write a picture that was dropped on the page into the folder; return the name of its item.
+    def upload(self, name: str, received: Path) -> str:
+        """Put a received picture that was dropped on the page into the folder; return the name of its item.
 
         Raises:
-            Problem: If it is no picture, or cannot be written.
+            Problem: If it is no picture, or one of this name is there.
         """
-        path = self.folder.new_file(name)
-        self._save_picture(path, content)
+        path = self.arrivals.take(received, name)
         self.folder.scan()
         self.events.send("pictures")
         return next((one.name for one in self.folder.pictures if path in one.files), "")
 
-    def keep_for_trial(self, name: str, content: bytes) -> Path:
-        """Write a picture that the exported model is to be tried on, beside the folder's own."""
-        path = self.folder.new_file(name, self.folder.own / "trial")
-        self._save_picture(path, content)
-        return path
+    def try_on(self, name: str, received: Path, who: str, *, more: bool = False) -> bytes | None:
+        """Return what the exported model finds on a received picture, as PNG; None where more channels of it follow.
 
-    def _save_picture(self, path: Path, content: bytes) -> None:
-        """Write a picture's file, after it was seen that it can be read."""
-        from anomalib_aoissl.data.errors import DatasetError
-        from anomalib_aoissl.data.reading import read_image
-
+        Raises:
+            Problem: If it is no picture, nothing is exported, or it does not fit the model.
+        """
         try:
-            with whole_file(path) as temporary:
-                temporary.write_bytes(content)
-                read_image(temporary)
-        except DatasetError as error:
-            reason = str(error).partition(": ")[2] or str(error)
-            msg = f"{path.name}: {reason}"
-            raise Problem(msg) from error
-        except OSError as error:
-            raise unwritable(error, path.name) from error
+            path = self.arrivals.take_for_trial(received, name, who)
+            return None if more else self.lessons.try_on(path)
+        except Problem:
+            more = False
+            raise
+        finally:
+            if not more:
+                self.arrivals.end_trial(who)
 
     def _remove_class(self, index: int, into: str) -> None:
         """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""

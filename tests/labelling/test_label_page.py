@@ -8,6 +8,7 @@ Skipped where there is no Chromium with its driver, or no selenium.
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,6 +217,55 @@ def test_two_tabs_keep_what_both_paint(opened: Page, device: Path, browser: Any)
                 browser.switch_to.window(handle)
                 browser.close()
         browser.switch_to.window(first)
+
+
+def test_a_class_that_another_tab_replaces_while_one_draws(opened: Page, device: Path, session: Any) -> None:
+    opened.run("labelling.tools.size = 6; labelling.saver.busy = true")  # as if the server did not answer for a while
+    script = (
+        "const [key, ...rows] = arguments, t = labelling.tools; labelling.state.chosen = key;"
+        "t.cursor = rows[0]; t.press(); t.goTo(rows[1]); t.finish()"
+    )
+    opened.run(script, 2, [10, 20], [60, 20])
+    opened.run(script, 1, [10, 22], [60, 22])  # its box holds pixels of the first
+    session.change_class("remove", 2, "unpainted")
+    session.change_class("add", 0, "void")
+    opened.until("return labelling.state.classes[2]?.name === 'void'")
+    opened.run("labelling.saver.busy = false; labelling.saver.run()")
+    opened.until("return labelling.saver.idle && document.getElementById('notes').textContent.includes('not taken')")
+    assert "'bar' is not that class any more" in opened.notes()
+    assert set(np.unique(on_disk(device)).tolist()) == {1, 255}
+    assert (on_disk(device) == 1).sum() > 250
+    assert np.array_equal(opened.mask(), on_disk(device))
+
+
+def test_undo_waits_for_a_stroke_and_a_stroke_for_undo(opened: Page, device: Path, session: Any) -> None:
+    opened.run("labelling.tools.size = 6")
+    opened.keys("2")
+    opened.drag((10, 10), (80, 10))
+    first = on_disk(device)
+    opened.drag((10, 50), (80, 50))
+    real, going, asked = session.step, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        done = real(*arguments)
+        asked.set()
+        going.wait(30)
+        return done
+
+    session.step = slow
+    opened.browser.find_element("id", "undo").click()
+    assert asked.wait(30)
+    begin = "const t = labelling.tools; t.cursor = [10, 50]; t.press(); t.goTo([80, 50]); return t.drawing"
+    assert not opened.run(begin)
+    going.set()
+    opened.until("return !labelling.tools.held")
+    assert np.array_equal(opened.mask(), first)
+    assert np.array_equal(on_disk(device), first)
+    assert opened.run(begin)
+    for _ in range(2):  # the stroke ends, and is undone; then the first one
+        opened.run("document.getElementById('undo').click()")
+    opened.until("return labelling.saver.idle && labelling.state.mask.values.every((value) => value === 255)")
+    assert (on_disk(device) == 255).all()
 
 
 def browser_address(browser: Any, window: str) -> str:

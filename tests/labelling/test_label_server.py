@@ -154,6 +154,54 @@ def test_bad_requests_are_answered(server: SimpleNamespace, path: str, body: byt
     assert (answered, message in content["error"]) == (status, True), content
 
 
+def left(server: SimpleNamespace) -> list[str]:
+    received = server.session.folder.own / "received"
+    return [path.name for path in received.iterdir()] if received.is_dir() else []
+
+
+def test_a_dropped_picture_never_lies_in_memory(server: SimpleNamespace, device: Path) -> None:
+    import tracemalloc
+
+    content = (device / "images" / "unit_0.png").read_bytes() + bytes(40_000_000)  # PNG readers stop at its end
+    tracemalloc.start()
+    status, answer = server.ask("/api/upload?file=large.png", content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (status, answer) == (200, {"name": "large"})
+    assert (device / "images" / "large.png").read_bytes() == content
+    assert peak < 20_000_000
+    assert left(server) == []
+
+
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_a_picture_that_is_too_large_is_refused(
+    server: SimpleNamespace, device: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    import http.client
+
+    monkeypatch.setattr("anomalib_aoissl.labelling.server.application.LARGEST_FILE", 1_000_000)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    parts = [bytes(600_000)] * 2
+    body: Any = b"".join(parts) if how == "length" else iter(parts)
+    chunked = how == "chunks"
+    connection.request("POST", "/api/upload?file=a.png", body, {"x-labelling": "1"}, encode_chunked=chunked)
+    answer = connection.getresponse()
+    assert (answer.status, b"More than 1 MB" in answer.read()) == (413, True)
+    assert not (device / "images" / "a.png").exists()
+    assert left(server) == []
+
+
+def test_a_picture_whose_sender_goes_away_is_not_taken(server: SimpleNamespace, device: Path) -> None:
+    content = (device / "images" / "unit_0.png").read_bytes()
+    head = f"POST /api/upload?file=half.png HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\nx-labelling: 1\r\n"
+    head += f"content-length: {len(content) + 10}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head.encode() + content)  # a whole picture, but not all that was announced
+        until(lambda: left(server))
+    until(lambda: not left(server))
+    assert not (device / "images" / "half.png").exists()
+
+
 def test_all_tabs_hear_of_a_stroke(server: SimpleNamespace) -> None:
     heard = server.session.events.listen()
     next(heard)

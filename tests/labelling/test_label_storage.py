@@ -31,6 +31,12 @@ def paint(session: Session, name: str, left: int, top: int, values: np.ndarray, 
     return session.stroke(name, Region(left, top, values.astype(np.uint8)), session.masks.version(name), kind, "me")
 
 
+def dropped(session: Session, name: str, content: bytes) -> str:
+    with session.arrivals.receiving(name) as received:
+        received.write_bytes(content)
+        return session.upload(name, received)
+
+
 def on_disk(device: Path, name: str = "unit_0") -> np.ndarray:
     with Image.open(device / "masks" / f"{name}.png") as image:
         return np.array(image)
@@ -176,7 +182,7 @@ def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, devi
             session.open(name)
     for name in ("../x.png", "a/b.png", ".hidden.png", "x.exe", "", "a\\b.png", "x" * 300 + ".png"):
         with pytest.raises(Problem, match="no picture's name"):
-            session.upload(name, b"")
+            dropped(session, name, b"")
     with pytest.raises(Problem, match="There is no picture"):
         session.set_aside("../images/unit_0", "")
     assert (device / "images" / "unit_0.png").is_file()
@@ -185,14 +191,32 @@ def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, devi
 
 def test_what_is_dropped_must_be_a_picture(session: Session, device: Path) -> None:
     with pytest.raises(Problem, match=r"^new\.png: "):
-        session.upload("new.png", b"no picture")
+        dropped(session, "new.png", b"no picture")
     assert not (device / "images" / "new.png").exists()
     content = (device / "images" / "unit_0.png").read_bytes()
-    assert session.upload("new.png", content) == "new"
+    assert dropped(session, "new.png", content) == "new"
     with pytest.raises(Problem, match="in the folder already"):
-        session.upload("new.png", content)
+        dropped(session, "new.png", content)
     with pytest.raises(Problem, match="in the folder already"):
-        session.upload("unit_0.bmp", content)  # it would come before unit_0.png, and get its mask
+        dropped(session, "unit_0.bmp", content)  # it would come before unit_0.png, and get its mask
+
+
+def test_what_a_killed_program_received_is_removed(session: Session, device: Path, settings: Any) -> None:
+    content = (device / "images" / "unit_0.png").read_bytes()
+    with session.arrivals.receiving("new.png") as received:
+        received.write_bytes(content)
+        assert session.try_on("new.png", received, "tab", more=True) is None  # the tab is closed after one channel
+    own = session.folder.own
+    assert [path.name for path in (own / "trial").rglob("*.png")] == ["new.png"]
+    (own / "received" / ".part-1.png").write_bytes(content)
+    again = Session(device, settings)
+    assert not (own / "trial").exists()
+    assert not (own / "received").exists()
+    with again.arrivals.receiving("new.png") as received:
+        received.write_bytes(content)
+        again.try_on("new.png", received, "tab", more=True)
+    again.stop()
+    assert not (own / "trial").exists()
 
 
 def test_an_empty_folder_and_one_with_pictures_in_itself(tmp_path: Path, settings: Any, device: Path) -> None:
@@ -200,7 +224,7 @@ def test_an_empty_folder_and_one_with_pictures_in_itself(tmp_path: Path, setting
     session = Session(tmp_path / "empty", settings)
     assert session.state()["pictures"] == []
     assert session.classes.names == ("background", "class 1")
-    session.upload("unit_0.png", (device / "images" / "unit_0.png").read_bytes())
+    dropped(session, "unit_0.png", (device / "images" / "unit_0.png").read_bytes())
     assert (tmp_path / "empty" / "images" / "unit_0.png").is_file()
     paint(session, "unit_0", 0, 0, np.ones((4, 4)))
     assert (tmp_path / "empty" / "classes.txt").read_text() == "background\nclass 1\n"
@@ -278,7 +302,7 @@ def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
 
     def stroke() -> None:
         try:
-            session.stroke("unit_1", region, "0", "brush", "", classes=3)
+            session.stroke("unit_1", region, "0", "brush", "", {1: "bright"})
         except Problem as problem:
             found.append(problem)
 
@@ -292,7 +316,7 @@ def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(
     monkeypatch.setattr(classes, "write_mask", write)
     session.change_class("remove", 1, "unpainted")
     other.join()
-    assert "A class was removed" in str(found[0])
+    assert "'bright' is not that class any more" in str(found[0])
     assert on_disk(device, "unit_0")[0, :2].tolist() == [255, 1]
     assert not (device / "masks" / "unit_1.png").exists()
 
@@ -301,14 +325,41 @@ def test_classes_that_another_tab_or_program_changed(session: Session, device: P
     session.change_class("add", 0, "chip")
     other = Session(device, settings)
     other.change_class("remove", 1, "unpainted", "bright")
-    with pytest.raises(Problem, match="A class was removed"):
-        session.stroke("unit_0", Region(0, 0, np.full((1, 1), 3, np.uint8)), "0", "brush", "", classes=4)
+    with pytest.raises(Problem, match="'chip' is not that class any more"):
+        session.stroke("unit_0", Region(0, 0, np.full((1, 1), 3, np.uint8)), "0", "brush", "", {3: "chip"})
     assert session.classes.names == ("dark", "bar", "chip")
     with pytest.raises(Problem, match="not there any more"):
         session.change_class("remove", 1, "unpainted", "bright")  # of a page that was not told yet
     (device / "classes.txt").write_text("dark\nbar\nvoid\n")
     session.look()
     assert session.classes.names == ("dark", "bar", "void")
+
+
+def test_a_stroke_never_becomes_another_class(session: Session, device: Path) -> None:
+    """A tab draws with the classes that it knows, while another one changes them."""
+
+    def stroke(index: int, name: str) -> str:
+        region = Region(0, 0, np.full((2, 2), index, np.uint8))
+        return session.stroke("unit_0", region, session.masks.version("unit_0"), "brush", "", {index: name})
+
+    session.change_class("remove", 2, "unpainted", "bar")
+    session.change_class("add", 0, "void")  # at the index of the other
+    with pytest.raises(Problem, match="'bar' is not that class any more") as error:
+        stroke(2, "bar")
+    assert error.value.status == 409
+    assert not (device / "masks").exists()
+    session.change_class("rename", 1, "light", "bright")
+    stroke(1, "bright")  # it is the same class
+    assert (on_disk(device)[:2, :2] == 1).all()
+    session.change_class("add", 0, "chip")
+    session.change_class("remove", 2, "unpainted", "void")
+    with pytest.raises(Problem, match="'chip' is not"):
+        stroke(3, "chip")
+    stroke(2, "chip")
+    session.change_class("remove", 1, "unpainted", "light")
+    with pytest.raises(Problem, match="'bright' is not"):
+        stroke(1, "bright")
+    stroke(0, "dark")
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])

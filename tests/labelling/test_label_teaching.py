@@ -214,6 +214,8 @@ def test_the_export_is_what_training_gives(
     from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 
     scribble(session, 0, 1)
+    bare = np.zeros(SIZE, np.uint8)
+    session.stroke("unit_2", Region(0, 0, bare), "0", "fill", "me")  # nothing but background: it is learned too
     for _ in session.lessons._export():
         pass
     exported = session.lessons.exported
@@ -230,30 +232,53 @@ def test_the_export_is_what_training_gives(
     ours = torch.load(exported.checkpoint, weights_only=True)["state_dict"]
     theirs = model.state_dict()
     assert len(ours["model.bank.embeddings"]) > 20
+    assert [Path(name).stem for name in model.model.bank.image_names] == ["unit_0", "unit_1", "unit_2"]
     for name, tensor in ours.items():
         if isinstance(tensor, torch.Tensor):
             assert torch.equal(tensor, theirs[name]), name
     text = (exported.folder / "README.txt").read_text()
     assert "anomalib train --model AOISSLRetrieval --data SegmentationFolder --data.root dataset" in text
-    for name in ("unit_0", "unit_1"):
+    for name, expected in (("unit_0", scribbles()), ("unit_1", scribbles()), ("unit_2", bare)):
         with Image.open(exported.folder / "dataset" / "train" / "masks" / f"{name}.png") as mask:
-            assert np.array_equal(np.array(mask), scribbles())
+            assert np.array_equal(np.array(mask), expected)
+
+
+def test_a_picture_of_background_alone_is_learned(session: Session) -> None:
+    scribble(session, 0)
+    before = taught(session, "unit_3").info
+    session.stroke("unit_1", Region(0, 0, np.zeros(SIZE, np.uint8)), "0", "fill", "me")
+    assert taught(session, "unit_3").info != before
+    lesson = session.lessons.lesson
+    assert lesson is not None
+    assert lesson.names == ("unit_0", "unit_1")
+    assert set(session.lessons.teacher.drawn["unit_1"].labels.tolist()) == {0}
+    assert (lesson.owners == 1).sum() > 20
+
+
+def test_background_alone_is_not_exported(session: Session) -> None:
+    session.stroke("unit_0", Region(0, 0, np.zeros(SIZE, np.uint8)), "0", "fill", "me")
+    with pytest.raises(Problem, match="Paint a class first"):
+        next(session.lessons._export(), None)
 
 
 def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     pytest.importorskip("openvino")
     import io
 
-    content = (device / "images" / "unit_3.png").read_bytes()
-    path = session.keep_for_trial("unit_3.png", content)
+    def tried() -> Any:
+        with session.arrivals.receiving("unit_3.png") as received:
+            received.write_bytes((device / "images" / "unit_3.png").read_bytes())
+            return session.try_on("unit_3.png", received, "tab")
+
     with pytest.raises(Problem, match="Press Export first"):
-        session.lessons.try_on(path)
+        tried()
     scribble(session, 0, 1)
     for _ in session.lessons._export():
         pass
     assert session.lessons.exported is not None
-    with Image.open(io.BytesIO(session.lessons.try_on(path))) as shown:
+    with Image.open(io.BytesIO(tried())) as shown:
         assert shown.width == SIZE[1]
+    assert not list((session.folder.own / "trial").rglob("*.png"))
     assert (session.lessons.exported.folder / "bank.safetensors").is_file()
 
 

@@ -3,7 +3,7 @@
 import { getJson, inflate, listen, post, postJson, tab } from "./api.js";
 import { Gallery, loadSuggestion } from "./gallery.js";
 import { helpOfKeys, listenToKeys } from "./keys.js";
-import { Mask, Saver } from "./mask.js";
+import { Saver } from "./mask.js";
 import { Panel } from "./panel.js";
 import { takeOver } from "./raster.js";
 import { TOOLS, Tools } from "./tools.js";
@@ -18,17 +18,20 @@ const state = {
 };
 const view = new View($("stage"), state);
 const tools = (state.tools = new Tools(view, state, drawTools));
-const saver = new Saver(saved, () => state.classes.length);
+const saver = new Saver(saved);
 const panel = new Panel(state, { note, choose: chooseClass, loaded });
 const gallery = new Gallery(state, open);
-let opening = 0;
+let opening = 0, steps = Promise.resolve();
 
 // --- what is there -----------------------------------------------------------------------------------------------------
 
 function loaded(content) {
+  const chosen = state.classes[state.chosen]?.name;
   Object.assign(state, content);
   state.versions = new Map(state.pictures);
-  state.chosen = Math.min(state.chosen, state.classes.length - 1);
+  const at = state.classes.findIndex(({ name }) => name === chosen); // another tab may have removed one before it
+  state.chosen = at >= 0 ? at : Math.min(state.chosen, state.classes.length - 1);
+  if (!state.lesson) state.suggestion = null; // its classes may be others by now
   $("folder").textContent = content.folder ?? $("folder").textContent;
   document.title = `${$("folder").textContent} – labelling`;
   $("empty").hidden = state.pictures.length > 0;
@@ -54,7 +57,7 @@ async function open(name) {
   tools.cancel();
   try {
     const item = await getJson("open", { name });
-    const mask = item.fault ? null : await Mask.load(name);
+    const mask = item.fault ? null : await saver.load(name);
     if (mine !== opening) return;
     tools.cancel(); // a stroke that was begun while the picture was loaded belongs to the old mask
     const same = state.item?.name === name;
@@ -124,7 +127,7 @@ function commit(stroke) {
   if (stroke) saver.add(state.mask, stroke);
 }
 
-function saved(what, text) {
+function saved(what, text, mask = null) {
   const label = $("saved");
   if (what === "merged") {
     note("Someone else painted on this picture too: both are kept.");
@@ -132,6 +135,7 @@ function saved(what, text) {
   }
   if (what === "lost") {
     note(`A stroke was not taken: ${text}`, true);
+    if (mask && mask === state.mask) return view.redraw();
     if (state.item) open(state.item.name);
     return;
   }
@@ -145,11 +149,20 @@ function saved(what, text) {
   }
 }
 
-async function step(back) {
-  if (!state.mask) return;
-  tools.cancel();
-  await saver.settled();
+// Undo and redo wait for each other and for strokes, and new strokes wait for them: the answer is of the saved mask.
+function step(back) {
+  steps = steps.then(() => stepNow(back));
+  return steps;
+}
+
+async function stepNow(back) {
+  do {
+    tools.cancel();
+    await saver.settled();
+  } while (tools.drawing);
   const mask = state.mask;
+  if (!mask) return;
+  tools.held = true;
   try {
     const answer = await post("step", { name: mask.name, back: back ? 1 : 0 });
     if (answer.status === 204) return note(back ? "There is nothing to undo." : "There is nothing to redo.");
@@ -157,11 +170,12 @@ async function step(back) {
     mask.put(left, top, width, height, await inflate(await answer.arrayBuffer()));
     mask.version = answer.headers.get("x-version");
     view.redraw();
-  } catch (error) { note(error.message, true); }
+  } catch (error) { note(error.message, true); } finally { tools.held = false; }
 }
 
 function accept() {
   const { mask, suggestion } = state;
+  if (tools.held) return;
   if (!mask || !suggestion) return note("There is no suggestion yet: paint some of two classes and press Teach.");
   tools.once("accept", () => takeOver(mask, suggestion));
   const left = mask.values.reduce((sum, value) => sum + (value === 255), 0) / mask.values.length;
@@ -267,7 +281,7 @@ const HEARD = {
   },
   totals(event) { Object.assign(state, event); panel.drawClasses(); gallery.update(); },
   classes: refresh,
-  async forgotten() { await refresh(); if (state.item) open(state.item.name); },
+  async forgotten() { state.suggestion = null; await refresh(); if (state.item) open(state.item.name); },
   async pictures() {
     const before = state.item && state.versions.get(state.item.name), name = state.item?.name;
     await refresh();

@@ -18,8 +18,10 @@ export class Mask {
     return new Mask(name, width, height, values, answer.headers.get("x-version"));
   }
 
-  // Between begin and end the tiles that are touched are kept as they were.
-  begin() {
+  // Between begin and end the tiles that are touched are kept as they were. `names` are those of the classes now: the
+  // server compares them, since an index may be another class's when the stroke gets there.
+  begin(names) {
+    this.names = names;
     this.tiles = new Map();
     this.box = [Infinity, Infinity, -Infinity, -Infinity];
   }
@@ -53,8 +55,10 @@ export class Mask {
       for (let y = Math.max(top, y0); y < Math.min(bottom, y0 + h); y++)
         before.set(tile.subarray((y - y0) * w + from - x0, (y - y0) * w + to - x0), (y - top) * width + from - left);
     }
-    const same = after.every((value, index) => value === before[index]);
-    return same ? null : { kind, left, top, width, height, before, after };
+    const seen = new Uint8Array(256);
+    for (let index = 0; index < after.length; index++) if (after[index] !== before[index]) seen[after[index]] = 1;
+    const drawn = Object.fromEntries(this.names.flatMap((name, value) => (seen[value] ? [[value, name]] : [])));
+    return seen.includes(1) ? { kind, left, top, width, height, before, after, drawn } : null;
   }
 
   cut(left, top, width, height) {
@@ -75,15 +79,14 @@ export class Mask {
 
 // Sends strokes one after the other, again where it did not work, and onto the newest mask where another tab painted.
 export class Saver {
-  constructor(told, classes) {
+  constructor(told) {
     this.told = told; // called with (state, text) and, where the mask was loaded again, with ("merged")
-    this.classes = classes; // gives how many there are
     this.queue = [];
     this.busy = false;
   }
 
   add(mask, stroke) {
-    this.queue.push({ mask, stroke: { ...stroke, classes: this.classes() } });
+    this.queue.push({ mask, stroke });
     this.told("busy", this.queue.length);
     this.run();
   }
@@ -100,8 +103,8 @@ export class Saver {
     while (this.queue.length) {
       const { mask, stroke } = this.queue[0];
       try {
-        const { left, top, width, height, kind, classes } = stroke;
-        const query = { name: mask.name, box: [left, top, width, height].join(), version: mask.version, kind, classes };
+        const { left, top, width, height, kind, drawn } = stroke;
+        const query = { name: mask.name, box: [left, top, width, height].join(), version: mask.version, kind, drawn: JSON.stringify(drawn) };
         const answer = await post("stroke", query, await deflate(stroke.after));
         mask.version = (await answer.json()).version;
         this.queue.shift();
@@ -112,7 +115,7 @@ export class Saver {
         }
         if ([400, 404, 409, 410, 413].includes(error.status)) { // it will never work
           this.queue.shift();
-          this.told("lost", error.message);
+          await this.lose(mask, error.message);
         } else {
           this.told("bad", error.message);
           await new Promise((go) => setTimeout(go, 2000));
@@ -122,15 +125,30 @@ export class Saver {
     this.busy = false;
   }
 
+  // Takes a stroke that was refused out of the mask: later ones, whose boxes hold its pixels, must not bring it along.
+  async lose(mask, text) {
+    try { await this.merge(mask, true); } catch { mask = null; }
+    this.told("lost", text, mask);
+  }
+
+  // Loads the mask of a picture; the one that strokes wait for, where there is such a one.
+  async load(name) {
+    const pending = this.queue.find(({ mask }) => mask.name === name)?.mask;
+    try {
+      if (pending) { await this.merge(pending, true); return pending; }
+    } catch { /* of another size: its strokes are refused when they are sent */ }
+    return Mask.load(name);
+  }
+
   // Loads the mask again, and puts what is not saved yet of this one onto it.
-  async merge(mask) {
+  async merge(mask, quiet = false) {
     const fresh = await Mask.load(mask.name);
     if (mask.width !== fresh.width || mask.height !== fresh.height)
       throw new Refused("The picture has another size now. Load the page again.", 410);
     const drawing = mask.tiles !== null; // a stroke that is being drawn is cut in two
     if (drawing) {
       const part = mask.end("brush");
-      if (part) this.queue.push({ mask, stroke: { ...part, classes: this.classes() } });
+      if (part) this.queue.push({ mask, stroke: part });
     }
     for (const { mask: other, stroke } of this.queue) {
       if (other !== mask) continue;
@@ -143,7 +161,7 @@ export class Saver {
     }
     mask.values.set(fresh.values);
     mask.version = fresh.version;
-    if (drawing) mask.begin();
-    this.told("merged", mask.name);
+    if (drawing) mask.begin(mask.names);
+    if (!quiet) this.told("merged", mask.name);
   }
 }

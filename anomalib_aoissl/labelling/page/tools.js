@@ -21,6 +21,7 @@ export class Tools {
     this.points = []; // of a line or polygon that is begun
     this.cursor = null; // in px of the picture
     this.drawing = false;
+    this.held = false; // while the mask is being undone, nothing is drawn on it
     const canvas = view.pointer;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -47,7 +48,8 @@ export class Tools {
   }
 
   get value() { return this.tool === "eraser" ? UNPAINTED : this.state.chosen; }
-  get ready() { return this.state.mask && !this.state.item.fault; }
+  get ready() { return this.state.mask && !this.state.item.fault && !this.held; }
+  get names() { return this.state.classes.map((one) => one.name); }
 
   // --- mouse and pen -------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ export class Tools {
     if (!this.ready || !this.cursor) return;
     const { mask, suggestion } = this.state, [x, y] = this.cursor.map(Math.floor);
     if (this.tool === "brush" || this.tool === "eraser") {
-      mask.begin();
+      mask.begin(this.names);
       this.drawing = true;
       this.goTo(this.cursor);
     } else if (this.tool === "line") {
@@ -127,8 +129,10 @@ export class Tools {
   }
 
   once(kind, act) {
+    if (this.held) return;
+    if (this.drawing) this.finish();
     const mask = this.state.mask;
-    mask.begin();
+    mask.begin(this.names);
     act();
     this.points = [];
     this.state.commit(mask.end(kind));

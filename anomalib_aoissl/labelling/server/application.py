@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent.parent / "page"
 
-_LARGEST = {"stroke": 64_000_000, "upload": 2_000_000_000, "try": 2_000_000_000}  # bytes of a request
+LARGEST_FILE = 2_000_000_000
+"""Bytes of a picture that is dropped on the page."""
+
+_LARGEST = {"stroke": 64_000_000}  # bytes of a request
+_DRAINED = 16_000_000  # bytes of a refused request that are read: browsers see the answer when they have sent all
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # addresses that hold a version
 _NEVER = {"cache-control": "no-store"}
@@ -43,6 +47,7 @@ def application(session: Session, host: str = "127.0.0.1", token: str | None = N
             Route(f"/api/{name}", _endpoint(partial(act, session), name), methods=[method])
             for name, (method, act) in _ACTS.items()
         ),
+        *(Route(f"/api/{name}", _file_endpoint(session, act), methods=["POST"]) for name, act in _TAKING.items()),
         Route("/api/events", partial(_events, session)),
     ]
     return Guard(Starlette(routes=routes), host, token)
@@ -59,18 +64,39 @@ def _file_route(path: Path) -> Route:
 
 
 def _endpoint(act: Callable[[Request, bytes], Response], name: str) -> Any:
+    """Return an endpoint of a short request."""
+
+    async def work(request: Request) -> Response:
+        return await run_in_threadpool(act, request, await _body(request, _LARGEST.get(name, 1_000_000)))
+
+    return _answering(work)
+
+
+def _file_endpoint(session: Session, act: Callable[[Session, Request, Path], Response]) -> Any:
+    """Return an endpoint that takes a picture's file, which never lies in memory whole."""
+
+    async def work(request: Request) -> Response:
+        with session.arrivals.receiving(request.query_params["file"]) as received:
+            with received.open("wb") as file:
+                async for part in _parts(request, LARGEST_FILE):
+                    await run_in_threadpool(file.write, part)
+            return await run_in_threadpool(act, session, request, received)
+
+    return _answering(work)
+
+
+def _answering(work: Callable[[Request], Awaitable[Response]]) -> Any:
     """Return an endpoint that answers with what went wrong where something did."""
 
     async def answer(request: Request) -> Response:
         try:
-            body = await _body(request, _LARGEST.get(name, 1_000_000))
-            return await run_in_threadpool(act, request, body)
+            return await work(request)
         except StaleError as error:
             return JSONResponse({"error": str(error), "version": error.version}, status_code=error.status)
         except Problem as error:
             return JSONResponse({"error": str(error)}, status_code=error.status)
         except (ValueError, OSError, KeyError) as error:
-            logger.debug("%s", name, exc_info=True)
+            logger.debug("%s", request.url.path, exc_info=True)
             return JSONResponse({"error": str(error)}, status_code=400)
 
     return answer
@@ -78,14 +104,21 @@ def _endpoint(act: Callable[[Request, bytes], Response], name: str) -> Any:
 
 async def _body(request: Request, largest: int) -> bytes:
     """Return the body of a request, no longer than it may be."""
-    parts, size = [], 0
+    return b"".join([part async for part in _parts(request, largest)])
+
+
+async def _parts(request: Request, largest: int) -> AsyncIterator[bytes]:
+    """Give the parts of a request's body, which may have so many bytes."""
+    announced, size = int(request.headers.get("content-length", 0)), 0
     async for part in request.stream():
         size += len(part)
-        if size > largest:
-            msg = f"More than {largest // 1_000_000} MB were sent."
-            raise Problem(msg, 413)
-        parts.append(part)
-    return b"".join(parts)
+        if max(size, announced) <= largest:
+            yield part
+        elif size > _DRAINED:
+            break
+    if max(size, announced) > largest:
+        msg = f"More than {largest // 1_000_000} MB were sent."
+        raise Problem(msg, 413)
 
 
 async def _events(session: Session, _: Request) -> Response:
@@ -128,8 +161,18 @@ def _stroke(session: Session, request: Request, body: bytes) -> Response:
     left, top, width, height = (int(part) for part in ask["box"].split(","))
     region = Region.unpacked((left, top, width, height), body)
     kind = ask.get("kind", "brush")[:20]
-    version = session.stroke(_name(request), region, ask["version"], kind, _who(request), int(ask.get("classes", 0)))
+    drawn = _drawn(ask.get("drawn", "{}"))
+    version = session.stroke(_name(request), region, ask["version"], kind, _who(request), drawn)
     return JSONResponse({"version": version})
+
+
+def _drawn(text: str) -> dict[int, str]:
+    """Return the names of the classes that a stroke draws, by their indices, from JSON."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        msg = "The page is older than the program. Load it again."
+        raise Problem(msg, 409)
+    return {int(index): str(name) for index, name in content.items()}
 
 
 def _step(session: Session, request: Request, _: bytes) -> Response:
@@ -177,15 +220,16 @@ def _export(session: Session, _: Request, __: bytes) -> Response:
     return JSONResponse({})
 
 
-def _upload(session: Session, request: Request, body: bytes) -> Response:
-    return JSONResponse({"name": session.upload(request.query_params["file"], body)})
+def _upload(session: Session, request: Request, received: Path) -> Response:
+    return JSONResponse({"name": session.upload(request.query_params["file"], received)})
 
 
-def _try(session: Session, request: Request, body: bytes) -> Response:
-    path = session.keep_for_trial(request.query_params["file"], body)
-    if request.query_params.get("more") == "1":  # another lighting channel follows
+def _try(session: Session, request: Request, received: Path) -> Response:
+    ask = request.query_params
+    shown = session.try_on(ask["file"], received, _who(request), more=ask.get("more") == "1")
+    if shown is None:
         return Response(status_code=204)
-    return Response(session.lessons.try_on(path), media_type="image/png", headers=_NEVER)
+    return Response(shown, media_type="image/png", headers=_NEVER)
 
 
 def _name(request: Request) -> str:
@@ -211,6 +255,6 @@ _ACTS: dict[str, tuple[str, Callable[[Session, Request, bytes], Response]]] = {
     "teach": ("POST", _teach),
     "suggestion": ("GET", _suggestion),
     "export": ("POST", _export),
-    "upload": ("POST", _upload),
-    "try": ("POST", _try),
 }
+
+_TAKING: dict[str, Callable[[Session, Request, Path], Response]] = {"upload": _upload, "try": _try}

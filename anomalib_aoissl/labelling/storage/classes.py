@@ -58,6 +58,7 @@ class ClassNames:
             )
             raise ValueError(msg)
         self._colours = _read_colours(self._colours_path)
+        self._former: set[tuple[int, str]] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +72,10 @@ class ClassNames:
         usual = [_BACKGROUND_COLOUR, *("#{:02x}{:02x}{:02x}".format(*table[i]) for i in range(1, len(self.names)))]
         return [self._colours.get(name, usual[index]) for index, name in enumerate(self.names)]
 
+    def is_named(self, index: int, name: str) -> bool:
+        """Tell whether a class has, or had before it was renamed, a name; indices move when one is removed."""
+        return self.names[index : index + 1] == (name,) or (index, name) in self._former
+
     def read_again(self) -> bool:
         """Read the names again where another program wrote them; tell whether they are others now."""
         versions, before = self._versions(), self.names
@@ -78,6 +83,8 @@ class ClassNames:
             self._read = versions
             with suppress(DatasetError):  # half written: the names stay until it is whole
                 self.description = _described(self.root)
+        if self.names[: len(before)] != before:  # renamed or moved: nobody says which
+            self._former.clear()
         return self.names != before
 
     def add(self, name: str) -> None:
@@ -89,6 +96,7 @@ class ClassNames:
         names = list(self.names)
         old, names[index] = names[index], name
         self.write(names)
+        self._former.add((index, old))
         if old in self._colours:
             self._colours[name.strip()] = self._colours.pop(old)
             self._write_colours()
@@ -115,6 +123,8 @@ class ClassNames:
             raise Problem(str(error)) from error
         except OSError as error:
             raise unwritable(error, "The classes") from error
+        if len(checked) < len(self.names):
+            self._former.clear()
         self.description, self._read = replace(self.description, classes=checked), self._versions()
 
     def _versions(self) -> tuple[str, ...]:

@@ -125,20 +125,28 @@ class LabelFolder:
             raise Problem(msg, 403)
         return path
 
-    def new_file(self, name: str, folder: Path | None = None) -> Path:
-        """Return where a picture that was dropped on the page is written.
+    @staticmethod
+    def check_name(name: str) -> None:
+        """Validate that a name is one of a picture's file, without folders.
 
         Raises:
-            Problem: If its name is none of a picture, or is there already.
+            Problem: If it is not.
         """
         plain = Path(name.replace("\\", "/")).name
         bad = not plain or plain.startswith((".", "@")) or len(os.fsencode(plain)) > _LONGEST_NAME
         if bad or plain != name or not plain.isprintable() or Path(plain).suffix.lower() not in IMAGE_SUFFIXES:
             msg = f"{name!r}: is no picture's name. Drop {', '.join(IMAGE_SUFFIXES)}."
             raise Problem(msg)
-        path = self.inside((folder or self.image_dir) / plain)
-        there = () if folder is not None else _picture_files(path.parent)
-        if any(one.stem == path.stem for one in there):  # one of another suffix would get its mask
+
+    def new_file(self, name: str) -> Path:
+        """Return where a picture that was dropped on the page is written.
+
+        Raises:
+            Problem: If its name is none of a picture, or is there already.
+        """
+        self.check_name(name)
+        path = self.inside(self.image_dir / name)
+        if any(one.stem == path.stem for one in _picture_files(path.parent)):  # another suffix would get its mask
             msg = f"{name}: is in the folder already. Give the file another name."
             raise Problem(msg, HTTPStatus.CONFLICT)
         return path
