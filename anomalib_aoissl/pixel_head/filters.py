@@ -17,7 +17,7 @@ COARSE_SIGMAS = (3.5, 5.0, 10.0, 20.0)
 """Widths of the filters at a quarter of the resolution, px of the image."""
 
 _WIDEST_TENSOR = 5.0  # px; the structure tensor of wider filters says what the Hessian says
-_EPS = 1e-12  # under a root, whose slope is infinite at 0
+_EPS = 1e-14  # under a root, whose slope is infinite at 0
 
 
 def scale_space(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,31 +61,31 @@ def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
 def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tensor]:
     """Return the answers of the filters of one width, px of the maps; ``scale`` is that width in px of the image."""
     blurred = smooth(maps, width)
-    across, down = _across(blurred), _down(blurred)
-    gradient = (across * across + down * down + _EPS).sqrt() * width
-    curvatures = _eigenvalues(_across(across), _down(across), _down(down))
-    answers = [blurred, gradient, *(value * width**2 for value in curvatures)]
+    across, down = _across(blurred, width), _down(blurred, width)
+    gradient = (across * across + down * down + _EPS).sqrt()
+    answers = [blurred, gradient, *_eigenvalues(_across(across, width), _down(across, width), _down(down, width))]
     if scale <= _WIDEST_TENSOR:
         products = smooth(torch.cat([across * across, across * down, down * down], dim=1), width).chunk(3, dim=1)
-        answers += [(value.clamp(min=0.0) + _EPS).sqrt() * width for value in _eigenvalues(*products)]
+        answers += [(value.clamp(min=0.0) + _EPS).sqrt() for value in _eigenvalues(*products)]
     return answers
 
 
-def _across(maps: torch.Tensor) -> torch.Tensor:
-    """Return the central differences across, ``[B, C, H, W]``."""
+def _across(maps: torch.Tensor, width: float) -> torch.Tensor:
+    """Return the central differences across times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
-    return (padded[..., 2:] - padded[..., :-2]) / 2
+    return (padded[..., 2:] - padded[..., :-2]) * (width / 2)
 
 
-def _down(maps: torch.Tensor) -> torch.Tensor:
-    """Return the central differences down, ``[B, C, H, W]``."""
+def _down(maps: torch.Tensor, width: float) -> torch.Tensor:
+    """Return the central differences down times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (0, 0, 1, 1), mode="replicate")
-    return (padded[..., 2:, :] - padded[..., :-2, :]) / 2
+    return (padded[..., 2:, :] - padded[..., :-2, :]) * (width / 2)
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the larger and the smaller eigenvalue of the matrices ((a, b), (b, c))."""
-    mean, spread = (a + c) / 2, ((a - c) ** 2 / 4 + b * b + _EPS).sqrt()
+    mean, half = (a + c) / 2, (a - c) / 2
+    spread = (half * half + b * b + _EPS).sqrt()
     return mean + spread, mean - spread
 
 
