@@ -5,7 +5,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -90,29 +89,19 @@ def _no_gate() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)  # helpers that are no fixtures use the folder too
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
     """Return a function that gives the folder of a name, which is not to be changed.
 
     The first of all test processes to ask for it has it filled; the others wait until it is there.
     """
+    import making_once
+
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
     shared.mkdir(exist_ok=True)
-
-    def make(name: str, fill: Callable[[Path], object]) -> Path:
-        from filelock import FileLock
-
-        folder, done = shared / name, shared / f"{name}.done"
-        with FileLock(shared / f"{name}.lock"):
-            if not done.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
-                folder.mkdir()
-                fill(folder)
-                done.touch()
-        return folder
-
-    return make
+    making_once.SHARED.append(shared)
+    return making_once.made_once
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from editable_models import make_model
 from exports import drawing, export
 from PIL import Image
+from small_exports import exported
 
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.measure import _item_name
@@ -22,8 +22,8 @@ from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 
 @pytest.fixture(scope="module")
-def xml(short_fits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(3, seed=1, head=None).to_openvino(tmp_path_factory.mktemp("ir"))
+def xml(made_once: Any) -> Path:
+    return exported()
 
 
 def entries(path: Path) -> list[dict[str, str]]:

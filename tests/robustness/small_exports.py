@@ -3,9 +3,7 @@
 
 """One small model for all tests of bad models, its files, and ways to spoil them; made when they are first needed."""
 
-import atexit
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.engine import Engine
-from editable_models import labelled, make_model
+from editable_models import labelled, make_model, traced_once
+from making_once import made_once
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.bank.content import BankArrays
@@ -25,41 +24,56 @@ from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
 
-@cache
-def home() -> Path:
-    """Return a folder for the model's files that is removed at the end of the process."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def trained() -> Path:
+    """Return the folder of the model and its checkpoint."""
+
+    def fill(folder: Path) -> None:
+        made = make_model(3, seed=1, head=None)
+        torch.save(made, folder / "model.pt")
+        engine = Engine(default_root_dir=folder, logger=False, accelerator="cpu")
+        engine._setup_trainer(made)
+        engine.trainer.strategy.connect(made)
+        engine.trainer.save_checkpoint(folder / "model.ckpt")
+
+    return made_once("small_model", fill)
+
+
+def exports() -> Path:
+    """Return the folder of the model's exports, which share one graph, and of the model with that graph."""
+
+    def fill(folder: Path) -> None:
+        made = traced_once(torch.load(trained() / "model.pt", weights_only=False))
+        made.to_openvino(folder)
+        made.to_onnx(folder)
+        torch.save(made, folder / "model.pt")
+
+    return made_once("small_exports", fill)
 
 
 @cache
 def model() -> AOISSLRetrieval:
     """Return a model of 72 patches of three images whose bank decides the classes; not to be changed."""
-    return make_model(3, seed=1, head=None)
+    return torch.load(trained() / "model.pt", weights_only=False)
 
 
-@cache
+def traced() -> AOISSLRetrieval:
+    """Return the model that was exported: its exports are not traced again."""
+    return torch.load(exports() / "model.pt", weights_only=False)
+
+
 def exported() -> Path:
     """Return its ``.xml``; not to be changed."""
-    return model().to_openvino(home() / "ir")
+    return exports() / "weights" / "openvino" / "model.xml"
 
 
-@cache
 def onnx() -> Path:
     """Return its ``.onnx``; not to be changed."""
-    return model().to_onnx(home() / "onnx")
+    return exports() / "weights" / "onnx" / "model.onnx"
 
 
-@cache
 def checkpoint() -> Path:
     """Return its checkpoint; not to be changed."""
-    path = home() / "model.ckpt"
-    engine = Engine(default_root_dir=home(), logger=False, accelerator="cpu")
-    engine._setup_trainer(model())
-    engine.trainer.strategy.connect(model())
-    engine.trainer.save_checkpoint(path)
-    return path
+    return trained() / "model.ckpt"
 
 
 def bank() -> BankArrays:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_exports import bank, checkpoint, copied, exported, model
+from small_exports import bank, checkpoint, copied, exported, traced
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.bank.storage import read_bank, write_bank
@@ -102,7 +102,7 @@ def test_an_export_over_an_old_one_that_fails_leaves_the_old_one(
 
     monkeypatch.setattr(openvino, "serialize", save)
     with pytest.raises(OSError, match="disk is full"):
-        model().to_openvino(tmp_path)
+        traced().to_openvino(tmp_path)
     assert read_pair(path) == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.bin", "model.xml"]
 
