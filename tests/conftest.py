@@ -5,7 +5,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import sysconfig

@@ -4,7 +4,7 @@
 """Exported models for tests that need no torch: made here where there is torch, else brought along as files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def _short_refits() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(made_once: Callable[..., Path]) -> Path:
     """Return the folder that `make_models` writes; not to be changed."""
     if GIVEN in os.environ:
         return Path(os.environ[GIVEN])
@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         patch.setattr(stages, "STEPS", stages.STEPS)  # set back what making the models changes
         patch.setattr(labelled, "PIXELS", labelled.PIXELS)
-        return write_models(tmp_path_factory.mktemp("models"))
+        return made_once("line_models", write_models)
 
 
 @pytest.fixture(scope="session")

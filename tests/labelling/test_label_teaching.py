@@ -206,7 +206,7 @@ def test_the_worker_does_what_is_waited_for_first() -> None:
 
 
 def test_the_export_is_what_training_gives(
-    session: Session, device: Path, settings: Any, tmp_path: Path, tiny_encoder: dict
+    few_filters: None, session: Session, device: Path, settings: Any, tmp_path: Path, tiny_encoder: dict
 ) -> None:
     """The same folder by anomalib's own engine, with another datamodule object and model, and by the arguments."""
     from anomalib.engine import Engine
@@ -261,7 +261,7 @@ def test_background_alone_is_not_exported(session: Session) -> None:
         next(session.lessons._export(), None)
 
 
-def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
+def test_the_exported_model_is_tried(few_filters: None, session: Session, device: Path) -> None:
     pytest.importorskip("openvino")
     import io
 
