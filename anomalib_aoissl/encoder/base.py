@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-__all__ = ["Encoder", "EncoderMaps", "check_size"]
+__all__ = ["Encoder", "EncoderMaps", "check_size", "of_unit_length"]
 
 
 class EncoderMaps(NamedTuple):
@@ -18,6 +18,11 @@ class EncoderMaps(NamedTuple):
 
     embeddings: torch.Tensor  # [B, P, D], one for each patch, in row-major order
     tokens: torch.Tensor  # [B, T, rows, columns], finer than the patches where the encoder is
+
+
+def of_unit_length(features: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return features of length 1 along an axis; torch's own way takes a broadcast more in an exported graph."""
+    return features / features.norm(dim=dim, keepdim=True).clamp(min=1e-6)
 
 
 class Encoder(nn.Module):

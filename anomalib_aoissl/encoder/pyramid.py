@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from .architecture import DEFAULT_ENCODER
-from .base import Encoder, EncoderMaps, check_size
+from .base import Encoder, EncoderMaps, check_size, of_unit_length
 from .creating import creation_error, described, parse_description, same_weights
 
 __all__ = ["PyramidEncoder"]
@@ -86,7 +86,7 @@ class PyramidEncoder(Encoder):
 
     def read(self, images: torch.Tensor) -> EncoderMaps:
         """Return embeddings ``[B, P, D]`` of patches, and tokens ``[B, T, H / 4, W / 4]``."""
-        fine, patch, *coarse = (functional.normalize(maps, dim=1, eps=1e-6) for maps in self._maps(images))
+        fine, patch, *coarse = (of_unit_length(maps, dim=1) for maps in self._maps(images))
         embeddings = torch.cat([functional.pixel_unshuffle(fine, _PATCH // _FINE), patch], dim=1)
         enlarged = [
             _enlarged(maps, stride // _FINE, fine.shape)

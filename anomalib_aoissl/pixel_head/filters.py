@@ -73,18 +73,18 @@ def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tenso
 def _across(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences across times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
-    return (padded[..., 2:] - padded[..., :-2]) * (width / 2)
+    return torch.add(padded[..., 2:] * (width / 2), padded[..., :-2], alpha=-width / 2)
 
 
 def _down(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences down times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (0, 0, 1, 1), mode="replicate")
-    return (padded[..., 2:, :] - padded[..., :-2, :]) * (width / 2)
+    return torch.add(padded[..., 2:, :] * (width / 2), padded[..., :-2, :], alpha=-width / 2)
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the larger and the smaller eigenvalue of the matrices ((a, b), (b, c))."""
-    mean, half = (a + c) / 2, (a - c) / 2
+    mean, half = (a + c) / 2, torch.add(a / 2, c, alpha=-0.5)
     spread = (half * half + b * b + _EPS).sqrt()
     return mean + spread, mean - spread
 

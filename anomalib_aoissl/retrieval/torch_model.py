@@ -12,7 +12,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aoissl.encoder.base import Encoder, EncoderMaps
+from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.patches import patches_to_image
@@ -111,7 +111,7 @@ class RetrievalModel(nn.Module):
             embeddings, tokens = self.encoder.read(images)
             if self.vote_options.level == "images":
                 embeddings = embeddings.mean(dim=1, keepdim=True)
-            embeddings = functional.normalize(embeddings, dim=-1, eps=1e-6)
+            embeddings = of_unit_length(embeddings, dim=-1)
             return EncoderMaps(embeddings, tokens if self.head is None else mark("tokens", tokens))
 
     def fill(

@@ -15,6 +15,7 @@ import numpy as np
 
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
+from ..graph.kept_operations import kept_operations
 from .file_pair import read_pair, replace_pair
 from .full_precision import keep_precision
 from .onnx_checksum import read_onnx
@@ -119,7 +120,7 @@ def save_model(model: Any, path: str | Path, beside: Mapping[Path, str | None] |
         raise ValueError(msg)
     with named_errors(path), temporary_file(path) as structure, temporary_file(path.with_suffix(".bin")) as weights:
         try:
-            openvino.serialize(model, str(structure), str(weights))
+            openvino.serialize(kept_operations(model), str(structure), str(weights))
         except RuntimeError as error:
             msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
             raise OSError(msg) from error
