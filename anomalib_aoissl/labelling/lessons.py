@@ -287,7 +287,7 @@ class Lessons:
         pool = []
         for index, name in enumerate(names):
             with suppress(Problem):
-                embeddings = self.teacher.reader.see(name).embeddings
+                embeddings = self.teacher.reader.embeddings(name)
                 pool.append(ordering.summarized(name, embeddings, lesson.bank if lesson else None))
             self._say("reading", (index + 1) / len(names))
             yield

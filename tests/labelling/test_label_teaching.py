@@ -95,6 +95,25 @@ def test_tokens_are_read_once_by_content(session: Session, device: Path, monkeyp
     assert not list(reader.cache.iterdir())
 
 
+def test_a_stroke_and_the_order_decode_no_other_picture(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    scribble(session, 0, 1)
+    teacher = session.lessons.teacher
+    for name in ("unit_0", "unit_1", "unit_2", "unit_3"):
+        teacher.reader.see(name)
+    taught(session, "")
+    again = type(teacher.reader)(session.folder, session.lessons.settings)  # as after a restart: tokens are on disk
+    again._model, again._hash = teacher.reader._model, teacher.reader._hash
+    teacher.reader = again
+    decoded: list[str] = []
+    real = again._resized
+    monkeypatch.setattr(again, "_resized", lambda picture: (decoded.append(picture.name), real(picture))[1])
+    for _ in session.lessons._order():
+        pass
+    assert decoded == []
+    teacher.prepare("unit_1", session.painted())
+    assert decoded == ["unit_1"]
+
+
 @pytest.mark.parametrize("left", [0, 50, 2000])
 def test_a_damaged_cache_is_read_anew(left: int, session: Session) -> None:
     reader = session.lessons.teacher.reader
