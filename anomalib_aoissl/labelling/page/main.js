@@ -88,7 +88,7 @@ async function open(name) {
 async function loadSuggested(name) {
   if (!state.lesson || state.item?.name !== name) return;
   try {
-    const suggestion = await loadSuggestion(name);
+    const suggestion = await loadSuggestion(name, 1);
     if (suggestion && state.item?.name === name) state.suggestion = suggestion;
   } catch (error) { note(error.message, true); }
   drawTools();

@@ -202,7 +202,7 @@ def _teach(session: Session, request: Request, _: bytes) -> Response:
 
 
 def _suggestion(session: Session, request: Request, _: bytes) -> Response:
-    stored = session.lessons.suggestion(_name(request))
+    stored = session.lessons.suggestion(_name(request), fine=request.query_params.get("fine") == "1")
     if stored is None:
         return Response(status_code=204)
     headers = {

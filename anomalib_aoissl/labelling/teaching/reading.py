@@ -91,6 +91,14 @@ class PictureReader:
         maps = self._stored(picture) or self._read(picture, self._image(picture))
         return _unit(maps.embeddings[0].float())
 
+    def check(self, name: str) -> None:
+        """Validate that a picture can be read; one in memory is not read again.
+
+        Raises:
+            Problem: If it is gone, or cannot be read.
+        """
+        self._resized(self.folder.picture(name))
+
     def is_cached(self, name: str) -> bool:
         """Tell whether the tokens of a picture are on disk."""
         return self._file(self.folder.picture(name)).is_file()

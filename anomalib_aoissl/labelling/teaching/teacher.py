@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.matching.patches import patch_labels
 from anomalib_aoissl.pixel_head.features import FeatureMaps
@@ -28,6 +29,7 @@ from anomalib_aoissl.pixel_head.learning.sample import STEP, stored_values
 from anomalib_aoissl.pixel_head.learning.training import feature_spread, principal_directions
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
 
+from .enlarging import fine_size
 from .lesson import Lesson, Limits, Suggestion
 from .reading import PictureReader, Seen
 
@@ -139,11 +141,13 @@ class Teacher:
         """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
         self.lesson, self.limits, self.drawn = None, Limits(), {}
 
-    def suggest(self, lesson: Lesson, name: str) -> Suggestion:
-        """Return what a lesson says of a picture."""
+    def suggest(self, lesson: Lesson, name: str, *, fine: bool = False) -> Suggestion:
+        """Return what a lesson says of a picture, at the model's size, or finer where the picture is."""
         seen = self.reader.see(name)
         features = self._features_of(lesson.head, name, seen, keep=name in self.drawn)
-        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size)
+        height, width = seen.image.shape[-2:]
+        size = fine_size(image_size(self.reader.folder.picture(name).files[0]), (height, width)) if fine else None
+        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size, size)
 
     def fit_sample(
         self, head: PixelHead, drawn: list[Drawn], classes: int, schedule: Schedule, start: Layers | None = None
