@@ -195,7 +195,7 @@ class Lessons:
     def _teach(self, name: str, pressed: float) -> Iterator[None]:
         """Learn what is painted, then go through the folder."""
         self._say("teach", 0.0)
-        painted, problems = self._painted()
+        painted, problems = self._painted(self._learned())
         classes = self.session.classes.names
         lesson = self.lesson = self.teacher.teach(painted, classes)
         info: dict[str, float] = {}
@@ -229,16 +229,22 @@ class Lessons:
     def _prepare(self, name: str) -> Iterator[None]:
         """Compute features of a picture."""
         with suppress(Problem):  # said when it is taught
-            self.teacher.prepare(name, self.session.painted())
+            self.teacher.prepare(name, self._learned())
         return
         yield
 
-    def _painted(self) -> tuple[dict[str, Painted], list[str]]:
-        """Return what is painted, and what is wrong with pictures that are left out."""
+    def _learned(self) -> list[str]:
+        """Return the pictures that a lesson learns; versions of masks begin with the time."""
+        from .teaching.ordering import learned
+
+        return learned(self.session.painted(), self.session.masks.version)
+
+    def _painted(self, names: list[str]) -> tuple[dict[str, Painted], list[str]]:
+        """Return what is painted on pictures, and what is wrong with those that are left out."""
         from .teaching.teacher import Painted
 
         painted, problems = {}, []
-        for name in self.session.painted():
+        for name in names:
             try:
                 mask, version = self.session.masks.read(name)
                 self.teacher.reader.check(name)
@@ -313,7 +319,7 @@ class Lessons:
 
     def _export(self) -> Iterator[None]:
         """Fit the full model and write it."""
-        painted, problems = self._painted()
+        painted, problems = self._painted(self.session.painted())
         names = list(painted)  # those of background alone too: they say what normal ground is
         if not any(one.mask[one.mask != IGNORE_INDEX].any() for one in painted.values()):
             msg = "Nothing is painted yet but background. Paint a class first."

@@ -57,6 +57,26 @@ def test_scribbles_of_one_picture_label_another(session: Session) -> None:
     assert set(lesson.names) == {"unit_0"}
 
 
+def test_a_lesson_learns_those_painted_last_of_very_many(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{index:04d}" for index in range(1000)]
+    times = {name: f"{(7 * index) % 1000:04x}" for index, name in enumerate(names)}
+    found = ordering.learned(names, times.__getitem__)
+    assert len(found) == len(set(found)) == 64
+    assert found == sorted(found)
+    assert set(sorted(names, key=times.__getitem__)[-32:]) <= set(found)
+    assert max(np.diff([int(name) for name in found])) < 60
+    monkeypatch.setattr(ordering, "MOST_LEARNED", 2)
+    scribble(session, 0, 1, 2)
+    scribble(session, 0)
+    taught(session, "unit_3")
+    lesson = session.lessons.lesson
+    assert lesson is not None
+    assert len(lesson.names) == 2
+    bar = np.full((2, 2), 2, np.uint8)
+    session.stroke("unit_2", Region(0, 0, bar), session.masks.version("unit_2"), "brush", "me")
+    assert "unit_2" in session.lessons._learned()
+
+
 def test_a_later_lesson_says_what_changed(session: Session) -> None:
     scribble(session, 0)
     first = classes_of(taught(session, "unit_1"))
@@ -106,7 +126,7 @@ def test_a_large_picture_has_a_fine_suggestion(session: Session, device: Path) -
     blocks = found.reshape(SIZE[0], 4, SIZE[1], 4)
     assert (blocks != blocks[:, :1, :, :1]).any()
     scribble(session, 1)
-    coarse = lessons.teacher.teach(lessons._painted()[0], session.classes.names)
+    coarse = lessons.teacher.teach(lessons._painted(session.painted())[0], session.classes.names)
     lessons.lesson = coarse
     lessons._keep("large", lessons.teacher.suggest(coarse, "large"))
     changed = lessons._stored["large"].info["changed"]
@@ -181,7 +201,7 @@ def test_left_out_pictures_judge(session: Session) -> None:
     good: list[Any] = []
     bad: list[Any] = []
     for names, into in ((("unit_0", "unit_1"), good), (("unit_0", "unit_1", "unit_2"), bad)):
-        painted = {name: one for name, one in session.lessons._painted()[0].items() if name in names}
+        painted = {name: one for name, one in session.lessons._painted(session.painted())[0].items() if name in names}
         lesson = session.lessons.teacher.teach(painted, session.classes.names)
         into.extend(one for one in judging.judge(session.lessons.teacher, lesson) if one is not None)
     assert good[0].mean_iou > 0.95
