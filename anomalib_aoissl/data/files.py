@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +17,7 @@ from .full_disk import names_full_disk
 
 try:
     import fcntl
-except ImportError:  # Windows: what a killed process leaves stays there
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".part-"
@@ -24,6 +25,10 @@ _TEMPORARY = ".part-"
 
 _WRITERS = 16
 """Writers of one file at once whose left-overs are found again."""
+
+
+_LEFT_OVER = 86_400
+"""Seconds after its last change from which a file is left over, where there are no locks to tell."""
 
 
 @contextmanager
@@ -93,9 +98,18 @@ def _claimed(path: Path) -> tuple[int | None, Path]:
             os.close(handle)
             break
         os.close(handle)
-    handle, random = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+    _remove_old(path.parent, name)
+    handle, random = tempfile.mkstemp(prefix=f"{name}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     return None, Path(random)
+
+
+def _remove_old(folder: Path, name: str) -> None:
+    """Remove what killed processes left of a file, by age: no writer waits a day, and no lock says who is at work."""
+    for old in folder.glob(f"{name}-*"):
+        with suppress(OSError):  # Windows removes no file that is open
+            if time.time() - old.stat().st_mtime > _LEFT_OVER:
+                old.unlink()
 
 
 def _is_named(handle: int, path: Path) -> bool:

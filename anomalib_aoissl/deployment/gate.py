@@ -239,13 +239,20 @@ def report_path(path: Path) -> Path:
     return path.with_suffix(".gate.json")
 
 
-def beside(path: Path, metadata: Mapping[str, Any]) -> dict[Path, str | None]:
-    """Return the text of the gate's result beside a model, given what the model says of itself, as `save_model` takes.
+def model_api_path(path: Path) -> Path:
+    """Return the path of the model for OpenVINO's Model API beside an exported ``.xml``."""
+    return path.with_name(f"{path.stem}_model_api.xml")
 
-    None where the model has no result: an older one there says nothing of this model.
+
+def beside(path: Path, metadata: Mapping[str, Any]) -> dict[Path, str | None]:
+    """Return what goes along with a model, given what the model says of itself, as `save_model` takes.
+
+    The gate's result; None where the model has none: an older one there says nothing of this model. A model for the
+    Model API there was made of an older one, and goes too.
     """
-    result = metadata.get("gate")
-    return {report_path(path): None if result is None else report_text(result)}
+    result, other = metadata.get("gate"), model_api_path(path)
+    text = None if result is None else report_text(result)
+    return {report_path(path): text, other: None, other.with_suffix(".bin"): None}
 
 
 def report_text(result: Mapping[str, Any]) -> str:

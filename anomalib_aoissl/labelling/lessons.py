@@ -48,12 +48,23 @@ class Stored:
         size: (height, width).
         data: Classes, then flags, each ``[h, w]`` uint8, deflated.
         info: Shares of what is unsure, novel and changed.
+        fine: Whether it is as fine as the page shows it; else it is at the model's size.
     """
 
     lesson: int
     size: tuple[int, int]
     data: bytes
     info: dict[str, float]
+    fine: bool
+
+    def changed(self, suggestion: Suggestion) -> np.ndarray:
+        """Return where ``[H, W]`` bool a newer suggestion differs; where this one did, for one of the same lesson."""
+        values = np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(2, *self.size)
+        sides = zip(self.size, suggestion.classes.shape, strict=True)
+        rows, columns = ((np.arange(new) * old // new) for old, new in sides)
+        classes, flags = (plane[rows][:, columns] for plane in values)
+        differs: np.ndarray = classes != suggestion.classes
+        return (flags & CHANGED) > 0 if self.lesson == suggestion.lesson else differs
 
 
 class Lessons:
@@ -133,13 +144,18 @@ class Lessons:
         """Have ready what the next lesson needs of a picture that is being painted."""
         self.worker.put("prepare", _PREPARE, lambda: self._prepare(name))
 
-    def suggestion(self, name: str) -> Stored | None:
-        """Return the present lesson's suggestion for a picture; None, and an event later, where there is none yet."""
+    def suggestion(self, name: str, *, fine: bool = False) -> Stored | None:
+        """Return the present lesson's suggestion for a picture; None, and an event later, where there is none yet.
+
+        Where a fine one is asked for, and there is a coarse one only, the event tells when it is there.
+        """
         lesson, stored = self.lesson, self._stored.get(name)
-        if lesson is None or (stored is not None and stored.lesson == lesson.number):
-            return stored if lesson is not None else None
-        self.worker.put(f"suggest {name}", _SUGGEST, lambda: self._suggest(lesson, name))
-        return None
+        if lesson is None:
+            return None
+        present = stored if stored is not None and stored.lesson == lesson.number else None
+        if present is None or (fine and not present.fine):
+            self.worker.put(f"suggest {name}", _SUGGEST, lambda: self._suggest(lesson, name, fine))
+        return present
 
     def order(self) -> None:
         """Have the pictures ordered anew."""
@@ -179,12 +195,12 @@ class Lessons:
     def _teach(self, name: str, pressed: float) -> Iterator[None]:
         """Learn what is painted, then go through the folder."""
         self._say("teach", 0.0)
-        painted, problems = self._painted()
+        painted, problems = self._painted(self._learned())
         classes = self.session.classes.names
         lesson = self.lesson = self.teacher.teach(painted, classes)
         info: dict[str, float] = {}
         if name:
-            info = self._keep(name, self.teacher.suggest(lesson, name)).info
+            info = self._keep(name, self.teacher.suggest(lesson, name, fine=True), fine=True).info
         self._say("teach", None)
         self.session.events.send(
             "taught",
@@ -213,28 +229,34 @@ class Lessons:
     def _prepare(self, name: str) -> Iterator[None]:
         """Compute features of a picture."""
         with suppress(Problem):  # said when it is taught
-            self.teacher.prepare(name, self.session.painted())
+            self.teacher.prepare(name, self._learned())
         return
         yield
 
-    def _painted(self) -> tuple[dict[str, Painted], list[str]]:
-        """Return what is painted, and what is wrong with pictures that are left out."""
+    def _learned(self) -> list[str]:
+        """Return the pictures that a lesson learns; versions of masks begin with the time."""
+        from .teaching.ordering import learned
+
+        return learned(self.session.painted(), self.session.masks.version)
+
+    def _painted(self, names: list[str]) -> tuple[dict[str, Painted], list[str]]:
+        """Return what is painted on pictures, and what is wrong with those that are left out."""
         from .teaching.teacher import Painted
 
         painted, problems = {}, []
-        for name in self.session.painted():
+        for name in names:
             try:
                 mask, version = self.session.masks.read(name)
-                self.teacher.reader.see(name)
+                self.teacher.reader.check(name)
                 painted[name] = Painted(mask, version)
             except Problem as problem:
                 problems.append(str(problem))
         return painted, problems
 
-    def _suggest(self, lesson: Lesson, name: str) -> Iterator[None]:
+    def _suggest(self, lesson: Lesson, name: str, fine: bool) -> Iterator[None]:
         """Say what a lesson makes of one picture."""
         if self._is_present(lesson):
-            info = self._keep(name, self.teacher.suggest(lesson, name)).info
+            info = self._keep(name, self.teacher.suggest(lesson, name, fine=fine), fine=fine).info
             self.session.events.send("suggestion", name=name, lesson=lesson.number, **info)
         return
         yield
@@ -287,7 +309,7 @@ class Lessons:
         pool = []
         for index, name in enumerate(names):
             with suppress(Problem):
-                embeddings = self.teacher.reader.see(name).embeddings
+                embeddings = self.teacher.reader.embeddings(name)
                 pool.append(ordering.summarized(name, embeddings, lesson.bank if lesson else None))
             self._say("reading", (index + 1) / len(names))
             yield
@@ -297,7 +319,7 @@ class Lessons:
 
     def _export(self) -> Iterator[None]:
         """Fit the full model and write it."""
-        painted, problems = self._painted()
+        painted, problems = self._painted(self.session.painted())
         names = list(painted)  # those of background alone too: they say what normal ground is
         if not any(one.mask[one.mask != IGNORE_INDEX].any() for one in painted.values()):
             msg = "Nothing is painted yet but background. Paint a class first."
@@ -313,20 +335,17 @@ class Lessons:
         return
         yield
 
-    def _keep(self, name: str, suggestion: Suggestion) -> Stored:
+    def _keep(self, name: str, suggestion: Suggestion, *, fine: bool = False) -> Stored:
         """Keep a suggestion, and what it changed."""
         old = self._stored.get(name)
         classes = suggestion.classes
-        changed = np.zeros(classes.shape, bool)
-        if old is not None and old.size == classes.shape:
-            before = np.frombuffer(zlib.decompress(old.data), np.uint8)[: classes.size].reshape(classes.shape)
-            changed = before != classes
+        changed = np.zeros(classes.shape, bool) if old is None else old.changed(suggestion)
         flags = UNSURE * suggestion.unsure + NOVEL * suggestion.novel + CHANGED * changed
         data = zlib.compress(classes.tobytes() + flags.astype(np.uint8).tobytes(), 1)
         shares = {"unsure": suggestion.unsure, "novel": suggestion.novel, "changed": changed}
         info = {key: round(float(values.mean()), 4) for key, values in shares.items()}
         info["novelty"] = round(suggestion.novelty, 4)
-        self._stored[name] = Stored(suggestion.lesson, classes.shape, data, info)
+        self._stored[name] = Stored(suggestion.lesson, classes.shape, data, info, fine)
         return self._stored[name]
 
     def _is_present(self, lesson: Lesson) -> bool:

@@ -21,6 +21,7 @@ from .lessons import Lessons
 from .server.events import Events
 from .storage.arriving import Arrivals
 from .storage.classes import ClassNames, Removal
+from .storage.counting import PaintedPixels
 from .storage.folder import LabelFolder
 from .storage.masks import MaskStore, Region
 from .storage.pictures import Pictures
@@ -28,6 +29,7 @@ from .storage.problems import Problem
 from .teaching.settings import ModelSettings
 
 _WATCHED = 2.0  # s between looks at the folder
+_TOLD = 50  # masks that other programs changed at once of which each tab is told one by one
 
 
 class Session:
@@ -54,7 +56,7 @@ class Session:
         self.arrivals.clean()
         self.events = Events()
         self.lessons = Lessons(self, settings or ModelSettings())
-        self._counts: dict[str, tuple[str, np.ndarray]] = {}
+        self._counts = PaintedPixels()
         self._versions: dict[str, str] = {}
         self._ended = threading.Event()
 
@@ -86,34 +88,25 @@ class Session:
 
     def totals(self) -> dict[str, Any]:
         """Return the painted pixels of each class, and of each picture its share that is painted."""
-        number = len(self.classes.names)
-        known = [(name, counts) for name, (_, counts) in list(self._counts.items()) if counts[:IGNORE_INDEX].any()]
-        total = np.sum([np.zeros(256, np.int64), *(counts for _, counts in known)], axis=0)
-        pictures = np.sum([np.zeros(256, np.int64), *(counts > 0 for _, counts in known)], axis=0)
-        shares = {name: round(float(counts[:IGNORE_INDEX].sum() / counts.sum()), 4) for name, counts in known}
-        counts, shown = (values.astype(int).tolist()[:number] for values in (total, pictures))
-        return {"counts": counts, "shown": shown, "painted": shares}
+        return {**self._counts.sums(len(self.classes.names)), "painted": self._counts.shares()}
 
     def painted(self) -> list[str]:
         """Return the pictures that have paint on them, in the order of the folder."""
         self.count()
-        return [
-            one.name
-            for one in self.folder.pictures
-            if one.name in self._counts and self._counts[one.name][1][:IGNORE_INDEX].any()
-        ]
+        return [one.name for one in self.folder.pictures if self._counts.is_painted(one.name)]
 
     def count(self) -> None:
         """Count the painted pixels of masks that changed; those that cannot be read have none."""
         versions = self.masks.versions()
-        for name in set(self._counts) - set(versions):
-            self._counts.pop(name, None)
+        for name in self._counts.names() - set(versions):
+            self._counts.drop(name)
         for name in [one.name for one in self.folder.pictures if one.name in versions]:
-            if self._counts.get(name, ("", None))[0] != versions[name]:
+            if self._counts.version(name) != versions[name]:
                 try:
-                    self._counts[name] = versions[name], self.masks.counts(name)
+                    counts = self.masks.counts(name)
                 except Problem:
-                    self._counts[name] = versions[name], np.zeros(256, np.int64)
+                    counts = np.zeros(256, np.int64)
+                self._counts.set(name, versions[name], counts)
 
     def open(self, name: str) -> dict[str, Any]:
         """Return what the page needs to show a picture; a fault of its mask is told with it."""
@@ -199,13 +192,17 @@ class Session:
             raise Problem(msg)
         self.events.send("classes")
 
-    def upload(self, name: str, received: Path) -> str:
+    def upload(self, name: str, received: Path, *, more: bool = False) -> str:
         """Put a received picture that was dropped on the page into the folder; return the name of its item.
+
+        Where more follow, the folder is looked through after the last one, and the result is empty.
 
         Raises:
             Problem: If it is no picture, or one of this name is there.
         """
         path = self.arrivals.take(received, name)
+        if more:
+            return ""
         self.folder.scan()
         self.events.send("pictures")
         return next((one.name for one in self.folder.pictures if path in one.files), "")
@@ -246,11 +243,16 @@ class Session:
         """Tell all tabs that a mask was written."""
         self._versions[name] = version
         self.count_one(name, version)
-        self.events.send("mask", name=name, version=version, who=who, **self.totals())
+        self._tell(name, version, who)
+
+    def _tell(self, name: str, version: str, who: str) -> None:
+        """Tell all tabs of one mask: its own share and the sums, which stay short however many pictures there are."""
+        sums = self._counts.sums(len(self.classes.names))
+        self.events.send("mask", name=name, version=version, who=who, share=self._counts.share(name), **sums)
 
     def count_one(self, name: str, version: str) -> None:
         """Count the painted pixels of one mask."""
-        self._counts[name] = version, self.masks.counts(name)
+        self._counts.set(name, version, self.masks.counts(name))
 
     def _version(self, name: str) -> str:
         """Return the version of a mask; "0" where a link leads out of the folder."""
@@ -287,5 +289,7 @@ class Session:
         self._versions = now
         if changed:
             self.count()
-        for name in changed[:50]:
-            self.events.send("mask", name=name, version=now.get(name, "0"), who="", **self.totals())
+        for name in changed[:_TOLD]:
+            self._tell(name, now.get(name, "0"), "")
+        if len(changed) > _TOLD:
+            self.events.send("totals", **self.totals())

@@ -24,6 +24,7 @@ from anomalib_aoissl.deployment.gate import (
     Runner,
     beside,
     inferencer_runner,
+    model_api_path,
     onnx_runner,
     openvino_runner,
     report_path,
@@ -91,7 +92,7 @@ class ExportingMixin(_Base):
         with whole_files(path, *_report_paths(path, report)) as (temporary, *results):
             write_onnx(model, temporary, metadata)
             _write_report(report, results)
-        _forget_old(path, report)
+            report_path(path).unlink(missing_ok=True)  # of the old model: it must not stand beside the new one
         return path
 
     def to_openvino(self, export_root: Path | str, model_file_name: str = "model", *args: Any, **kwargs: Any) -> Path:
@@ -122,12 +123,11 @@ class ExportingMixin(_Base):
             report = gate.run({"onnx": lambda: self._runner(onnx), "openvino": lambda: self._runner(xml)})
         model.set_rt_info(json.dumps({**read_metadata(model), **_gate_entry(report)}), METADATA_PATH)
         logger.info("Writing %s%s.", path, "" if report is None else f" and {report_path(path).name}")
-        save_model(model, path, beside(path, _gate_entry(report)))
+        companion = None
         if export_options().model_api:
-            other = path.with_name(f"{path.stem}_model_api.xml")
-            save_model(model_api_model(model, self.class_names), other)
-            logger.info("Writing %s for OpenVINO's Model API.", other)
-        return path
+            companion = model_api_model(model, self.class_names), model_api_path(path)
+            logger.info("Writing %s for OpenVINO's Model API.", companion[1])
+        return save_model(model, path, beside(path, _gate_entry(report)), companion)
 
     def _onnx_model(self, options: Mapping[str, Any]) -> Any:
         """Return the model as `onnx.ModelProto`."""
@@ -175,7 +175,7 @@ class ExportingMixin(_Base):
             with whole_files(path, *_report_paths(path, report)) as (temporary, *results):
                 shutil.copyfile(file, temporary)
                 _write_report(report, results)
-        _forget_old(path, report)
+                report_path(path).unlink(missing_ok=True)
         return path
 
 
@@ -197,9 +197,3 @@ def _write_report(report: GateReport | None, files: list[Path]) -> None:
     for file in files:
         assert report is not None  # noqa: S101 - else there is no file
         file.write_text(report_text(report.to_dict()), encoding="utf-8")
-
-
-def _forget_old(path: Path, report: GateReport | None) -> None:
-    """Remove the result of an older gate, which says nothing of this model."""
-    if report is None:
-        report_path(path).unlink(missing_ok=True)

@@ -60,6 +60,19 @@ def test_a_format_is_found_by_itself_and_read_right(name: str, tmp_path: Path) -
     assert data.load_splits()[0].classes == ("background", *ORDER)
 
 
+def test_labelme_names_what_is_not_counted(tmp_path: Path) -> None:
+    path = export("LabelMe", tmp_path / "export") / "u1.json"
+    content = json.loads(path.read_text())
+    content["shapes"].append({"label": "__ignore__", "points": [[60, 2], [70, 12]], "shape_type": "rectangle"})
+    path.write_text(json.dumps(content))
+    source = Source(path.parent)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT, Choices(classes=ORDER))
+    expected = drawing()
+    expected[2:12, 60:70] = 255
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "u1.png"), expected)
+    assert report.class_names == ("background", *ORDER)
+
+
 def test_every_format_has_a_test() -> None:
     assert {form.name for form in FORMATS} == set(EXPORTS)
 

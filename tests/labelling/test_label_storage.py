@@ -22,6 +22,7 @@ from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage import classes
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
+from anomalib_aoissl.labelling.storage.holding import Held
 from anomalib_aoissl.labelling.storage.masks import Region, write_mask
 from anomalib_aoissl.labelling.storage.pictures import read_channels
 from anomalib_aoissl.labelling.storage.problems import Problem, StaleError
@@ -31,10 +32,10 @@ def paint(session: Session, name: str, left: int, top: int, values: np.ndarray, 
     return session.stroke(name, Region(left, top, values.astype(np.uint8)), session.masks.version(name), kind, "me")
 
 
-def dropped(session: Session, name: str, content: bytes) -> str:
+def dropped(session: Session, name: str, content: bytes, *, more: bool = False) -> str:
     with session.arrivals.receiving(name) as received:
         received.write_bytes(content)
-        return session.upload(name, received)
+        return session.upload(name, received, more=more)
 
 
 def on_disk(device: Path, name: str = "unit_0") -> np.ndarray:
@@ -453,6 +454,87 @@ def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
     assert [one.name for one in session.folder.pictures] == ["a"]
     assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing."]
     assert [one["name"] for one in session.open("a")["channels"]] == ["channel 1", "channel 2"]
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by each file that is asked for, and each entry of a folder that is listed."""
+    seen: list[str] = []
+    scandir = os.scandir
+    for owner, name in ((Path, "stat"), (os, "scandir"), (os, "lstat")):
+        real = getattr(owner, name)
+
+        def counting(*arguments: Any, real: Any = real, **keywords: Any) -> Any:
+            found = real(*arguments, **keywords)
+            if real is not scandir:
+                seen.append(str(arguments[0]))
+                return found
+            entries = list(found)
+            seen.extend(entry.path for entry in entries)
+            return entries
+
+        monkeypatch.setattr(owner, name, counting)
+    return seen
+
+
+@pytest.mark.parametrize("act", ["stroke", "upload", "thumbnail", "open"])
+def test_what_one_waits_for_costs_the_same_in_a_large_folder(
+    act: str, session: Session, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are looks at the disk, and what is sent to the tabs."""
+    monkeypatch.setattr(session.lessons, "prepare", lambda _: None)
+    content = (device / "images" / "unit_0.png").read_bytes()
+    acts = {
+        "stroke": lambda: paint(session, "unit_0", 0, 0, np.ones((2, 2))),
+        "upload": lambda: dropped(session, f"new_{len(costs)}.png", content, more=True),
+        "thumbnail": lambda: session.pictures.thumbnail("unit_1"),
+        "open": lambda: session.open("unit_1"),
+    }
+    costs: list[tuple[int, int]] = []
+    for more in (0, 120):
+        for index in range(more):
+            shutil.copy(device / "images" / "unit_0.png", device / "images" / f"more_{index}.png")
+            shutil.copy(device / "masks" / "unit_0.png", device / "masks" / f"more_{index}.png")
+        paint(session, "unit_0", 0, 0, np.zeros((2, 2)))
+        session.look()
+        session.count()
+        heard = session.events.listen()
+        next(heard)
+        with monkeypatch.context() as patch:
+            seen = looks(patch)
+            acts[act]()
+        sent = next(heard) if act == "stroke" else ""
+        costs.append((len(seen), len(sent)))
+    assert len(session.state()["painted"]) == 121
+    assert abs(costs[1][0] - costs[0][0]) <= 2
+    assert abs(costs[1][1] - costs[0][1]) <= 20
+    assert costs[0][0] < 120
+
+
+def test_masks_in_memory_are_counted_once() -> None:
+    held: Held[str] = Held(100)
+    for index in range(50):
+        held.put(str(index), "1", "x", 10)
+    assert (held.size, held.get("39", "1"), held.get("40", "1")) == (100, None, "x")
+    held.put("41", "2", "y", 60)  # another version in its place, and the one used last stays
+    assert (held.size, held.get("41", "1"), held.get("41", "2"), held.get("40", "1")) == (100, None, "y", "x")
+    held.put("large", "1", "z", 500)
+    assert (held.size, held.get("large", "1"), held.get("41", "2")) == (500, "z", None)
+
+
+def test_sums_of_painted_pixels_are_those_of_the_masks(session: Session, device: Path) -> None:
+    random = np.random.default_rng(1)
+    for step in range(12):
+        name = f"unit_{random.integers(0, 3)}"
+        paint(session, name, step, step, random.choice([0, 1, 2, 255], (8, 9)))
+        if step == 6:
+            (device / "masks" / f"{name}.png").unlink()
+            session.look()
+    masks = {path.stem: on_disk(device, path.stem) for path in (device / "masks").glob("*.png")}
+    totals = session.totals()
+    assert totals["counts"] == [sum(int((mask == index).sum()) for mask in masks.values()) for index in range(3)]
+    assert totals["shown"] == [sum(bool((mask == index).any()) for mask in masks.values()) for index in range(3)]
+    shares = {name: round(float((mask != 255).mean()), 4) for name, mask in masks.items() if (mask != 255).any()}
+    assert totals["painted"] == shares
 
 
 def test_ten_thousand_pictures_are_listed(tmp_path: Path) -> None:

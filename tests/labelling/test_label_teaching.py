@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_pictures import SIZE, scribbles, truth, until
+from label_pictures import SIZE, picture, scribbles, truth, until
 from PIL import Image
 
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.problems import Problem
-from anomalib_aoissl.labelling.teaching import judging, ordering
+from anomalib_aoissl.labelling.teaching import enlarging, judging, ordering
 from anomalib_aoissl.labelling.teaching.worker import Worker
+from anomalib_aoissl.retrieval.abstention import uncertainty_of
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -56,6 +57,26 @@ def test_scribbles_of_one_picture_label_another(session: Session) -> None:
     assert set(lesson.names) == {"unit_0"}
 
 
+def test_a_lesson_learns_those_painted_last_of_very_many(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{index:04d}" for index in range(1000)]
+    times = {name: f"{(7 * index) % 1000:04x}" for index, name in enumerate(names)}
+    found = ordering.learned(names, times.__getitem__)
+    assert len(found) == len(set(found)) == 64
+    assert found == sorted(found)
+    assert set(sorted(names, key=times.__getitem__)[-32:]) <= set(found)
+    assert max(np.diff([int(name) for name in found])) < 60
+    monkeypatch.setattr(ordering, "MOST_LEARNED", 2)
+    scribble(session, 0, 1, 2)
+    scribble(session, 0)
+    taught(session, "unit_3")
+    lesson = session.lessons.lesson
+    assert lesson is not None
+    assert len(lesson.names) == 2
+    bar = np.full((2, 2), 2, np.uint8)
+    session.stroke("unit_2", Region(0, 0, bar), session.masks.version("unit_2"), "brush", "me")
+    assert "unit_2" in session.lessons._learned()
+
+
 def test_a_later_lesson_says_what_changed(session: Session) -> None:
     scribble(session, 0)
     first = classes_of(taught(session, "unit_1"))
@@ -65,6 +86,54 @@ def test_a_later_lesson_says_what_changed(session: Session) -> None:
     assert stored.lesson == 2
     assert stored.info["changed"] == pytest.approx((classes_of(stored) != first).mean(), abs=1e-4)
     assert stored.info["changed"] > 0
+
+
+def test_a_suggestion_is_enlarged_by_its_probabilities() -> None:
+    """Against torch's own, in odd sizes and in strips."""
+    from torch.nn import functional
+
+    generator = torch.Generator().manual_seed(0)
+    for size, strip in (((37, 53), 10**6), ((129, 64), 900), ((16, 24), 900)):
+        shares = torch.rand(3, 16, 24, generator=generator).softmax(dim=0)
+        novelty = torch.rand(4, 6, generator=generator)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(enlarging, "_STRIP", strip)
+            classes, unsure, novel = enlarging.decided(shares, novelty, size, (0.8, 0.5))
+        larger = functional.interpolate(shares[None], size, mode="bilinear", align_corners=False)[0]
+        new = functional.interpolate(novelty[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        sure = larger.sort(dim=0, descending=True)[0]
+        clear = (sure[0] - sure[1]) > 1e-5
+        assert torch.equal(classes[clear].long(), larger.argmax(dim=0)[clear])
+        assert clear.float().mean() > 0.99
+        assert ((novel == (new > 0.5)) | ((new - 0.5).abs() < 1e-5)).all()
+        wanted = uncertainty_of(sure[0], new)
+        assert ((unsure == (wanted > 0.8)) | ((wanted - 0.8).abs() < 1e-5)).all()
+
+
+def test_a_large_picture_has_a_fine_suggestion(session: Session, device: Path) -> None:
+    large = (4 * SIZE[0], 4 * SIZE[1])
+    Image.fromarray(picture(7, large)).save(device / "images" / "large.png")
+    session.folder.scan()
+    scribble(session, 0)
+    assert taught(session, "large").size == large
+    lessons = session.lessons
+    for _ in lessons._gallery(lessons.lesson):  # type: ignore[arg-type]
+        pass
+    stored = lessons._stored["unit_1"]
+    assert (stored.size, stored.fine) == (SIZE, False)
+    assert lessons._stored["large"].size == large  # the gallery does not make it coarse again
+    found = classes_of(lessons._stored["large"])
+    blocks = found.reshape(SIZE[0], 4, SIZE[1], 4)
+    assert (blocks != blocks[:, :1, :, :1]).any()
+    scribble(session, 1)
+    coarse = lessons.teacher.teach(lessons._painted(session.painted())[0], session.classes.names)
+    lessons.lesson = coarse
+    lessons._keep("large", lessons.teacher.suggest(coarse, "large"))
+    changed = lessons._stored["large"].info["changed"]
+    lessons._keep("large", lessons.teacher.suggest(coarse, "large", fine=True), fine=True)
+    assert lessons._stored["large"].info["changed"] == pytest.approx(changed, abs=1e-3)
+    assert enlarging.fine_size((5000, 5000), (512, 512)) == (4000, 4000)
+    assert enlarging.fine_size((100, 900), (512, 512)) == (512, 900)
 
 
 def test_one_class_alone_is_said(session: Session) -> None:
@@ -95,6 +164,25 @@ def test_tokens_are_read_once_by_content(session: Session, device: Path, monkeyp
     assert not list(reader.cache.iterdir())
 
 
+def test_a_stroke_and_the_order_decode_no_other_picture(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    scribble(session, 0, 1)
+    teacher = session.lessons.teacher
+    for name in ("unit_0", "unit_1", "unit_2", "unit_3"):
+        teacher.reader.see(name)
+    taught(session, "")
+    again = type(teacher.reader)(session.folder, session.lessons.settings)  # as after a restart: tokens are on disk
+    again._model, again._hash = teacher.reader._model, teacher.reader._hash
+    teacher.reader = again
+    decoded: list[str] = []
+    real = again._resized
+    monkeypatch.setattr(again, "_resized", lambda picture: (decoded.append(picture.name), real(picture))[1])
+    for _ in session.lessons._order():
+        pass
+    assert decoded == []
+    teacher.prepare("unit_1", session.painted())
+    assert decoded == ["unit_1"]
+
+
 @pytest.mark.parametrize("left", [0, 50, 2000])
 def test_a_damaged_cache_is_read_anew(left: int, session: Session) -> None:
     reader = session.lessons.teacher.reader
@@ -113,7 +201,7 @@ def test_left_out_pictures_judge(session: Session) -> None:
     good: list[Any] = []
     bad: list[Any] = []
     for names, into in ((("unit_0", "unit_1"), good), (("unit_0", "unit_1", "unit_2"), bad)):
-        painted = {name: one for name, one in session.lessons._painted()[0].items() if name in names}
+        painted = {name: one for name, one in session.lessons._painted(session.painted())[0].items() if name in names}
         lesson = session.lessons.teacher.teach(painted, session.classes.names)
         into.extend(one for one in judging.judge(session.lessons.teacher, lesson) if one is not None)
     assert good[0].mean_iou > 0.95

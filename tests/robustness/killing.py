@@ -12,7 +12,15 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+EXPORTS = len(sys.argv) > 1 and sys.argv[1] in {"openvino", "openvino_and_model_api", "onnx"}
+if EXPORTS:  # once, for all runs: it takes seconds, and starts no thread
+    import onnx
+    import openvino  # noqa: F401
+
+    from anomalib_aoissl.models.exporting import ExportingMixin
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
 
@@ -68,9 +76,9 @@ def run(command: Callable[[Path], object], folder: Path, counts: Counts) -> int:
 
 def pair(folder: Path) -> None:
     """Save new.xml and new.bin, which OpenVINO has serialised, over model.xml and model.bin."""
-    from anomalib_aoissl.deployment.files.file_pair import replace_pair
+    from anomalib_aoissl.deployment.files.file_pair import Pair, replace_pair
 
-    replace_pair(folder / "new.xml", folder / "new.bin", folder / "model.xml")
+    replace_pair(Pair(folder / "new.xml", folder / "new.bin", folder / "model.xml"))
 
 
 def bank(folder: Path) -> None:
@@ -87,7 +95,47 @@ def model(folder: Path) -> None:
     assert main(["remove", str(folder / "model.xml"), "--image", "1-0", "--in_place"]) == 0
 
 
+class Trained(ExportingMixin if EXPORTS else object):  # type: ignore[misc]
+    """A model whose conversion, which takes long, was done before: new.xml or new.onnx of a folder."""
+
+    class_names, file_format, tiling = ("background", "wire"), None, None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def export_metadata(self) -> dict[str, object]:
+        return {"class_names": list(self.class_names)}
+
+    def _onnx_model(self, *_: object) -> object:
+        return onnx.load(self.folder / "new.onnx")
+
+    def _converted(self, *_: object) -> object:
+        from anomalib_aoissl.deployment.files.model_file import read_model
+
+        return read_model(self.folder / "new.xml")
+
+
+def export(folder: Path, kind: str, *, model_api: bool = False) -> None:
+    """Export a model over an older one, with a result of the gate beside it."""
+    from anomalib_aoissl.plugin.export_options import exporting
+
+    with exporting("off", model_api=model_api):
+        getattr(Trained(folder), f"to_{kind}")(folder)
+
+
+def exports(event: str, arguments: tuple[object, ...]) -> bool:
+    """Tell whether an event is a change below the folder of the exports."""
+    return changes(event, arguments) and any("/weights/" in str(argument) for argument in arguments)
+
+
 if __name__ == "__main__":
-    commands = {"pair": (pair, changes), "bank": (bank, changes), "model": (model, renames)}
+    commands = {
+        "pair": (pair, changes),
+        "bank": (bank, changes),
+        "model": (model, renames),
+        "openvino": (partial(export, kind="openvino"), exports),
+        "openvino_and_model_api": (partial(export, kind="openvino", model_api=True), exports),
+        "onnx": (partial(export, kind="onnx"), exports),
+    }
     chosen, what_counts = commands[sys.argv[1]]
     sys.stdout.write(str(run(chosen, Path(sys.argv[2]), what_counts)))

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+<<<<<<< HEAD
 from small_exports import bank, checkpoint, copied, exported, traced
+=======
+from small_exports import bank, checkpoint, copied, exported, model, onnx
+>>>>>>> page
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.cli import bank as bank_command
 from anomalib_aoissl.deployment.files.file_pair import read_pair
-from anomalib_aoissl.deployment.files.model_file import core, read_model
+from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.graph.bank import bank_of
 
 openvino = pytest.importorskip("openvino")
@@ -85,6 +89,63 @@ def test_commands_that_edit_in_place(tmp_path: Path) -> None:
         found = [len(bank_command.bank_in(state / name).image_names) for state in left]
         assert set(found) == {2, 3}
         assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("command", ["openvino", "openvino_and_model_api"])
+def test_an_export_over_an_old_one(tmp_path: Path, command: str) -> None:
+    """Old or new, whole; what lies beside it is of the same model, or gone."""
+    folder = tmp_path / "run"
+    path = folder / "weights" / "openvino" / "model.xml"
+    path.parent.mkdir(parents=True)
+    inferencer = SegmentationOpenVINOInferencer(exported())
+    for target in (path, path.with_name("model_model_api.xml")):  # to tell them apart, the same model twice
+        save_model(inferencer._model, target)
+    path.with_suffix(".gate.json").write_text("of the old model")
+    inferencer.remove(image="1-0")
+    save_model(inferencer._model, folder / "new.xml")
+    shutil.copy(onnx(), folder / "new.onnx")
+    left = killed(command, folder)
+    places = [state / "weights" / "openvino" for state in left]
+    found = [images(place / "model.xml") for place in places]
+    turn = found.index(2)
+    assert found == [3] * turn + [2] * (len(found) - turn)
+    assert min(turn, len(found) - turn) >= 5
+    for place, number in zip(places, found, strict=True):
+        if (place / "model_model_api.xml").is_file():
+            graph = core().read_model(place / "model_model_api.xml")
+            assert len(graph.outputs) == (1 if number == 2 else len(inferencer._model.outputs))
+        assert number == 3 or not (place / "model.gate.json").exists()
+    whole = {"model.bin", "model.xml"}
+    whole |= {"model_model_api.bin", "model_model_api.xml"} if command != "openvino" else set()
+    assert {file.name for file in places[-1].iterdir()} == whole
+    assert {file.name for file in places[0].iterdir()} >= {"model_model_api.xml", "model.gate.json"}
+
+
+def test_an_onnx_export_over_an_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    path = folder / "weights" / "onnx" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    for target in (path, folder / "new.onnx"):
+        shutil.copy(onnx(), target)
+    path.with_suffix(".gate.json").write_text("of the old model")
+    old = path.read_bytes()
+    states = [state / "weights" / "onnx" / "model.onnx" for state in killed("onnx", folder)]
+    found = [state.read_bytes() == old for state in states]
+    turn = found.index(False)
+    assert found == [True] * turn + [False] * (len(found) - turn)
+    for state, is_old in zip(states, found, strict=True):
+        assert len(core().read_model(state).outputs) > 1  # opens
+        read_model(state)
+        assert is_old or not state.with_suffix(".gate.json").exists()
+
+
+def test_a_model_for_the_model_api_goes_with_an_edit(tmp_path: Path) -> None:
+    """It was made of the model before the edit."""
+    path = copied(tmp_path)
+    for suffix in (".xml", ".bin"):
+        shutil.copy(path.with_suffix(suffix), tmp_path / f"model_model_api{suffix}")
+    assert bank_command.main(["remove", str(path), "--image", "1-0", "--in_place"]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
 
 
 def test_an_export_over_an_old_one_that_fails_leaves_the_old_one(

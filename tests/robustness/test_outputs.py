@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from anomalib_aoissl.bank.content import BankArrays
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.cli.bank import main
 from anomalib_aoissl.cli.outputs import OutputError, check_outputs
+from anomalib_aoissl.data import files
 from anomalib_aoissl.data.files import put_in_place, temporary_file, whole_file
 from anomalib_aoissl.data.full_disk import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder
@@ -294,6 +296,22 @@ def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytes
         temporary.write_bytes(b"one")
         assert len(list(tmp_path.iterdir())) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_what_is_left_where_there_are_no_locks_goes_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(files, "fcntl", None)
+    path = tmp_path / "table.csv"
+    with temporary_file(path) as left, temporary_file(path) as working, temporary_file(tmp_path / "other") as other:
+        for file, days in ((left, 2), (working, 0.5), (other, 2)):
+            at = time.time() - 86_400 * days
+            os.utime(file, (at, at))
+        with whole_file(path) as temporary:
+            temporary.write_text("new")
+        assert not left.exists()
+        assert working.exists()
+        assert other.exists()  # of another name: cleared when that is written
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_a_writer_that_has_ended_leaves_the_next_ones_file(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from anomalib_aoissl.data.labels.texts import class_list, get, points, read_json
 from anomalib_aoissl.data.labels.tracing import parts
 
 _LISTS = ("labels.txt", "classes.txt", "class_names.txt")
-_NO_CLASSES = {"__ignore__", "_background_"}  # first lines of LabelMe's own labels.txt
+_IGNORED = "__ignore__"  # LabelMe's own name of what is not counted, also as a shape's label
+_NO_CLASSES = {_IGNORED, "_background_"}  # first lines of LabelMe's own labels.txt
 _WITHOUT_AREA = {"line", "linestrip", "point", "points"}
 
 
@@ -77,6 +78,7 @@ def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> L
         if not label:
             msg = f"{path}: {where} has no label. Name it in the tool."
             raise DatasetError(msg)
+        label = IGNORE_NAME if label == _IGNORED else label
         kind = entry.get("shape_type") or "polygon"
         if kind in _WITHOUT_AREA:
             without_area[kind] += 1

@@ -22,6 +22,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,60 +38,93 @@ _CHECKSUM = re.compile(rb"<!-- aoissl sha256=([0-9a-f]{64}) weights=(\d+)\+(\d+)
 """Last line of an ``.xml``: checksum of what stands before it and of a part of the ``.bin``, its place and its size."""
 
 
-def replace_pair(structure: Path, weights: Path, path: Path, beside: Mapping[Path, str | None] | None = None) -> None:
-    """Put a serialised graph and its weights at ``path`` (``.xml``) and its ``.bin``, both or neither, with a checksum.
+@dataclass(frozen=True)
+class Pair:
+    """A serialised model, and where it is to be.
 
-    Args:
+    Attributes:
         structure: The graph.
         weights: Its weights.
-        path: Where the graph goes.
+        path: Where the graph goes, ``.xml``; the weights go to the ``.bin`` beside it.
+    """
+
+    structure: Path
+    weights: Path
+    path: Path
+
+
+def replace_pair(pair: Pair, beside: Mapping[Path, str | None] | None = None, companion: Pair | None = None) -> None:
+    """Put a serialised graph and its weights in place, both or neither, with a checksum.
+
+    What stands beside the old model, and is said or made of it, is gone before the new one comes, and what belongs to
+    the new one comes last: whenever this ends, nothing there is of another model.
+
+    Args:
+        pair: The model.
         beside: Texts of files that go along, by their paths; None for a file that is not to be there any more.
+        companion: A second model, made of the first one.
 
     Raises:
         OSError: If the files cannot be written, or the given ones are not whole, as on a full disk.
     """
-    target, size = path.with_suffix(".bin"), weights.stat().st_size
-    graph = structure.read_bytes()
-    _check_whole(graph, size, path)
-    both = path.is_file() and target.is_file()
-    start = -(-max(size, target.stat().st_size) // _PAGE) * _PAGE if both else 0
-    with named_errors(path), ExitStack() as stack:
-
-        def laid(old: Path | None) -> Path:
-            """Return a new file of weights: other ones before ``start`` where they are given, ours behind them."""
-            file = stack.enter_context(temporary_file(target))
-            with file.open("wb") as stream:
-                _copy_to(stream, old)
-                stream.seek(0 if old is None else start)
-                _copy_to(stream, weights)
-            return file
-
-        def graph_at(place: int) -> Path:
-            """Return a new file of the graph that reads its weights at a place."""
-            file = stack.enter_context(temporary_file(path))
-            moved = _WEIGHTS.sub(lambda m: b"%s%d%s" % (m[1], int(m[2]) + place, m[3]), graph)
-            file.write_bytes(moved + _checksum_line(moved, weights, place, size))
-            return file
-
-        # All is written before the first rename, so that a full disk changes nothing.
-        steps = [(laid(None), target), (graph_at(0), path)]
-        if both:
-            steps = [
-                (laid(target), target),
-                (graph_at(start), path),
-                (laid(weights), target),
-                (graph_at(0), path),
-                (laid(None), target),
-            ]
-        elif path.is_file():
-            steps.reverse()  # a graph that has lost its weights must not find those of another
+    with named_errors(pair.path), ExitStack() as stack:
+        # All is written before the first change, so that a full disk changes nothing.
+        steps, gone = _steps(pair, stack), list(beside or {})
+        if companion is not None:
+            steps += _steps(companion, stack, alone=True)
+            gone += [companion.path, companion.path.with_suffix(".bin")]
         for place, text in (beside or {}).items():
             if text is not None:
                 steps.append((stack.enter_context(temporary_file(place)), place))
                 steps[-1][0].write_text(text, encoding="utf-8")
+        _remove(gone)
         for file, place in steps:
             put_in_place(file, place)
-        _remove(place for place, text in (beside or {}).items() if text is None)
+
+
+def _steps(pair: Pair, stack: ExitStack, *, alone: bool = False) -> list[tuple[Path, Path]]:
+    """Return which file takes which place, in turn; the files are written, and removed by the stack if left over.
+
+    Args:
+        pair: The model.
+        stack: Holds the files.
+        alone: Whether nothing will be in the places.
+    """
+    path, weights = pair.path, pair.weights
+    target, size = path.with_suffix(".bin"), weights.stat().st_size
+    graph = pair.structure.read_bytes()
+    _check_whole(graph, size, path)
+    both = path.is_file() and target.is_file() and not alone
+    start = -(-max(size, target.stat().st_size) // _PAGE) * _PAGE if both else 0
+
+    def laid(old: Path | None) -> Path:
+        """Return a new file of weights: other ones before ``start`` where they are given, ours behind them."""
+        file = stack.enter_context(temporary_file(target))
+        with file.open("wb") as stream:
+            _copy_to(stream, old)
+            stream.seek(0 if old is None else start)
+            _copy_to(stream, weights)
+        return file
+
+    def graph_at(place: int) -> Path:
+        """Return a new file of the graph that reads its weights at a place."""
+        file = stack.enter_context(temporary_file(path))
+        moved = _WEIGHTS.sub(lambda m: b"%s%d%s" % (m[1], int(m[2]) + place, m[3]), graph)
+        file.write_bytes(moved + _checksum_line(moved, weights, place, size))
+        return file
+
+    if both:
+        return [
+            (laid(target), target),
+            (graph_at(start), path),
+            (laid(weights), target),
+            (graph_at(0), path),
+            (laid(None), target),
+        ]
+    steps = [(laid(None), target), (graph_at(0), path)]
+    if path.is_file() and not alone:
+        steps.reverse()  # a graph that has lost its weights must not find those of another
+    return steps
 
 
 def _remove(places: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import numpy as np
 
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
+<<<<<<< HEAD
 from ..graph.kept_operations import kept_operations
 from .file_pair import read_pair, replace_pair
+=======
+from .file_pair import Pair, read_pair, replace_pair
+>>>>>>> page
 from .full_precision import keep_precision
 from .onnx_checksum import read_onnx
 
@@ -100,24 +105,29 @@ def check_numbers(model: Any) -> None:
             raise ValueError(msg)
 
 
-def save_model(model: Any, path: str | Path, beside: Mapping[Path, str | None] | None = None) -> Path:
+def save_model(
+    model: Any,
+    path: str | Path,
+    beside: Mapping[Path, str | None] | None = None,
+    companion: tuple[Any, Path] | None = None,
+) -> Path:
     """Write ``.xml`` and ``.bin``, both or neither, and return the path of the ``.xml``.
 
     Args:
         model: `openvino.Model`.
         path: Of the ``.xml``.
         beside: Texts of files that are written with the model, by their paths; None for one that is removed.
+        companion: A second `openvino.Model`, made of the first one, and the path of its ``.xml``.
 
     Raises:
         OSError: If they cannot be written; what was there is left as it was.
         ValueError: If the path does not end with ``.xml``.
     """
-    import openvino
-
     path = Path(path)
     if path.suffix != ".xml":
         msg = f"{path}: an OpenVINO model is saved as .xml and .bin; give a path that ends with .xml."
         raise ValueError(msg)
+<<<<<<< HEAD
     with named_errors(path), temporary_file(path) as structure, temporary_file(path.with_suffix(".bin")) as weights:
         try:
             openvino.serialize(kept_operations(model), str(structure), str(weights))
@@ -126,4 +136,27 @@ def save_model(model: Any, path: str | Path, beside: Mapping[Path, str | None] |
             raise OSError(msg) from error
         structure.write_bytes(keep_precision(structure.read_bytes()))
         replace_pair(structure, weights, path, beside)
+=======
+    with named_errors(path), ExitStack() as stack:
+        second = None if companion is None else _serialised(*companion, stack)
+        replace_pair(_serialised(model, path, stack), beside, second)
+>>>>>>> page
     return path
+
+
+def _serialised(model: Any, path: Path, stack: ExitStack) -> Pair:
+    """Return a model in temporary files beside its path, which the stack removes.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    import openvino
+
+    structure, weights = (stack.enter_context(temporary_file(path.with_suffix(end))) for end in (".xml", ".bin"))
+    try:
+        openvino.serialize(model, str(structure), str(weights))
+    except RuntimeError as error:
+        msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
+        raise OSError(msg) from error
+    structure.write_bytes(keep_precision(structure.read_bytes()))
+    return Pair(structure, weights, path)

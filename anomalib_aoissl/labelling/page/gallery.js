@@ -132,8 +132,9 @@ export class Gallery {
 }
 
 // Returns what the present lesson says of a picture; null where that is not there yet.
-export async function loadSuggestion(name) {
-  const answer = await get("suggestion", { name });
+// A fine one, at the picture's size, may come after a coarse one.
+export async function loadSuggestion(name, fine = 0) {
+  const answer = await get("suggestion", { name, fine });
   if (answer.status === 204) return null;
   const [width, height, lesson] = ["x-width", "x-height", "x-lesson"].map((key) => Number(answer.headers.get(key)));
   const values = await inflate(await answer.arrayBuffer());

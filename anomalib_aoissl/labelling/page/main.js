@@ -88,7 +88,7 @@ async function open(name) {
 async function loadSuggested(name) {
   if (!state.lesson || state.item?.name !== name) return;
   try {
-    const suggestion = await loadSuggestion(name);
+    const suggestion = await loadSuggestion(name, 1);
     if (suggestion && state.item?.name === name) state.suggestion = suggestion;
   } catch (error) { note(error.message, true); }
   drawTools();
@@ -198,11 +198,13 @@ function chooseClass(index) {
 // --- files -------------------------------------------------------------------------------------------------------------
 
 async function add(files) {
-  let first = null;
-  for (const file of files) {
-    try { first ??= (await postJson("upload", { file: file.name }, file)).name; } catch (error) { note(error.message, true); }
+  const before = new Set(state.versions.keys());
+  for (const [index, file] of files.entries()) {
+    const last = index + 1 === files.length; // the folder is looked through once
+    try { await post("upload", { file: file.name, more: last ? 0 : 1 }, file); } catch (error) { note(error.message, true); }
   }
-  await refresh();
+  try { loaded(await postJson("look")); } catch (error) { note(error.message, true); }
+  const first = state.pictures.map(([name]) => name).find((name) => !before.has(name));
   if (first) open(first);
 }
 
@@ -271,7 +273,8 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 const HEARD = {
   mask(event) {
-    Object.assign(state, { counts: event.counts, shown: event.shown, painted: event.painted });
+    Object.assign(state, { counts: event.counts, shown: event.shown });
+    if (event.share) state.painted[event.name] = event.share; else delete state.painted[event.name];
     panel.drawClasses();
     gallery.update();
     const mask = state.mask;

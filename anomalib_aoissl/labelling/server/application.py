@@ -202,7 +202,7 @@ def _teach(session: Session, request: Request, _: bytes) -> Response:
 
 
 def _suggestion(session: Session, request: Request, _: bytes) -> Response:
-    stored = session.lessons.suggestion(_name(request))
+    stored = session.lessons.suggestion(_name(request), fine=request.query_params.get("fine") == "1")
     if stored is None:
         return Response(status_code=204)
     headers = {
@@ -215,13 +215,19 @@ def _suggestion(session: Session, request: Request, _: bytes) -> Response:
     return Response(stored.data, media_type="application/octet-stream", headers=headers)
 
 
+def _look(session: Session, _: Request, __: bytes) -> Response:
+    session.look()
+    return JSONResponse(session.state())
+
+
 def _export(session: Session, _: Request, __: bytes) -> Response:
     session.lessons.export()
     return JSONResponse({})
 
 
 def _upload(session: Session, request: Request, received: Path) -> Response:
-    return JSONResponse({"name": session.upload(request.query_params["file"], received)})
+    ask = request.query_params
+    return JSONResponse({"name": session.upload(ask["file"], received, more=ask.get("more") == "1")})
 
 
 def _try(session: Session, request: Request, received: Path) -> Response:
@@ -255,6 +261,7 @@ _ACTS: dict[str, tuple[str, Callable[[Session, Request, bytes], Response]]] = {
     "teach": ("POST", _teach),
     "suggestion": ("GET", _suggestion),
     "export": ("POST", _export),
+    "look": ("POST", _look),
 }
 
 _TAKING: dict[str, Callable[[Session, Request, Path], Response]] = {"upload": _upload, "try": _try}

@@ -146,7 +146,9 @@ class LabelFolder:
         """
         self.check_name(name)
         path = self.inside(self.image_dir / name)
-        if any(one.stem == path.stem for one in _picture_files(path.parent)):  # another suffix would get its mask
+        suffixes = {path.suffix, *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)}
+        known = path.stem in self._pictures and path.parent == self._pictures[path.stem].files[0].parent
+        if known or any(path.with_suffix(suffix).exists() for suffix in suffixes):  # each would get the other's mask
             msg = f"{name}: is in the folder already. Give the file another name."
             raise Problem(msg, HTTPStatus.CONFLICT)
         return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from anomalib_aoissl.visualization.overlay import palette
 
 from .folder import LabelFolder, file_version
 from .history import Change, History
+from .holding import Held
 from .problems import Problem, StaleError, unwritable
 
 _HELD = 150_000_000  # bytes of masks that stay in memory
@@ -87,7 +87,7 @@ class MaskStore:
     def __init__(self, folder: LabelFolder, describe: Callable[[], DatasetDescription]) -> None:
         self.folder = folder
         self._describe = describe
-        self._held: OrderedDict[str, tuple[str, np.ndarray]] = OrderedDict()
+        self._held: Held[np.ndarray] = Held(_HELD)
         self._lock = threading.RLock()
         folder.own.mkdir(exist_ok=True)
         self._between = FileLock(folder.own / "masks.lock")  # programs that label one folder
@@ -127,10 +127,11 @@ class MaskStore:
         with self._lock:
             path = self.folder.mask_path(name)
             version = file_version(path)
-            held = self._held.get(name)
-            if held is None or held[0] != version:
-                self._hold(name, version, self._read_file(name, path, version))
-            return self._held[name][1], version
+            mask = self._held.get(name, version)
+            if mask is None:
+                mask = self._read_file(name, path, version)
+                self._held.put(name, version, mask, mask.nbytes)
+            return mask, version
 
     def apply(self, name: str, region: Region, base: str, kind: str) -> str:
         """Write a region into a picture's mask, and return the new version.
@@ -198,7 +199,7 @@ class MaskStore:
         except OSError as error:
             raise unwritable(error, f"The mask of {name}") from error
         version = file_version(path)
-        self._hold(name, version, changed)
+        self._held.put(name, version, changed, changed.nbytes)
         self._history(name).append(change)
         return version
 
@@ -235,13 +236,6 @@ class MaskStore:
     def _history(self, name: str) -> History:
         """Return the history of a picture's mask."""
         return History(self.folder.inside(self.folder.own / "history" / f"{name}.jsonl"))
-
-    def _hold(self, name: str, version: str, mask: np.ndarray) -> None:
-        """Keep a mask in memory, and let go of those used least."""
-        self._held.pop(name, None)
-        self._held[name] = version, mask
-        while len(self._held) > 1 and sum(m.nbytes for _, m in self._held.values()) > _HELD:
-            self._held.popitem(last=False)
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.reading import image_size, read_image
 
 from .folder import LabelFolder, Picture
+from .holding import Held
 from .problems import Problem
 
 TILE = 1024
@@ -52,7 +52,7 @@ class Pictures:
 
     def __init__(self, folder: LabelFolder) -> None:
         self.folder = folder
-        self._held: OrderedDict[tuple[str, str], list[Channel]] = OrderedDict()
+        self._held: Held[list[Channel]] = Held(_HELD)
         self._lock = threading.Lock()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -114,21 +114,16 @@ class Pictures:
 
     def _channels(self, picture: Picture) -> list[Channel]:
         """Return the channels of a picture, read where they are not in memory."""
-        key = picture.name, picture.version
         with self._lock:
-            if key not in self._held:
+            channels = self._held.get(picture.name, picture.version)
+            if channels is None:
                 try:
-                    self._held[key] = read_channels(picture.files, self.folder.file_format.bit_depth)
+                    channels = read_channels(picture.files, self.folder.file_format.bit_depth)
                 except (DatasetError, OSError) as error:
                     raise Problem(str(error)) from error
-                while len(self._held) > 1 and self._size() > _HELD:
-                    self._held.popitem(last=False)
-            self._held.move_to_end(key)
-            return self._held[key]
-
-    def _size(self) -> int:
-        """Return the bytes of the pictures in memory."""
-        return sum(one.values.nbytes for channels in self._held.values() for one in channels)
+                size = sum(one.values.nbytes for one in channels)
+                self._held.put(picture.name, picture.version, channels, size)
+            return channels
 
 
 def read_channels(files: tuple[Path, ...], bit_depth: int | None) -> list[Channel]:

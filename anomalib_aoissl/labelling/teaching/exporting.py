@@ -62,11 +62,11 @@ def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], t
     Pictures are hard links where the system has them. The test is on the training pictures, since all labels are for
     training: what it measures is no quality.
     """
-    described = masks.description
+    described, image_dir = masks.description, folder.image_dir
     for name in names:
         picture = folder.picture(name)
         for path in picture.files:
-            below = path.relative_to(folder.image_dir)
+            below = path.relative_to(image_dir)
             for split in ("train", "test"):
                 _link(path, target / split / "images" / below)
         for split in ("train", "test"):

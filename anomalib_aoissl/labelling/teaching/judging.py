@@ -103,7 +103,7 @@ def _standardised(lesson: Lesson, drawn: Drawn) -> np.ndarray:
 def _novelty(teacher: Teacher, lesson: Lesson, index: int, drawn: Drawn) -> np.ndarray:
     """Return the novelty ``[N]`` of drawn pixels against the other pictures' patches."""
     encoder = teacher.reader.model.model.encoder
-    embeddings = teacher.reader.see(lesson.names[index]).embeddings
+    embeddings = teacher.reader.embeddings(lesson.names[index])
     nearest = search(embeddings, lesson.bank[lesson.owners != index], 1)[0][:, 0]
     rows, columns = (drawn.points[:, axis] // encoder.patch_size[axis] for axis in (0, 1))
     values: np.ndarray = (1 - nearest).reshape(*encoder.grid_size)[rows, columns].numpy()

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.retrieval.abstention import uncertainty_of
+
+from .enlarging import decided
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a lesson says of a picture, at the model's size.
+    """What a lesson says of a picture, at the model's size or a finer one.
 
     Attributes:
         classes: ``[h, w]`` uint8 class indices.
@@ -74,22 +74,24 @@ class Lesson:
     limits: Limits
 
     @torch.no_grad()
-    def suggest(self, features: FeatureMaps, embeddings: torch.Tensor, grid: tuple[int, int]) -> Suggestion:
+    def suggest(
+        self,
+        features: FeatureMaps,
+        embeddings: torch.Tensor,
+        grid: tuple[int, int],
+        size: tuple[int, int] | None = None,
+    ) -> Suggestion:
         """Return the suggestion for a picture.
 
         Args:
             features: Of the picture, ``[1, F, h, w]``.
             embeddings: ``[P, E]`` of its patches.
             grid: (rows, columns) of the patches.
+            size: (height, width) of the suggestion, not less than the model's, which it is without.
         """
         shares = self.head.of_features(features)[0]  # [C, h, w]
-        share, classes = shares.max(dim=0)
-        novelty = (1 - search(embeddings, self.bank, 1)[0][:, 0]).reshape(1, 1, *grid)
-        enlarged = functional.interpolate(novelty, share.shape, mode="bilinear", align_corners=False)[0, 0]
-        return Suggestion(
-            classes=classes.to(torch.uint8).numpy(),
-            unsure=(uncertainty_of(share, enlarged) > self.limits.uncertainty).numpy(),
-            novel=(enlarged > self.limits.novelty).numpy(),
-            novelty=float(novelty.mean()),
-            lesson=self.number,
-        )
+        novelty = (1 - search(embeddings, self.bank, 1)[0][:, 0]).reshape(*grid)
+        limits = self.limits.uncertainty, self.limits.novelty
+        height, width = size or shares.shape[1:]
+        classes, unsure, novel = (part.numpy() for part in decided(shares, novelty, (height, width), limits))
+        return Suggestion(classes, unsure, novel, float(novelty.mean()), self.number)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,9 @@ MOST_POOLED = 200
 """Pictures that are compared with each other at most; of more, so many are taken evenly."""
 
 MOST_RANKED = 20
+
+MOST_LEARNED = 64
+"""Painted pictures that a lesson learns at most, as many as a full fit fits its head to."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,21 @@ class Ranked:
 def pooled(names: Sequence[str]) -> list[str]:
     """Return the pictures that are compared, evenly taken."""
     return [names[index] for index in evenly_taken(len(names), MOST_POOLED)]
+
+
+def learned(names: Sequence[str], painted: Callable[[str], str]) -> list[str]:
+    """Return the painted pictures that a lesson learns: of many, those painted last, and as many others evenly taken.
+
+    Args:
+        names: The painted pictures.
+        painted: Gives what is greater the later a picture was painted.
+    """
+    if len(names) <= MOST_LEARNED:
+        return list(names)
+    last = set(sorted(names, key=painted)[-(MOST_LEARNED // 2) :])
+    rest = [name for name in names if name not in last]
+    chosen = last | {rest[index] for index in evenly_taken(len(rest), MOST_LEARNED - len(last))}
+    return [name for name in names if name in chosen]
 
 
 def summarized(name: str, embeddings: torch.Tensor, bank: torch.Tensor | None) -> PoolImage:

@@ -76,10 +76,28 @@ class PictureReader:
             Problem: If it is gone, or cannot be read.
         """
         picture = self.folder.picture(name)
-        module: Any = self.model
-        image = module.pre_processor.see(self._resized(picture)[None])
-        embeddings, tokens = (maps.float() for maps in self._maps(picture, image))
-        return Seen(image, tokens, functional.normalize(embeddings[0], dim=-1, eps=1e-6))
+        image = self._image(picture)
+        embeddings, tokens = (maps.float() for maps in self._stored(picture) or self._read(picture, image))
+        return Seen(image, tokens, _unit(embeddings[0]))
+
+    @torch.no_grad()
+    def embeddings(self, name: str) -> torch.Tensor:
+        """Return the embeddings ``[P, E]`` of a picture, of unit length; one in the cache is not decoded.
+
+        Raises:
+            Problem: If it is gone, or cannot be read.
+        """
+        picture = self.folder.picture(name)
+        maps = self._stored(picture) or self._read(picture, self._image(picture))
+        return _unit(maps.embeddings[0].float())
+
+    def check(self, name: str) -> None:
+        """Validate that a picture can be read; one in memory is not read again.
+
+        Raises:
+            Problem: If it is gone, or cannot be read.
+        """
+        self._resized(self.folder.picture(name))
 
     def is_cached(self, name: str) -> bool:
         """Tell whether the tokens of a picture are on disk."""
@@ -139,17 +157,26 @@ class PictureReader:
         """The resize of training."""
         return resize_of(self.model.pre_processor)
 
-    def _maps(self, picture: Picture, image: torch.Tensor) -> EncoderMaps:
-        """Return what the encoder says of a picture, float16: from the cache, where it is."""
+    def _image(self, picture: Picture) -> torch.Tensor:
+        """Return a picture ``[1, C, h, w]`` as the model sees it."""
+        module: Any = self.model
+        image: torch.Tensor = module.pre_processor.see(self._resized(picture)[None])
+        return image
+
+    def _stored(self, picture: Picture) -> EncoderMaps | None:
+        """Return what the cache has of a picture, float16; None where it is not there, or damaged."""
         path, encoder = self._file(picture), self.model.model.encoder
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 maps = EncoderMaps(*(torch.from_numpy(stored[name]) for name in EncoderMaps._fields))
             path.touch()
-            if maps.tokens.shape[-2:] == encoder.token_grid:
-                return maps
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # not there, or damaged: read again
+            return None
+        return maps if maps.tokens.shape[-2:] == encoder.token_grid else None
+
+    def _read(self, picture: Picture, image: torch.Tensor) -> EncoderMaps:
+        """Return what the encoder says of a picture, float16, and put it into the cache."""
+        path = self._file(picture)
         maps = EncoderMaps(*(values.half() for values in self.model.model.read(image)))
         # A full disk must not keep one from painting.
         with suppress(OSError), whole_file(path) as temporary, temporary.open("wb") as new:
@@ -166,3 +193,8 @@ class PictureReader:
                 digest.update(path.read_bytes())
             self._keys[key] = digest.hexdigest()[:32]
         return self.cache / f"{self._keys[key]}.npz"
+
+
+def _unit(embeddings: torch.Tensor) -> torch.Tensor:
+    """Return embeddings ``[P, E]`` of unit length."""
+    return functional.normalize(embeddings, dim=-1, eps=1e-6)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.matching.patches import patch_labels
 from anomalib_aoissl.pixel_head.features import FeatureMaps
@@ -28,6 +29,7 @@ from anomalib_aoissl.pixel_head.learning.sample import STEP, stored_values
 from anomalib_aoissl.pixel_head.learning.training import feature_spread, principal_directions
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
 
+from .enlarging import fine_size
 from .lesson import Lesson, Limits, Suggestion
 from .reading import PictureReader, Seen
 
@@ -118,7 +120,7 @@ class Teacher:
             what = f"only {classes[next(iter(shown))]!r} is" if shown else "nothing is"
             msg = f"Paint some of two classes first: {what} painted, and there is nothing to tell apart."
             raise Problem(msg)
-        head, start = self._head(seen, len(classes))
+        head, start = self._head(list(seen), len(classes))
         self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in painted}
         bank, owners = self._bank(seen, masks)
         layers = self._fit(head, list(self.drawn.values()), len(classes), start, report)
@@ -132,18 +134,20 @@ class Teacher:
 
     def prepare(self, name: str, painted: Sequence[str]) -> None:
         """Compute what the next lesson needs of a picture that is being painted, so that it takes less time."""
-        seen = {other: self.reader.see(other) for other in {name, *painted}}
-        self._features_of(self._head(seen, 0)[0], name, seen[name], keep=True)
+        head = self._head(list(dict.fromkeys([*painted, name])), 0)[0]
+        self._features_of(head, name, self.reader.see(name), keep=True)
 
     def forget(self) -> None:
         """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
         self.lesson, self.limits, self.drawn = None, Limits(), {}
 
-    def suggest(self, lesson: Lesson, name: str) -> Suggestion:
-        """Return what a lesson says of a picture."""
+    def suggest(self, lesson: Lesson, name: str, *, fine: bool = False) -> Suggestion:
+        """Return what a lesson says of a picture, at the model's size, or finer where the picture is."""
         seen = self.reader.see(name)
         features = self._features_of(lesson.head, name, seen, keep=name in self.drawn)
-        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size)
+        height, width = seen.image.shape[-2:]
+        size = fine_size(image_size(self.reader.folder.picture(name).files[0]), (height, width)) if fine else None
+        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size, size)
 
     def fit_sample(
         self, head: PixelHead, drawn: list[Drawn], classes: int, schedule: Schedule, start: Layers | None = None
@@ -154,13 +158,16 @@ class Teacher:
         tokens = slice(values.shape[1] - head.directions.shape[1], values.shape[1])
         return fit_network(values, labels, classes, scale=STEP, tokens=tokens, start=start, schedule=schedule)
 
-    def _head(self, seen: Mapping[str, Seen], classes: int) -> tuple[PixelHead, Layers | None]:
-        """Return a head whose tokens are projected, and the layers to go on from where it is as the last one's."""
+    def _head(self, names: Sequence[str], classes: int) -> tuple[PixelHead, Layers | None]:
+        """Return a head whose tokens are projected, and the layers to go on from where it is as the last one's.
+
+        The pictures are read only where their number has doubled since.
+        """
         head = PixelHead()
-        if self._base is None or len(seen) >= 2 * self._based_on:
+        if self._base is None or len(names) >= 2 * self._based_on:
             base = PixelHead()
-            base.directions, base.centre = principal_directions([one.tokens for one in seen.values()])
-            self._base, self._based_on, self._bases = base, len(seen), self._bases + 1
+            base.directions, base.centre = principal_directions([self.reader.see(name).tokens for name in names])
+            self._base, self._based_on, self._bases = base, len(names), self._bases + 1
             self._features.clear()
         head.take(self._base)
         last = self.lesson
