@@ -12,11 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-from small_exports import bank, checkpoint, copied, exported, traced
-=======
-from small_exports import bank, checkpoint, copied, exported, model, onnx
->>>>>>> page
+from small_exports import bank, checkpoint, copied, exported, onnx, traced
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.bank.storage import read_bank, write_bank
@@ -151,10 +147,9 @@ def test_a_model_for_the_model_api_goes_with_an_edit(tmp_path: Path) -> None:
 def test_an_export_over_an_old_one_that_fails_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = (
-        copied(tmp_path / "weights" / "openvino") if (tmp_path / "weights" / "openvino").mkdir(parents=True) else None
-    )
-    path = copied(tmp_path / "weights" / "openvino")
+    folder = tmp_path / "weights" / "openvino"
+    folder.mkdir(parents=True)
+    path = copied(folder)
     before = read_pair(path)
 
     def save(*_: object, **__: object) -> None:

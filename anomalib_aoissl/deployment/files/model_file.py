@@ -16,12 +16,8 @@ import numpy as np
 
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
-<<<<<<< HEAD
 from ..graph.kept_operations import kept_operations
-from .file_pair import read_pair, replace_pair
-=======
 from .file_pair import Pair, read_pair, replace_pair
->>>>>>> page
 from .full_precision import keep_precision
 from .onnx_checksum import read_onnx
 
@@ -127,20 +123,9 @@ def save_model(
     if path.suffix != ".xml":
         msg = f"{path}: an OpenVINO model is saved as .xml and .bin; give a path that ends with .xml."
         raise ValueError(msg)
-<<<<<<< HEAD
-    with named_errors(path), temporary_file(path) as structure, temporary_file(path.with_suffix(".bin")) as weights:
-        try:
-            openvino.serialize(kept_operations(model), str(structure), str(weights))
-        except RuntimeError as error:
-            msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
-            raise OSError(msg) from error
-        structure.write_bytes(keep_precision(structure.read_bytes()))
-        replace_pair(structure, weights, path, beside)
-=======
     with named_errors(path), ExitStack() as stack:
         second = None if companion is None else _serialised(*companion, stack)
         replace_pair(_serialised(model, path, stack), beside, second)
->>>>>>> page
     return path
 
 
@@ -154,7 +139,7 @@ def _serialised(model: Any, path: Path, stack: ExitStack) -> Pair:
 
     structure, weights = (stack.enter_context(temporary_file(path.with_suffix(end))) for end in (".xml", ".bin"))
     try:
-        openvino.serialize(model, str(structure), str(weights))
+        openvino.serialize(kept_operations(model), str(structure), str(weights))
     except RuntimeError as error:
         msg = f"{path}: cannot be written ({error}). Is the disk full? What was there is left as it was."
         raise OSError(msg) from error
