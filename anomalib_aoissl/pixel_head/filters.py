@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import torch
+from torch.compiler import is_exporting
 from torch.nn import functional
 
 from .points import STRIDE
@@ -51,11 +52,9 @@ def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     reach = max(1, round(3 * sigma))
     places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=maps.device)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(maps.dtype).expand(maps.shape[1], 1, 1, -1)  # [C, 1, 1, 2 * reach + 1]
-    maps = functional.pad(maps, (reach, reach, 0, 0), mode="replicate")
-    maps = functional.conv2d(maps, kernel, groups=maps.shape[1])
-    maps = functional.pad(maps, (0, 0, reach, reach), mode="replicate")
-    return functional.conv2d(maps, kernel.transpose(2, 3), groups=maps.shape[1])
+    kernel = (kernel / kernel.sum()).to(maps.dtype)
+    maps = _convolved(functional.pad(maps, (reach, reach, 0, 0), mode="replicate"), kernel[None])
+    return _convolved(functional.pad(maps, (0, 0, reach, reach), mode="replicate"), kernel[:, None])
 
 
 def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tensor]:
@@ -73,13 +72,27 @@ def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tenso
 def _across(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences across times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
-    return torch.add(padded[..., 2:] * (width / 2), padded[..., :-2], alpha=-width / 2)
+    if is_exporting():
+        return _convolved(padded, _difference(maps, width)[None])
+    return (padded[..., 2:] - padded[..., :-2]) * (width / 2)
 
 
 def _down(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences down times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (0, 0, 1, 1), mode="replicate")
-    return torch.add(padded[..., 2:, :] * (width / 2), padded[..., :-2, :], alpha=-width / 2)
+    if is_exporting():
+        return _convolved(padded, _difference(maps, width)[:, None])
+    return (padded[..., 2:, :] - padded[..., :-2, :]) * (width / 2)
+
+
+def _difference(maps: torch.Tensor, width: float) -> torch.Tensor:
+    """Return the kernel ``[3]`` of a central difference times a width: one operation of a graph in place of four."""
+    return torch.tensor([-width / 2, 0.0, width / 2], dtype=maps.dtype, device=maps.device)
+
+
+def _convolved(maps: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Return maps ``[B, C, H, W]``, each correlated with a kernel ``[h, w]`` where it lies inside."""
+    return functional.conv2d(maps, kernel.expand(maps.shape[1], 1, *kernel.shape), groups=maps.shape[1])
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,11 +49,11 @@ def _take_place(old: Any, new: Any) -> None:
 
 
 def _difference(node: Any) -> Any:
-    """Return (2 * a + -2 * b) / 2 for a - b, which is exact; of a + -1 * b OpenVINO makes a difference again."""
+    """Return a + c * b for a - b, where c is the number next to -1: of a + -1 * b OpenVINO makes a difference again."""
     from openvino import opset13 as ops
 
-    first, second = (ops.multiply(port, np.float32(f)) for port, f in zip(node.input_values(), (2, -2), strict=True))
-    return ops.multiply(ops.add(first, second), np.float32(0.5))
+    first, second = node.input_values()
+    return ops.add(first, ops.multiply(second, np.nextafter(np.float32(-1), np.float32(-2))))
 
 
 def _quotient(node: Any) -> Any:
