@@ -77,6 +77,13 @@ def test_what_is_saved_computes_in_32_bits_by_itself(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers[1], expected(*inputs()), rtol=1e-5, atol=1e-5)
 
 
+def test_what_was_saved_is_saved_again_as_it_is(tmp_path: Path) -> None:
+    first = save_model(graph(), tmp_path / "first.xml")
+    again = save_model(read_model(first), tmp_path / "again.xml")
+    assert kinds(read_model(again)) == kinds(read_model(first))
+    assert len(read_model(again).get_ops()) == len(read_model(first).get_ops())
+
+
 def test_the_given_model_stays_as_it_is() -> None:
     model = graph()
     kept_operations(model)

@@ -21,7 +21,7 @@ def kept_operations(model: Any) -> Any:
     """Return an `openvino.Model` with the same answers, without operations that would lose their marks."""
     model = model.clone()
     for node in model.get_ordered_ops():
-        replace = _REPLACED.get(node.get_type_name())
+        replace = _REPLACED.get((node.get_type_name(), node.get_type_info().version_id))
         new = replace(node) if replace is not None and _is_computed(node) else None
         if new is not None:
             _take_place(node, new)
@@ -101,11 +101,11 @@ def _of_equal_ranks(node: Any) -> Any:
     return ops.matmul(*factors, **node.get_attributes())
 
 
-_REPLACED: dict[str, Callable[[Any], Any]] = {
-    "Subtract": _difference,
-    "Divide": _quotient,
-    "Pad": _padding,
-    "Interpolate": _interpolation,
-    "MatMul": _of_equal_ranks,
+_REPLACED: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("Subtract", "opset1"): _difference,
+    ("Divide", "opset1"): _quotient,
+    ("Pad", "opset12"): _padding,
+    ("Interpolate", "opset11"): _interpolation,
+    ("MatMul", "opset1"): _of_equal_ranks,
 }
-"""What makes another node of one, by its type; None leaves it."""
+"""What makes another node of one, by its type and version; None leaves it."""
