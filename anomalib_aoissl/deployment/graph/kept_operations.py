@@ -31,10 +31,17 @@ def kept_operations(model: Any) -> Any:
 
 def _is_computed(node: Any) -> bool:
     """Whether a node gives numbers of 32 bits that are not weights stored in 8, whose pattern OpenVINO looks for."""
-    first = node.input_value(0).get_node()
-    stored = first.input_value(0).get_node() if first.get_type_name() == "Convert" else first
-    weights = stored.get_type_name() == "Constant" and not stored.get_element_type().is_real()
+    stored = _constant(node.input_value(0))
+    weights = stored is not None and not stored.get_element_type().is_real()
     return node.get_output_element_type(0).get_type_name() == "f32" and not weights
+
+
+def _constant(port: Any) -> Any:
+    """Return the constant that an input is, or is converted from; None where it is computed."""
+    node = port.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
 
 
 def _take_place(old: Any, new: Any) -> None:
@@ -89,14 +96,17 @@ def _interpolation(node: Any) -> Any:
 
 
 def _of_equal_ranks(node: Any) -> Any:
-    """Return a product of matrices, the smaller one with axes of length 1 in front; None where ranks are equal."""
+    """Return a product of matrices, the smaller one with axes of length 1 in front.
+
+    None where ranks are equal, or the smaller one is constant: OpenVINO knows that as a linear layer.
+    """
     from openvino import opset13 as ops
 
     factors = list(node.input_values())
     ranks = [factor.get_partial_shape().rank.get_length() for factor in factors]
-    if ranks[0] == ranks[1] or min(ranks) < 2:
-        return None
     small = ranks.index(min(ranks))
+    if ranks[0] == ranks[1] or min(ranks) < 2 or _constant(factors[small]) is not None:
+        return None
     factors[small] = ops.unsqueeze(factors[small], np.arange(max(ranks) - min(ranks))).output(0)
     return ops.matmul(*factors, **node.get_attributes())
 
