@@ -42,6 +42,18 @@ class Traced(NamedTuple):
     xml: Path
 
 
+SLOWEST = (
+    *("test_compressions.py", "test_end_to_end.py", "test_export.py", "test_label_page.py", "test_pyramid_export.py"),
+    *("test_bad_devices.py", "test_tutorial.py", "test_gathering.py", "test_killed_saves.py", "test_head_edits.py"),
+    *("test_label_teaching.py", "test_abstention.py", "test_segmenter_checkpoint.py", "test_tiled_retrieval.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first, so that no process waits long for another at the end."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Start every test from the same seeds, in the libraries that are loaded."""

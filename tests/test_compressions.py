@@ -4,13 +4,14 @@
 """Exports in 16 and 8 bits: the encoder is smaller, and the class map is that of the full model."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from editable_models import traced_once
+from editable_models import few_filters, traced_once
 from test_export import NAMES, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -39,8 +40,12 @@ def segmenter(tiny_encoder: dict) -> Any:
 
 
 @pytest.fixture(scope="module", params=["AOISSLRetrieval", "AOISSLSegmenter"])
-def model(request: pytest.FixtureRequest, traced: Any, tiny_encoder: dict) -> Any:
-    return traced.model if request.param == "AOISSLRetrieval" else traced_once(segmenter(tiny_encoder))
+def model(request: pytest.FixtureRequest, traced: Any, tiny_encoder: dict) -> Iterator[Any]:
+    if request.param == "AOISSLRetrieval":
+        yield traced.model
+    else:
+        with few_filters():  # the other model has all of them
+            yield traced_once(segmenter(tiny_encoder))
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ benchmark:
     init_args:
       encoder: {ENCODER[:-1]}, "pretrained": false}}
       image_size: [64, 96]
+      head: null
       vote:
         k:
           grid: [1, 5]

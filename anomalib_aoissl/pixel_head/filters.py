@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from .points import STRIDE
 
-FINE_SIGMAS = (0.7, 1.0, 1.6)
+FINE_SIGMAS: tuple[float, ...] = (0.7, 1.0, 1.6)
 """Widths of the filters at the image's resolution, px."""
 
-COARSE_SIGMAS = (3.5, 5.0, 10.0, 20.0)
+COARSE_SIGMAS: tuple[float, ...] = (3.5, 5.0, 10.0, 20.0)
 """Widths of the filters at a quarter of the resolution, px of the image."""
 
 _WIDEST_TENSOR = 5.0  # px; the structure tensor of wider filters says what the Hessian says

@@ -36,10 +36,13 @@ def models(made_once: Callable[..., Path]) -> Path:
     from make_models import write_models
 
     with pytest.MonkeyPatch.context() as patch:
+        from anomalib_aoissl.pixel_head import filters
         from anomalib_aoissl.pixel_head.learning import labelled
 
         patch.setattr(stages, "STEPS", stages.STEPS)  # set back what making the models changes
         patch.setattr(labelled, "PIXELS", labelled.PIXELS)
+        patch.setattr(filters, "FINE_SIGMAS", filters.FINE_SIGMAS)
+        patch.setattr(filters, "COARSE_SIGMAS", filters.COARSE_SIGMAS)
         return made_once("line_models", write_models)
 
 

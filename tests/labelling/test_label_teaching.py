@@ -294,13 +294,14 @@ def test_the_worker_does_what_is_waited_for_first() -> None:
 
 
 def test_the_export_is_what_training_gives(
-    few_filters: None, session: Session, device: Path, settings: Any, tmp_path: Path, tiny_encoder: dict
+    session: Session, device: Path, tmp_path: Path, tiny_encoder: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same folder by anomalib's own engine, with another datamodule object and model, and by the arguments."""
     from anomalib.engine import Engine
 
     from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 
+    monkeypatch.setattr(AOISSLRetrieval, "to_openvino", lambda *_: None)  # tracing takes long, and changes no weights
     scribble(session, 0, 1)
     bare = np.zeros(SIZE, np.uint8)
     session.stroke("unit_2", Region(0, 0, bare), "0", "fill", "me")  # nothing but background: it is learned too

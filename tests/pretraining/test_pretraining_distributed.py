@@ -11,32 +11,13 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.objectives.distillation import Center
-
-Files = list[tuple[Path, ...]]
-
-CENTER = """
-    import sys
-    import torch
-    from torch import distributed
-    from anomalib_aoissl.pretraining.objectives.distillation import Center
-
-    rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    logits = torch.load(f"{out}/logits.pt")
-    center = Center(6)
-    for step in logits:
-        # Shares of unequal size, accumulated in two parts; the second process has nothing in the last step.
-        share = step[:7] if rank == 0 else step[7:]
-        for part in share.split(3):
-            center.add(part)
-        center.update()
-    torch.save(center.value, f"{out}/center_{rank}.pt")
-    distributed.destroy_process_group()
-"""
 
 FIT = """
     import sys
@@ -46,8 +27,10 @@ FIT = """
     import torch
     torch.set_num_threads(1)
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from torch import distributed
     from anomalib_aoissl.encoder.vit import PatchEncoder
     from anomalib_aoissl.pretraining import make_pretraining
+    from anomalib_aoissl.pretraining.objectives.distillation import Center
     from anomalib_aoissl.pretraining.watching import watcher as watching
 
     # The probe is a real one, in the first process alone, but the last weights are kept whatever it says.
@@ -80,12 +63,23 @@ FIT = """
         def configure_optimizers(self):
             return torch.optim.SGD([self.weight], lr=0.1)
 
+    def center():
+        rank, center = distributed.get_rank(), Center(6)
+        for step in torch.load(out / "logits.pt"):
+            # Shares of unequal size, accumulated in two parts; the second process has nothing in the last step.
+            share = step[:7] if rank == 0 else step[7:]
+            for part in share.split(3):
+                center.add(part)
+            center.update()
+        torch.save(center.value, out / f"center_{rank}.pt")
+
     if __name__ == "__main__":
         callback = make_pretraining({"objective": objective, "max_epochs": 1, "batch_size": 1, "probe": {"every": 1},
                                      "cache_dir": out / "cache", **small})
         trainer = Trainer(accelerator="cpu", devices=2, strategy=sys.argv[4], max_epochs=1, callbacks=[callback],
                           logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=out)
         trainer.fit(Model(), datamodule=Data())
+        center()  # Lightning's two processes and their group are still there
 """
 
 
@@ -95,32 +89,33 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
-def test_the_center_of_two_processes_is_that_of_one_on_the_same_batch(tmp_path: Path) -> None:
-    logits = [torch.randn(count, 6) for count in (10, 8, 7)]
-    torch.save(logits, tmp_path / "logits.pt")
-    script = tmp_path / "center.py"
-    script.write_text(textwrap.dedent(CENTER))
-    commands = [[sys.executable, str(script), str(rank), str(tmp_path / "store"), str(tmp_path)] for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env=_environment()) for command in commands]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what two processes wrote: weights, a measurement, and centres of logits that lie there."""
+    pictures, out = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("out")
+    random = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(random.integers(0, 256, (60, 70, 3), dtype=np.uint8)).save(pictures / f"unit_{index}.png")
+    generator = torch.Generator().manual_seed(0)
+    torch.save([torch.randn(count, 6, generator=generator) for count in (10, 8, 7)], out / "logits.pt")
+    script = out / "fit.py"
+    script.write_text(textwrap.dedent(FIT))
+    command = [sys.executable, str(script), "ibot", str(pictures), str(out), "ddp"]
+    result = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
+
+
+def test_the_center_of_two_processes_is_that_of_one_on_the_same_batch(out: Path) -> None:
     single = Center(6)
-    for step in logits:
+    for step in torch.load(out / "logits.pt"):
         single.add(step)
         single.update()
     for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f"center_{rank}.pt"), single.value)
+        torch.testing.assert_close(torch.load(out / f"center_{rank}.pt"), single.value)
 
 
-def test_ranks_end_with_equal_weights(
-    pictures: Files, tmp_path: Path, make_encoder: Callable[..., PatchEncoder]
-) -> None:
-    script = tmp_path / "fit.py"
-    script.write_text(textwrap.dedent(FIT))
-    out = tmp_path / "out"
-    out.mkdir()
-    command = [sys.executable, str(script), "ibot", str(pictures[0][0].parent), str(out), "ddp"]
-    result = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_ranks_end_with_equal_weights(out: Path, make_encoder: Callable[..., PatchEncoder]) -> None:
     first, second = (torch.load(out / f"weights_{rank}.pt") for rank in (0, 1))
     start = make_encoder().vit.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

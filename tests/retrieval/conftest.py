@@ -4,18 +4,16 @@
 """Small models, their exports, and the inferencers of them, for the tests that edit exported banks."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from editable_models import make_model, traced_once
+from editable_models import bank_files, make_model, write
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 EXPORTED = Path("weights", "openvino", "model.xml")
-make_small = partial(make_model, 3, seed=1, bank={"size": 70})
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,20 +22,14 @@ def _short_fits(short_fits: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def bank_files(made_once: Callable[..., Path]) -> Path:
-    """Return a folder with a model whose bank decides the classes, and its export."""
-    return made_once("bank_model", lambda folder: write(traced_once(make_small(head=None)), folder))
-
-
-@pytest.fixture(scope="session")
-def model(bank_files: Path) -> AOISSLRetrieval:
+def model() -> AOISSLRetrieval:
     """Return a model whose bank decides the classes, and whose exports share one graph; not to be changed."""
-    return torch.load(bank_files / "model.pt", weights_only=False)
+    return torch.load(bank_files() / "model.pt", weights_only=False)
 
 
 @pytest.fixture(scope="session")
-def xml(bank_files: Path) -> Path:
-    return bank_files / EXPORTED
+def xml() -> Path:
+    return bank_files() / EXPORTED
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
 @pytest.fixture(scope="session")
 def head_files(made_once: Callable[..., Path]) -> Path:
     """Return a folder with a model with a pixel head, and its export."""
-    return made_once("head_model", lambda folder: write(make_small(), folder))
+    return made_once("head_model", lambda folder: write(make_model(3, seed=1, bank={"size": 70}), folder))
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +57,3 @@ def head_xml(head_files: Path) -> Path:
 @pytest.fixture
 def head_inferencer(head_xml: Path) -> SegmentationOpenVINOInferencer:
     return SegmentationOpenVINOInferencer(head_xml)
-
-
-def write(model: AOISSLRetrieval, folder: Path) -> None:
-    """Write a model and its export."""
-    model.to_openvino(folder)
-    torch.save(model, folder / "model.pt")

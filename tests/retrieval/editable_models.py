@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making_once import made_once
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.describing.file_format import FileFormat
@@ -49,6 +50,18 @@ def traced_once(model: Any) -> Any:
     """Return the model, whose exports all share one graph: tracing takes most of their time."""
     model._onnx_model = partial(_given, model._onnx_model({}))  # which a torch export can save
     return model
+
+
+def write(model: AOISSLRetrieval, folder: Path) -> None:
+    """Write a model and its export."""
+    model.to_openvino(folder)
+    torch.save(model, folder / "model.pt")
+
+
+def bank_files() -> Path:
+    """Return the folder of a model whose bank decides the classes, with one graph, and its export; made once."""
+    made = partial(make_model, 3, seed=1, bank={"size": 70}, head=None)
+    return made_once("bank_model", lambda folder: write(traced_once(made()), folder))
 
 
 def _given(traced: Any, options: Any) -> Any:

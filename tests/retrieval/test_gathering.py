@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,56 +17,55 @@ from anomalib.engine import Engine
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
-FILL = """
+SCRIPT = """
     import sys
-    import torch
-    from torch import distributed
-    from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
-
-    rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    content = torch.load(f"{out}/images.pt")
-    for case, options, shares in torch.load(f"{out}/cases.pt"):
-        bank = MemoryBank(16, (4, 4), **options)
-        for i in shares[rank]:
-            bank.add(content["embeddings"][i : i + 1], content["masks"][i : i + 1], [f"d{i % 2}"], [f"image{i}"])
-        bank.gather()
-        bank.finish()
-        torch.save(bank.state_dict(), f"{out}/{case}_{rank}.pt")
-    distributed.destroy_process_group()
-"""
-
-FIT = """
-    import sys
-    from pathlib import Path
     import torch
     torch.set_num_threads(1)
     from anomalib.engine import Engine
     from lightning.pytorch import Callback
+    from torch import distributed
     from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
     from anomalib_aoissl.pixel_head.learning import labelled, stages
+    from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
     stages.STEPS, labelled.PIXELS = 40, 3000
+    root, out = sys.argv[1:]
 
     class Keep(Callback):
+        def __init__(self, name):
+            self.name = name
         def on_train_end(self, trainer, pl_module):
-            torch.save(pl_module.model.bank.state_dict(), f"{sys.argv[2]}/rank_{trainer.global_rank}.pt")
+            torch.save(pl_module.model.bank.state_dict(), f"{out}/{self.name}_rank_{trainer.global_rank}.pt")
             head = pl_module.model.head
             if head is not None:
-                torch.save(head.state_dict(), f"{sys.argv[2]}/head_{trainer.global_rank}.pt")
-            torch.save(pl_module.model.abstention.pixels, f"{sys.argv[2]}/pixels_{trainer.global_rank}.pt")
+                torch.save(head.state_dict(), f"{out}/{self.name}_head_{trainer.global_rank}.pt")
+            torch.save(pl_module.model.abstention.pixels, f"{out}/{self.name}_pixels_{trainer.global_rank}.pt")
 
-    shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
-    torch.manual_seed(0)
-    arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": sys.argv[5] or None}
-    model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
-    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": float(sys.argv[4])}
-    data = SegmentationFolder(sys.argv[1], num_workers=0, train_batch_size=2, **split)
-    devices = int(sys.argv[3])
-    engine = Engine(default_root_dir=sys.argv[2], accelerator="cpu", devices=devices, callbacks=[Keep()], logger=False,
-                    strategy="ddp" if devices > 1 else "auto", enable_progress_bar=False, enable_model_summary=False)
-    engine.train(model, datamodule=data)
+    def train(name, val_ratio, head):
+        shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+        encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
+        torch.manual_seed(0)
+        arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": head}
+        model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
+        split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": val_ratio}
+        data = SegmentationFolder(root, num_workers=0, train_batch_size=2, **split)
+        engine = Engine(default_root_dir=f"{out}/{name}", accelerator="cpu", devices=2, strategy="ddp", logger=False,
+                        callbacks=[Keep(name)], enable_progress_bar=False, enable_model_summary=False)
+        engine.train(model, datamodule=data)
+
+    def fill(name, options, shares):
+        bank, rank = MemoryBank(16, (4, 4), **options), distributed.get_rank()
+        for i in shares[rank]:
+            bank.add(content["embeddings"][i : i + 1], content["masks"][i : i + 1], [f"d{i % 2}"], [f"image{i}"])
+        bank.gather()
+        bank.finish()
+        torch.save(bank.state_dict(), f"{out}/{name}_{rank}.pt")
+
+    train("validated", 0.25, "pixel")  # three images to train on
+    train("calibrated", 0.0, None)  # four
+    content = torch.load(f"{out}/images.pt")  # Lightning's processes and their group are still there
+    for case in torch.load(f"{out}/cases.pt"):
+        fill(*case)
 """
 
 CASES = [
@@ -75,27 +75,20 @@ CASES = [
 ]
 
 
-def run(script: str, folder: Path, *arguments: object, processes: int = 1) -> None:
-    """Run a script, once or with each rank as its first argument."""
-    path = folder / "script.py"
-    path.write_text(textwrap.dedent(script))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    ranks = [[str(rank)] for rank in range(processes)] if processes > 1 else [[]]
-    commands = [[sys.executable, "-W", "ignore", str(path), *rank, *map(str, arguments)] for rank in ranks]
-    running = [subprocess.Popen(c, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]
-    errors = [process.communicate()[1] for process in running]
-    assert [process.returncode for process in running] == [0] * len(running), errors[0][-3000:] + errors[-1][-3000:]
-
-
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what two processes trained and filled."""
     folder = tmp_path_factory.mktemp("filled")
     generator = torch.Generator().manual_seed(2)
     masks = torch.randint(0, 3, (6, 16, 16), generator=generator).to(torch.uint8)
     masks[4] = 255  # an image without any label
     torch.save({"embeddings": torch.randn(6, 16, 16, generator=generator), "masks": masks}, folder / "images.pt")
     torch.save(CASES, folder / "cases.pt")
-    run(FILL, folder, folder / "store", folder, processes=2)
+    (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(folder / "script.py"), str(drawn_folder), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
     return folder
 
 
@@ -141,28 +134,38 @@ def test_gathering_nothing_leaves_the_bank_as_it_is() -> None:
         bank.undo()
 
 
-def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp_path: Path) -> None:
-    banks, pixels = [], []
-    for devices in (2, 1):
-        folder = tmp_path / f"devices_{devices}"
-        folder.mkdir()
-        run(FIT, folder, drawn_folder, folder, devices, 0.25, "pixel")  # three images to train on
-        banks += [torch.load(path) for path in sorted(folder.glob("rank_*.pt"))]
-        pixels += [torch.load(path) for path in sorted(folder.glob("pixels_*.pt"))]
-    first, second, alone = banks
+def fitted_alone(drawn_folder: Path, folder: Path, head: str | None, **data: Any) -> AOISSLRetrieval:
+    """Return the model of one process, this one."""
+    torch.manual_seed(0)
+    arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": head}
+    shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
+    model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
+    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], **data}
+    engine = Engine(default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=SegmentationFolder(drawn_folder, num_workers=0, **split))
+    return model
+
+
+def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, filled: Path, tmp_path: Path) -> None:
+    model = fitted_alone(drawn_folder, tmp_path, "pixel", val_ratio=0.25, train_batch_size=2)
+    alone = model.model.bank.state_dict()
+    first, second = (torch.load(filled / f"validated_rank_{rank}.pt") for rank in (0, 1))
     assert alone["_extra_state"]["image_names"] == first["_extra_state"]["image_names"]
     assert len(alone["_extra_state"]["image_names"]) == 3  # one image fills up the second share
     for name, tensor in alone.items():
         if name != "_extra_state":
             assert torch.equal(first[name], second[name])
             torch.testing.assert_close(first[name], tensor)
-    assert int(pixels[2].sum()) == 64 * 96  # one validation image, which each of two processes sees
+    pixels = [torch.load(filled / f"validated_pixels_{rank}.pt") for rank in (0, 1)]
+    expected = model.model.abstention.pixels
+    assert int(expected.sum()) == 64 * 96  # one validation image, which each of two processes sees
     assert torch.equal(pixels[0], pixels[1])
-    assert torch.equal(pixels[0], 2 * pixels[2])
-    heads = [torch.load(tmp_path / "devices_2" / f"head_{rank}.pt") for rank in (0, 1)]
+    assert torch.equal(pixels[0], 2 * expected)
+    heads = [torch.load(filled / f"validated_head_{rank}.pt") for rank in (0, 1)]
     assert len(heads[0]["first_0"])
     assert all(torch.equal(tensor, heads[1][name]) for name, tensor in heads[0].items())
-    (checkpoint,) = (tmp_path / "devices_2").rglob("model.ckpt")
+    (checkpoint,) = (filled / "validated").rglob("model.ckpt")
     model, data = (
         AOISSLRetrieval(encoder={"pretrained": False}, visualizer=False),
         SegmentationFolder(drawn_folder, num_workers=0),
@@ -171,17 +174,10 @@ def test_training_on_two_processes_gives_the_bank_of_one(drawn_folder: Path, tmp
     assert engine.test(model, datamodule=data, ckpt_path=checkpoint)[0]["mean_iou"] > 0
 
 
-def test_two_processes_calibrate_on_the_labelled_images_as_one(drawn_folder: Path, tmp_path: Path) -> None:
-    run(FIT, tmp_path, drawn_folder, tmp_path, 2, 0.0, "")  # four images to train on
-    torch.manual_seed(0)
-    arguments = {"bank": {"size": None}, "abstain": 0.1, "visualizer": False, "head": None}
-    shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    encoder = {"architecture": "vit_tiny_patch16_224", "model_args": shape}
-    model = AOISSLRetrieval({**encoder, "pretrained": False}, image_size=(64, 96), **arguments)
-    split = {"train_devices": ["sot23_copper"], "test_devices": ["soic8_gold"], "val_ratio": 0.0}
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
-    engine.train(model, datamodule=SegmentationFolder(drawn_folder, num_workers=0, **split))
-    alone = model.model.abstention.pixels
+def test_two_processes_calibrate_on_the_labelled_images_as_one(
+    drawn_folder: Path, filled: Path, tmp_path: Path
+) -> None:
+    alone = fitted_alone(drawn_folder, tmp_path, None, val_ratio=0.0).model.abstention.pixels
     assert int(alone.sum()) == 4 * 64 * 96
     for rank in (0, 1):
-        assert torch.equal(torch.load(tmp_path / f"pixels_{rank}.pt"), alone)
+        assert torch.equal(torch.load(filled / f"calibrated_pixels_{rank}.pt"), alone)

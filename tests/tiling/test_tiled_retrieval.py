@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
+from editable_models import bank_files, labelled
 from PIL import Image
 from tiled_models import CLASSES, TILING, array_of, drawn
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer, Tiling
-from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of, read_metadata
 from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph
@@ -140,24 +140,18 @@ def test_results_go_to_files_strip_by_strip(tiled_xml: Path, tmp_path: Path) -> 
         inferencer.predict(tmp_path / "unit.tif", output=tmp_path / "unit.tif")
 
 
-def test_a_model_of_whole_pictures_takes_tiles_of_its_size(
-    tiled_model: AOISSLRetrieval, tiny_encoder: dict, tmp_path: Path
-) -> None:
-    del tiled_model
-    model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, image_size=(48, 64), head=None).eval()
-    model.set_dataset(CLASSES, FileFormat())
-    pictures, masks = drawn(2, (48, 64), seed=1)
-    model.add(pictures, masks, ["device"] * 2, ["a", "b"])
-    path = model.to_openvino(tmp_path)
+def test_a_model_of_whole_pictures_takes_tiles_of_its_size(tmp_path: Path) -> None:
+    path = bank_files() / "weights" / "openvino" / "model.xml"  # for 32x48 px
+    pictures = labelled(1, seed=1)[0][..., :32, :48]
     assert SegmentationOpenVINOInferencer(path).tiling is None
-    inferencer = SegmentationOpenVINOInferencer(path, tiling={"size": (48, 64), "overlap": 0.25})
+    inferencer = SegmentationOpenVINOInferencer(path, tiling={"size": (32, 48), "overlap": 0.25})
     whole = drawn(1, (90, 100), seed=3)[0]
     result = inferencer.predict(array_of(whole[0]))
     assert result.class_map.shape == (90, 100)
     same = SegmentationOpenVINOInferencer(path).predict(array_of(pictures[0]))
     assert (inferencer.predict(array_of(pictures[0])).class_map == same.class_map).mean() > 0.999
-    with pytest.raises(ValueError, match=r"tiling.size=\(40, 64\) must be the model's size, \(48, 64\) px"):
-        SegmentationOpenVINOInferencer(path, tiling=Tiling((40, 64), 8))
+    with pytest.raises(ValueError, match=r"tiling.size=\(40, 48\) must be the model's size, \(32, 48\) px"):
+        SegmentationOpenVINOInferencer(path, tiling=Tiling((40, 48), 8))
     with pytest.raises(ValueError, match=r"output=.*by a model with tiles"):
         SegmentationOpenVINOInferencer(path).predict(array_of(whole[0]), output=tmp_path / "a.tif")
 
