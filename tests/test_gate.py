@@ -296,9 +296,10 @@ def test_a_wrong_gate(gate: Any) -> None:
 def test_nodes_ask_for_full_precision(xml: Path, tmp_path: Path) -> None:
     """OpenVINO itself reads the marks: they come back in its own classes, and keep half precision from an input."""
     graph = core().read_model(xml)
-    kinds = {"Constant", "Parameter", "Result", "Convert"}
-    nodes = [node for node in graph.get_ops() if node.get_type_name() not in kinds]
+    nodes = [node for node in graph.get_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
+    sizes = {"i32", "i64"}  # what is converted from others is stored weights
+    nodes = [n for n in nodes if n.get_type_name() != "Convert" or n.get_input_element_type(0).get_type_name() in sizes]
     assert len(nodes) > 100
-    assert all("DisablePrecisionConversion_0" in node.get_rt_info() for node in nodes)
+    assert [node for node in nodes if "DisablePrecisionConversion_0" not in node.get_rt_info()] == []
     again = save_model(graph, tmp_path / "again.xml").read_bytes()
     assert again.count(b"DisablePrecisionConversion") == len(nodes)

@@ -190,13 +190,13 @@ def antialiased_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Ten
 
     Equal to torchvision's bilinear resize with ``antialias=True``; H and W may be symbolic in an exported graph.
     """
-    rows = _triangle_weights(images.shape[-2], size[0], images)  # [h, H]
-    columns = _triangle_weights(images.shape[-1], size[1], images)  # [w, W]
-    return rows @ images @ columns.transpose(0, 1)
+    rows = _triangle_weights(images.shape[-2], size[0], images)
+    columns = _triangle_weights(images.shape[-1], size[1], images)
+    return rows @ images @ columns.transpose(2, 3)
 
 
 def _triangle_weights(length: int, target: int, like: torch.Tensor) -> torch.Tensor:
-    """Return the weights ``[target, length]`` of a one-dimensional antialiased linear resize.
+    """Return the weights ``[1, 1, target, length]`` of a one-dimensional antialiased linear resize.
 
     Output i has its centre at (i + 0.5) * s in the input, s = length / target, and weighs the input j by
     max(0, 1 - |j + 0.5 - (i + 0.5) * s| / max(s, 1)), normalised to sum 1. Times 2 * max(length, target) that is
@@ -204,8 +204,8 @@ def _triangle_weights(length: int, target: int, like: torch.Tensor) -> torch.Ten
     runtime computes floats in 16 bits.
     """
     inputs = torch.arange(length, device=like.device)  # j
-    outputs = torch.arange(target, device=like.device)  # i
+    outputs = torch.arange(target, device=like.device)[None, None, :, None]  # i
     size = torch.ones_like(inputs).sum()  # the length as a tensor, so that it stays symbolic in a traced graph
-    distance = ((2 * inputs + 1) * target - (2 * outputs[:, None] + 1) * size).abs()
-    weights = (2 * size.clamp(min=target) - distance).clamp(min=0)  # [target, length]
-    return weights.to(like.dtype) / weights.sum(dim=1, keepdim=True).to(like.dtype)
+    distance = ((2 * inputs + 1) * target - (2 * outputs + 1) * size).abs()
+    weights = (2 * size.clamp(min=target) - distance).clamp(min=0)
+    return weights.to(like.dtype) / weights.sum(dim=3, keepdim=True).to(like.dtype)

@@ -12,7 +12,16 @@ import pytest
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.graph.kept_operations import kept_operations
 
-REPLACED = {("Subtract", "opset1"), ("Divide", "opset1"), ("Pad", "opset12"), ("Interpolate", "opset11")}
+REPLACED = {
+    ("Subtract", "opset1"),
+    ("Divide", "opset1"),
+    ("Pad", "opset12"),
+    ("Interpolate", "opset11"),
+    ("Softmax", "opset8"),
+    ("ScaledDotProductAttention", "opset13"),
+}
+WEIGHTS = np.random.default_rng(1).normal(size=(9 * 13, 5)).astype(np.float32)
+BIAS = np.arange(5, dtype=np.float32)
 
 
 def graph() -> Any:
@@ -23,18 +32,30 @@ def graph() -> Any:
     images = ops.parameter([-1, 3, -1, -1], np.float32, name="images")
     others = ops.parameter([1, 3, 1, 1], np.float32, name="others")
     padded = ops.pad(images, np.array([0, 0, 2, 1]), np.array([0, 0, 1, 2]), "edge")
+    joined = ops.concat([ops.concat([ops.divide(padded, np.float32(7)), padded], 1), padded], 1)
+    padded = ops.multiply(ops.slice(joined, np.array([0]), np.array([3]), np.array([1]), np.array([1])), np.float32(7))
     quotient = ops.divide(ops.subtract(padded, others), others)
     quotient.output(0).get_tensor().set_names({"quotient"})
     matrix = ops.subtract(ops.convert(ops.constant(np.eye(9, dtype=np.uint8) * 3), np.float32), np.float32(1))
     enlarged = ops.interpolate(ops.matmul(matrix, quotient, False, False), np.array([12, 20]), "linear_onnx", "sizes",
         coordinate_transformation_mode="half_pixel", axes=np.array([2, 3]))  # fmt: skip
-    return Model([enlarged, quotient], [images, others])
+    linear = ops.matmul(ops.reshape(quotient, np.array([0, 0, 9 * 13]), True), WEIGHTS, False, False)
+    layer = ops.add(linear, BIAS)
+    attention = ops.scaled_dot_product_attention(layer, layer, ops.softmax(layer, -1))
+    return Model([enlarged, quotient, layer, attention], [images, others])
 
 
 def expected(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the quotient of `graph` by numpy."""
     padded = np.pad(images, ((0, 0), (0, 0), (2, 1), (1, 2)), mode="edge")
     return np.asarray((padded - others) / others)
+
+
+def attention(layer: np.ndarray) -> np.ndarray:
+    """Return the attention of `graph` by numpy."""
+    scores = layer @ layer.swapaxes(1, 2) / np.sqrt(5)
+    shares, values = (np.exp(x - x.max(axis=2, keepdims=True)) for x in (scores, layer))
+    return np.asarray((shares / shares.sum(axis=2, keepdims=True)) @ (values / values.sum(axis=2, keepdims=True)))
 
 
 def inputs() -> list[np.ndarray]:
@@ -55,6 +76,9 @@ def test_answers_and_names_stay() -> None:
     old, new = (list(model(inputs()).values()) for model in compiled)
     np.testing.assert_allclose(new[1], expected(*inputs()), rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(new[0], old[0], rtol=1e-5, atol=1e-5)
+    linear = expected(*inputs()).reshape(2, 3, -1) @ WEIGHTS + BIAS
+    np.testing.assert_allclose(new[2], linear, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(new[3], attention(linear), rtol=1e-4, atol=1e-4)
     assert after.output(1).get_names() == {"quotient"}
 
 

@@ -17,8 +17,11 @@ _NAME = b'"DisablePrecisionConversion"'
 _ATTRIBUTE = b"<attribute name=" + _NAME + b' version="0" value="dynamic:f16,bf16" />'
 """Not in 16 bits. Whole numbers may become shorter: OpenVINO counts sizes in 32 bits."""
 
-_NOT_COMPUTED = (b"Const", b"Parameter", b"Result", b"Convert")
-"""Types of layers that hold or convert numbers."""
+_NOT_COMPUTED = (b"Const", b"Parameter", b"Result")
+"""Types of layers that hold numbers."""
+
+_FROM_SIZES = re.compile(rb'<input>\s*<port id="0" precision="I(32|64)"')
+"""What a layer has that converts sizes, which 16 bits cannot count; others convert stored weights."""
 
 _LAYER = re.compile(rb'(<layer [^>]*? type="(\w+)"[^>]*>)(.*?)(</layer>)', re.DOTALL)
 _DATA = re.compile(rb"\s*<data [^>]*/>")
@@ -32,7 +35,7 @@ def keep_precision(graph: bytes) -> bytes:
 def _marked(layer: re.Match[bytes]) -> bytes:
     """Return the text of a layer with the attribute, between its data and its ports."""
     opening, kind, content, closing = layer.groups()
-    if kind in _NOT_COMPUTED or _NAME in content:
+    if kind in _NOT_COMPUTED or _NAME in content or (kind == b"Convert" and not _FROM_SIZES.search(content)):
         return layer[0]
     if b"<rt_info>" in content:
         return opening + content.replace(b"<rt_info>", b"<rt_info>" + _ATTRIBUTE, 1) + closing

@@ -4,9 +4,9 @@
 """A graph of operations that OpenVINO keeps as they are.
 
 When it compiles a graph, OpenVINO replaces some operations by others: a difference by a sum, a quotient by a product,
-newer kinds of padding and interpolation by older ones. The new ones do not take over the marks of the old ones, see
-`full_precision`, and are computed in bfloat16 where the processor has it. So they are replaced here, before the marks
-are set.
+newer kinds of padding, interpolation and softmax by older ones; and it makes one operation of a layer and its bias, and
+of attention. The new ones do not take over the marks of the old ones, see `full_precision`, and are computed in
+bfloat16 where the processor has it. So they are replaced here, before the marks are set.
 """
 
 from __future__ import annotations
@@ -56,18 +56,21 @@ def _take_place(old: Any, new: Any) -> None:
 
 
 def _difference(node: Any) -> Any:
-    """Return a + c * b for a - b, where c is the number next to -1: of a + -1 * b OpenVINO makes a difference again."""
+    """Return (2 * a + -2 * b) / 2 for a - b, which is exact; of a + -1 * b OpenVINO makes a difference again."""
     from openvino import opset13 as ops
 
-    first, second = node.input_values()
-    return ops.add(first, ops.multiply(second, np.nextafter(np.float32(-1), np.float32(-2))))
+    first, second = (ops.multiply(port, np.float32(f)) for port, f in zip(node.input_values(), (2, -2), strict=True))
+    return ops.multiply(ops.add(first, second), np.float32(0.5))
 
 
 def _quotient(node: Any) -> Any:
-    """Return a * b * b^-2 for a / b; of a * b^-1 OpenVINO makes a quotient again."""
+    """Return a * b * b^-2 for a / b; of a * b^-1 OpenVINO makes a quotient again, unless b is constant."""
     from openvino import opset13 as ops
 
     first, second = node.input_values()
+    constant = _constant(second)
+    if constant is not None:
+        return ops.multiply(first, 1 / constant.data.astype(np.float32))
     return ops.multiply(ops.multiply(first, second), ops.power(second, np.float32(-2)))
 
 
@@ -95,27 +98,80 @@ def _interpolation(node: Any) -> Any:
     return NodeFactory("opset4").create("Interpolate", [image, sizes, scales.output(0), *axes], attributes)
 
 
-def _of_equal_ranks(node: Any) -> Any:
-    """Return a product of matrices, the smaller one with axes of length 1 in front.
+def _softmax(node: Any) -> Any:
+    """Return the first kind of softmax for the eighth, whose axis may be counted from the end."""
+    from openvino import opset1
 
-    None where ranks are equal, or the smaller one is constant: OpenVINO knows that as a linear layer.
+    rank = node.input_value(0).get_partial_shape().rank.get_length()
+    return opset1.softmax(node.input_value(0), node.get_attributes()["axis"] % rank)
+
+
+def _joined(node: Any) -> Any:
+    """Return a concatenation with clamps after those that it takes in, of which OpenVINO makes one; None if none."""
+    from openvino import opset13 as ops
+
+    parts = list(node.input_values())
+    nested = [part.get_node().get_type_name() == "Concat" for part in parts]
+    if not any(nested):
+        return None
+    parts = [_clamped(part) if inner else part for part, inner in zip(parts, nested, strict=True)]
+    return ops.concat(parts, node.get_attributes()["axis"])
+
+
+def _apart(node: Any) -> Any:
+    """Return the sum of a linear layer and its bias with a clamp between them that changes nothing; None for others.
+
+    OpenVINO makes one operation of both, without marks, where nothing lies between them.
     """
     from openvino import opset13 as ops
 
-    factors = list(node.input_values())
-    ranks = [factor.get_partial_shape().rank.get_length() for factor in factors]
-    small = ranks.index(min(ranks))
-    if ranks[0] == ranks[1] or min(ranks) < 2 or _constant(factors[small]) is not None:
+    product, bias = node.input_values()
+    layer = product.get_node()
+    if layer.get_type_name() != "MatMul" or _constant(layer.input_value(1)) is None or _constant(bias) is None:
         return None
-    factors[small] = ops.unsqueeze(factors[small], np.arange(max(ranks) - min(ranks))).output(0)
-    return ops.matmul(*factors, **node.get_attributes())
+    return ops.add(_clamped(product), bias)
+
+
+def _attention(node: Any) -> Any:
+    """Return softmax(q k^T scale) v in its steps, with clamps between them that change nothing; None with a mask.
+
+    OpenVINO computes the steps as one operation, without marks, where nothing lies between them.
+    """
+    from openvino import opset1
+    from openvino import opset13 as ops
+
+    query, key, value, *rest = node.input_values()
+    width = query.get_partial_shape()[-1]
+    if node.get_attributes()["causal"] or len(rest) == 1 or (rest and not _is_zero(rest[0])) or width.is_dynamic:
+        return None
+    scale = rest[1] if rest else np.float32(width.get_length() ** -0.5)
+    scores = ops.matmul(ops.multiply(query, scale), key, False, True)
+    shares = opset1.softmax(_clamped(scores), len(query.get_partial_shape()) - 1)
+    return ops.matmul(_clamped(shares), value, False, False)
+
+
+def _is_zero(port: Any) -> bool:
+    """Whether an input is a constant of zeros."""
+    constant = _constant(port)
+    return constant is not None and not constant.data.any()
+
+
+def _clamped(port: Any) -> Any:
+    """Return the same numbers."""
+    from openvino import opset13 as ops
+
+    limit = float(np.finfo(np.float32).max)
+    return ops.clamp(port, -limit, limit)
 
 
 _REPLACED: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("Add", "opset1"): _apart,
+    ("Concat", "opset1"): _joined,
     ("Subtract", "opset1"): _difference,
     ("Divide", "opset1"): _quotient,
     ("Pad", "opset12"): _padding,
     ("Interpolate", "opset11"): _interpolation,
-    ("MatMul", "opset1"): _of_equal_ranks,
+    ("Softmax", "opset8"): _softmax,
+    ("ScaledDotProductAttention", "opset13"): _attention,
 }
 """What makes another node of one, by its type and version; None leaves it."""

@@ -38,11 +38,12 @@ def model_api_model(model: Any, class_names: Sequence[str]) -> Any:
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
+    before = steps.input().preprocess()
     if planes == 3:
         steps.input().tensor().set_color_format(ColorFormat.BGR)
-        steps.input().preprocess().convert_element_type(openvino.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
-    else:
-        steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+        before = before.convert_color(ColorFormat.RGB)
+    # Bytes are moved, since moved floats may have 16 bits.
+    before.convert_layout(openvino.Layout("NCHW")).convert_element_type(openvino.Type.f32).scale(255.0)
     model = steps.build()
     for name, value in _information(class_names).items():
         model.set_rt_info(value, ["model_info", name])
