@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anomalib_aoissl.deployment.files.kept_operations import kept_operations
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
-from anomalib_aoissl.deployment.graph.kept_operations import kept_operations
 
 REPLACED = {
     ("Subtract", "opset1"),

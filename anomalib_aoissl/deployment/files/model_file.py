@@ -16,9 +16,9 @@ import numpy as np
 
 from anomalib_aoissl.data.files import named_errors, temporary_file
 
-from ..graph.kept_operations import kept_operations
 from .file_pair import Pair, read_pair, replace_pair
 from .full_precision import keep_precision
+from .kept_operations import kept_operations
 from .onnx_checksum import read_onnx
 
 SUFFIXES = (".xml", ".onnx")
