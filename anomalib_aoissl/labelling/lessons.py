@@ -21,6 +21,7 @@ import numpy as np
 
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.deployment.images import resize_labels
 
 from .storage.problems import Problem
 from .teaching.settings import ModelSettings
@@ -60,9 +61,8 @@ class Stored:
     def changed(self, suggestion: Suggestion) -> np.ndarray:
         """Return where ``[H, W]`` bool a newer suggestion differs; where this one did, for one of the same lesson."""
         values = np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(2, *self.size)
-        sides = zip(self.size, suggestion.classes.shape, strict=True)
-        rows, columns = ((np.arange(new) * old // new) for old, new in sides)
-        classes, flags = (plane[rows][:, columns] for plane in values)
+        height, width = suggestion.classes.shape
+        classes, flags = (resize_labels(plane, (height, width)) for plane in values)
         differs: np.ndarray = classes != suggestion.classes
         return (flags & CHANGED) > 0 if self.lesson == suggestion.lesson else differs
 

@@ -15,11 +15,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.encoder.base import EncoderMaps
+from anomalib_aoissl.encoder.base import EncoderMaps, of_unit_length
 from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
@@ -78,7 +77,7 @@ class PictureReader:
         picture = self.folder.picture(name)
         image = self._image(picture)
         embeddings, tokens = (maps.float() for maps in self._stored(picture) or self._read(picture, image))
-        return Seen(image, tokens, _unit(embeddings[0]))
+        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1))
 
     @torch.no_grad()
     def embeddings(self, name: str) -> torch.Tensor:
@@ -89,7 +88,7 @@ class PictureReader:
         """
         picture = self.folder.picture(name)
         maps = self._stored(picture) or self._read(picture, self._image(picture))
-        return _unit(maps.embeddings[0].float())
+        return of_unit_length(maps.embeddings[0].float(), dim=-1)
 
     def check(self, name: str) -> None:
         """Validate that a picture can be read; one in memory is not read again.
@@ -193,8 +192,3 @@ class PictureReader:
                 digest.update(path.read_bytes())
             self._keys[key] = digest.hexdigest()[:32]
         return self.cache / f"{self._keys[key]}.npz"
-
-
-def _unit(embeddings: torch.Tensor) -> torch.Tensor:
-    """Return embeddings ``[P, E]`` of unit length."""
-    return functional.normalize(embeddings, dim=-1, eps=1e-6)
