@@ -67,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def plan(config: Mapping[str, Any]) -> list[Job]:
-    """Return the jobs of all slices, each once, those that others need first.
+    """Return the jobs of all slices, each once, in the order of the slices; weights stand before what needs them.
 
     Raises:
         PlanError: If a slice names what is not described, or an axis that there is not.
@@ -77,7 +77,7 @@ def plan(config: Mapping[str, Any]) -> list[Job]:
         for job in _slice_jobs(str(name), axes, config):
             known = jobs.get(job.id)
             jobs[job.id] = job if known is None else replace(known, slices=(*known.slices, str(name)))
-    return sorted(jobs.values(), key=lambda job: job.kind != "pretraining")
+    return list(jobs.values())
 
 
 def _slice_jobs(name: str, axes: Mapping[str, Any], config: Mapping[str, Any]) -> Iterable[Job]:
