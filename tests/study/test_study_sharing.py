@@ -57,8 +57,12 @@ def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> 
     ]
     shared = next(j for j in jobs if j.spec.get("labels") == 4 and j.spec["seed"] == 0)
     assert shared.slices == ("curve", "again")  # five labels of a set that has four are these four
-    assert [j.kind for j in jobs[:2]] == ["pretraining"] * 2
-    assert {j.needs for j in jobs if j.spec.get("model") == "net"} == {(j.id,) for j in jobs[:2]}
+    weights = {(j.id,): place for place, j in enumerate(jobs) if j.kind == "pretraining"}
+    nets = {j.needs: place for place, j in enumerate(jobs) if j.spec.get("model") == "net"}
+    assert nets.keys() == weights.keys() and len(weights) == 2
+    assert all(weights[needs] < place for needs, place in nets.items())
+    order = [j.slices[0] for j in jobs]
+    assert order == sorted(order, key=list(CONFIG["slices"]).index)
     assert len({j.id for j in jobs}) == len(jobs) == 12
 
 
@@ -106,9 +110,10 @@ def test_all_is_done_once_and_not_again(jobs: list[Job], tmp_path: Path) -> None
 
 def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path: Path) -> None:
     board = Board(tmp_path)
+    weights = next(job for job in jobs if job.kind == "pretraining")
 
     def run(job: Job, where: Board) -> dict[str, object]:
-        if job is jobs[0]:
+        if job is weights:
             msg = "no\n\tpictures"
             raise OSError(msg)
         return fake(job, where)
@@ -121,7 +126,7 @@ def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path:
     assert (trained["pretraining_seconds"], trained["peer"], trained["seed"]) == ("2.0", "True", "1")
     assert json.loads(rows[0]["class_iou"]) == {"a": 0.25}
     missing = (tmp_path / "study.missing.txt").read_text(encoding="utf-8").splitlines()
-    assert missing[0] == f"{jobs[0].id}\tfailed: OSError: no pictures"
+    assert missing[0] == f"{weights.id}\tfailed: OSError: no pictures"
     assert missing[1].endswith("\tnot run yet")
     assert work(jobs, board, fake) == 0  # the next start tries again
     assert not (tmp_path / "study.missing.txt").read_text(encoding="utf-8")
