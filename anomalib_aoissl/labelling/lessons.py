@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # torch takes seconds to load: the page is shown first
 UNSURE, NOVEL, CHANGED = 1, 2, 4
 """Bits of a suggestion's flags."""
 
-_TEACH, _SUGGEST, _PREPARE, _JUDGE, _GALLERY, _ORDER = range(6)  # what a person waits for goes first
+_TEACH, _SUGGEST, _PREPARE, _JUDGE, _ORDER, _GALLERY = range(6)  # what a person waits for goes first
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ class Lessons:
             **info,
         )
         self.worker.put("judge", _JUDGE, lambda: self._judge(lesson))
-        self.worker.put("gallery", _GALLERY, lambda: self._gallery(lesson))
         self.order()
+        self.worker.put("gallery", _GALLERY, lambda: self._gallery(lesson))  # may take an hour
         return
         yield
 

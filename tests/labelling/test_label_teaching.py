@@ -229,12 +229,15 @@ def test_the_order_is_that_of_label_next(session: Session) -> None:
     assert found[0].reason.startswith("1. stands for many pictures")
 
 
-def test_a_session_learns_in_the_background(session: Session) -> None:
+def test_a_session_learns_in_the_background(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     scribble(session, 0, 1)
+    told: list[str] = []
+    monkeypatch.setattr(session.events, "send", lambda kind, **_: told.append(kind))
     session.start()
     session.lessons.teach("unit_3")
     until(lambda: session.lessons.lesson and session.lessons.worker.idle())
     state = session.state()
+    assert [kind for kind in dict.fromkeys(told) if kind in {"next", "gallery"}] == ["next", "gallery"]
     assert set(state["suggested"]) == {f"unit_{index}" for index in range(4)}
     assert [point["pictures"] for point in state["curve"]] == [2]
     assert {name for name, _ in state["next"]} == {"unit_2", "unit_3"}
