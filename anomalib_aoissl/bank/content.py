@@ -78,13 +78,6 @@ def stored_entries(entries: Mapping[str, np.ndarray], like: Mapping[str, np.ndar
     return {"embeddings": embeddings.astype(wanted), **stored}
 
 
-def patch_labels(mask: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
-    """Return the labels ``[P, L]`` of each patch of a mask ``[H, W]``; patches and pixels in row-major order."""
-    rows, columns = mask.shape[0] // patch_size[0], mask.shape[1] // patch_size[1]
-    blocks = mask.reshape(rows, patch_size[0], columns, patch_size[1])
-    return blocks.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
-
-
 def labelled_image(
     embeddings: np.ndarray, labels: np.ndarray, *, device: str, image: str, class_names: Sequence[str]
 ) -> BankArrays:

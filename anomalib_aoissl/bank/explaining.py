@@ -13,7 +13,8 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .content import BankArrays, float_embeddings, patch_labels
+from .content import BankArrays, float_embeddings
+from .patches import patch_labels
 
 IGNORED = ""
 """Label of a vote at pixels that are ignored in its labelled image: a vote for no class."""

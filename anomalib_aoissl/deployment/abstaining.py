@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from anomalib_aoissl.bank.patches import patches_to_image
+
 PROBABILITIES, VOTES = "class_probabilities", "class_votes"
 """Names in a graph of a pixel head's class probabilities ``[B, C, H, W]``, and of the bank's votes ``[Q, C, L]``, Q =
 batch * patches; the first that it has decides."""
@@ -47,8 +49,8 @@ class AbstentionFormat:
     def picture(self, patches: np.ndarray) -> np.ndarray:
         """Return ``[B, H, W]`` of values ``[Q, L]`` of the pixels of patches."""
         (rows, columns), (height, width) = self.grid_size, self.patch_size
-        blocks = patches.reshape(-1, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
-        return blocks.reshape(-1, rows * height, columns * width)
+        every = patches.reshape(-1, rows * columns, height * width)
+        return patches_to_image(every, self.grid_size, self.patch_size)
 
     def uncertainty(self, probability: np.ndarray, novelty: np.ndarray) -> np.ndarray:
         """Return 1 - probability * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from anomalib_aoissl.bank.condensing import condensed
-from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, patch_labels, removed
+from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, removed
+from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat

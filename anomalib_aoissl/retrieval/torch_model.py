@@ -12,10 +12,10 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional
 
+from anomalib_aoissl.bank.patches import patches_to_image
 from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
-from anomalib_aoissl.matching.patches import patches_to_image
 from anomalib_aoissl.matching.searching import search as exact_search
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark

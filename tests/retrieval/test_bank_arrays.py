@@ -21,12 +21,11 @@ from anomalib_aoissl.bank.content import (
     float_embeddings,
     labelled_image,
     merged,
-    patch_labels,
     removed,
     selected,
 )
+from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, read_bank, write_bank
-from anomalib_aoissl.matching.patches import patch_labels as torch_patch_labels
 from anomalib_aoissl.retrieval.memory.bank_file import load_bank
 
 
@@ -140,7 +139,9 @@ def test_an_image_becomes_entries_as_in_torch() -> None:
     mask = np.random.default_rng(0).choice([0, 1, 255], (8, 12)).astype(np.uint8)
     mask[:4, :4] = 255
     labels = patch_labels(mask, (4, 4))
-    np.testing.assert_array_equal(labels, torch_patch_labels(torch.from_numpy(mask)[None], (4, 4))[0].numpy())
+    blocks = [mask[row : row + 4, column : column + 4].ravel() for row in (0, 4) for column in (0, 4, 8)]
+    np.testing.assert_array_equal(labels, blocks)
+    np.testing.assert_array_equal(labels, patch_labels(torch.from_numpy(mask)[None], (4, 4))[0].numpy())
     bank = labelled_image(np.full((6, 4), 3.0), labels, device="d", image="i", class_names=("bg", "a"))
     assert bank.entries["positions"].tolist() == [1, 2, 3, 4, 5]
     assert bank.entries["embeddings"].tolist() == [[0.5] * 4] * 5

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank, patch_labels, patches_to_image
+from anomalib_aoissl.bank.patches import patch_labels, patches_to_image
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 
 def make_bank(images: int = 2) -> MemoryBank:

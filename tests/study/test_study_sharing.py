@@ -59,10 +59,11 @@ def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> 
     assert shared.slices == ("curve", "again")  # five labels of a set that has four are these four
     weights = {(j.id,): place for place, j in enumerate(jobs) if j.kind == "pretraining"}
     nets = {j.needs: place for place, j in enumerate(jobs) if j.spec.get("model") == "net"}
-    assert nets.keys() == weights.keys() and len(weights) == 2
+    assert nets.keys() == weights.keys()
+    assert len(weights) == 2
     assert all(weights[needs] < place for needs, place in nets.items())
     order = [j.slices[0] for j in jobs]
-    assert order == sorted(order, key=list(CONFIG["slices"]).index)
+    assert order == sorted(order, key=[*dict(CONFIG)["slices"]].index)
     assert len({j.id for j in jobs}) == len(jobs) == 12
 
 

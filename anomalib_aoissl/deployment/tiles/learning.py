@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.bank.condensing import condensed
-from anomalib_aoissl.bank.content import BankArrays, joined_entries, labelled_image, patch_labels
+from anomalib_aoissl.bank.content import BankArrays, joined_entries, labelled_image
+from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.graph.bank import BankSettings
 from anomalib_aoissl.deployment.graph.head import HeadContent

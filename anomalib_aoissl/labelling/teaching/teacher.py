@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.labelling.storage.problems import Problem
-from anomalib_aoissl.matching.patches import patch_labels
 from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.learning.fitting import Layers, Schedule, fit_network

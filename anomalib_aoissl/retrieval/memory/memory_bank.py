@@ -25,8 +25,8 @@ from anomalib_aoissl.bank.content import (
     pixels_without,
     without_entries,
 )
+from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.matching.patches import patch_labels, patches_to_image
 from anomalib_aoissl.matching.precision import PRECISIONS, converted, stored
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
@@ -34,7 +34,7 @@ from .bank_size import check_bank
 from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of
 from .gathering import gathered
 
-__all__ = ["MemoryBank", "patch_labels", "patches_to_image"]
+__all__ = ["MemoryBank"]
 
 
 HELD_BUDGETS, HELD_BATCHES = 4, 16
