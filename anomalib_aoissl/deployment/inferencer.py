@@ -22,9 +22,9 @@ from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
-from .explaining import explanation, region_of
+from .explaining import explain_planes
 from .files.model_file import read_model
-from .graph.bank import NotEditableError, bank_of, check_bank, read_metadata
+from .graph.bank import NotEditableError, check_bank, read_metadata
 from .many import PictureError, each_in_order
 from .requests import SharedModel, check_device, compiled, with_defaults
 from .segmentation import Segmentation
@@ -244,6 +244,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     ) -> Explanation:
         """Return which labelled patches decided on the class of a pixel or a region of an image.
 
+        With tiles, each pixel is explained by the tile in which it lies furthest from the border.
+
         Args:
             image: File or array, as in `predict`.
             region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region; of the image's own size.
@@ -253,24 +255,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             NotEditableError: If the model has no bank.
             ValueError: If the region lies outside of the image, is empty, or of another size.
         """
-        return self._explained(self._read(image, color_order), region)[0]
-
-    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
-        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
-        loaded, threshold = self._loaded, self.threshold
-        if loaded.tiled is not None:
-            msg = "The model cuts pictures into tiles, whose votes cannot be shown yet. Ask a model of whole pictures."
-            raise NotEditableError(msg)
-        region = region_of(region, (planes.shape[1], planes.shape[2]))
-        bank_of(loaded.model)  # before the work
-        if loaded.abstention is None:
-            msg = "The model does not say how sure it is: it is of another version. Export it again."
-            raise NotEditableError(msg)
-        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
-        novelty = outputs["anomaly_map"][:, 0]
-        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
-        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
-        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
+        return explain_planes(self, self._read(image, color_order), region)[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,25 @@ class TiledModel:
             raise ValueError(msg)
         self._run, self._workers = compiled(tile_graph(model, self._names))
 
+    def maps(self, tiles: np.ndarray, light: Sequence[np.ndarray]) -> np.ndarray:
+        """Return class probabilities, and the novelty after them where there is one, ``[B, K, h, w]`` float32.
+
+        Args:
+            tiles: ``[B, C, h, w]`` in [0, 1].
+            light: Mean and deviation of the light of their picture, see `light_of`.
+        """
+        lights = [np.repeat(values, len(tiles), axis=0) for values in light]
+        outputs = self._run([np.ascontiguousarray(tiles), *lights]).to_tuple()
+        return maps_of([np.asarray(tensor) for tensor in outputs], self._names, self._patches)
+
+    def reading(self, tile: np.ndarray, light: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return class indices, the model's map and the uncertainty ``[h, w]`` of one tile ``[C, h, w]``.
+
+        Raises:
+            ValueError: If a value is not finite.
+        """
+        return StripReader(novelty=len(self._names) > 1).read(self.maps(tile[np.newaxis], light)[0])
+
     def answer(self, planes: np.ndarray, output: str | Path | None = None) -> TiledAnswer:
         """Return what the tiles of a picture ``[C, H, W]`` say.
 
@@ -94,9 +113,7 @@ class TiledModel:
             kinds["uncertainty"] = np.float32
 
         def run(tiles: np.ndarray) -> np.ndarray:
-            lights = [np.repeat(values, len(tiles), axis=0) for values in light]
-            outputs = self._run([tiles, *lights]).to_tuple()
-            return maps_of([np.asarray(tensor) for tensor in outputs], self._names, self._patches)
+            return self.maps(tiles, light)
 
         with StripFiles(output, (height, width), kinds) as files, _Bar(len(grid)) as bar:
             for _, maps in blended_strips(planes, grid, run, workers=self._workers, done=bar.add):
