@@ -86,7 +86,7 @@ def explain_planes(
     loaded, threshold = inferencer._loaded, inferencer.threshold
     region = region_of(region, (planes.shape[1], planes.shape[2]))
     bank_of(loaded.model)  # before the work
-    abstention, tiled = loaded.abstention, loaded.tiled
+    abstention, tiled, run = loaded.abstention, loaded.tiled, loaded.run
     if abstention is None:
         msg = "The model does not say how sure it is: it is of another version. Export it again."
         raise NotEditableError(msg)
@@ -99,8 +99,10 @@ def explain_planes(
         asked = _asked(loaded.model, of_tile, lambda tile: inferencer._embeddings(tile, *light))
         return explained_tiles(asked, planes, region, tiled.tiling, shown)
 
+    assert run is not None  # noqa: S101 - for the type checker; of whole pictures
+
     def of_picture(picture: np.ndarray) -> Answer:
-        outputs = loaded.run(picture[np.newaxis])
+        outputs = run(picture[np.newaxis])
         novelty = outputs["anomaly_map"][:, 0]
         uncertainty = abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
         return Answer(threshold, outputs["pred_mask"][0, 0], novelty[0], uncertainty[0])

@@ -44,14 +44,14 @@ class _Loaded:
 
     Attributes:
         model: `openvino.Model`, as it is edited and saved.
-        run: The compiled model.
+        run: The compiled model of whole pictures; None where they are cut into tiles, which have a model of their own.
         class_names: Names of its classes.
         abstention: How it abstains; None where it cannot.
         tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
     """
 
     model: Any
-    run: SharedModel
+    run: SharedModel | None
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
     tiled: TiledModel | None
@@ -118,7 +118,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     @property
     def _compiled(self) -> SharedModel:
-        """The model that answers."""
+        """The model that answers whole pictures."""
+        assert self._loaded.run is not None  # noqa: S101 - for the type checker; not asked where there are tiles
         return self._loaded.run
 
     def _compile(self, model: Any) -> SharedModel:
@@ -127,18 +128,20 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
-        metadata, asked = read_metadata(model), model
-        abstention = _abstention(metadata)
+        metadata = read_metadata(model)
+        abstention, names = _abstention(metadata), tuple(metadata["class_names"])
+        if self.tiling is not None:
+            tiled = TiledModel(model, self.tiling, abstention, self._compile_for_tiles)
+            self._loaded = _Loaded(model, None, names, abstention, tiled)
+            return
+        asked = model
         if abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
             if not add_winning_probability(asked):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        tiled = None
-        if self.tiling is not None:
-            tiled = TiledModel(model, self.tiling, _abstention(metadata), self._compile_for_tiles)
-        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention, tiled)
+        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None)
 
     def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
@@ -276,6 +279,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             ValueError: If the model's answer is not finite.
         """
         loaded, threshold = self._loaded, self.threshold
+        assert loaded.run is not None  # noqa: S101 - for the type checker; of whole pictures
         outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
         uncertainties: Any = [None] * len(images)
