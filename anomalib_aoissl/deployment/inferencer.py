@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -27,8 +27,10 @@ from .files.model_file import read_model
 from .graph.bank import NotEditableError, check_bank, read_metadata
 from .many import PictureError, each_in_order
 from .requests import SharedModel, check_device, compiled, with_defaults
-from .segmentation import Segmentation
-from .tiles.model import TiledModel
+from .segmentation import NOT_FINITE, Segmentation
+from .tiles.blending import Answers, CutPicture
+from .tiles.many import each_in_tiles
+from .tiles.model import TiledAnswer, TiledModel
 from .tiles.strip_files import check_output
 from .tiles.tiling import Tiling
 
@@ -182,7 +184,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 raise ValueError(msg)
         planes = self._read(image, color_order)
         if loaded.tiled is not None:
-            return self._segment_tiles(loaded, loaded.tiled, planes, output)
+            return self._of_tiles(loaded, planes, loaded.tiled.answer(planes, output))
         return next(self._segment(planes[np.newaxis]))
 
     def predict_batch(
@@ -218,8 +220,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     ) -> Iterator[Segmentation | PictureError]:
         """Return an iterator over the segmentations of many images of any sizes, in order.
 
-        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}`` several are computed
-        at once. A result comes as soon as it is there; a few images are read ahead, however many there are.
+        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}``, or with tiles,
+        several are computed at once. A result comes as soon as it is there; a few images are read ahead, however many
+        there are.
 
         Args:
             images: Files or arrays as `predict` takes them, such as a list, or a generator of a camera's frames. It is
@@ -232,12 +235,30 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             PictureError: If an image cannot be segmented; the message names it, ``index`` is its place.
             TypeError: If ``images`` is one image.
         """
+        tiled = self._loaded.tiled
+        if tiled is not None:
+            return each_in_tiles(self._cutting(color_order), images, tiled.workers, return_errors=return_errors)
 
         def predict(image: str | Path | np.ndarray) -> Segmentation:
             return self.predict(image, color_order)
 
-        at_once = self._compiled.requests if self._loaded.tiled is None else 1  # tiles of one picture fill the device
-        return each_in_order(predict, images, at_once, return_errors=return_errors)
+        return each_in_order(predict, images, self._compiled.requests, return_errors=return_errors)
+
+    def _cutting(self, color_order: ColorOrder) -> Callable[..., tuple[CutPicture, Callable[[Answers], Segmentation]]]:
+        """Return a function of an image that gives its tiles, and what makes a segmentation of their answers."""
+
+        def cut(image: str | Path | np.ndarray) -> tuple[CutPicture, Callable[[Answers], Segmentation]]:
+            loaded = self._loaded
+            tiled = loaded.tiled
+            assert tiled is not None  # noqa: S101 - for the type checker; an edit keeps the tiles
+            picture = tiled.cut(self._read(image, color_order))
+
+            def finish(answers: Answers) -> Segmentation:
+                return self._of_tiles(loaded, picture.planes, tiled.blended(picture, answers))
+
+            return picture, finish
+
+        return cut
 
     def explain(
         self,
@@ -286,7 +307,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         if loaded.abstention is not None:
             uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
-            raise ValueError(_NOT_FINITE)
+            raise ValueError(NOT_FINITE)
         for index, (planes, uncertainty) in enumerate(zip(images, uncertainties, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
@@ -298,15 +319,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 abstained=_abstained(uncertainty, threshold, (height, width)),
             )
 
-    def _segment_tiles(
-        self, loaded: _Loaded, tiled: TiledModel, planes: np.ndarray, output: str | Path | None
-    ) -> Segmentation:
-        """Return the segmentation of a picture ``[C, H, W]`` of any size, by its tiles."""
+    def _of_tiles(self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer) -> Segmentation:
+        """Return the segmentation of a picture ``[C, H, W]`` of any size, given what its tiles say."""
         threshold = self.threshold
-        try:
-            answer = tiled.answer(planes, output)
-        except FloatingPointError as error:
-            raise ValueError(_NOT_FINITE) from error
         uncertainty = answer.uncertainty if loaded.abstention is not None else None
         return Segmentation(
             class_map=answer.classes,
@@ -317,12 +332,6 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             uncertainty=uncertainty,
             abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
         )
-
-
-_NOT_FINITE = (
-    "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
-    "bits: leave INFERENCE_PRECISION_HINT out of config."
-)
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:
