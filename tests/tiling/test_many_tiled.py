@@ -29,7 +29,7 @@ def cutting(run: Run) -> Callable[[Any], tuple[CutPicture, Callable[[Answers], n
         picture = CutPicture(image[np.newaxis], TILING.grid(image.shape), run)
 
         def finish(answers: Answers) -> np.ndarray:
-            return np.concatenate([strip.copy() for _, strip in strips_of(picture, answers, lambda _: None)], axis=1)[0]
+            return np.concatenate([strip.copy() for _, strip in strips_of(picture, answers)], axis=1)[0]
 
         return picture, finish
 

@@ -199,6 +199,20 @@ def test_the_command_shows_places_in_the_whole_picture(
     assert [rows.mean(), columns.mean()] == pytest.approx([12 + 70.5 * scale, 12 + 100.5 * scale], abs=3)
 
 
+def test_tiles_between_the_pixels_of_a_region_are_not_asked(
+    tiled_model: AOISSLRetrieval, picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = [], tiled_model.model.answer
+
+    def counted(images: torch.Tensor) -> Any:
+        asked.append(tuple(images.shape))
+        return answer(images)
+
+    monkeypatch.setattr(tiled_model.model, "answer", counted)
+    reason(tiled_model, picture, at((0, 0)) | at((130, 169)))
+    assert asked == [(1, 3, *TILE)] * 2
+
+
 def test_what_lies_around_the_region_is_shown_with_its_classes(
     tiled_model: AOISSLRetrieval, picture: torch.Tensor
 ) -> None:

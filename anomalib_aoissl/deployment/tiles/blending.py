@@ -58,7 +58,7 @@ class CutPicture:
 
 
 def blended_strips(
-    planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1, done: Callable[[int], object] = lambda _: None
+    planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row and the maps ``[K, rows, W]`` of each strip of a picture, from top to bottom.
 
@@ -69,16 +69,23 @@ def blended_strips(
         grid: Its tiles.
         run: What gives the maps of tiles; several threads call it where there are several workers.
         workers: Batches of tiles that are asked at once.
-        done: Is called with the number of tiles that a finished row of tiles has.
     """
     picture = CutPicture(planes, grid, run)
     with closing(answered([(None, picture)], workers)) as pictures:
         for _, answers in pictures:
-            yield from strips_of(picture, answers, done)
+            yield from strips_of(picture, answers)
 
 
-def strips_of(picture: CutPicture, answers: Answers, done: Callable[[int], object]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the strips of a picture as `blended_strips` does, given the answers of its tiles."""
+def strips_of(
+    picture: CutPicture, answers: Answers, done: Callable[[int], object] = lambda _: None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips of a picture as `blended_strips` does.
+
+    Args:
+        picture: The picture.
+        answers: Of its tiles.
+        done: Is called with the number of tiles that a finished row of tiles has.
+    """
     (height, width), grid = picture.planes.shape[-2:], picture.grid
     size, starts = (grid.down.size, grid.across.size), grid.down.starts
     strip: np.ndarray | None = None

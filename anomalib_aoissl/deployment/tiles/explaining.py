@@ -43,8 +43,9 @@ def explained_tiles(
     """
     grid, box = tiling.grid((region.shape[0], region.shape[1])), box_around(region)
     classes, looked = np.zeros(region.shape, np.uint8), region.copy()
-    top, left, height, width = shown or box
-    looked[top : top + height, left : left + width] = True
+    if shown is not None:
+        top, left, height, width = shown
+        looked[top : top + height, left : left + width] = True
     parts: list[Evidence] = []
     for tile in grid:
         rows, columns = grid.inner(tile)
