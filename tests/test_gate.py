@@ -260,6 +260,51 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     assert "(test)" in sample.source
 
 
+def test_of_large_pictures_in_tiles_a_part_is_compared(drawn_folder: Path, tiny_encoder: dict) -> None:
+    """A part of four tiles, which shows the picture's rarest class, with its own mask; the result says so."""
+    from anomalib_aoissl import SegmentationFolder, Tiling
+
+    data = SegmentationFolder(drawn_folder, num_workers=0)
+    tiling = Tiling((32, 40), 8)
+    module = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, tiling=tiling)
+    with exporting(2, datamodule=data):
+        module.class_names = tuple(SegmentationFolder(drawn_folder).class_names)
+        sample = gating.Gate.of(module).sample
+    assert sample is not None
+    assert sample.source.endswith("(test), parts of 40x50 px (height x width)")
+    assert len(tiling.grid((40, 50))) == 4
+    for item, part, mask in zip((data.test_data[0], data.test_data[1]), sample.images, sample.masks, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(np.asarray(item.image), (40, 50), (1, 2))
+        ((row, column),) = np.argwhere((windows == part[:, None, None]).all(axis=(0, 3, 4)))
+        truth = np.asarray(item.gt_mask)
+        assert np.array_equal(truth[row : row + 40, column : column + 50], mask)
+        values, counts = np.unique(truth[truth != 255], return_counts=True)
+        assert values[counts.argmin()] in mask
+    whole = gating.sample_of(data, 2, (), (64, 96))
+    assert (whole.images[0].shape, whole.source[-6:]) == ((3, 64, 96), "(test)")
+    low = gating.sample_of(data, 2, (), (40, 200))
+    assert (low.images[0].shape, low.source[-6:]) == ((3, 40, 96), "width)")
+
+
+@pytest.mark.parametrize(
+    ("pixel", "most", "rows", "columns"),
+    [
+        ((5, 90), (20, 30), (0, 20), (70, 100)),
+        ((50, 50), (20, 30), (40, 60), (35, 65)),
+        ((50, 50), (200, 30), (0, 200), (35, 65)),
+        (None, (20, 30), (30, 50), (35, 65)),
+    ],
+)
+def test_the_part_lies_around_the_rarest_class(
+    pixel: tuple[int, int] | None, most: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    mask = None
+    if pixel is not None:
+        mask = np.zeros((80, 100), np.uint8)
+        mask[:9], mask[pixel], mask[0, 0] = 1, 2, 255
+    assert gating._part((80, 100), mask, most) == (slice(*rows), slice(*columns))
+
+
 def test_pictures_of_other_planes_than_the_models(drawn_folder: Path) -> None:
     from anomalib_aoissl import SegmentationFolder
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ IGNORED = ""
 
 _QUERIES = 256  # that are compared with all entries at once
 
+Box = tuple[int, int, int, int]
+"""(top, left, height, width), px."""
+
+Places = Callable[[str, int], tuple[Box, int | None]]
+"""The name of a labelled image and the position of an entry in it, to `Vote.box` and `Vote.tile`."""
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -29,23 +35,27 @@ class Vote:
     Attributes:
         image: Name of the labelled image.
         device: Its device.
-        box: (top, left, height, width) of the patch in the image at the encoder's input size, px.
+        box: (top, left, height, width) of the patch in the image, px: at the encoder's input size or, of a model with
+            tiles, at the image's own.
         similarity: Cosine similarity to the patch of the pixel; the largest of those of a region.
         weight: Share of all votes, 0 to 1.
         label: Name of the class that it has at the pixel's place in the patch, and in a region the one that it votes
             for the most; empty where it is ignored there.
         patches: Patches that it stands for in a condensed bank.
         entry: Its place in the bank.
+        tile: Number of the tile that ``box`` lies in, where the image's size is not known; None where ``box`` lies in
+            the image.
     """
 
     image: str
     device: str
-    box: tuple[int, int, int, int]
+    box: Box
     similarity: float
     weight: float
     label: str
     patches: int
     entry: int
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class Explanation:
     """Why the pixels of a region are of their classes.
 
     Attributes:
-        box: (top, left, height, width) around the region in the image at the encoder's input size, px.
+        box: (top, left, height, width) around the region in the image, px: at the encoder's input size or, with tiles,
+            at the image's own.
         pixels: Pixels of the region.
         tally: Share of the votes for each class, 0 to 1, the largest first; `IGNORED` for none.
         predicted: Share of the region's pixels that each class has in the mask, the largest first.
@@ -65,7 +76,7 @@ class Explanation:
         votes: The labelled patches that voted, the heaviest first.
     """
 
-    box: tuple[int, int, int, int]
+    box: Box
     pixels: int
     tally: dict[str, float]
     predicted: dict[str, float]
@@ -97,7 +108,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of an image at the encoder's input size, each map ``[H, W]``.
+    """What a model says of an image at the encoder's input size, or of a tile, each map ``[H, W]``.
 
     Attributes:
         threshold: Uncertainty above which the model abstains; None where it never does.
@@ -148,89 +159,170 @@ def _weights(similarities: np.ndarray, counts: np.ndarray, k: int, aggregation: 
     return similarities.clip(min=1e-6) * np.minimum(repeated, (k - before).clip(min=0))
 
 
-def asked_patches(region: np.ndarray, patch_size: tuple[int, int]) -> np.ndarray:
-    """Return the places of the patches that a region ``[H, W]`` bool touches, in row-major order.
+@dataclass(frozen=True)
+class Evidence:
+    """What the patches of an image, or of one of its tiles, say of the pixels of a region there; sums over the pixels.
 
-    Raises:
-        ValueError: If the region is empty.
+    Attributes:
+        pixels: Pixels of the region.
+        entries: The n entries that voted, ``[n]``.
+        votes: For how many pixels each of them voted for each class and, last, for none, ``[n, C + 1]``.
+        similarities: The largest of each of them, ``[n]``.
+        predicted: Pixels of each class in the mask, ``[C + 1]``.
+        differing: Pixels to which the mask gives another class than the votes.
+        novelty: Sum over the pixels.
+        uncertainty: Sum over the pixels.
+        abstained: Pixels for which the model does not know; None without a threshold.
     """
-    return np.flatnonzero(patch_labels(region, patch_size).any(axis=1))
+
+    pixels: int
+    entries: np.ndarray
+    votes: np.ndarray
+    similarities: np.ndarray
+    predicted: np.ndarray
+    differing: int
+    novelty: float
+    uncertainty: float
+    abstained: int | None
 
 
-def explained(
-    bank: BankArrays, neighbours: Neighbours, region: np.ndarray, answer: Answer, patch_size: tuple[int, int]
-) -> Explanation:
-    """Return why the pixels of a region are of their classes.
+@dataclass(frozen=True)
+class AskedModel:
+    """A model that is asked for reasons.
 
-    A patch's vote counts for each pixel of the region that it voted for: with n pixels, a neighbour whose weight is w
-    of all its query's neighbours gives w / n to the class that it has at the pixel's place.
+    Attributes:
+        bank: Its bank.
+        patch_size: (height, width) of a patch, px.
+        places: Where entries lie in their images.
+        answer: What it says of an image ``[C, H, W]``.
+        neighbours: Entries that vote for patches of an image, given it and their places ``[q]`` in row-major order.
+    """
+
+    bank: BankArrays
+    patch_size: tuple[int, int]
+    places: Places
+    answer: Callable[[np.ndarray], Answer]
+    neighbours: Callable[[np.ndarray, np.ndarray], Neighbours]
+
+    def explain(self, image: np.ndarray, region: np.ndarray) -> tuple[Explanation, np.ndarray]:
+        """Return why the pixels of a region ``[H, W]`` of an image are of their classes, and its class indices."""
+        answer = self.answer(image)
+        return explained(self, [evidence_of(self, image, region, answer)], box_around(region)), answer.class_map
+
+
+def evidence_of(model: AskedModel, image: np.ndarray, region: np.ndarray, answer: Answer) -> Evidence:
+    """Return what the patches of an image, or of a tile, say of a region.
+
+    A patch's vote counts for each pixel of the region that it voted for: a neighbour whose weight is w of all its
+    query's neighbours gives w to the class that it has at the pixel's place.
 
     Args:
-        bank: The bank.
-        neighbours: Of the `asked_patches`.
+        model: The model.
+        image: ``[C, H, W]``.
         region: ``[H, W]`` bool of the encoder's input size, not empty.
         answer: What the model says of the image.
-        patch_size: (height, width) of a patch, px.
     """
+    bank, patch_size = model.bank, model.patch_size
     places = patch_labels(region, patch_size)  # [P, L]
     asked = places.any(axis=1)
     counted = places[asked]  # [q, L]
-    classes, number = [*range(len(bank.class_names)), IGNORE_INDEX], int(region.sum())
+    neighbours = model.neighbours(image, np.flatnonzero(asked))
+    classes = [*range(len(bank.class_names)), IGNORE_INDEX]
     weights = neighbours.weights / neighbours.weights.sum(axis=1, keepdims=True)
     shown = [bank.entries["labels"][neighbours.entries] == c for c in classes]  # [q, k, L] each
     votes = np.stack([np.einsum("qk,qkl->ql", weights, s.astype(np.float32)) for s in shown[:-1]])  # [C, q, L]
     # of each neighbour's weight, the part that it gives to each class
-    shares = np.stack([(s & counted[:, None]).sum(axis=2) for s in shown], axis=2) / number  # [q, k, C + 1]
-    shares *= weights[..., None]
-    used, index = np.unique(neighbours.entries, return_inverse=True)
-    index = index.reshape(-1)
-    of_entry, nearest = np.zeros((len(used), len(classes))), np.full(len(used), -1.0)
-    np.add.at(of_entry, index, shares.reshape(-1, len(classes)))
-    np.maximum.at(nearest, index, neighbours.similarities.reshape(-1))
-    given = patch_labels(answer.class_map, patch_size)[asked]  # [q, L]
-    names, uncertainty = [*bank.class_names, IGNORED], answer.uncertainty[region]
-    columns = region.shape[1] // patch_size[1]
+    shares = np.stack([(s & counted[:, None]).sum(axis=2) for s in shown], axis=2) * weights[..., None]  # [q, k, C + 1]
+    entries, of_entry, nearest = _summed(
+        neighbours.entries.reshape(-1), shares.reshape(-1, len(classes)), neighbours.similarities.reshape(-1)
+    )
+    given, uncertainty = patch_labels(answer.class_map, patch_size)[asked], answer.uncertainty[region]  # given: [q, L]
+    return Evidence(
+        pixels=int(region.sum()),
+        entries=entries,
+        votes=of_entry,
+        similarities=nearest,
+        predicted=np.bincount(answer.class_map[region], minlength=len(classes)),
+        differing=int((votes.argmax(axis=0) != given)[counted].sum()),
+        novelty=float(answer.novelty[region].sum(dtype=np.float64)),
+        uncertainty=float(uncertainty.sum(dtype=np.float64)),
+        abstained=None if answer.threshold is None else int((uncertainty > answer.threshold).sum()),
+    )
+
+
+def _summed(
+    entries: np.ndarray, votes: np.ndarray, similarities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each entry once, with the sum of its votes ``[n, C + 1]`` and its largest similarity ``[n]``."""
+    used, index = np.unique(entries, return_inverse=True)
+    of_entry, nearest = np.zeros((len(used), votes.shape[1])), np.full(len(used), -1.0)
+    np.add.at(of_entry, index, votes)
+    np.maximum.at(nearest, index, similarities)
+    return used, of_entry, nearest
+
+
+def explained(model: AskedModel, parts: Sequence[Evidence], box: Box) -> Explanation:
+    """Return why the pixels of a region are of their classes, given what its parts say.
+
+    Args:
+        model: The model.
+        parts: Of the image, or of each tile that the region lies in; each pixel is in one of them.
+        box: Around the region.
+    """
+    arrays = [(part.entries, part.votes, part.similarities) for part in parts]
+    entries, votes, nearest = _summed(*(np.concatenate(pieces) for pieces in zip(*arrays, strict=True)))
+    number, names = sum(part.pixels for part in parts), [*model.bank.class_names, IGNORED]
+    abstained = [part.abstained for part in parts if part.abstained is not None]
+    votes = votes / number
     return Explanation(
-        box=_box_around(region),
+        box=box,
         pixels=number,
-        tally=_by_name(of_entry.sum(axis=0), names),
-        predicted=_by_name(np.bincount(answer.class_map[region], minlength=len(names)) / number, names),
-        differs=float((votes.argmax(axis=0) != given)[counted].mean()),
-        novelty=float(answer.novelty[region].mean()),
-        uncertainty=float(uncertainty.mean()),
-        abstained=None if answer.threshold is None else float((uncertainty > answer.threshold).mean()),
+        tally=_by_name(votes.sum(axis=0), names),
+        predicted=_by_name(np.sum([part.predicted for part in parts], axis=0) / number, names),
+        differs=sum(part.differing for part in parts) / number,
+        novelty=sum(part.novelty for part in parts) / number,
+        uncertainty=sum(part.uncertainty for part in parts) / number,
+        abstained=sum(abstained) / number if abstained else None,
         votes=[
-            _vote(bank, int(used[i]), float(nearest[i]), of_entry[i], names, columns, patch_size)
-            for i in np.argsort(-of_entry.sum(axis=1), kind="stable")
+            _vote(model, int(entries[i]), float(nearest[i]), votes[i], names)
+            for i in np.argsort(-votes.sum(axis=1), kind="stable")
         ],
     )
 
 
-def _vote(
-    bank: BankArrays,
-    entry: int,
-    similarity: float,
-    shares: np.ndarray,
-    names: Sequence[str],
-    columns: int,
-    patch_size: tuple[int, int],
-) -> Vote:
+def _vote(model: AskedModel, entry: int, similarity: float, shares: np.ndarray, names: Sequence[str]) -> Vote:
     """Return the vote of an entry that gives these shares to the classes."""
-    row, column = divmod(int(bank.entries["positions"][entry]), columns)
+    bank = model.bank
+    image = bank.image_names[bank.entries["image_ids"][entry]]
+    box, tile = model.places(image, int(bank.entries["positions"][entry]))
     return Vote(
-        image=bank.image_names[bank.entries["image_ids"][entry]],
+        image=image,
         device=bank.device_names[bank.entries["device_ids"][entry]],
-        box=(row * patch_size[0], column * patch_size[1], *patch_size),
+        box=box,
         similarity=similarity,
         weight=float(shares.sum()),
         label=names[int(shares.argmax())],
         patches=int(bank.entries["counts"][entry]) if "counts" in bank.entries else 1,
         entry=entry,
+        tile=tile,
     )
 
 
-def _box_around(region: np.ndarray) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of the smallest box around the region ``[H, W]``."""
+def places_in(size: tuple[int, int], patch_size: tuple[int, int]) -> Places:
+    """Return where entries lie in images of (height, width) px; positions beyond them are those of further tiles."""
+    rows, columns = size[0] // patch_size[0], size[1] // patch_size[1]
+
+    def place(image: str, position: int) -> tuple[Box, int | None]:
+        del image
+        tile, patch = divmod(position, rows * columns)
+        row, column = divmod(patch, columns)
+        return (row * patch_size[0], column * patch_size[1], *patch_size), tile or None
+
+    return place
+
+
+def box_around(region: np.ndarray) -> Box:
+    """Return the smallest box around the region ``[H, W]`` bool, which is not empty."""
     rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1

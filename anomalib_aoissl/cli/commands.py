@@ -29,33 +29,29 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     """Write which labelled patches of a checkpoint decided on a region ``[H, W]`` bool of an image."""
     import torch
 
+    from anomalib_aoissl.bank.explaining import box_around
     from anomalib_aoissl.deployment.images import resize_region
     from anomalib_aoissl.retrieval.asking.explaining import explain_region
-    from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of
+    from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of, shown_around
     from anomalib_aoissl.visualization.overlay import picture_of
 
     from .explain import write
     from .outputs import check_outputs
 
     model = load_retrieval(options.ckpt_path)
-    if model.tiling is not None:
-        msg = (
-            f"--ckpt_path {options.ckpt_path}: cuts pictures into tiles, whose votes cannot be shown yet. Explain with "
-            "a model that was trained without --model.tiling."
-        )
-        raise CommandError(msg)
     read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
     check_outputs({"--output": options.output, "--data": options.data}, read, overwrite=options.overwrite)
-    image = _input(model, options.image)[0]
-    at_size = torch.from_numpy(resize_region(region, model.input_size))
-    explanation = explain_region(model.model, image, at_size)
-    with torch.no_grad():
-        mask = model.model(image[None]).pred_mask[0, 0].numpy()
+    if model.tiling is None:
+        region = resize_region(region, model.input_size)
+    image, where = _input(model, options.image)[0], torch.from_numpy(region)
+    shown = shown_around(box_around(region), region.shape)
+    explanation, mask = explain_region(model.model, image, where, model.tiling, shown)
     entries = [vote.entry for vote in explanation.votes[: options.votes]]
-    labels = model.model.bank.labels[entries].reshape(-1, *model.model.encoder.patch_size).numpy()
-    read_picture = reader_of(model.file_format)
+    labels = model.model.bank.labels[entries].reshape(-1, *model.model.patch_size).numpy()
+    read_picture, size = reader_of(model.file_format), model.input_size if model.tiling is None else None
     query = picture_of(model.file_format.read(options.image))
-    write(explanation, draw_explanation(explanation, query, mask, model.class_names, labels, read_picture), options)
+    picture = draw_explanation(explanation, query, mask, model.class_names, labels, read_picture, size)
+    write(explanation, picture, options)
 
 
 # --- label-next ------------------------------------------------------------------------------------------------------
@@ -174,10 +170,8 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
 
 
 def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
-    """Return the image as the model takes it, ``[1, C, height, width]``."""
-    pre_processor: Any = model.pre_processor
-    images: torch.Tensor = pre_processor(_planes(model, path))
-    return images
+    """Return the image as the model takes it, ``[1, C, height, width]``: with tiles at its own size."""
+    return model._seen(_planes(model, path))
 
 
 def _planes(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
@@ -195,7 +189,7 @@ def _embeddings(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
         return model.model.read(_input(model, path)).embeddings[0]
     from anomalib_aoissl.models.tiles import labelled_tiles
 
-    image = model._seen(_planes(model, path))[0]
+    image = _input(model, path)[0]
     every = torch.zeros(image.shape[-2:], dtype=torch.uint8)
     return torch.cat(
         [model.model.read(tile.image).embeddings[0] for tile in labelled_tiles(image, every, model.tiling)]

@@ -5,18 +5,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomalib_aoissl.bank.explaining import Answer, Explanation, asked_patches, explained, voting_neighbours
-from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of
+from anomalib_aoissl.bank.explaining import (
+    Answer,
+    AskedModel,
+    Box,
+    Explanation,
+    Neighbours,
+    box_around,
+    voting_neighbours,
+)
+from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of, shown_around
 from anomalib_aoissl.visualization.overlay import picture_of
 
-from .graph.bank import bank_of, settings_of
+from .abstaining import WINNING_PROBABILITY
+from .graph.bank import NotEditableError, bank_of, read_metadata, settings_of
 from .images import resize_region
+from .tiles.explaining import explained_tiles, tiled_places
+from .tiles.light import light_of
+from .tiles.tiling import Tiling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,26 +63,69 @@ def region_of(where: np.ndarray | tuple[int, int], size: tuple[int, int]) -> np.
     return where.astype(bool)
 
 
-def explanation(
-    model: Any, embeddings: np.ndarray, region: np.ndarray, maps: Sequence[np.ndarray], threshold: float | None
-) -> Explanation:
-    """Return why the pixels of a region are of their classes.
+def explain_planes(
+    inferencer: SegmentationOpenVINOInferencer,
+    planes: np.ndarray,
+    region: np.ndarray | tuple[int, int],
+    shown: Box | None = None,
+) -> tuple[Explanation, np.ndarray]:
+    """Return why the pixels of a region are of their classes, and class indices of the model's size.
+
+    With tiles, they are of the picture's own size ``[H, W]``: those of the tiles that were asked, and 0 elsewhere.
 
     Args:
-        model: `openvino.Model`.
-        embeddings: ``[P, D]`` of the image's patches, in row-major order.
-        region: ``[H, W]`` bool of the image's own size, not empty.
-        maps: Class indices, novelty and uncertainty ``[h, w]`` of the model's size.
-        threshold: Uncertainty above which the model abstains; None where it never does.
+        inferencer: The inferencer.
+        planes: The picture ``[C, H, W]``.
+        region: Pixel as (row, column), or mask ``[H, W]`` that is not 0 in the region.
+        shown: With tiles, the box around the region whose classes are asked for as well.
 
     Raises:
         NotEditableError: If the model has no bank.
+        ValueError: If the region is none, or the answer is not finite.
+    """
+    loaded, threshold = inferencer._loaded, inferencer.threshold
+    region = region_of(region, (planes.shape[1], planes.shape[2]))
+    bank_of(loaded.model)  # before the work
+    abstention, tiled, run = loaded.abstention, loaded.tiled, loaded.run
+    if abstention is None:
+        msg = "The model does not say how sure it is: it is of another version. Export it again."
+        raise NotEditableError(msg)
+    if tiled is not None:
+        light = light_of(planes)
+
+        def of_tile(tile: np.ndarray) -> Answer:
+            return Answer(threshold, *tiled.reading(tile, light))
+
+        asked = _asked(loaded.model, of_tile, lambda tile: inferencer._embeddings(tile, *light))
+        return explained_tiles(asked, planes, region, tiled.tiling, shown)
+
+    assert run is not None  # noqa: S101 - for the type checker; of whole pictures
+
+    def of_picture(picture: np.ndarray) -> Answer:
+        outputs = run(picture[np.newaxis])
+        novelty = outputs["anomaly_map"][:, 0]
+        uncertainty = abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
+        return Answer(threshold, outputs["pred_mask"][0, 0], novelty[0], uncertainty[0])
+
+    asked = _asked(loaded.model, of_picture, inferencer._embeddings)
+    return asked.explain(planes, resize_region(region, settings_of(loaded.model).image_size))
+
+
+def _asked(model: Any, answer: Callable[[np.ndarray], Answer], embed: Callable[[np.ndarray], np.ndarray]) -> AskedModel:
+    """Return an exported model as one that is asked for reasons.
+
+    Args:
+        model: `openvino.Model`.
+        answer: What it says of an image ``[C, H, W]``.
+        embed: Gives the embeddings ``[P, D]`` of the image's patches, in row-major order.
     """
     bank, settings = bank_of(model), settings_of(model)
-    region = resize_region(region, settings.image_size)
-    queries = embeddings[asked_patches(region, settings.patch_size)]
-    neighbours = voting_neighbours(bank, queries, settings.k, settings.aggregation, settings.temperature)
-    return explained(bank, neighbours, region, Answer(threshold, *maps), settings.patch_size)
+
+    def neighbours(image: np.ndarray, patches: np.ndarray) -> Neighbours:
+        return voting_neighbours(bank, embed(image)[patches], settings.k, settings.aggregation, settings.temperature)
+
+    places = tiled_places(_labelled_tiling(model), settings.image_size, settings.patch_size)
+    return AskedModel(bank, settings.patch_size, places, answer, neighbours)
 
 
 def explain_with_picture(
@@ -81,8 +136,15 @@ def explain_with_picture(
     Labelled images are shown where their files are still found under their names.
     """
     planes, model = inferencer._read(image), inferencer._model
-    reason, class_map = inferencer._explained(planes, region)
+    reason, class_map = explain_planes(inferencer, planes, region, shown_around(box_around(region), region.shape))
     labels = bank_of(model).entries["labels"][[vote.entry for vote in reason.votes[:votes]]]
-    patches = labels.reshape(-1, *settings_of(model).patch_size)
+    settings = settings_of(model)
+    patches = labels.reshape(-1, *settings.patch_size)
     read, names = reader_of(inferencer.file_format), inferencer.class_names
-    return reason, draw_explanation(reason, picture_of(planes), class_map, names, patches, read)
+    size = None if _labelled_tiling(model) is not None else settings.image_size
+    return reason, draw_explanation(reason, picture_of(planes), class_map, names, patches, read, size)
+
+
+def _labelled_tiling(model: Any) -> Tiling | None:
+    """Return how the labelled pictures of an exported model were cut; None where they were resized as a whole."""
+    return Tiling.of(read_metadata(model).get("tiling"))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -22,13 +22,15 @@ from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
 from .editing import OpenVINOBankMixin
-from .explaining import explanation, region_of
+from .explaining import explain_planes
 from .files.model_file import read_model
-from .graph.bank import NotEditableError, bank_of, check_bank, read_metadata
+from .graph.bank import NotEditableError, check_bank, read_metadata
 from .many import PictureError, each_in_order
 from .requests import SharedModel, check_device, compiled, with_defaults
-from .segmentation import Segmentation
-from .tiles.model import TiledModel
+from .segmentation import NOT_FINITE, Segmentation
+from .tiles.blending import Answers, CutPicture
+from .tiles.many import each_in_tiles
+from .tiles.model import TiledAnswer, TiledModel
 from .tiles.strip_files import check_output
 from .tiles.tiling import Tiling
 
@@ -44,14 +46,14 @@ class _Loaded:
 
     Attributes:
         model: `openvino.Model`, as it is edited and saved.
-        run: The compiled model.
+        run: The compiled model of whole pictures; None where they are cut into tiles, which have a model of their own.
         class_names: Names of its classes.
         abstention: How it abstains; None where it cannot.
         tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
     """
 
     model: Any
-    run: SharedModel
+    run: SharedModel | None
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
     tiled: TiledModel | None
@@ -118,7 +120,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     @property
     def _compiled(self) -> SharedModel:
-        """The model that answers."""
+        """The model that answers whole pictures."""
+        assert self._loaded.run is not None  # noqa: S101 - for the type checker; not asked where there are tiles
         return self._loaded.run
 
     def _compile(self, model: Any) -> SharedModel:
@@ -127,18 +130,20 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
     def _use(self, model: Any) -> None:
         """Answer with this model from now on."""
-        metadata, asked = read_metadata(model), model
-        abstention = _abstention(metadata)
+        metadata = read_metadata(model)
+        abstention, names = _abstention(metadata), tuple(metadata["class_names"])
+        if self.tiling is not None:
+            tiled = TiledModel(model, self.tiling, abstention, self._compile_for_tiles)
+            self._loaded = _Loaded(model, None, names, abstention, tiled)
+            return
+        asked = model
         if abstention is not None:
             asked = model.clone()  # anomalib's inferencer takes known outputs only, of a model that is saved again too
             if not add_winning_probability(asked):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        tiled = None
-        if self.tiling is not None:
-            tiled = TiledModel(model, self.tiling, _abstention(metadata), self._compile_for_tiles)
-        self._loaded = _Loaded(model, self._compile(asked), tuple(metadata["class_names"]), abstention, tiled)
+        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None)
 
     def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
@@ -179,7 +184,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 raise ValueError(msg)
         planes = self._read(image, color_order)
         if loaded.tiled is not None:
-            return self._segment_tiles(loaded, loaded.tiled, planes, output)
+            return self._of_tiles(loaded, planes, loaded.tiled.answer(planes, output))
         return next(self._segment(planes[np.newaxis]))
 
     def predict_batch(
@@ -215,8 +220,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     ) -> Iterator[Segmentation | PictureError]:
         """Return an iterator over the segmentations of many images of any sizes, in order.
 
-        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}`` several are computed
-        at once. A result comes as soon as it is there; a few images are read ahead, however many there are.
+        While one is computed, others are read. With ``config={"PERFORMANCE_HINT": "THROUGHPUT"}``, or with tiles,
+        several are computed at once. A result comes as soon as it is there; a few images are read ahead, however many
+        there are.
 
         Args:
             images: Files or arrays as `predict` takes them, such as a list, or a generator of a camera's frames. It is
@@ -229,12 +235,30 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             PictureError: If an image cannot be segmented; the message names it, ``index`` is its place.
             TypeError: If ``images`` is one image.
         """
+        tiled = self._loaded.tiled
+        if tiled is not None:
+            return each_in_tiles(self._cutting(color_order), images, tiled.workers, return_errors=return_errors)
 
         def predict(image: str | Path | np.ndarray) -> Segmentation:
             return self.predict(image, color_order)
 
-        at_once = self._compiled.requests if self._loaded.tiled is None else 1  # tiles of one picture fill the device
-        return each_in_order(predict, images, at_once, return_errors=return_errors)
+        return each_in_order(predict, images, self._compiled.requests, return_errors=return_errors)
+
+    def _cutting(self, color_order: ColorOrder) -> Callable[..., tuple[CutPicture, Callable[[Answers], Segmentation]]]:
+        """Return a function of an image that gives its tiles, and what makes a segmentation of their answers."""
+
+        def cut(image: str | Path | np.ndarray) -> tuple[CutPicture, Callable[[Answers], Segmentation]]:
+            loaded = self._loaded
+            tiled = loaded.tiled
+            assert tiled is not None  # noqa: S101 - for the type checker; an edit keeps the tiles
+            picture = tiled.cut(self._read(image, color_order))
+
+            def finish(answers: Answers) -> Segmentation:
+                return self._of_tiles(loaded, picture.planes, tiled.blended(picture, answers))
+
+            return picture, finish
+
+        return cut
 
     def explain(
         self,
@@ -243,6 +267,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         color_order: ColorOrder = "rgb",
     ) -> Explanation:
         """Return which labelled patches decided on the class of a pixel or a region of an image.
+
+        With tiles, each pixel is explained by the tile in which it lies furthest from the border.
 
         Args:
             image: File or array, as in `predict`.
@@ -253,24 +279,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             NotEditableError: If the model has no bank.
             ValueError: If the region lies outside of the image, is empty, or of another size.
         """
-        return self._explained(self._read(image, color_order), region)[0]
-
-    def _explained(self, planes: np.ndarray, region: np.ndarray | tuple[int, int]) -> tuple[Explanation, np.ndarray]:
-        """Return the explanation for an image ``[C, H, W]``, and its class map ``[h, w]`` at the model's size."""
-        loaded, threshold = self._loaded, self.threshold
-        if loaded.tiled is not None:
-            msg = "The model cuts pictures into tiles, whose votes cannot be shown yet. Ask a model of whole pictures."
-            raise NotEditableError(msg)
-        region = region_of(region, (planes.shape[1], planes.shape[2]))
-        bank_of(loaded.model)  # before the work
-        if loaded.abstention is None:
-            msg = "The model does not say how sure it is: it is of another version. Export it again."
-            raise NotEditableError(msg)
-        outputs, embeddings = loaded.run(planes[np.newaxis]), self._embeddings(planes)
-        novelty = outputs["anomaly_map"][:, 0]
-        doubt = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], novelty)
-        maps = outputs["pred_mask"][0, 0], novelty[0], doubt[0]
-        return explanation(loaded.model, embeddings, region, maps, threshold), maps[0]
+        return explain_planes(self, self._read(image, color_order), region)[0]
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
@@ -291,13 +300,14 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             ValueError: If the model's answer is not finite.
         """
         loaded, threshold = self._loaded, self.threshold
+        assert loaded.run is not None  # noqa: S101 - for the type checker; of whole pictures
         outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
         uncertainties: Any = [None] * len(images)
         if loaded.abstention is not None:
             uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
-            raise ValueError(_NOT_FINITE)
+            raise ValueError(NOT_FINITE)
         for index, (planes, uncertainty) in enumerate(zip(images, uncertainties, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
@@ -309,15 +319,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 abstained=_abstained(uncertainty, threshold, (height, width)),
             )
 
-    def _segment_tiles(
-        self, loaded: _Loaded, tiled: TiledModel, planes: np.ndarray, output: str | Path | None
-    ) -> Segmentation:
-        """Return the segmentation of a picture ``[C, H, W]`` of any size, by its tiles."""
+    def _of_tiles(self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer) -> Segmentation:
+        """Return the segmentation of a picture ``[C, H, W]`` of any size, given what its tiles say."""
         threshold = self.threshold
-        try:
-            answer = tiled.answer(planes, output)
-        except FloatingPointError as error:
-            raise ValueError(_NOT_FINITE) from error
         uncertainty = answer.uncertainty if loaded.abstention is not None else None
         return Segmentation(
             class_map=answer.classes,
@@ -328,12 +332,6 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             uncertainty=uncertainty,
             abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
         )
-
-
-_NOT_FINITE = (
-    "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
-    "bits: leave INFERENCE_PRECISION_HINT out of config."
-)
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
@@ -49,18 +50,13 @@ def each_in_order(
     Raises:
         TypeError: If ``images`` is one image.
     """
-    if isinstance(images, str | Path | np.ndarray):
-        msg = f"images must be many, such as a list of paths or arrays, got one {type(images).__name__}. Call predict."
-        raise TypeError(msg)
+    check_many(images)
 
     def named(index: int, image: str | Path | np.ndarray) -> Result | PictureError:
         try:
             return predict(image)
         except Exception as error:
-            file = str(image) if isinstance(image, str | Path) else None
-            message = str(error) if file and file in str(error) else f"{file or f'image {index}'}: {error}"
-            problem = PictureError(message, index, file)
-            problem.__cause__ = error
+            problem = picture_error(error, index, image)
             if not return_errors:
                 raise problem from error
             return problem
@@ -68,7 +64,29 @@ def each_in_order(
     return in_order(named, images, workers)
 
 
-def in_order(function: Callable[[int, Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def check_many(images: Iterable[str | Path | np.ndarray]) -> None:
+    """Validate that images are many.
+
+    Raises:
+        TypeError: If they are one image.
+    """
+    if isinstance(images, str | Path | np.ndarray):
+        msg = f"images must be many, such as a list of paths or arrays, got one {type(images).__name__}. Call predict."
+        raise TypeError(msg)
+
+
+def picture_error(error: Exception, index: int, image: str | Path | np.ndarray | None) -> PictureError:
+    """Return the error of an image among many as one that names it, by its file or its place."""
+    file = str(image) if isinstance(image, str | Path) else None
+    message = str(error) if file and file in str(error) else f"{file or f'image {index}'}: {error}"
+    problem = PictureError(message, index, file)
+    problem.__cause__ = error
+    return problem
+
+
+def in_order(
+    function: Callable[[int, Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
     """Yield the function of each index and item, in order, computed by several threads.
 
     A thread of its own takes the items. So a result comes as soon as it is there, however long the next item takes, as
@@ -88,11 +106,9 @@ def in_order(function: Callable[[int, Item], Result], items: Iterable[Item], wor
     def feed() -> None:
         end: BaseException | None = None
         try:
-            source = enumerate(items)
+            source, numbers = iter(items), count()  # enumerate would hold an item until the next one comes
             while places.acquire() and not stop.is_set():
-                index, item = next(source)
-                results.put(pool.submit(function, index, item))
-                del item  # else it would be held until the next one comes
+                results.put(pool.submit(function, next(numbers), next(source)))
         except StopIteration:
             pass
         except BaseException as error:  # noqa: BLE001 - is raised where the results are read

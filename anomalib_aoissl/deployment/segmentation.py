@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Segmentation"]
 
 
+NOT_FINITE = (
+    "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
+    "bits: leave INFERENCE_PRECISION_HINT out of config."
+)
+"""What is said of an answer that is no number."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """What the model says of one image.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
 from anomalib_aoissl.plugin.export_options import export_options
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _DRAWN_SIZE = (240, 320)  # px; not that of a model
 _TILES_ACROSS = 1.25
-"""Sides of a drawn picture, of those of a tile: there are four tiles, which overlap."""
+"""Sides of a picture, of those of a tile: there are four tiles, which overlap. Larger ones would take minutes each."""
 _DRAWN_SEED = 29
 
 
@@ -54,12 +55,12 @@ class Gate:
         datamodule = datamodule or options.datamodule
         if not options.gate:
             return cls(module, None, compression, limits)
+        height, width = (max(int(_TILES_ACROSS * side), 32) for side in module.input_size)
+        few_tiles = None if module.tiling is None else (height, width)
         if datamodule is None:
-            sides = [max(int(_TILES_ACROSS * side), 32) for side in module.input_size]
-            size = _DRAWN_SIZE if module.tiling is None else (sides[0], sides[1])
-            pictures = drawn_pictures(options.gate, module.hparams["in_channels"], size)
+            pictures = drawn_pictures(options.gate, module.hparams["in_channels"], few_tiles or _DRAWN_SIZE)
             return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
-        sample = sample_of(datamodule, options.gate, module.class_names)
+        sample = sample_of(datamodule, options.gate, module.class_names, few_tiles)
         for image in sample.images:
             module._check_planes(image.shape[0], f"a picture of {sample.source}")
         return cls(module, sample, compression, limits)
@@ -105,8 +106,15 @@ def saved_torch_runner(path: Path) -> Runner:
     return torch_runner(torch.load(path, weights_only=False, map_location="cpu")["model"])
 
 
-def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Sample:
+def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...], most: tuple[int, int] | None = None) -> Sample:
     """Return pictures of a datamodule, evenly over its test images, else its validation or training images.
+
+    Args:
+        datamodule: The datamodule.
+        count: Pictures at most.
+        class_names: Names of the model's classes; masks of others are left out.
+        most: (height, width) px of a picture at most, of a larger one a part that shows its rarest class; the source
+            then says so. None for whole pictures.
 
     Raises:
         ValueError: If it has none.
@@ -118,14 +126,38 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...]) -> Samp
         data = getattr(datamodule, attribute, None)
         if data is None or not len(data):
             continue
-        items = [data[index] for index in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
-        masks: list[np.ndarray] = []
-        labelled = all(item.gt_mask is not None for item in items)
-        if labelled and tuple(getattr(data, "class_names", ())) == tuple(class_names):
-            masks = [np.asarray(item.gt_mask).reshape(item.image.shape[-2:]) for item in items]
-        return Sample([np.asarray(item.image) for item in items], f"{name} ({kind})", masks)
+        images, masks, parted, source = [], [], False, f"{name} ({kind})"
+        for index in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int):
+            item = data[index]
+            image, size = np.asarray(item.image), item.image.shape[-2:]
+            mask = None if item.gt_mask is None else np.asarray(item.gt_mask).reshape(size)
+            rows, columns = _part(size, mask, size if most is None else most)
+            images.append(image[:, rows, columns].copy())
+            parted |= images[-1].shape != image.shape
+            masks += [] if mask is None else [mask[rows, columns].copy()]
+        if most is not None and parted:
+            source = f"{source}, parts of {most[0]}x{most[1]} px (height x width)"
+        labelled = len(masks) == len(images) and tuple(getattr(data, "class_names", ())) == tuple(class_names)
+        return Sample(images, source, masks if labelled else [])
     msg = f"{type(datamodule).__name__} has no pictures to compare the export on. Give other data, or --gate off."
     raise ValueError(msg)
+
+
+def _part(size: Sequence[int], mask: np.ndarray | None, most: tuple[int, int]) -> tuple[slice, slice]:
+    """Return rows and columns of a part of a picture: around a pixel of its rarest class, or its middle.
+
+    Args:
+        size: (height, width) px of the picture.
+        mask: Its class indices ``[H, W]``, 255 is ignored; None where there is none.
+        most: (height, width) px of the part; of a smaller picture all is taken.
+    """
+    counts = np.zeros(1) if mask is None else np.bincount(mask.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
+    middle = [side // 2 for side in size]
+    if mask is not None and counts.any():
+        rarest = np.argwhere(mask == np.where(counts > 0, counts, np.inf).argmin())
+        middle = rarest[len(rarest) // 2].tolist()
+    starts = [max(min(at - side // 2, whole - side), 0) for at, side, whole in zip(middle, most, size, strict=True)]
+    return slice(starts[0], starts[0] + most[0]), slice(starts[1], starts[1] + most[1])
 
 
 def drawn_pictures(count: int, planes: int, size: tuple[int, int] = _DRAWN_SIZE) -> list[np.ndarray]:

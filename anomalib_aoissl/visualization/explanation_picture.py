@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.bank.explaining import Explanation, Vote
+from anomalib_aoissl.bank.explaining import Box, Explanation, Vote
 from anomalib_aoissl.data.describing.file_format import FileFormat
 
 from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
@@ -20,6 +20,7 @@ from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
 _QUERY_WIDTH = 520
 _TILE, _CAPTION, _GAP = 190, 54, 12
 _COLUMNS = 4
+_MARGIN = 48  # px, more than the region's, of what is shown enlarged
 _AROUND = 6  # a patch is shown with so many patch widths of its image around it
 _GROUND, _TEXT, _FAINT, _MARK = (24, 24, 24), (240, 240, 240), (160, 160, 160), (255, 60, 200)
 
@@ -45,16 +46,19 @@ def draw_explanation(
     class_names: Sequence[str],
     labels: np.ndarray,
     read: ReadPicture,
+    size: tuple[int, int] | None,
 ) -> Image.Image:
     """Return the image with the region at left, and the heaviest votes at right.
 
     Args:
         explanation: What to draw.
         query: ``[H, W, 3]`` uint8, the image that was asked about, at any size.
-        mask: ``[h, w]`` uint8 class indices that the model gave, at the encoder's input size.
+        mask: ``[h, w]`` uint8 class indices that the model gave, at the size that the region's box is in px of; only
+            those of `shown_around` count.
         class_names: Names of the classes in the order of their indices.
         labels: ``[votes, patch height, patch width]`` uint8, labels of the heaviest votes, one tile each.
         read: Gives the picture ``[H, W, 3]`` uint8 of a labelled image by its name, None where it is not to be had.
+        size: (height, width) of labelled images that the boxes of votes are in px of; None for each image's own.
     """
     left = _query_panel(explanation, query, mask, class_names)
     pictures: dict[str, np.ndarray | None] = {}
@@ -62,7 +66,7 @@ def draw_explanation(
     for vote, patch in zip(explanation.votes, labels, strict=False):
         if vote.image not in pictures:
             pictures[vote.image] = read(vote.image)
-        tiles.append(_tile(vote, pictures[vote.image], patch, mask.shape, len(class_names)))
+        tiles.append(_tile(vote, pictures[vote.image], patch, size, len(class_names)))
     right = _grid(tiles)
     width = left.width + right.width + 3 * _GAP
     strip = legend(class_names, width)
@@ -73,12 +77,17 @@ def draw_explanation(
     return sheet
 
 
+def shown_around(box: Box, size: tuple[int, ...]) -> Box:
+    """Return the box that is shown enlarged around that of a region, in an image of (height, width) px."""
+    return _around(box, size, max(box[2:]) + _MARGIN)
+
+
 def _query_panel(e: Explanation, query: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> Image.Image:
     """Return the image with the region framed, the region enlarged without and with the mask, and what was decided."""
     full = _sized(query, _QUERY_WIDTH)
     shown = _framed(full, e.box, mask.shape)
     half = (_QUERY_WIDTH - _GAP) // 2
-    crop = _around(e.box, mask.shape, max(e.box[2:]) + 48)
+    crop = shown_around(e.box, mask.shape)
     coloured = overlay_mask(query, resize_mask(mask, query.shape[:2]), len(class_names))
     near = [_crop(picture, crop, mask.shape, e.box, half) for picture in (query, coloured)]
     lines = _summary(e)
@@ -118,37 +127,45 @@ def _percent(share: float) -> str:
 
 
 def _tile(
-    vote: Vote, picture: np.ndarray | None, patch: np.ndarray, size: tuple[int, ...], classes: int
+    vote: Vote, picture: np.ndarray | None, patch: np.ndarray, size: tuple[int, int] | None, classes: int
 ) -> Image.Image:
     """Return a labelled patch in its surroundings, the patch alone and with its labels beside it, and the numbers."""
     small = (_TILE - 4) // 2
     tile = Image.new("RGB", (_TILE + small + 4, _TILE + _CAPTION), _GROUND)
     draw = ImageDraw.Draw(tile)
-    if picture is None:
+    if picture is None or vote.tile is not None:
+        missing = "image not found" if picture is None else "place not known"
         draw.rectangle((0, 0, _TILE - 1, _TILE - 1), fill=(110, 110, 110))
-        draw.text((_TILE / 2, _TILE / 2), "image not found", fill=_TEXT, font=_font(14), anchor="mm")
+        draw.text((_TILE / 2, _TILE / 2), missing, fill=_TEXT, font=_font(14), anchor="mm")
         alone = np.full((*patch.shape, 3), 110, dtype=np.uint8)
     else:
-        crop = _around(vote.box, size, _AROUND * max(vote.box[2:]))
-        tile.paste(_crop(picture, crop, size, vote.box, _TILE), (0, 0))
-        near = _crop(picture, vote.box, size, None, 8 * max(patch.shape))
+        of = picture.shape[:2] if size is None else size
+        crop = _around(vote.box, of, _AROUND * max(vote.box[2:]))
+        tile.paste(_crop(picture, crop, of, vote.box, _TILE), (0, 0))
+        near = _crop(picture, vote.box, of, None, 8 * max(patch.shape))
         alone = np.array(near.resize((patch.shape[1], patch.shape[0]), Image.Resampling.BILINEAR))
     for offset, shown in ((0, alone), (small + 4, _label_colours(alone, patch, classes))):
         enlarged = Image.fromarray(shown).resize((small, small), Image.Resampling.NEAREST)
         tile.paste(enlarged, (_TILE + 4, offset))
-    top, left = vote.box[:2]
-    if picture is not None:  # in px of the file
-        top, left = (round(at * n / m) for at, n, m in zip((top, left), picture.shape, size, strict=False))
-    stands = f", stands for {vote.patches}" if vote.patches > 1 else ""
-    lines = (
-        f"{vote.weight:.1%} of the votes: {vote.label or 'ignored'}",
-        f"similarity {vote.similarity:.3f}{stands}",
-        f"{_shortened(Path(vote.image).name or 'no name', 26)} x {left} y {top}",
-    )
-    for index, line in enumerate(lines):
+    for index, line in enumerate(_lines(vote, picture, size)):
         colour = _TEXT if index == 0 else _FAINT
         draw.text((0, _TILE + 3 + 17 * index), line, fill=colour, font=_font(13 if index else 14))
     return tile
+
+
+def _lines(vote: Vote, picture: np.ndarray | None, size: tuple[int, int] | None) -> tuple[str, str, str]:
+    """Return what a vote says, how similar it is, and where it lies: in px of the file, or of a tile of it."""
+    top, left = vote.box[:2]
+    if picture is not None and size is not None and vote.tile is None:
+        top, left = (round(at * n / m) for at, n, m in zip((top, left), picture.shape, size, strict=False))
+    stands = f", stands for {vote.patches}" if vote.patches > 1 else ""
+    of = "" if vote.tile is None else f" tile {vote.tile}"
+    name = _shortened(Path(vote.image).name or "no name", 26 - len(of))
+    return (
+        f"{vote.weight:.1%} of the votes: {vote.label or 'ignored'}",
+        f"similarity {vote.similarity:.3f}{stands}",
+        f"{name}{of} x {left} y {top}",
+    )
 
 
 def _label_colours(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -167,7 +184,7 @@ def _grid(tiles: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _around(box: tuple[int, int, int, int], size: tuple[int, ...], side: int) -> tuple[int, int, int, int]:
+def _around(box: Box, size: tuple[int, ...], side: int) -> Box:
     """Return a square box of this side around the middle of another, moved into the image; smaller where it is."""
     side = min(side, *size)
     top, left = (
@@ -179,9 +196,9 @@ def _around(box: tuple[int, int, int, int], size: tuple[int, ...], side: int) ->
 
 def _crop(
     picture: np.ndarray,
-    crop: tuple[int, int, int, int],
+    crop: Box,
     size: tuple[int, ...],
-    frame: tuple[int, int, int, int] | None,
+    frame: Box | None,
     side: int,
 ) -> Image.Image:
     """Return a box of the picture, ``side`` px wide and high, with another box framed; boxes are in px of ``size``."""
@@ -195,7 +212,7 @@ def _crop(
     return image
 
 
-def _framed(image: Image.Image, box: tuple[int, int, int, int], size: tuple[int, ...]) -> Image.Image:
+def _framed(image: Image.Image, box: Box, size: tuple[int, ...]) -> Image.Image:
     """Return the image with a frame around a box that is given in px of ``size``."""
     image = image.copy()
     y, x = image.height / size[0], image.width / size[1]

@@ -99,7 +99,7 @@ def _explained(model: Any, picture: Any) -> dict[str, Any]:
 
     region = torch.zeros(SIZE, dtype=torch.bool)
     region[8:20, 10:30] = True
-    return explain_region(model.model, model.pre_processor(picture[None])[0], region).to_dict()
+    return explain_region(model.model, model.pre_processor(picture[None])[0], region)[0].to_dict()
 
 
 def _as_camera(pictures: Any) -> Any:

@@ -71,7 +71,7 @@ def test_a_region_is_explained_by_the_mean_of_its_pixels(tiny_encoder: dict, bud
     pixels = [(0, 0), (0, 1), (7, 9), (20, 30), (31, 47)]
     for pixel in pixels:
         region[pixel] = True
-    result = explain_region(model, image, region)
+    result, mask = explain_region(model, image, region)
     tally: Any = Counter()
     of_entry: dict[int, Any] = {}
     similarity: dict[int, float] = {}
@@ -89,6 +89,7 @@ def test_a_region_is_explained_by_the_mean_of_its_pixels(tiny_encoder: dict, bud
         assert of_entry[vote.entry][vote.label] == pytest.approx(max(of_entry[vote.entry].values()), abs=1e-5)
         assert vote.similarity == pytest.approx(similarity[vote.entry], abs=1e-5)
     batch = model(image[None])
+    assert np.array_equal(mask, batch.pred_mask[0, 0].numpy())
     classes = Counter(CLASSES[batch.pred_mask[0, 0][pixel]] for pixel in pixels)
     assert result.predicted == pytest.approx({name: count / 5 for name, count in classes.items()})
     assert result.novelty == pytest.approx(batch.anomaly_map[0, 0][region].mean().item(), abs=1e-6)
@@ -108,7 +109,7 @@ def test_the_picture_shows_the_region_and_says_where_an_image_is_missing(tiny_en
     model, pictures, _ = make_model(tiny_encoder)
     region = torch.zeros(SIZE, dtype=torch.bool)
     region[8:16, 16:24] = True
-    explanation = explain_region(model, pictures[1], region)
+    explanation, _ = explain_region(model, pictures[1], region)
     assert explanation.votes[0].image == "y"
     labels = model.bank.labels[[vote.entry for vote in explanation.votes[:4]]].reshape(-1, 8, 8).numpy()
     mask, query = np.zeros(SIZE, dtype=np.uint8), np.full((64, 96, 3), 40, dtype=np.uint8)
@@ -118,7 +119,7 @@ def test_the_picture_shows_the_region_and_says_where_an_image_is_missing(tiny_en
         asked.append(name)
         return query if name == "y" else None
 
-    sheet = np.array(draw_explanation(explanation, query, mask, CLASSES, labels, read))
+    sheet = np.array(draw_explanation(explanation, query, mask, CLASSES, labels, read, SIZE))
     assert asked == list(dict.fromkeys(vote.image for vote in explanation.votes[:4]))  # each image once
     frame = (sheet == (255, 60, 200)).all(axis=-1)
     rows, columns = frame[:360, :540].nonzero()  # 12 px from the corner, 520 px for 48

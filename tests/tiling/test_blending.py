@@ -3,7 +3,6 @@
 
 """Blended tiles are the whole picture where a model does not care for place, without a step, in flat memory."""
 
-import threading
 import tracemalloc
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.tiles.blending import Run, StripReader, blended_strips, in_order
+from anomalib_aoissl.deployment.tiles.blending import Run, StripReader, blended_strips
 from anomalib_aoissl.deployment.tiles.light import light_of
 
 
@@ -78,25 +77,6 @@ def test_memory_does_not_grow_with_the_height() -> None:
 
     assert peak(2048) < 4e6  # a map of the picture has 4.2e6 bytes
     assert peak(8192) < 4e6  # and here 16.8e6
-
-
-def test_results_come_in_order_and_no_more_wait_than_asked_for() -> None:
-    running, most, lock, both = 0, 0, threading.Lock(), threading.Event()
-
-    def slow(value: int) -> int:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-            if running > 1:
-                both.set()
-        both.wait(5)
-        with lock:
-            running -= 1
-        return value * value
-
-    assert list(in_order(slow, range(20), 3)) == [value * value for value in range(20)]
-    assert 1 < most <= 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -42,6 +42,16 @@ def test_tiles_of_a_side_cover_each_pixel_and_overlap(length: int, size: int, da
 
 
 @settings(deadline=None, max_examples=60)
+@given(length=some.integers(1, 400), size=some.integers(2, 90), data=some.data())
+def test_each_pixel_is_in_the_tile_whose_border_is_furthest(length: int, size: int, data: some.DataObject) -> None:
+    axis = Axis(length, size, data.draw(some.integers(0, size - 1)))
+    starts = np.array(axis.starts)
+    pixels = np.arange(length)
+    best = np.minimum(pixels - starts[:, None], starts[:, None] + size - 1 - pixels).argmax(axis=0)
+    assert [number for number, (first, end) in enumerate(axis.inner) for _ in range(first, end)] == best.tolist()
+
+
+@settings(deadline=None, max_examples=60)
 @given(height=sides, width=sides, tile=some.tuples(some.integers(2, 40), some.integers(2, 40)))
 def test_weights_of_a_grid_sum_to_one_and_cuts_show_the_picture(height: int, width: int, tile: tuple[int, int]) -> None:
     grid = Tiling(tile, 0.25).grid((height, width))

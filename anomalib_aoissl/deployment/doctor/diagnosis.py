@@ -188,7 +188,6 @@ def search_precision(model: Any) -> str | None:
 def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a model says of itself."""
     model = inferencer._model
-    outputs = inferencer._compiled(np.zeros((1, inferencer.in_channels, 64, 64), np.float32))
     editable, head, settings = True, None, None
     try:
         settings, head = settings_of(model), head_of(model)
@@ -198,7 +197,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "classes": list(inferencer.class_names),
         "planes": inferencer.in_channels,
         "file_format": metadata.get("file_format", {}),
-        "model_size": [int(side) for side in outputs["anomaly_map"].shape[-2:]],
+        "model_size": _model_size(inferencer),
         "tiling": metadata.get("tiling"),
         "can_abstain": metadata.get("abstention") is not None,
         "abstains_above": inferencer.threshold,
@@ -211,6 +210,14 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "exported_with": str(model.get_rt_info("Runtime_version").astype(str)) if _says_runtime(model) else "",
         "checksum": has_checksum(path) if path.suffix == ".xml" else None,
     }
+
+
+def _model_size(inferencer: SegmentationOpenVINOInferencer) -> list[int]:
+    """Return height and width of what a model sees at once, px."""
+    if inferencer.tiling is not None:
+        return list(inferencer.tiling.size)
+    outputs = inferencer._compiled(np.zeros((1, inferencer.in_channels, 64, 64), np.float32))
+    return [int(side) for side in outputs["anomaly_map"].shape[-2:]]
 
 
 def _says_runtime(model: Any) -> bool:

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
+from itertools import groupby, islice, starmap
+from typing import Generic, TypeVar
 
 import numpy as np
+
+from anomalib_aoissl.deployment.many import in_order
 
 from .tiling import Tile, TileGrid
 
@@ -23,14 +24,41 @@ _BINS = 1 << 16
 _PERCENTILE = 0.99
 
 _T = TypeVar("_T")
-_R = TypeVar("_R")
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Tiles ``[B, C, h, w]`` to maps ``[B, K, h, w]`` float32."""
 
+Answers = Iterator[tuple[Tile, np.ndarray]]
+"""The tiles of a picture, in order, each with its maps ``[K, h, w]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class CutPicture:
+    """A picture that is cut into tiles.
+
+    Attributes:
+        planes: ``[C, H, W]``.
+        grid: Its tiles.
+        run: What gives the maps of tiles; several threads call it where there are several workers.
+    """
+
+    planes: np.ndarray
+    grid: TileGrid
+    run: Run
+
+    def batches(self) -> Iterator[list[Tile]]:
+        """Return the tiles that are asked at once, in order."""
+        tiles, number = iter(self.grid), max(1, _BATCH_PIXELS // (self.grid.down.size * self.grid.across.size))
+        return iter(lambda: list(islice(tiles, number)), [])
+
+    def ask(self, tiles: list[Tile]) -> list[tuple[Tile, np.ndarray]]:
+        """Return tiles, each with its maps ``[K, h, w]``."""
+        stacked = np.stack([self.grid.cut(self.planes, tile) for tile in tiles])
+        return list(zip(tiles, self.run(stacked), strict=True))
+
 
 def blended_strips(
-    planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1, done: Callable[[int], object] = lambda _: None
+    planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row and the maps ``[K, rows, W]`` of each strip of a picture, from top to bottom.
 
@@ -41,11 +69,25 @@ def blended_strips(
         grid: Its tiles.
         run: What gives the maps of tiles; several threads call it where there are several workers.
         workers: Batches of tiles that are asked at once.
+    """
+    picture = CutPicture(planes, grid, run)
+    with closing(answered([(None, picture)], workers)) as pictures:
+        for _, answers in pictures:
+            yield from strips_of(picture, answers)
+
+
+def strips_of(
+    picture: CutPicture, answers: Answers, done: Callable[[int], object] = lambda _: None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips of a picture as `blended_strips` does.
+
+    Args:
+        picture: The picture.
+        answers: Of its tiles.
         done: Is called with the number of tiles that a finished row of tiles has.
     """
-    height, width = planes.shape[-2:]
+    (height, width), grid = picture.planes.shape[-2:], picture.grid
     size, starts = (grid.down.size, grid.across.size), grid.down.starts
-    answers = _answers(planes, grid, run, workers)
     strip: np.ndarray | None = None
     for row, top in enumerate(starts):
         for tile, maps in islice(answers, len(grid.across.starts)):
@@ -60,37 +102,66 @@ def blended_strips(
         strip[:, size[0] - finished :] = 0
 
 
-def _answers(planes: np.ndarray, grid: TileGrid, run: Run, workers: int) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Yield each tile with its maps ``[K, h, w]``, in order."""
-    tiles = iter(grid)
-    number = max(1, _BATCH_PIXELS // (grid.down.size * grid.across.size))
-    batches = iter(lambda: list(islice(tiles, number)), [])
+@dataclass(frozen=True, eq=False)
+class _Source(Generic[_T]):
+    """One of many pictures: what the caller knows of it, and its tiles; None for a picture that has none."""
 
-    def ask(batch: list[Tile]) -> list[tuple[Tile, np.ndarray]]:
-        stacked = np.stack([grid.cut(planes, tile) for tile in batch])
-        return list(zip(batch, run(stacked), strict=True))
-
-    for answers in in_order(ask, batches, workers):
-        yield from answers
+    known: _T
+    picture: CutPicture | None
 
 
-def in_order(function: Callable[[_T], _R], values: Iterable[_T], workers: int) -> Iterator[_R]:
-    """Yield what a function gives for each value, in order, with so many calls at once and no more results waiting."""
-    if workers < 2:
-        yield from map(function, values)
-        return
-    waiting: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+@dataclass
+class _Batch(Generic[_T]):
+    """Tiles of one of many pictures, and, once they are there, their maps or the error in their place."""
+
+    source: _Source[_T]
+    tiles: list[Tile]
+    answers: list[tuple[Tile, np.ndarray]] | Exception = field(default_factory=list)
+
+
+def answered(
+    pictures: Iterable[tuple[_T, CutPicture | None]], workers: int
+) -> Generator[tuple[_T, Answers], None, None]:
+    """Yield what is known of each picture, and the answers of its tiles, while those of the next are computed.
+
+    No more than twice as many batches of tiles as there are workers wait, however many pictures there are.
+
+    Args:
+        pictures: What is known of each, and the picture; None for one without tiles. Another thread than the caller's
+            reads them where there are several workers.
+        workers: Batches of tiles that are asked at once.
+
+    Raises:
+        Exception: What a picture's ``run`` raises, where its answers are read; the pictures after it go on.
+    """
+
+    def ask(_: int, batch: _Batch[_T]) -> _Batch[_T]:
         try:
-            for value in values:
-                waiting.append(pool.submit(function, value))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:  # where one failed, or nobody asks for the rest
-                future.cancel()
+            if batch.source.picture is not None:
+                batch.answers = batch.source.picture.ask(batch.tiles)
+        except Exception as error:  # noqa: BLE001 - is raised where the answers are read
+            batch.answers = error
+        return batch
+
+    batches = _batches(pictures)
+    with closing(in_order(ask, batches, workers) if workers > 1 else (ask(0, each) for each in batches)) as stream:
+        for source, group in groupby(stream, key=lambda batch: batch.source):
+            yield source.known, _raising(group)
+
+
+def _batches(pictures: Iterable[tuple[_T, CutPicture | None]]) -> Iterator[_Batch[_T]]:
+    """Yield the tiles of pictures that are asked at once; of a picture without tiles none, once."""
+    for source in starmap(_Source, pictures):
+        for tiles in [[]] if source.picture is None else source.picture.batches():
+            yield _Batch(source, tiles)
+
+
+def _raising(batches: Iterable[_Batch[_T]]) -> Answers:
+    """Yield the answers of batches, and raise the error that is in their place."""
+    for batch in batches:
+        if isinstance(batch.answers, Exception):
+            raise batch.answers
+        yield from batch.answers
 
 
 @dataclass

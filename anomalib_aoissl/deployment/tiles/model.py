@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.segmentation import NOT_FINITE
 
-from .blending import StripReader, blended_strips
+from .blending import Answers, CutPicture, StripReader, answered, strips_of
 from .graph import answer_names, maps_of, size_of, tile_graph
 from .light import light_of
 from .strip_files import MAPS, StripFiles
@@ -72,7 +75,31 @@ class TiledModel:
                 "see at once. Set that size, or train and export with another."
             )
             raise ValueError(msg)
-        self._run, self._workers = compiled(tile_graph(model, self._names))
+        self._run, self.workers = compiled(tile_graph(model, self._names))
+
+    def maps(self, tiles: np.ndarray, light: Sequence[np.ndarray]) -> np.ndarray:
+        """Return class probabilities, and the novelty after them where there is one, ``[B, K, h, w]`` float32.
+
+        Args:
+            tiles: ``[B, C, h, w]`` in [0, 1].
+            light: Mean and deviation of the light of their picture, see `light_of`.
+        """
+        lights = [np.repeat(values, len(tiles), axis=0) for values in light]
+        outputs = self._run([np.ascontiguousarray(tiles), *lights]).to_tuple()
+        return maps_of([np.asarray(tensor) for tensor in outputs], self._names, self._patches)
+
+    def reading(self, tile: np.ndarray, light: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return class indices, the model's map and the uncertainty ``[h, w]`` of one tile ``[C, h, w]``.
+
+        Raises:
+            ValueError: If a value is not finite.
+        """
+        return _finite(StripReader(novelty=len(self._names) > 1), self.maps(tile[np.newaxis], light)[0])
+
+    def cut(self, planes: np.ndarray) -> CutPicture:
+        """Return a picture ``[C, H, W]`` in [0, 1] with its tiles, which are asked under the picture's light."""
+        grid = self.tiling.grid((planes.shape[-2], planes.shape[-1]))
+        return CutPicture(planes, grid, partial(self.maps, light=light_of(planes)))
 
     def answer(self, planes: np.ndarray, output: str | Path | None = None) -> TiledAnswer:
         """Return what the tiles of a picture ``[C, H, W]`` say.
@@ -83,26 +110,37 @@ class TiledModel:
                 beside which the other maps are; the answer's arrays are then memory maps of these files.
 
         Raises:
-            FloatingPointError: If a value is not finite.
+            ValueError: If a value is not finite.
             OSError: If a file cannot be written; nothing is left of it then.
         """
-        height, width = planes.shape[-2:]
-        grid, light = self.tiling.grid((height, width)), light_of(planes)
+        picture = self.cut(planes)
+        with closing(answered([(None, picture)], self.workers)) as pictures:
+            return self.blended(picture, next(pictures)[1], output)
+
+    def blended(self, picture: CutPicture, answers: Answers, output: str | Path | None = None) -> TiledAnswer:
+        """Return what `answer` returns, given the answers of the picture's tiles."""
+        size = picture.planes.shape[-2], picture.planes.shape[-1]
         reader = StripReader(novelty=len(self._names) > 1)
         kinds = {"": np.uint8, "novelty": np.float32}
         if self._patches is not None:
             kinds["uncertainty"] = np.float32
-
-        def run(tiles: np.ndarray) -> np.ndarray:
-            lights = [np.repeat(values, len(tiles), axis=0) for values in light]
-            outputs = self._run([tiles, *lights]).to_tuple()
-            return maps_of([np.asarray(tensor) for tensor in outputs], self._names, self._patches)
-
-        with StripFiles(output, (height, width), kinds) as files, _Bar(len(grid)) as bar:
-            for _, maps in blended_strips(planes, grid, run, workers=self._workers, done=bar.add):
-                files.add(dict(zip(MAPS, reader.read(maps), strict=True)))
+        with StripFiles(output, size, kinds) as files, _Bar(len(picture.grid)) as bar:
+            for _, maps in strips_of(picture, answers, bar.add):
+                files.add(dict(zip(MAPS, _finite(reader, maps), strict=True)))
         arrays = files.arrays()
         return TiledAnswer(arrays[""], arrays["novelty"], arrays.get("uncertainty"), reader.score)
+
+
+def _finite(reader: StripReader, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a reader says of maps.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    try:
+        return reader.read(maps)
+    except FloatingPointError as error:
+        raise ValueError(NOT_FINITE) from error
 
 
 class _Bar:

@@ -11,6 +11,7 @@ after it was made; here the size of a tile is the encoder's, so that it has to b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,15 @@ class Axis:
             np.divide(weight, total[start : start + self.size], out=weight)
         return weights.astype(np.float32)
 
+    @cached_property
+    def inner(self) -> tuple[tuple[int, int], ...]:
+        """First px of each tile, and that behind its last, that lie further from its border than from its neighbours'.
+
+        Each px of the side is in one tile; of two that are as good, in the first.
+        """
+        middles = [(one + two + self.size - 1) // 2 + 1 for one, two in itertools.pairwise(self.starts)]
+        return tuple(itertools.pairwise((0, *middles, self.length)))
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -163,14 +173,20 @@ class TileGrid:
         return len(self.down.starts) * len(self.across.starts)
 
     def __iter__(self) -> Iterator[Tile]:
-        columns = len(self.across.starts)
-        for row, top in enumerate(self.down.starts):
-            for column, left in enumerate(self.across.starts):
-                yield Tile(row * columns + column, row, column, top, left)
+        return map(self.tile, range(len(self)))
 
     def weight(self, tile: Tile) -> np.ndarray:
         """Return how much a tile counts at each of its px, ``[height, width]`` float32."""
         return self.down.weights[tile.row][:, np.newaxis] * self.across.weights[tile.column]
+
+    def tile(self, index: int) -> Tile:
+        """Return the tile of a number in row-major order."""
+        row, column = divmod(index, len(self.across.starts))
+        return Tile(index, row, column, self.down.starts[row], self.across.starts[column])
+
+    def inner(self, tile: Tile) -> tuple[slice, slice]:
+        """Return the rows and columns of the picture that lie further from the border of a tile than of any other."""
+        return slice(*self.down.inner[tile.row]), slice(*self.across.inner[tile.column])
 
     def cut(self, planes: np.ndarray, tile: Tile) -> np.ndarray:
         """Return a tile of planes ``[C, H, W]``; what lies beyond a picture that is smaller shows it mirrored."""
