@@ -65,14 +65,16 @@ def test_forward_equals_the_training_transform() -> None:
     torch.testing.assert_close(pre_processor.see(resized), expected)
 
 
-def test_standardised_light_equals_numpy_image_by_image() -> None:
-    images = torch.rand(3, 2, 20, 30) ** 3
-    result = standardize_light(images)
+@pytest.mark.parametrize("joint", [False, True])
+def test_standardised_light_equals_numpy_plane_by_plane_or_image_by_image(joint: bool) -> None:
+    images = torch.rand(3, 2, 20, 30) ** torch.tensor([3.0, 1.0])[:, None, None]
+    result = standardize_light(images, joint=joint)
     for image, standardised in zip(images.double().numpy(), result.numpy(), strict=True):
         logarithms = np.log(image + 0.1)
-        expected = (logarithms - logarithms.mean()) / (logarithms.std() + 1e-3) * 0.2 + 0.5
-        np.testing.assert_allclose(standardised, expected.clip(0, 1), atol=1e-5)
-        assert standardised.mean() == pytest.approx(0.5, abs=0.02)
+        for plane in range(2):
+            of = logarithms if joint else logarithms[plane]
+            expected = (logarithms[plane] - of.mean()) / (of.std() + 1e-3) * 0.2 + 0.5
+            np.testing.assert_allclose(standardised[plane], expected.clip(0, 1), atol=1e-5)
     assert (standardize_light(torch.zeros(1, 3, 4, 4)) - 0.5).abs().max() < 1e-4
 
 
@@ -99,7 +101,13 @@ def test_masks_keep_their_classes() -> None:
 def test_checkpoint_configuration_restores_size_and_constants() -> None:
     saved = SegmentationPreProcessor((32, 48), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     loaded = SegmentationPreProcessor((64, 64), (0.5,) * 3, (0.5,) * 3)
-    assert saved.checkpoint_config() == {"image_size": [32, 48], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    constants = {"image_size": [32, 48], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    assert saved.checkpoint_config() == {**constants, "light": "planes"}
     loaded.load_checkpoint_config(saved.checkpoint_config())
     images = torch.rand(1, 3, 70, 50)
     torch.testing.assert_close(loaded(images), saved(images))
+    loaded.load_checkpoint_config(constants)  # as version 0.2.0 saved it
+    resized = antialiased_resize(images, (32, 48))
+    expected = Normalize(constants["mean"], constants["std"])(standardize_light(resized, joint=True))
+    for seen in (loaded(images), loaded.see(resized), loaded.transform(images)):
+        torch.testing.assert_close(seen, expected)

@@ -23,14 +23,14 @@ from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import ColorOrder
-from anomalib_aoissl.pixel_head.learning.sample import FOLDS
+from anomalib_aoissl.pixel_head.learning.sample import FOLDS, PixelSample
 
 from .files.model_file import save_model
 from .gate import beside
 from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
 from .images import resize_labels, resize_planes
 from .refitting import labelled_pixels, learning_outputs, refitted_head
-from .tiles.graph import tile_graph
+from .tiles.graph import light_reader, tile_graph
 from .tiles.learning import learned_tiles, tile_pixels
 from .tiles.tiling import Tiling
 
@@ -175,15 +175,17 @@ class OpenVINOBankMixin:
         names, labels = _after(self.class_names, names, labels)
         head = head_of(self._model)
         label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
+        learn: Callable[..., PixelSample] = labelled_pixels
         if self.tiling is None:
             planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
             new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
         else:
-            new = learned_tiles(self._embeddings, planes, labels, self.tiling, settings, label)
+            light = light_reader(self._model)
+            learn = partial(tile_pixels, self.tiling, light)
+            new = learned_tiles(self._embeddings, light, planes, labels, self.tiling, settings, label)
         if head is not None and refit:
             fold = len(bank.image_names) % FOLDS
             run = self._compile(self._part(learning_outputs(head)))
-            learn = labelled_pixels if self.tiling is None else partial(tile_pixels, self.tiling)
             pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
             new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)

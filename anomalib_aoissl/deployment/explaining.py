@@ -27,7 +27,6 @@ from .abstaining import WINNING_PROBABILITY
 from .graph.bank import NotEditableError, bank_of, read_metadata, settings_of
 from .images import resize_region
 from .tiles.explaining import explained_tiles, tiled_places
-from .tiles.light import light_of
 from .tiles.tiling import Tiling
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def explain_planes(
         msg = "The model does not say how sure it is: it is of another version. Export it again."
         raise NotEditableError(msg)
     if tiled is not None:
-        light = light_of(planes)
+        light = tiled.light_of(planes)
 
         def of_tile(tile: np.ndarray) -> Answer:
             return Answer(threshold, *tiled.reading(tile, light))

@@ -18,40 +18,54 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_aoissl.deployment.tiles.light import DARK, LEAST_DEVIATION
 from anomalib_aoissl.pixel_head.marking import mark
 
+LIGHT, JOINT_LIGHT = "planes", "standardised"
+"""How light is standardised: of each plane, or of all together, as a checkpoint of 0.2.0 has it, which does not say."""
+
 _SPREAD, _MIDDLE = 0.2, 0.5
 """Standard deviation and mean of a standardised picture, in [0, 1]."""
 
 
-def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
+def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None, *, joint: bool = False) -> torch.Tensor:
     """Return images ``[B, C, H, W]`` in [0, 1] with the light taken out: log(x + 0.1), to mean 0.5 and deviation 0.2.
 
-    A gain becomes a shift of the logarithm and a gamma a factor, which the mean and the standard deviation over all
-    planes and pixels of each image take out. Values beyond 2.5 deviations are cut to [0, 1].
+    A gain becomes a shift of the logarithm and a gamma a factor, which the mean and the standard deviation over the
+    pixels of each plane take out. So each lighting channel has an exposure of its own, and a colour cast is taken out
+    too. Values beyond 2.5 deviations are cut to [0, 1].
 
     Args:
         images: The images.
         whole: Pixels ``[B, C, h, w]`` of the pictures that the images are tiles of, whose light is taken out: a tile of
             bare ground has no contrast of its own. None where an image is the whole picture.
+        joint: Whether all planes have one mean and one deviation, as in checkpoints of version 0.2.0.
     """
     logarithms = (images.clamp(min=0.0) + DARK).log()
     if whole is None:
-        mean, deviation = _moments(logarithms)
+        mean, deviation = _moments(logarithms, joint)
         mean, deviation = mark("light_mean", mean), mark("light_deviation", deviation)
     else:
-        mean, deviation = _moments((whole.clamp(min=0.0) + DARK).log())
+        mean, deviation = _moments((whole.clamp(min=0.0) + DARK).log(), joint)
     return ((logarithms - mean) * (_SPREAD / deviation) + _MIDDLE).clamp(0.0, 1.0)
 
 
-def _moments(logarithms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation ``[B, 1, 1, 1]`` of ``[B, C, H, W]``."""
-    mean = logarithms.mean(dim=(1, 2, 3), keepdim=True)
-    return mean, (logarithms - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + LEAST_DEVIATION
+def _moments(logarithms: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation of ``[B, C, H, W]``: ``[B, 1, 1, 1]`` of all planes, or ``[B, C, 1, 1]`` of each."""
+    over = (1, 2, 3) if joint else (2, 3)
+    mean = logarithms.mean(dim=over, keepdim=True)
+    return mean, (logarithms - mean).square().mean(dim=over, keepdim=True).sqrt() + LEAST_DEVIATION
 
 
 class StandardizeLight(Transform):  # type: ignore[misc]
-    """`standardize_light` of images; masks stay as they are."""
+    """`standardize_light` of images; masks stay as they are.
+
+    Args:
+        joint: Whether all planes have one mean and one deviation.
+    """
 
     _transformed_types: ClassVar[Any] = (torch.Tensor,)
+
+    def __init__(self, *, joint: bool = False) -> None:
+        super().__init__()
+        self.joint = joint
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Return an image or a batch of them with the light taken out."""
@@ -59,7 +73,7 @@ class StandardizeLight(Transform):  # type: ignore[misc]
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         single = inpt.ndim == 3
-        images = standardize_light((inpt.unsqueeze(0) if single else inpt).as_subclass(torch.Tensor))
+        images = standardize_light((inpt.unsqueeze(0) if single else inpt).as_subclass(torch.Tensor), joint=self.joint)
         return tv_tensors.wrap(images[0] if single else images, like=inpt)
 
 
@@ -119,7 +133,7 @@ class SegmentationPreProcessor(PreProcessor):
         self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, tiled: bool = False
     ) -> None:
         super().__init__()
-        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std)})
+        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std), "light": LIGHT})
         self.set_tiled(tiled)
 
     def _build(self, config: dict[str, Any]) -> None:
@@ -128,7 +142,8 @@ class SegmentationPreProcessor(PreProcessor):
         self.normalize = Normalize(config["mean"], config["std"])
         self.resize = CentredResize(list(config["image_size"]), antialias=True)
         resize = [] if config.get("tiled") else [self.resize]
-        self.transform = Compose([*resize, StandardizeLight(), self.normalize])
+        self.light = config.get("light", JOINT_LIGHT)
+        self.transform = Compose([*resize, StandardizeLight(joint=self.light == JOINT_LIGHT), self.normalize])
 
     def set_tiled(self, tiled: bool) -> None:
         """Have pictures keep their size, or be resized."""
@@ -142,7 +157,7 @@ class SegmentationPreProcessor(PreProcessor):
             images: The images.
             whole: Pixels of the pictures that they are tiles of, see `standardize_light`.
         """
-        normalized: torch.Tensor = self.normalize(standardize_light(images, whole))
+        normalized: torch.Tensor = self.normalize(standardize_light(images, whole, joint=self.light == JOINT_LIGHT))
         return normalized
 
     def see_picture(self, images: torch.Tensor) -> torch.Tensor:
@@ -179,7 +194,7 @@ class SegmentationPreProcessor(PreProcessor):
                 height, width = transform.size
                 batch = antialiased_resize(batch, (int(height), int(width)))
             elif isinstance(transform, StandardizeLight):
-                batch = standardize_light(batch)
+                batch = standardize_light(batch, joint=transform.joint)
             elif transform is not None:
                 batch = transform(batch)
         return batch

@@ -29,7 +29,6 @@ from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from .argument_rules import RULES
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .head_fitting import fit_to_training_images
-from .memory.bank_file import encoder_hash
 from .memory.bank_size import entries_of_size
 from .memory.checkpoint_bank import check_bank_of, load_content
 from .memory.memory_bank import MemoryBank
@@ -220,7 +219,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         bank = self.model.bank
         bank.clear()
         bank.class_names = list(self.class_names)
-        bank.encoder_hash = encoder_hash(self.model.encoder, self.model.embedding_options)
+        bank.encoder_hash = self.seen_by()
         extended = self.bank_options.extends
         if extended is not None:
             bank.merge(load_content(extended, bank.encoder_hash))

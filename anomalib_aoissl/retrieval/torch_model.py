@@ -85,9 +85,9 @@ class RetrievalModel(nn.Module):
 
     @property
     def embedding_options(self) -> dict[str, Any]:
-        """What beside the encoder decides the embeddings, as plain data for `encoder_hash`."""
+        """What beside the encoder and the light decides the embeddings, as plain data for `encoder_hash`."""
         level = self.vote_options.level  # "retrieval" in hashes since 0.1.0
-        return {"light": "standardised", **({} if level == "patches" else {"retrieval": level})}
+        return {} if level == "patches" else {"retrieval": level}
 
     @property
     def num_classes(self) -> int:

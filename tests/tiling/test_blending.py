@@ -115,11 +115,13 @@ def test_the_light_of_a_picture_is_that_of_training() -> None:
     torch = pytest.importorskip("torch")
     from anomalib_aoissl.models.preprocessing import standardize_light
 
-    planes = np.random.default_rng(3).random((3, 50, 70), np.float32) ** 2
-    mean, deviation = (float(value) for value in (part.ravel()[0] for part in light_of(planes)))
+    planes = np.random.default_rng(3).random((3, 50, 70), np.float32) ** np.float32([[[1]], [[2]], [[4]]])
     logarithms = np.log(planes.astype(np.float64) + 0.1)
-    assert mean == pytest.approx(logarithms.mean(), abs=1e-5)
-    assert deviation == pytest.approx(logarithms.std() + 1e-3, abs=1e-5)
-    tile = torch.from_numpy(planes[None, :, 5:20, 10:40])
-    expected = standardize_light(torch.from_numpy(planes)[None])[..., 5:20, 10:40]
-    torch.testing.assert_close(standardize_light(tile, torch.from_numpy(planes)[None]), expected)
+    for joint, axes in ((False, (1, 2)), (True, (0, 1, 2))):
+        mean, deviation = light_of(planes, joint=joint)
+        assert mean.shape == deviation.shape == (1, 1 if joint else 3, 1, 1)
+        np.testing.assert_allclose(mean.squeeze(), logarithms.mean(axis=axes), atol=1e-5)
+        np.testing.assert_allclose(deviation.squeeze(), logarithms.std(axis=axes) + 1e-3, atol=1e-5)
+        whole = torch.from_numpy(planes)[None]
+        expected = standardize_light(whole, joint=joint)[..., 5:20, 10:40]
+        torch.testing.assert_close(standardize_light(whole[..., 5:20, 10:40], whole, joint=joint), expected)

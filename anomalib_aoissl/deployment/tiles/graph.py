@@ -9,7 +9,8 @@ are tensors inside, found by their names. So nothing is computed or stored for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ import numpy as np
 from anomalib_aoissl.deployment.abstaining import PROBABILITIES, VOTES, AbstentionFormat
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, named_tensors
 
+from .light import Moments, light_of
+
 LIGHT = ("light_mean", "light_deviation")
-"""Names in a graph of the mean and the deviation ``[B, 1, 1, 1]`` that the light is standardised by."""
+"""Names in a graph of the mean and the deviation that the light is standardised by: ``[B, C, 1, 1]`` of each plane, or
+``[B, 1, 1, 1]`` of all together in exports of version 0.2.0."""
 
 ANSWER = "joint_probabilities"
 """Name in a graph of the class probabilities ``[B, C, H, W]`` of a model without a bank."""
@@ -50,11 +54,16 @@ def tile_graph(model: Any, names: Sequence[str]) -> Any:
     model = model.clone()
     tensors, lights = named_tensors(model), []
     for name in LIGHT:
-        light = ops.parameter([-1, 1, 1, 1], np.float32, name=name)
+        light = ops.parameter([-1, *tensors[name].get_partial_shape()[1:]], np.float32, name=name)
         for reader in tensors[name].get_target_inputs():
             reader.replace_source_output(light.output(0))
         lights.append(light)
     return openvino.Model([tensors[name] for name in names], [*model.get_parameters(), *lights])
+
+
+def light_reader(model: Any) -> Callable[[np.ndarray], Moments]:
+    """Return the `light_of` a model, of each plane or of all together."""
+    return partial(light_of, joint=named_tensors(model)[LIGHT[0]].get_partial_shape()[1] == 1)
 
 
 def size_of(model: Any) -> tuple[int, int]:

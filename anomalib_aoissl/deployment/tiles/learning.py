@@ -21,7 +21,7 @@ from anomalib_aoissl.deployment.refitting import labelled_pixels
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 from anomalib_aoissl.pixel_head.learning.views import view_light
 
-from .light import light_of, thinned
+from .light import Moments, thinned
 from .tiling import Tiling, chosen_tiles
 
 _TILES = 16
@@ -33,6 +33,7 @@ _HELD = 4
 
 def learned_tiles(
     embed: Callable[..., np.ndarray],
+    light_of: Callable[[np.ndarray], Moments],
     planes: np.ndarray,
     mask: np.ndarray,
     tiling: Tiling,
@@ -43,6 +44,7 @@ def learned_tiles(
 
     Args:
         embed: A tile ``[C, h, w]``, and mean and deviation of its light, to embeddings ``[P, D]``.
+        light_of: Gives the light of a picture, as the model takes it.
         planes: The picture ``[C, H, W]`` in [0, 1].
         mask: Its class indices ``[H, W]`` uint8, 255 is ignored.
         tiling: How it is cut.
@@ -70,6 +72,7 @@ def learned_tiles(
 
 def tile_pixels(
     tiling: Tiling,
+    light_of: Callable[[np.ndarray], Moments],
     run: Callable[[Any], Any],
     planes: np.ndarray,
     mask: np.ndarray,

@@ -17,6 +17,9 @@ DARK = 0.1
 LEAST_DEVIATION = 1e-3
 """Added to the standard deviation, so that an even picture stays even."""
 
+Moments = tuple[np.ndarray, np.ndarray]
+"""Mean and deviation."""
+
 _STRIP = 1 << 22  # values at once
 _SEEN = 512  # rows and columns, at most, of the pixels that stand for a picture
 
@@ -28,17 +31,25 @@ def thinned(planes: _Planes) -> _Planes:
     return seen
 
 
-def light_of(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of the logarithms of planes ``[C, H, W]`` in [0, 1], each ``[1, 1, 1, 1]`` float32.
+def light_of(planes: np.ndarray, *, joint: bool = False) -> Moments:
+    """Return mean and deviation of the logarithms of planes ``[C, H, W]`` in [0, 1], each ``[1, C, 1, 1]`` float32.
 
-    What `standardize_light` takes out of a picture.
+    What `standardize_light` takes out of a picture; ``[1, 1, 1, 1]`` of all planes where they are ``joint``.
     """
-    total = squares = 0.0
+    totals, squares = np.zeros(len(planes)), np.zeros(len(planes))
     rows = max(1, _STRIP // max(planes.shape[0] * planes.shape[2], 1))
     for first in range(0, planes.shape[1], rows):
         values = np.log(np.maximum(planes[:, first : first + rows], 0) + np.float32(DARK))
-        total += float(values.sum(dtype=np.float64))
-        squares += float(np.square(values, dtype=np.float64).sum())
-    mean = total / planes.size
-    deviation = np.sqrt(max(squares / planes.size - mean**2, 0)) + LEAST_DEVIATION
-    return tuple(np.full((1, 1, 1, 1), value, np.float32) for value in (mean, deviation))  # type: ignore[return-value]
+        totals += values.sum(axis=(1, 2), dtype=np.float64)
+        squares += np.square(values, dtype=np.float64).sum(axis=(1, 2))
+    number = planes.shape[1] * planes.shape[2]
+    if joint:
+        totals, squares, number = totals.sum(keepdims=True), squares.sum(keepdims=True), planes.size
+    mean = totals / number
+    deviation = np.sqrt(np.maximum(squares / number - mean**2, 0)) + LEAST_DEVIATION
+    return _shaped(mean), _shaped(deviation)
+
+
+def _shaped(values: np.ndarray) -> np.ndarray:
+    """Return values ``[C]`` as ``[1, C, 1, 1]`` float32."""
+    return values.reshape(1, -1, 1, 1).astype(np.float32)

@@ -20,8 +20,7 @@ from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from anomalib_aoissl.deployment.segmentation import NOT_FINITE
 
 from .blending import Answers, CutPicture, StripReader, answered, strips_of
-from .graph import answer_names, maps_of, size_of, tile_graph
-from .light import light_of
+from .graph import answer_names, light_reader, maps_of, size_of, tile_graph
 from .strip_files import MAPS, StripFiles
 from .tiling import Tiling
 
@@ -75,6 +74,7 @@ class TiledModel:
                 "see at once. Set that size, or train and export with another."
             )
             raise ValueError(msg)
+        self.light_of = light_reader(model)
         self._run, self.workers = compiled(tile_graph(model, self._names))
 
     def maps(self, tiles: np.ndarray, light: Sequence[np.ndarray]) -> np.ndarray:
@@ -99,7 +99,7 @@ class TiledModel:
     def cut(self, planes: np.ndarray) -> CutPicture:
         """Return a picture ``[C, H, W]`` in [0, 1] with its tiles, which are asked under the picture's light."""
         grid = self.tiling.grid((planes.shape[-2], planes.shape[-1]))
-        return CutPicture(planes, grid, partial(self.maps, light=light_of(planes)))
+        return CutPicture(planes, grid, partial(self.maps, light=self.light_of(planes)))
 
     def answer(self, planes: np.ndarray, output: str | Path | None = None) -> TiledAnswer:
         """Return what the tiles of a picture ``[C, H, W]`` say.

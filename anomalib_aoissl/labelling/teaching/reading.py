@@ -23,7 +23,6 @@ from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
-from anomalib_aoissl.retrieval.memory.bank_file import encoder_hash
 
 from .settings import ModelSettings
 
@@ -64,7 +63,7 @@ class PictureReader:
         with self._lock:
             if self._model is None:
                 self._model = self.settings.build(self._planes()).eval()
-                self._hash = encoder_hash(self._model.model.encoder, self._model.model.embedding_options)
+                self._hash = self._model.seen_by()
         return self._model
 
     @torch.no_grad()

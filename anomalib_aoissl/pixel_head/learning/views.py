@@ -16,6 +16,9 @@ _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, Fals
 _BLUR, _NOISE = (0.5, 1.5), 0.04
 """Range of the blur's width, px, and the largest standard deviation of the noise."""
 
+_TONE, _FIELD = 0.4, 0.3
+"""Of a plane alone: the largest change of its gamma, as a power of two, and of the logarithm of its light across it."""
+
 _VIEWS = ((1, 8), (5, 6), (8, 4), (24, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
@@ -71,7 +74,7 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
 
 
 def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, colour cast, and blur or noise."""
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise."""
     lit = _lit(planes, random)
     if blurred:
         sigma = random.uniform(*_BLUR)
@@ -81,8 +84,20 @@ def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) 
 
 
 def _lit(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return an image ``[C, H, W]`` with drawn gamma, gain and colour cast."""
-    gamma, gain = 2 ** random.uniform(-0.6, 0.6), 2 ** random.uniform(-0.8, 0.8)
-    cast = random.uniform(0.8, 1.2, (len(planes), 1, 1))
-    lit: np.ndarray = (np.maximum(planes, 1e-4) ** gamma * gain * cast).astype(np.float32)
-    return lit
+    """Return an image ``[C, H, W]`` with drawn gamma and gain, others of each plane, and light that falls off."""
+    each = len(planes), 1, 1
+    gamma = 2 ** (random.uniform(-0.6, 0.6) + random.uniform(-_TONE, _TONE, each))
+    gain = 2 ** (random.uniform(-0.8, 0.8) + random.uniform(-0.6, 0.6, each))
+    lit: np.ndarray = (np.maximum(planes, 1e-4) ** gamma * gain).astype(np.float32)
+    return lit * _uneven(planes.shape, random)
+
+
+def _uneven(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Return factors ``[C, H, W]`` of light that changes across each plane, and from its middle outwards."""
+    planes, height, width = shape
+    down, across, out = random.uniform(-_FIELD, _FIELD, (3, planes, 1, 1)).astype(np.float32)
+    rows, columns = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    # e to the power of a sum of rows and columns: their outer product, so that few powers are taken
+    by_row, by_column = down * rows + out / 2 * rows**2, across * columns + out / 2 * columns**2
+    factors: np.ndarray = np.exp(by_row) * np.exp(by_column)
+    return factors

@@ -23,7 +23,7 @@ from anomalib_aoissl.deployment.graph.bank import (
     without_bank,
 )
 from anomalib_aoissl.deployment.graph.head import HeadContent
-from anomalib_aoissl.models.preprocessing import resize_masks
+from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, resize_masks
 from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
@@ -132,11 +132,16 @@ class BankEditingMixin(_Base):
         """Return what the bank holds: entries, patches, megabytes, encoder; entries of devices, images and classes."""
         return self._bank().describe()
 
+    def seen_by(self) -> str:
+        """Return the `encoder_hash` of what makes embeddings: the encoder, how light is seen, the level of the vote."""
+        light = getattr(self.pre_processor, "light", JOINT_LIGHT)
+        return encoder_hash(self.model.encoder, {"light": light, **self.model.embedding_options})
+
     def _bank(self) -> MemoryBank:
         """Return the bank, which knows the model's classes and encoder."""
         bank: MemoryBank = self.model.bank
         bank.class_names = bank.class_names or list(self.class_names)
-        bank.encoder_hash = bank.encoder_hash or encoder_hash(self.model.encoder, self.model.embedding_options)
+        bank.encoder_hash = bank.encoder_hash or self.seen_by()
         return bank
 
     # --- export ------------------------------------------------------------------------------------------------------
