@@ -110,7 +110,7 @@ def test_a_torch_export_gives_the_same(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("autocontext", "form"), [(True, "openvino"), (False, "onnx")])
 def test_exports_equal_torch_for_any_batch_and_size(
-    tiny_encoder: dict, tmp_path: Path, autocontext: bool, form: str
+    few_filters: None, tiny_encoder: dict, tmp_path: Path, autocontext: bool, form: str
 ) -> None:
     pytest.importorskip("openvino")
     model = make_model(tiny_encoder, image_size=(64, 48))
