@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from editable_models import few_filters, traced_once
+from editable_models import traced_once
+from few_filters import FEW, filters_of
 from test_export import NAMES, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -23,7 +24,7 @@ from anomalib_aoissl.models import quantizing
 
 pytest.importorskip("openvino")
 nncf = pytest.importorskip("nncf")
-pytestmark = pytest.mark.usefixtures("short_fits")
+pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
 sys.path.append(str(Path(__file__).parent / "segmenter"))
 from segmenter_runs import fill_head, wake  # noqa: E402
@@ -44,7 +45,7 @@ def model(request: pytest.FixtureRequest, traced: Any, tiny_encoder: dict) -> It
     if request.param == "AOISSLRetrieval":
         yield traced.model
     else:
-        with few_filters():  # the other model has all of them
+        with filters_of(FEW):  # the other model has all of them
             yield traced_once(segmenter(tiny_encoder))
 
 

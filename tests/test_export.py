@@ -19,7 +19,7 @@ from anomalib_aoissl.data.reading import read_image, read_mask
 from anomalib_aoissl.deployment.files.model_file import core
 
 openvino = pytest.importorskip("openvino")
-pytestmark = pytest.mark.usefixtures("short_fits")
+pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
 SIZE = (96, 128)
 NAMES = ["background", "bond_pad", "gold_other", "sensor", "sensor_gap", "wire"]

@@ -37,7 +37,7 @@ from anomalib_aoissl.plugin.export_options import exporting
 
 openvino = pytest.importorskip("openvino")
 ops = openvino.opset13
-pytestmark = pytest.mark.usefixtures("short_fits")
+pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
 LOOSE = Limits(0.0)
 

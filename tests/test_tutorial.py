@@ -15,7 +15,7 @@ from PIL import Image
 
 import anomalib_aoissl
 
-pytestmark = pytest.mark.usefixtures("short_fits", "few_filters")
+pytestmark = pytest.mark.usefixtures("short_fits")
 
 TUTORIAL = Path(anomalib_aoissl.__file__).parents[1] / "docs" / "tutorial.md"
 QUICK = {

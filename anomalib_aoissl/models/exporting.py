@@ -38,6 +38,7 @@ from anomalib_aoissl.plugin.export_options import export_options
 from .export import onnx_model, write_onnx
 from .gating import Gate, saved_torch_runner
 from .quantizing import check_compression, compress, compression_name
+from .telemetry import nothing_reported
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Base
@@ -118,7 +119,9 @@ class ExportingMixin(_Base):
             onnx = write_onnx(
                 self._onnx_model(kwargs.get("onnx_kwargs") or {}), Path(folder) / "model.onnx", self.export_metadata()
             )
-            model = self.finished_export(self._converted(onnx, kwargs), compression)
+            with nothing_reported():
+                converted = self._converted(onnx, kwargs)
+            model = self.finished_export(converted, compression)
             xml = save_model(model, Path(folder) / "model.xml")
             report = gate.run({"onnx": lambda: self._runner(onnx), "openvino": lambda: self._runner(xml)})
         model.set_rt_info(json.dumps({**read_metadata(model), **_gate_entry(report)}), METADATA_PATH)

@@ -3,7 +3,6 @@
 
 """Models with the default encoder as OpenVINO graphs: torch's masks and novelty, and edits on the line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.deploy import CompressionType
-from editable_models import few_filters, traced_once
+from editable_models import traced_once
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer
 from anomalib_aoissl.data.describing.file_format import FileFormat
@@ -34,13 +33,6 @@ def masks_of(images: torch.Tensor) -> torch.Tensor:
     """Return three classes by brightness."""
     brightness = images.mean(dim=1)
     return ((brightness > 0.45).to(torch.uint8) + (brightness > 0.55)).to(torch.uint8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_filters() -> Iterator[None]:
-    """Give the head few filters: the encoder is what these tests are about."""
-    with few_filters():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -360,7 +360,7 @@ def test_an_empty_folder_takes_dropped_pictures(
     ).read_bytes()
 
 
-def test_the_export_and_a_trial(few_filters: None, opened: Page, device: Path) -> None:
+def test_the_export_and_a_trial(opened: Page, device: Path) -> None:
     pytest.importorskip("openvino")
     paint_three_classes(opened)
     opened.browser.find_element("id", "export").click()

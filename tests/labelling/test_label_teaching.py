@@ -353,7 +353,7 @@ def test_background_alone_is_not_exported(session: Session) -> None:
         next(session.lessons._export(), None)
 
 
-def test_the_exported_model_is_tried(few_filters: None, session: Session, device: Path) -> None:
+def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     pytest.importorskip("openvino")
     import io
 

@@ -4,11 +4,12 @@
 """Small models, their exports, and the inferencers of them, for the tests that edit exported banks."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from editable_models import bank_files, make_model, write
+from editable_models import bank_files, make_model, traced_once, write
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
@@ -37,19 +38,20 @@ def inferencer(xml: Path) -> SegmentationOpenVINOInferencer:
     return SegmentationOpenVINOInferencer(xml)
 
 
-@pytest.fixture(scope="session")
-def head_files(made_once: Callable[..., Path]) -> Path:
-    """Return a folder with a model with a pixel head, and its export."""
-    return made_once("head_model", lambda folder: write(make_model(3, seed=1, bank={"size": 70}), folder))
+@pytest.fixture(scope="module")
+def head_files(all_filters: None, made_once: Callable[..., Path]) -> Path:
+    """Return a folder with a model with a pixel head that has all filters, and its export."""
+    made = partial(make_model, 3, seed=1, bank={"size": 70})
+    return made_once("head_model", lambda folder: write(traced_once(made()), folder))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def head_model(head_files: Path) -> AOISSLRetrieval:
-    """Return a model with a pixel head; not to be changed."""
+    """Return a model with a pixel head, whose exports share one graph; not to be changed."""
     return torch.load(head_files / "model.pt", weights_only=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def head_xml(head_files: Path) -> Path:
     return head_files / EXPORTED
 

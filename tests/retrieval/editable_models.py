@@ -3,21 +3,17 @@
 
 """Small exported models whose banks tests edit, and what they are compared with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from making_once import made_once
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.pixel_head import filters
 from anomalib_aoissl.retrieval.memory.bank_file import save_bank
 
 SIZE = (32, 48)
@@ -35,15 +31,6 @@ def make_model(images: int, seed: int, class_names: list[str] = CLASSES, **argum
     pictures, masks = labelled(images, seed, len(class_names))
     model.add(pictures, masks, ["old"] * images, [f"{seed}-{index}" for index in range(images)])
     return model
-
-
-@contextmanager
-def few_filters() -> Iterator[None]:
-    """Give pixel heads two widths of filters in place of seven, whose tracing takes most of an export's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filters, "FINE_SIGMAS", (1.0,))
-        patch.setattr(filters, "COARSE_SIGMAS", (10.0,))
-        yield
 
 
 def traced_once(model: Any) -> Any:

@@ -17,6 +17,8 @@ from anomalib.engine import Engine
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
+pytestmark = pytest.mark.usefixtures("all_filters")  # which the two processes have
+
 SCRIPT = """
     import sys
     import torch

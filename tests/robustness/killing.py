@@ -3,7 +3,8 @@
 
 """Runs a command again and again, and ends it (SIGKILL) before one change of the file system after the other.
 
-``python killing.py <command> <folder>``: the folder stays; ``<folder>-<n>`` is what the end before change n left.
+``python killing.py <command> <folder> ...``: the folder stays; ``<folder>-<n>`` is what the end before change n left.
+How often each command was ended is printed, a line each.
 It is a program of its own, so that each run starts from a process without threads.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-EXPORTS = len(sys.argv) > 1 and sys.argv[1] in {"openvino", "openvino_and_model_api", "onnx"}
+EXPORTS = not {"openvino", "openvino_and_model_api", "onnx"}.isdisjoint(sys.argv[1::2])
 if EXPORTS:  # once, for all runs: it takes seconds, and starts no thread
     import onnx
     import openvino  # noqa: F401
@@ -137,5 +138,7 @@ if __name__ == "__main__":
         "openvino_and_model_api": (partial(export, kind="openvino", model_api=True), exports),
         "onnx": (partial(export, kind="onnx"), exports),
     }
-    chosen, what_counts = commands[sys.argv[1]]
-    sys.stdout.write(str(run(chosen, Path(sys.argv[2]), what_counts)))
+    for name, where in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        chosen, what_counts = commands[name]
+        sys.stdout.write(f"{run(chosen, Path(where), what_counts)}\n")
+        sys.stdout.flush()  # before the next fork, which would write it too

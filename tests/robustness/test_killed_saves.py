@@ -28,9 +28,19 @@ KILLING = Path(__file__).with_name("killing.py")
 
 def killed(command: str, folder: Path) -> list[Path]:
     """Return the folders that a command left, in the order of the moments that it was ended at; the last is whole."""
-    result = subprocess.run([sys.executable, KILLING, command, folder], capture_output=True, text=True, check=False)
+    return all_killed({command: folder})[command]
+
+
+def all_killed(folders: dict[str, Path]) -> dict[str, list[Path]]:
+    """Return what `killed` does for each of several commands and its folder: one process imports what they need."""
+    arguments = [str(argument) for pair in folders.items() for argument in pair]
+    result = subprocess.run([sys.executable, KILLING, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return [folder.with_name(f"{folder.name}-{n + 1}") for n in range(int(result.stdout.splitlines()[-1]) + 1)]
+    ends = map(int, result.stdout.splitlines()[-len(folders) :])
+    return {
+        command: [folder.with_name(f"{folder.name}-{n + 1}") for n in range(end + 1)]
+        for (command, folder), end in zip(folders.items(), ends, strict=True)
+    }
 
 
 def images(path: Path) -> int:
@@ -87,29 +97,44 @@ def test_commands_that_edit_in_place(tmp_path: Path) -> None:
         assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("command", ["openvino", "openvino_and_model_api"])
-def test_an_export_over_an_old_one(tmp_path: Path, command: str) -> None:
-    """Old or new, whole; what lies beside it is of the same model, or gone."""
-    folder = tmp_path / "run"
-    path = folder / "weights" / "openvino" / "model.xml"
+@pytest.fixture(scope="module")
+def exports_left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Return what exports over old ones left, each in the order of the moments that it was ended at."""
+    one = SegmentationOpenVINOInferencer(exported())
+    whole = read_model(exported())
+    one.remove(image="1-0")
+    folders = {}
+    for command in ("openvino", "openvino_and_model_api"):
+        folder = folders[command] = tmp_path_factory.mktemp(command) / "run"
+        path = folder / "weights" / "openvino" / "model.xml"
+        path.parent.mkdir(parents=True)
+        for target in (path, path.with_name("model_model_api.xml")):  # to tell them apart, the same model twice
+            save_model(whole, target)
+        path.with_suffix(".gate.json").write_text("of the old model")
+        save_model(one._model, folder / "new.xml")
+        shutil.copy(onnx(), folder / "new.onnx")
+    folder = folders["onnx"] = tmp_path_factory.mktemp("onnx") / "run"
+    path = folder / "weights" / "onnx" / "model.onnx"
     path.parent.mkdir(parents=True)
-    inferencer = SegmentationOpenVINOInferencer(exported())
-    for target in (path, path.with_name("model_model_api.xml")):  # to tell them apart, the same model twice
-        save_model(inferencer._model, target)
+    for target in (path, folder / "new.onnx"):
+        shutil.copy(onnx(), target)
     path.with_suffix(".gate.json").write_text("of the old model")
-    inferencer.remove(image="1-0")
-    save_model(inferencer._model, folder / "new.xml")
-    shutil.copy(onnx(), folder / "new.onnx")
-    left = killed(command, folder)
-    places = [state / "weights" / "openvino" for state in left]
+    return all_killed(folders)
+
+
+@pytest.mark.parametrize("command", ["openvino", "openvino_and_model_api"])
+def test_an_export_over_an_old_one(exports_left: dict[str, list[Path]], command: str) -> None:
+    """Old or new, whole; what lies beside it is of the same model, or gone."""
+    places = [state / "weights" / "openvino" for state in exports_left[command]]
     found = [images(place / "model.xml") for place in places]
     turn = found.index(2)
     assert found == [3] * turn + [2] * (len(found) - turn)
     assert min(turn, len(found) - turn) >= 5
+    outputs = len(read_model(exported()).outputs)
     for place, number in zip(places, found, strict=True):
         if (place / "model_model_api.xml").is_file():
             graph = core().read_model(place / "model_model_api.xml")
-            assert len(graph.outputs) == (1 if number == 2 else len(inferencer._model.outputs))
+            assert len(graph.outputs) == (1 if number == 2 else outputs)
         assert number == 3 or not (place / "model.gate.json").exists()
     whole = {"model.bin", "model.xml"}
     whole |= {"model_model_api.bin", "model_model_api.xml"} if command != "openvino" else set()
@@ -117,15 +142,9 @@ def test_an_export_over_an_old_one(tmp_path: Path, command: str) -> None:
     assert {file.name for file in places[0].iterdir()} >= {"model_model_api.xml", "model.gate.json"}
 
 
-def test_an_onnx_export_over_an_old_one(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    path = folder / "weights" / "onnx" / "model.onnx"
-    path.parent.mkdir(parents=True)
-    for target in (path, folder / "new.onnx"):
-        shutil.copy(onnx(), target)
-    path.with_suffix(".gate.json").write_text("of the old model")
-    old = path.read_bytes()
-    states = [state / "weights" / "onnx" / "model.onnx" for state in killed("onnx", folder)]
+def test_an_onnx_export_over_an_old_one(exports_left: dict[str, list[Path]]) -> None:
+    old = onnx().read_bytes()
+    states = [state / "weights" / "onnx" / "model.onnx" for state in exports_left["onnx"]]
     found = [state.read_bytes() == old for state in states]
     turn = found.index(False)
     assert found == [True] * turn + [False] * (len(found) - turn)

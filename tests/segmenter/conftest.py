@@ -12,7 +12,7 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _shorter_fits(short_fits: None) -> Iterator[None]:
+def _shorter_fits(short_fits: None, all_filters: None) -> Iterator[None]:
     """Fit the pixel head to fewer views, in steps of fewer pixels, than ``short_fits`` does alone."""
     from anomalib_aoissl.pixel_head.learning import fitting, views
 

@@ -12,8 +12,8 @@ from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.describing.file_format import FileFormat
 
 
-@pytest.fixture(scope="session")
-def tiled_model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
+@pytest.fixture(scope="module")
+def tiled_model(short_fits: None, all_filters: None, tiny_encoder: dict) -> AOISSLRetrieval:
     """Return a model with a pixel head that knows two pictures of 80x112 px in tiles of 48x64; not to be changed."""
     model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, tiling=TILING, abstain=0.1).eval()
     model.set_dataset(CLASSES, FileFormat())
@@ -23,6 +23,6 @@ def tiled_model(short_fits: None, tiny_encoder: dict) -> AOISSLRetrieval:
     return model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiled_xml(tiled_model: AOISSLRetrieval, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiled_model.to_openvino(tmp_path_factory.mktemp("tiled"))

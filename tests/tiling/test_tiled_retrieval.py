@@ -22,7 +22,7 @@ from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph
 from anomalib_aoissl.models.preprocessing import standardize_light
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
-pytestmark = pytest.mark.usefixtures("short_fits")
+pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
 
 def test_tiles_of_a_picture_are_one_image(tiled_model: AOISSLRetrieval) -> None:

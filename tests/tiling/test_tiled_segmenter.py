@@ -3,24 +3,16 @@
 
 """`AOISSLSegmenter` with tiles: it learns from them, answers at the picture's size, and its export says the same."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from anomalib.engine import Engine
-from editable_models import few_filters
 from PIL import Image
 from tiled_models import CLASSES, TILING, array_of, drawn
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder, SegmentationOpenVINOInferencer
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_filters() -> Iterator[None]:
-    with few_filters():
-        yield
 
 
 @pytest.fixture(scope="module")
