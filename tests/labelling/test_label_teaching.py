@@ -47,7 +47,7 @@ def classes_of(stored: Any) -> np.ndarray:
     return values[: len(values) // 2].reshape(stored.size)
 
 
-def test_scribbles_of_one_picture_label_another(session: Session) -> None:
+def test_scribbles_of_one_picture_label_another(all_filters: None, session: Session) -> None:
     scribble(session, 0)
     taught(session, "unit_0")
     lesson = session.lessons.lesson
