@@ -98,6 +98,7 @@ def test_the_wheel_asks_for_no_torch(files: dict[str, str]) -> None:
         if line.startswith("Requires-Dist") and "extra ==" not in line
     }
     assert needed == {
+        "einops",
         "imagecodecs",
         "jsonargparse[signatures]",
         "numpy",

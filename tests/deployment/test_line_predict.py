@@ -21,8 +21,12 @@ ON_THE_LINE = "AOISSL_LINE_MODELS" in os.environ
 
 ALL_OF_IT = """
 import sys
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "torchvision", "lightning", "anomalib", "timm"):
+            raise ModuleNotFoundError(name)
 if {blocked}:
-    sys.modules.update(dict.fromkeys(["torch", "torchvision", "lightning", "anomalib", "timm"]))
+    sys.meta_path.insert(0, Missing())
 import numpy as np
 from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch

@@ -80,16 +80,21 @@ def test_another_encoder_beside_a_checkpoint_is_an_error(old: Run) -> None:
         AOISSLRetrieval(encoder=DEFAULT_ENCODER).on_load_checkpoint(saved)
 
 
-def test_the_hash_of_the_transformer_is_that_of_version_0_2_0(old: Run) -> None:
-    """Blocks, norm and patch; constants; options; weights: so banks of that version are known again."""
+@pytest.mark.parametrize("light", ["planes", "standardised"])
+def test_the_hash_of_the_transformer_is_that_of_version_0_2_0_where_its_light_is(old: Run, light: str) -> None:
+    """Blocks, norm and patch; constants; light; weights: so banks of that version are known again."""
+    pre_processor: Any = old.model.pre_processor
+    before, pre_processor.light = pre_processor.light, light
+    found = old.model.seen_by()
+    pre_processor.light = before
     encoder = old.model.model.encoder
     digest = hashlib.sha256(json.dumps([[3], True, [8, 8]]).encode())
     digest.update(json.dumps([[0.5] * 3, [0.5] * 3]).encode())
-    if options := old.model.model.embedding_options:
-        digest.update(json.dumps(dict(options), sort_keys=True).encode())
+    digest.update(json.dumps({"light": light}).encode())
     for name, tensor in sorted(encoder.vit.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.float().numpy().tobytes())
-    assert old.model.model.bank.encoder_hash == digest.hexdigest()
+    assert found == digest.hexdigest()
+    assert (old.model.model.bank.encoder_hash == found) == (light == before)
 
 
 def test_a_bank_of_the_transformer_is_extended_with_it_alone(old: Run, drawn_folder: Path, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     monkeypatch.setattr(stages, "REFIT_STEPS", 400)  # as few as show what is learnt
     pictures, masks = labelled(1, seed=3)
     masks[:, 20:] = 3
+    pictures[:, :, 20:] = (torch.arange(20) % 4 < 2).float()[:, None]  # stripes, which no other class has
     table = np.full(256, 255, np.uint8)
     table[:4] = [0, 3, 2, 1]
     shuffled = ["background", "crack", "ball", "wire"]  # mapped by name
@@ -225,7 +226,7 @@ def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     # the unlikely class takes a little of each pixel, which the second network sees
     assert (answers(head_inferencer)[0] == before).mean() > 0.99
     head_inferencer.adapt(array_of(pictures[0]), mask, device="new", name="first", class_names=shuffled)
-    assert (head_inferencer.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.5
+    assert (head_inferencer.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.9
     again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
     assert again.class_names == (*CLASSES, "crack")
     np.testing.assert_array_equal(answers(again)[0], answers(head_inferencer)[0])
@@ -235,7 +236,7 @@ def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     more = labelled(1, seed=4)
     again.adapt(array_of(more[0][0]), more[1][0].numpy(), device="new", name="second")
     assert again.remove(image="known") > 0
-    assert (again.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.5
+    assert (again.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.9
     again.remove(device="new")
     assert 3 not in bank_of(again._model).pixels.labels
     assert (answers(again)[0] < 3).mean() > 0.99
