@@ -49,8 +49,9 @@ def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
     if encoder and filled_with and encoder != filled_with:
         msg = (
             f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Use "
-            "that encoder (weights, image size and blocks; the default up to version 0.2.0 was aoissl_vit_tiny_patch8, and light was seen otherwise) "
-            "with the same retrieval and version of this package, or fill a bank from the images again."
+            "that encoder (weights, image size and blocks; the default up to version 0.2.0 was aoissl_vit_tiny_patch8, "
+            "and light was standardised otherwise) with the same retrieval and version of this package, or fill a bank "
+            "from the images again."
         )
         raise BankFileError(msg)
 
