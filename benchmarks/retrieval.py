@@ -32,7 +32,7 @@ from anomalib_aoissl.deployment.graph.bank import BankSettings, pack_description
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import stored
 from anomalib_aoissl.matching.searching import search
-from anomalib_aoissl.models.export import export_onnx
+from anomalib_aoissl.models.export.onnx_graph import export_onnx
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel

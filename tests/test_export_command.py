@@ -74,7 +74,7 @@ def test_the_log_of_an_export(tmp_path: Path) -> None:
     try:
         config = parsed(export_root=str(tmp_path), model_file_name="unit")
         with export_command.quiet(config) as path:
-            logging.getLogger("anomalib_aoissl.models.exporting").info("ours")
+            logging.getLogger("anomalib_aoissl.models.export.exporting_mixin").info("ours")
             logging.getLogger("anomalib.engine").info("theirs")
             logging.getLogger("anomalib.engine").warning("careful")
             with export_log.set_aside("onnx_ir"):

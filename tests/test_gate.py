@@ -30,9 +30,9 @@ from anomalib_aoissl.deployment.gate import (
 )
 from anomalib_aoissl.deployment.graph.bank import read_metadata
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.models import gating
-from anomalib_aoissl.models.gating import drawn_pictures as gate_pictures
-from anomalib_aoissl.models.gating import torch_runner
+from anomalib_aoissl.models.export import gating
+from anomalib_aoissl.models.export.gating import drawn_pictures as gate_pictures
+from anomalib_aoissl.models.export.gating import torch_runner
 from anomalib_aoissl.plugin.export_options import exporting
 
 openvino = pytest.importorskip("openvino")

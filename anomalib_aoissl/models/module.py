@@ -36,7 +36,7 @@ from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .checkpoint_mixin import CheckpointMixin
-from .exporting import ExportingMixin
+from .export.exporting_mixin import ExportingMixin
 from .predicting import PredictImages, serve_data_path, serve_written_arguments
 from .preprocessing import SegmentationPreProcessor
 from .thin_parts import warn_of_thin_parts

@@ -13,7 +13,7 @@ from torch.nn import functional
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import converted, restored, stored
-from anomalib_aoissl.models.export import export_onnx
+from anomalib_aoissl.models.export.onnx_graph import export_onnx
 from anomalib_aoissl.retrieval.memory.bank_file import load_bank, save_bank
 from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank

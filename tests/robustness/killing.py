@@ -21,7 +21,7 @@ if EXPORTS:  # once, for all runs: it takes seconds, and starts no thread
     import onnx
     import openvino  # noqa: F401
 
-    from anomalib_aoissl.models.exporting import ExportingMixin
+    from anomalib_aoissl.models.export.exporting_mixin import ExportingMixin
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
 

@@ -30,7 +30,7 @@ from anomalib_aoissl.cli import bank as bank_command
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.deployment.requests import with_defaults
-from anomalib_aoissl.models.quantizing import check_compression
+from anomalib_aoissl.models.export.quantizing import check_compression
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 
 pytest.importorskip("openvino")

@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 from anomalib_aoissl import Tiling
 from anomalib_aoissl.deployment.tiles.light import thinned
 from anomalib_aoissl.deployment.tiles.tiling import Axis, chosen_tiles
-from anomalib_aoissl.models.quantizing import TiledImages
+from anomalib_aoissl.models.export.quantizing import TiledImages
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
 sides = some.integers(1, 90)

@@ -23,8 +23,8 @@ from anomalib_aoissl.deployment.graph.bank import (
     without_bank,
 )
 from anomalib_aoissl.deployment.graph.head import HeadContent
+from anomalib_aoissl.models.export.quantizing import compression_name
 from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, resize_masks
-from anomalib_aoissl.models.quantizing import compression_name
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 

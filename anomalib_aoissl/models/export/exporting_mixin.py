@@ -35,8 +35,8 @@ from anomalib_aoissl.deployment.graph.model_api import model_api_model
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export_options import export_options
 
-from .export import onnx_model, write_onnx
 from .gating import Gate, saved_torch_runner
+from .onnx_graph import onnx_model, write_onnx
 from .quantizing import check_compression, compress, compression_name
 from .telemetry import nothing_reported
 
