@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer as SegmentationOpenVINOInferencer
     from anomalib_aoissl.deployment.tiles.tiling import Tiling as Tiling
     from anomalib_aoissl.encoder.vit import PatchEncoder as PatchEncoder
-    from anomalib_aoissl.plugin.export_options import exporting as exporting
+    from anomalib_aoissl.plugin.export.options import exporting as exporting
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval as AOISSLRetrieval
     from anomalib_aoissl.segmenter.lightning_model import AOISSLSegmenter as AOISSLSegmenter
     from anomalib_aoissl.wirebond.datamodule import WireBond as WireBond
@@ -31,7 +31,7 @@ _EXPORTS = {
     "SegmentationOpenVINOInferencer": "anomalib_aoissl.deployment.inferencer",
     "Tiling": "anomalib_aoissl.deployment.tiles.tiling",
     "WireBond": "anomalib_aoissl.wirebond.datamodule",
-    "exporting": "anomalib_aoissl.plugin.export_options",
+    "exporting": "anomalib_aoissl.plugin.export.options",
 }
 
 MISSING_HERE = (

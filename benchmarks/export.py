@@ -30,7 +30,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
 from anomalib_aoissl.models.export.gating import sample_of, saved_torch_runner, torch_runner
-from anomalib_aoissl.plugin.export_options import exporting
+from anomalib_aoissl.plugin.export.options import exporting
 
 TYPES = ("", "fp16", "int8", "int8_ptq", "int8_acq")
 

@@ -108,7 +108,7 @@ def make_plugin(tmp_path: Path) -> MakePlugin:
 @pytest.fixture(scope="session", autouse=True)
 def _no_gate() -> Iterator[None]:
     """Export without comparing what was exported: the tests of the gate ask for it."""
-    from anomalib_aoissl.plugin.export_options import exporting
+    from anomalib_aoissl.plugin.export.options import exporting
 
     with exporting("off"):
         yield

@@ -21,7 +21,7 @@ from test_export import NAMES, drawn_pictures
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.deployment.files.model_file import core
-from anomalib_aoissl.plugin.export_options import exporting
+from anomalib_aoissl.plugin.export.options import exporting
 
 openvino = pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")

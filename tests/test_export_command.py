@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_aoissl.plugin import export_command, export_log
-from anomalib_aoissl.plugin.export_options import PICTURES, ExportOptions, export_options
+from anomalib_aoissl.plugin.export import command as export_command
+from anomalib_aoissl.plugin.export import log as export_log
+from anomalib_aoissl.plugin.export.options import PICTURES, ExportOptions, export_options
 
 
 def parsed(*arguments: str, **others: str) -> Namespace:

@@ -33,7 +33,7 @@ from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.models.export import gating
 from anomalib_aoissl.models.export.gating import drawn_pictures as gate_pictures
 from anomalib_aoissl.models.export.gating import torch_runner
-from anomalib_aoissl.plugin.export_options import exporting
+from anomalib_aoissl.plugin.export.options import exporting
 
 openvino = pytest.importorskip("openvino")
 ops = openvino.opset13

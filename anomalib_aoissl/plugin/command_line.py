@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 
-from . import export_command
+from .export import command as export_command
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from

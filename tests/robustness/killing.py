@@ -118,7 +118,7 @@ class Trained(ExportingMixin if EXPORTS else object):  # type: ignore[misc]
 
 def export(folder: Path, kind: str, *, model_api: bool = False) -> None:
     """Export a model over an older one, with a result of the gate beside it."""
-    from anomalib_aoissl.plugin.export_options import exporting
+    from anomalib_aoissl.plugin.export.options import exporting
 
     with exporting("off", model_api=model_api):
         getattr(Trained(folder), f"to_{kind}")(folder)

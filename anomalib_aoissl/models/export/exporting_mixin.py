@@ -33,7 +33,7 @@ from anomalib_aoissl.deployment.gate import (
 from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
 from anomalib_aoissl.deployment.graph.model_api import model_api_model
 from anomalib_aoissl.plugin.arguments import ArgumentError
-from anomalib_aoissl.plugin.export_options import export_options
+from anomalib_aoissl.plugin.export.options import export_options
 
 from .gating import Gate, saved_torch_runner
 from .onnx_graph import onnx_model, write_onnx

@@ -16,7 +16,7 @@ import torch
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
-from anomalib_aoissl.plugin.export_options import export_options
+from anomalib_aoissl.plugin.export.options import export_options
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from torch import nn
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.onnx_checksum import append_checksum
 from anomalib_aoissl.pixel_head.marking import marking
-from anomalib_aoissl.plugin.export_log import set_aside
+from anomalib_aoissl.plugin.export.log import set_aside
 
 METADATA_KEY = "aoissl"
 """Key of the metadata in an ONNX file's properties; OpenVINO takes them over to ``framework`` of the IR's rt_info."""

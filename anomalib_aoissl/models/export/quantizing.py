@@ -15,7 +15,7 @@ import numpy as np
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import class_pairs, mean_iou
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
-from anomalib_aoissl.plugin.export_log import set_aside
+from anomalib_aoissl.plugin.export.log import set_aside
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .arguments import ArgumentError
-from .export_log import logged_to
-from .export_options import PICTURES, exporting, gate_pictures
+from ..arguments import ArgumentError
+from .log import logged_to
+from .options import PICTURES, exporting, gate_pictures
 
 COMMAND = "export"
 

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from .arguments import ArgumentError
+from ..arguments import ArgumentError
 
 PICTURES = 6
 """Pictures that the gate compares where none is said."""
