@@ -26,7 +26,7 @@ pytest.importorskip("openvino")
 nncf = pytest.importorskip("nncf")
 pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
-sys.path.append(str(Path(__file__).parent / "segmenter"))
+sys.path.append(str(Path(__file__).parents[1] / "segmenter"))
 from segmenter_runs import fill_head, wake  # noqa: E402
 
 

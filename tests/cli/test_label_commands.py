@@ -164,7 +164,7 @@ for name in ("torch", "anomalib", "lightning", "timm"):
 from anomalib_aoissl.cli.dispatching import dispatch
 sys.exit(dispatch(["labels", "export", "out"]) or dispatch(["measure", "out", "--output", "parts.csv"]))
 """
-    environment = {"ANOMALIB_AOISSL_AUTOLOAD": "0", "PYTHONPATH": str(Path(__file__).parent.parent), "PATH": ""}
+    environment = {"ANOMALIB_AOISSL_AUTOLOAD": "0", "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

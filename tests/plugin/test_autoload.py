@@ -30,7 +30,7 @@ from anomalib_aoissl.plugin import registry as _registry
 if TYPE_CHECKING:
     from conftest import MakePlugin
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "discovery.md"
 MODELS = "fakehost.models"
 PLUGIN_CLASS = "from fakehost.base import Base\nclass {name}(Base):\n    pass\n"

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import MakeEnvironment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINE = ROOT / "packaging" / "line"
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
 DIST = f"anomalib_aoissl_line-{VERSION}"

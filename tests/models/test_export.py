@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
 SIZE = (96, 128)
 NAMES = ["background", "bond_pad", "gold_other", "sensor", "sensor_gap", "wire"]
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wirebond_hgcal"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "wirebond_hgcal"
 
 
 def trained(tiny_encoder: dict, pictures: torch.Tensor, masks: torch.Tensor, **arguments: Any) -> AOISSLRetrieval:

@@ -14,7 +14,7 @@ import yaml
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter
 from anomalib_aoissl.encoder.options import EncoderOptions
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "model"
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "model"
 COMPONENTS = {"self", "pre_processor", "post_processor", "evaluator", "visualizer"}
 
 

@@ -20,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Built, MakeEnvironment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HOOK_LINE = "import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()\n"
 
 #: Prints what a fresh interpreter holds before any code of the user has run.
@@ -95,7 +95,12 @@ def test_wheel_declares_its_plugins(wheel_files: dict[str, str]) -> None:
 def test_sdist_carries_what_the_hook_and_the_tests_are_made_from(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"packaging/autoload.pth.txt", "packaging/autoload.start.txt", "tests/test_packaging.py", "LICENSE"}
+    wanted = {
+        "packaging/autoload.pth.txt",
+        "packaging/autoload.start.txt",
+        "tests/packaging/test_packaging.py",
+        "LICENSE",
+    }
     assert wanted <= names
     assert not [name for name in names if name.startswith(("shared/", ".git/", "dist/")) or "__pycache__" in name]
 

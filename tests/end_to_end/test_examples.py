@@ -26,7 +26,7 @@ from anomalib_aoissl.plugin.export.options import exporting
 openvino = pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def example(name: str) -> ModuleType:
