@@ -12,7 +12,6 @@ images and exported; the last one is learnt by `adapt` on the exported model. An
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from lights import LIGHTS, fitted, folder_data, mean_iou, pictures
+from table import give_line
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
@@ -61,10 +61,7 @@ def main() -> None:
         row["adapted"] = round(_exported_iou(inferencer, shown, len(names)), 4)
         row["remove, s"] = _seconds(lambda: inferencer.remove(device="new"))
         row["removed again"] = round(_exported_iou(inferencer, shown, len(names)), 4)
-    print(json.dumps(row), flush=True)
-    if arguments.log:
-        with arguments.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    give_line(row, arguments.log)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

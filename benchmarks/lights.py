@@ -12,7 +12,6 @@ are further lights). The model learns from the plain pictures; the test pictures
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 from anomalib.engine import Engine
 from lightning.pytorch.trainer.states import TrainerFn
+from table import give_line
 from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -70,10 +70,7 @@ def main() -> None:
             found[f"lot {lot}"] = round(mean_iou(model, others, LIGHTS["plain"]), 4)
         row["head" if head else "vote"] = found
         model.model.head = network
-    print(json.dumps(row), flush=True)
-    if arguments.log:
-        with arguments.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    give_line(row, arguments.log)
 
 
 def fitted(data: Any, size: tuple[int, int], seed: int) -> Any:

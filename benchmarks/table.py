@@ -47,6 +47,14 @@ def main() -> None:
         Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def give_line(row: dict[str, Any], log: Path | None) -> None:
+    """Print what a benchmark found as a line of JSON, and add it to a file of such lines."""
+    print(json.dumps(row), flush=True)
+    if log:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def _made(commit: str) -> str:
     """Say with what the numbers were made."""
     git = ["git", "rev-parse", "--short", commit]

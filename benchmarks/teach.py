@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from table import give_line
 
 from anomalib_aoissl import WireBond
 from anomalib_aoissl.labelling.session import Session
@@ -50,10 +51,7 @@ def main() -> None:
         session.start()
         row = {"set": f"wirebond:{arguments.device}", "pictures": arguments.pictures, **seconds(session, told)}
         session.stop()
-    print(json.dumps(row), flush=True)
-    if arguments.log:
-        with arguments.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    give_line(row, arguments.log)
 
 
 def drawn(folder: Path, device: str, size: int, pictures: int) -> Path:

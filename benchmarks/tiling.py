@@ -12,7 +12,6 @@ are resized to it, and tiles have that size. Both models learn the same labelled
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from anomalib.engine import Engine
 from lights import folder_data
+from table import give_line
 
 from anomalib_aoissl import AOISSLRetrieval, Tiling
 from anomalib_aoissl.data.indices import IGNORE_INDEX
@@ -57,10 +57,7 @@ def main() -> None:
             "seconds for a picture": round((time.process_time() - fitted) / arguments.queries, 1),
             "per_class": dict(zip(model.class_names, (round(float(value), 4) for value in found), strict=True)),
         }
-        print(json.dumps(row), flush=True)
-        if arguments.log:
-            with arguments.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        give_line(row, arguments.log)
 
 
 def _fit(model: Any, data: Any) -> None:
