@@ -28,8 +28,10 @@ _PARTS = ("feature_info", "forward_intermediates", "prune_intermediate_layers")
 class PyramidEncoder(Encoder):
     """A timm network whose feature maps at strides 4, 8 and 16 are read, each of unit length at every place.
 
-    A patch of 8x8 px has the four features at stride 4 and the one at stride 8 as its embedding. A token stands for 4x4
-    px: the three maps, bilinear. Networks without a map at stride 16 are read at the other two.
+    A patch of 8x8 px has as its embedding the four features at stride 4, the one at stride 8 and, bilinear, the one at
+    stride 16. The first two tell what the patch shows, the last one where it lies; both halves weigh the same in a
+    similarity. A token stands for 4x4 px: the three maps, bilinear. Networks without a map at stride 16 are read at the
+    other two.
 
     Args:
         encoder: Name that ``timm.create_model`` takes, or the mapping that `describe` returns.
@@ -65,7 +67,7 @@ class PyramidEncoder(Encoder):
             raise ValueError(msg)
         self.indices, widths = zip(*(stages[stride] for stride in self.strides), strict=True)
         self.pyramid.prune_intermediate_layers(list(self.indices), prune_head=True)
-        self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + widths[1]
+        self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + sum(widths[1:])
         self.token_dim = sum(widths)
         self._check_maps(encoder)
 
@@ -81,13 +83,16 @@ class PyramidEncoder(Encoder):
 
     @property
     def signature(self) -> list[Any]:
-        """Strides that are read."""
-        return [self.strides]
+        """Strides that are read, and which parts of an embedding weigh the same."""
+        return [self.strides, "details and surroundings"]
 
     def read(self, images: torch.Tensor) -> EncoderMaps:
         """Return embeddings ``[B, P, D]`` of patches, and tokens ``[B, T, H / 4, W / 4]``."""
         fine, patch, *coarse = (of_unit_length(maps, dim=1) for maps in self._maps(images))
-        embeddings = torch.cat([functional.pixel_unshuffle(fine, _PATCH // _FINE), patch], dim=1)
+        each = _PATCH // _FINE  # features at stride 4 along a patch
+        details = [functional.pixel_unshuffle(fine, each) / each, patch]  # each of unit length, so 2 ** 0.5 together
+        around = [2**0.5 * of_unit_length(_enlarged(maps, _COARSE // _PATCH, patch.shape), dim=1) for maps in coarse]
+        embeddings = torch.cat([*details, *around], dim=1)
         enlarged = [
             _enlarged(maps, stride // _FINE, fine.shape)
             for maps, stride in zip((patch, *coarse), self.strides[1:], strict=True)

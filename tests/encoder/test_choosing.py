@@ -68,5 +68,5 @@ def test_encoders_with_other_embeddings_have_other_hashes() -> None:
 def test_an_encoder_gives_finite_unit_maps_of_a_black_image() -> None:
     made = create_encoder(DEFAULT_ENCODER, image_size=(32, 64)).eval()
     read = made.read(torch.zeros(1, 3, 32, 64))
-    torch.testing.assert_close(read.embeddings.norm(dim=-1), torch.full((1, 32), 5**0.5))  # five unit features
+    torch.testing.assert_close(read.embeddings.norm(dim=-1), torch.full((1, 32), 2.0))  # details, surroundings
     assert torch.isfinite(read.tokens).all()

@@ -40,24 +40,32 @@ def unit(maps: torch.Tensor) -> np.ndarray:
     return values / np.linalg.norm(values, axis=0)
 
 
-def embeddings_by_hand(fine: np.ndarray, patch: np.ndarray) -> np.ndarray:
-    """Return an embedding ``[P, D]`` for each patch: each fine feature at its four places, then the patch's."""
+def embeddings_by_hand(fine: np.ndarray, patch: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Return an embedding ``[P, D]`` for each patch: its details, and its surroundings with the same weight.
+
+    Details are each fine feature at its four places, then the patch's; surroundings OpenCV's enlargement.
+    """
+    around = enlarged(coarse, 2, patch.shape[1:])
     rows = []
     for row, column in np.ndindex(patch.shape[1:]):
         corner = fine[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]  # [D, 2, 2]
-        rows.append(np.concatenate([corner.reshape(-1), patch[:, row, column]]))
+        details = np.concatenate([corner.reshape(-1) / np.linalg.norm(corner), patch[:, row, column]])
+        there = around[:, row, column]
+        rows.append(np.concatenate([details, there * np.linalg.norm(details) / np.linalg.norm(there)]))
     return np.stack(rows)
 
 
+def enlarged(maps: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return OpenCV's bilinear enlargement of maps, cut to (rows, columns)."""
+    size = (maps.shape[2] * factor, maps.shape[1] * factor)  # OpenCV says (width, height)
+    planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in maps]
+    return np.stack(planes)[:, : shape[0], : shape[1]]
+
+
 def tokens_by_hand(maps: list[np.ndarray]) -> np.ndarray:
-    """Return tokens ``[T, rows, columns]``: OpenCV's bilinear enlargement of the coarser maps."""
-    fine, *others = maps
-    height, width = fine.shape[1:]
-    parts = [*fine]
-    for factor, coarse in zip((2, 4), others, strict=True):
-        size = (coarse.shape[2] * factor, coarse.shape[1] * factor)  # OpenCV says (width, height)
-        parts += [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)[:height, :width] for plane in coarse]
-    return np.stack(parts)
+    """Return tokens ``[T, rows, columns]``: the finest map, and the coarser ones enlarged."""
+    fine, patch, coarse = maps
+    return np.concatenate([fine, enlarged(patch, 2, fine.shape[1:]), enlarged(coarse, 4, fine.shape[1:])])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -71,10 +79,10 @@ def test_the_default_reads_torchvisions_maps(size: tuple[int, int]) -> None:
         read = encoder.read(images)
     assert encoder.grid_size == (size[0] // 8, size[1] // 8)
     assert encoder.token_grid == (size[0] // 4, size[1] // 4) == read.tokens.shape[-2:]
-    assert (encoder.embed_dim, encoder.token_dim) == (4 * 24 + 32, 24 + 32 + 96)
+    assert (encoder.embed_dim, encoder.token_dim) == (4 * 24 + 32 + 96, 24 + 32 + 96)
     for image in range(2):
         maps = [unit(one[image]) for one in expected]
-        np.testing.assert_allclose(read.embeddings[image].numpy(), embeddings_by_hand(*maps[:2]), atol=1e-4)
+        np.testing.assert_allclose(read.embeddings[image].numpy(), embeddings_by_hand(*maps), atol=1e-4)
         np.testing.assert_allclose(read.tokens[image].numpy(), tokens_by_hand(maps), atol=1e-4)
 
 
@@ -126,7 +134,7 @@ def test_random_weights_are_the_same_in_every_run() -> None:
     images = torch.rand(1, 3, 24, 40)
     read = first.read(images)
     assert torch.equal(read.tokens, second.read(images).tokens)
-    assert (first.embed_dim, first.token_dim) == (4 * 64 + 128, 64 + 128 + 256)
+    assert (first.embed_dim, first.token_dim) == (4 * 64 + 128 + 256, 64 + 128 + 256)
     assert read.embeddings.shape == (1, 15, first.embed_dim)
     assert read.tokens.shape == (1, first.token_dim, 6, 10)
 
@@ -140,7 +148,7 @@ def test_resnet_is_read_after_its_first_three_stages() -> None:
         maps += [network.layer3(maps[1])]
         found = encoder.read(images)
     units = [unit(one[0]) for one in maps]
-    np.testing.assert_allclose(found.embeddings[0].numpy(), embeddings_by_hand(*units[:2]), atol=1e-5)
+    np.testing.assert_allclose(found.embeddings[0].numpy(), embeddings_by_hand(*units), atol=1e-5)
     np.testing.assert_allclose(found.tokens[0].numpy(), tokens_by_hand(units), atol=1e-5)
 
 
@@ -163,7 +171,8 @@ def test_without_a_map_at_stride_16() -> None:
     encoder = PyramidEncoder(arguments, image_size=(24, 40), pretrained=False).eval()
     assert encoder.strides == [4, 8]
     assert encoder.read(torch.rand(1, 3, 24, 40)).tokens.shape == (1, encoder.token_dim, 6, 10)
-    assert encoder.signature == [[4, 8]]
+    assert encoder.embed_dim == 4 * 64 + 512  # the last one at stride 8
+    assert encoder.signature[0] == [4, 8]
 
 
 def test_a_network_that_is_made_for_one_size_is_made_for_the_images() -> None:
@@ -171,7 +180,7 @@ def test_a_network_that_is_made_for_one_size_is_made_for_the_images() -> None:
     description = {"architecture": "swin_tiny_patch4_window7_224", "model_args": arguments}
     encoder = PyramidEncoder(description, image_size=(64, 96), pretrained=False).eval()
     read = encoder.read(torch.rand(1, 3, 64, 96))
-    assert read.embeddings.shape == (1, 96, 4 * 16 + 32)
+    assert read.embeddings.shape == (1, 96, 4 * 16 + 32 + 64)
     assert read.tokens.shape == (1, 16 + 32 + 64, 16, 24)
 
 
