@@ -26,7 +26,7 @@ from anomalib_aoissl.data.reading import image_size
 
 from .content import LabelledImage, LabelSet, MaskedImage
 from .mapping import map_classes, remapped
-from .rasterizing import OnTop, rasterized
+from .shapes.rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
 
 _SHOWN, _KEPT = 5, 3
