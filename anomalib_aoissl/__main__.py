@@ -3,12 +3,19 @@
 
 """Lists the anomalib plugins that are installed and what became of each.
 
-``python -m anomalib_aoissl`` exits with 0 when every declared plugin is
-registered and with 1 otherwise, be it that one was rejected, that one failed,
-or that the hook is not in use. With a name after it, it runs a command:
-``doctor`` (an exported model on this machine), ``explain``, ``label`` (a page to draw masks on),
-``label-next``, ``labels`` (labels of other tools), ``measure`` (parts in masks), ``report`` (a study
-as a page) or ``bank``, which describes and edits memory banks; ``--help`` lists their arguments.
+``python -m anomalib_aoissl`` exits with 0 when every declared plugin is registered. It exits with 1 when
+one was rejected, when one failed, or when the hook is not in use.
+
+With a name after it, it runs a command. ``--help`` behind the name lists the arguments.
+
+- ``bank``: describes and edits memory banks
+- ``doctor``: an exported model on this machine
+- ``explain``: why a pixel has its class
+- ``label``: a page to draw masks on
+- ``label-next``: which image to label next
+- ``labels``: labels of other tools
+- ``measure``: parts in masks as numbers
+- ``report``: a study as a page
 """
 
 import contextlib

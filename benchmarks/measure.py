@@ -19,11 +19,11 @@ import numpy as np
 
 from anomalib_aoissl.measuring.parts import Measured, measure
 from anomalib_aoissl.wirebond.drawing.devices import DEVICES, DeviceType
-from anomalib_aoissl.wirebond.drawing.geometry import WIRE, Unit, place_unit
-from anomalib_aoissl.wirebond.drawing.materials import generator, name_key
+from anomalib_aoissl.wirebond.drawing.layouts.geometry import WIRE, Unit, place_unit
+from anomalib_aoissl.wirebond.drawing.painting.materials import generator, name_key
+from anomalib_aoissl.wirebond.drawing.painting.surfaces import device_layout
 from anomalib_aoissl.wirebond.drawing.raster import label_mask
 from anomalib_aoissl.wirebond.drawing.rendering import _UNIT
-from anomalib_aoissl.wirebond.drawing.surfaces import device_layout
 
 _STEP = 0.1  # px, between the samples of a drawn centre line
 

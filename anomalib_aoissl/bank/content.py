@@ -321,8 +321,8 @@ def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:
     hashes = bank.encoder_hash, other.encoder_hash
     if all(hashes) and hashes[0] != hashes[1]:
         msg = (
-            f"The bank's embeddings are of the encoder {hashes[1][:12]}, this model's is {hashes[0][:12]}, so their "
-            "similarities mean nothing. Use the encoder that the bank was filled with, or fill a bank again."
+            f"The bank was filled with the encoder {hashes[1][:12]}, this model's is {hashes[0][:12]}. Embeddings of "
+            "two encoders cannot be compared. Use the encoder that filled the bank, or train again to fill a new bank."
         )
         raise ValueError(msg)
 

@@ -48,10 +48,10 @@ def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
     """
     if encoder and filled_with and encoder != filled_with:
         msg = (
-            f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Use "
-            "that encoder (weights, image size and blocks; the default up to version 0.2.0 was aoissl_vit_tiny_patch8, "
-            "and light was standardised otherwise) with the same retrieval and version of this package, or fill a bank "
-            "from the images again."
+            f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Train "
+            "again to fill a new bank, or use the model that filled this one: the same weights, image_size, blocks and "
+            "vote.level, and the same version of this package. Up to 0.2.0 the default encoder was "
+            "aoissl_vit_tiny_patch8."
         )
         raise BankFileError(msg)
 

@@ -123,7 +123,7 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
     """Yield name, picture, mask and class names of each entry of a folder of masks, or of labels of another tool."""
     from anomalib_aoissl.data.label_formats import read_labels
     from anomalib_aoissl.data.labels.mapping import map_classes, remapped
-    from anomalib_aoissl.data.labels.rasterizing import rasterized
+    from anomalib_aoissl.data.labels.shapes.rasterizing import rasterized
     from anomalib_aoissl.data.labels.source import Source
     from anomalib_aoissl.data.reading import image_size
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import zlib
@@ -58,6 +59,26 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
         yield temporaries
         for temporary, path in zip(temporaries, paths, strict=True):
             put_in_place(temporary, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside ``path`` that takes its place when the block ends well, and is removed when not.
+
+    Raises:
+        OSError: If ``path`` is a folder that holds something, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+    try:
+        with names_full_disk(path):
+            yield folder
+        folder.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            path.rmdir()  # an empty one
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

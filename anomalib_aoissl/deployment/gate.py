@@ -142,8 +142,8 @@ class GateReport:
         faults = "; ".join(f"{name}: {', '.join(run.faults)}" for name, run in self.runs.items() if run.faults)
         advice = "Export without --compression_type, or with" if self.compression else "Report this fault, or give"
         msg = (
-            f"The export does not answer as the trained model does, on {self.pictures} pictures of {self.source}. "
-            f"{faults}. Nothing was written. {advice} --gate off to write it all the same."
+            f"The exported model and the trained model give other answers on {self.pictures} pictures of "
+            f"{self.source}. {faults}. Nothing was written. {advice} --gate off to write it without a comparison."
         )
         raise GateError(msg)
 

@@ -162,9 +162,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """Return the segmentation of one image.
 
         Args:
-            image: A file, read as the training data was, with its other lighting channels beside it; or an array
-                ``[H, W]``, ``[H, W, C]``, uint8, uint16 (of the training data's bit depth, 16 where it had none) or
-                float in [0, 1], C lighting channels, or colours in the order red, green, blue.
+            image: A file or an array. A file is read as the training data was; its other lighting channels lie beside
+                it. An array is ``[H, W]`` or ``[H, W, C]``: C lighting channels, or red, green and blue. Its type is
+                uint8, float in [0, 1], or uint16 with the bit depth of the training data (16 if none was set).
             color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
             output: With tiles: file (``.tif`` or ``.npy``) that the class map is written to strip by strip, novelty and
                 uncertainty beside it as ``<stem>_novelty`` and ``<stem>_uncertainty``. The result's maps are then

@@ -58,6 +58,7 @@ class Session:
         self.lessons = Lessons(self, settings or ModelSettings())
         self._counts = PaintedPixels()
         self._versions: dict[str, str] = {}
+        self._untold = False  # pictures arrived of which the tabs were not told
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -195,17 +196,17 @@ class Session:
     def upload(self, name: str, received: Path, *, more: bool = False) -> str:
         """Put a received picture that was dropped on the page into the folder; return the name of its item.
 
-        Where more follow, the folder is looked through after the last one, and the result is empty.
+        Where more follow, the tabs are told after the last one, and the result is empty.
 
         Raises:
             Problem: If it is no picture, or one of this name is there.
         """
-        path = self.arrivals.take(received, name)
+        item = self.folder.arrived(self.arrivals.take(received, name))
+        self._untold = True
         if more:
             return ""
-        self.folder.scan()
-        self.events.send("pictures")
-        return next((one.name for one in self.folder.pictures if path in one.files), "")
+        self._tell_pictures()
+        return item
 
     def try_on(self, name: str, received: Path, who: str, *, more: bool = False) -> bytes | None:
         """Return what the exported model finds on a received picture, as PNG; None where more channels of it follow.
@@ -250,6 +251,11 @@ class Session:
         sums = self._counts.sums(len(self.classes.names))
         self.events.send("mask", name=name, version=version, who=who, share=self._counts.share(name), **sums)
 
+    def _tell_pictures(self) -> None:
+        """Tell all tabs that there are other pictures now."""
+        self._untold = False
+        self.events.send("pictures")
+
     def count_one(self, name: str, version: str) -> None:
         """Count the painted pixels of one mask."""
         self._counts.set(name, version, self.masks.counts(name))
@@ -278,8 +284,8 @@ class Session:
 
     def look(self) -> None:
         """Tell the tabs what other programs have changed."""
-        if self.folder.scan():
-            self.events.send("pictures")
+        if self.folder.scan() or self._untold:
+            self._tell_pictures()
         if self.classes.read_again():
             self.events.send("classes")
             self.lessons.forget()

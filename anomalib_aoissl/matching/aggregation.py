@@ -33,9 +33,9 @@ def vote_weights(similarities: torch.Tensor, aggregation: str, temperature: floa
 def repetitions(counts: torch.Tensor, k: int, aggregation: str) -> torch.Tensor:
     """Return how often each neighbour ``[Q, k]`` votes in a condensed bank.
 
-    An entry that stands for n patches votes as often as the square root of n. Between 1, with which the k neighbours
-    would reach farther in a smaller bank, and n, with which the many copies of the background would outvote the rest.
-    Where a neighbour far away weighs as much as a near one, with "similarity", only until k votes are cast.
+    An entry that stands for n patches has sqrt(n) votes. With one vote for each entry, the k neighbours of a small bank
+    would lie farther away. With n votes, the many patches of background would outvote all others. With "similarity", a
+    far neighbour counts nearly as much as a near one: there, only the first k votes count.
 
     Args:
         counts: ``[Q, k]``, patches that each neighbour stands for, the nearest first.

@@ -50,6 +50,8 @@ class CheckpointMixin(_Base):
     model: Any
     written_arguments: frozenset[str] = frozenset()
     """Names of the arguments that the user wrote, fields of options as "vote.k": these win over a checkpoint's."""
+    knows_defaults: bool = True
+    """Whether arguments that the user wrote can be told from defaults."""
     class_names: tuple[str, ...]
     file_format: FileFormat
 

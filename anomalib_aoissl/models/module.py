@@ -10,8 +10,9 @@ AnomalibModule)``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +33,7 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.evaluator import SegmentationEvaluator
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.options import plain_data
+from anomalib_aoissl.plugin.written_arguments import is_written
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
@@ -44,6 +46,8 @@ from .tiles import plain_sizes, tiled_predictions
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Base
+
+    from anomalib_aoissl.pretraining.callback import PretrainingCallback
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
@@ -61,8 +65,10 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
     file_format: FileFormat = FileFormat()
     left_out: int = 0
     """Pictures that the last prediction of a folder could not read."""
+    replaced_defaults: Mapping[str, Any] = MappingProxyType({})
+    """Defaults that do not go with what the user wrote, by names such as "vote.k", with what stands in their place."""
     _demonstration: Any = None
-    _pretraining: Callback | None = None
+    _pretraining: PretrainingCallback | None = None
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
@@ -79,12 +85,31 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             raise ArgumentError(msg)
         self.build_pretraining()
         options = EncoderOptions(**self.hparams["encoder"])
-        if self._pretraining is not None and options.architecture == DEFAULT_ENCODER:
+        is_default = options.architecture == DEFAULT_ENCODER and not is_written(self, "encoder.architecture")
+        if self._pretraining is not None and is_default:
             logger.info("Pretraining trains a vision transformer: the encoder is %s.", SHIPPED_TRANSFORMER)
             self.hparams["encoder"] = plain_data(replace(options, architecture=SHIPPED_TRANSFORMER))
+            self.replaced_defaults = {"encoder.architecture": SHIPPED_TRANSFORMER}
         self.build_model()
+        self._check_pretrainable()
         if pre_processor is True:  # made here, since its size and constants are the encoder's
             self.pre_processor = self.build_pre_processor()
+
+    def _check_pretrainable(self) -> None:
+        """Validate that pretraining can train the encoder.
+
+        Raises:
+            ArgumentError: If the encoder is no vision transformer.
+        """
+        if self._pretraining is None or isinstance(self.model.encoder, PatchEncoder):
+            return
+        encoder, objective = self.hparams["encoder"]["architecture"], self._pretraining.objective_name
+        msg = (
+            f"encoder.architecture={encoder} cannot be pretrained: pretraining={objective} needs a vision transformer, "
+            f"which reads an image as patches. Write encoder.architecture={SHIPPED_TRANSFORMER} "
+            f"(--model.encoder.architecture {SHIPPED_TRANSFORMER}), or leave out pretraining."
+        )
+        raise ArgumentError(msg)
 
     def build_model(self) -> None:
         """Make ``self.model`` from ``self.hparams``."""

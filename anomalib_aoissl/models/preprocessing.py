@@ -178,8 +178,8 @@ class SegmentationPreProcessor(PreProcessor):
         """
         if "image_size" not in config:
             msg = (
-                "The checkpoint was saved by version 0.1.0, whose models saw pictures as they were lit. Train "
-                "again, or use it with anomalib-aoissl 0.1.0."
+                "The checkpoint was saved by version 0.1.0, whose models did not standardise the light of pictures. "
+                "Train again, or use it with anomalib-aoissl 0.1.0."
             )
             raise ValueError(msg)
         self._build(config)

@@ -27,7 +27,7 @@ from .export import command as export_command
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
-from .written_arguments import command_line_wrote, written_values
+from .written_arguments import command_line_wrote, only_these_written, written_values
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -67,11 +67,12 @@ def attach(cli: Any) -> None:
         self.export_log = ExitStack()  # until the command has run
         try:
             _begin_export(self)
-            instantiate(self)
+            with only_these_written(_written(self)):
+                instantiate(self)
         except BaseException:
             self.export_log.close()
             raise
-        _remember(self)
+        _keep_replaced(self)
 
     @functools.wraps(run)
     def run_subcommand(self: Any) -> None:
@@ -144,18 +145,30 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _remember(cli: Any) -> None:
-    """Tell a model of ours which of its arguments are written, on the command line or in a configuration file.
+def _written(cli: Any) -> frozenset[str] | None:
+    """Return which arguments of a model of ours are written, on the command line or in a file; None for other models.
 
     The configuration holds defaults as well, so the arguments are parsed once more on to one without the model's.
     """
-    if not hasattr(getattr(cli, "model", None), "written_arguments"):
-        return
+    path = (cli.config[cli.subcommand] or Namespace()).get("model.class_path")
+    cls: Any = None if path is None else _class_of(path)
+    if not hasattr(cls, "written_arguments"):
+        return None
     others = cli.config.clone()
     del others[cli.subcommand]["model"]
     written = cli.parser.parse_args(cli.parser.args, namespace=others, defaults=False)[cli.subcommand]["model"]
     given = written.get("init_args", Namespace()).as_dict()
-    cli.model.written_arguments = frozenset(flat(given, cli.model.RULES))
+    return frozenset(flat(given, cls.RULES))
+
+
+def _keep_replaced(cli: Any) -> None:
+    """Put defaults that a model replaced into the configuration, which the run saves: it is read again as written."""
+    for name, value in getattr(getattr(cli, "model", None), "replaced_defaults", {}).items():
+        arguments, (group, _, field) = cli.config[cli.subcommand].model.init_args, name.partition(".")
+        if isinstance(arguments[group], Namespace):
+            arguments[group][field] = value
+        else:
+            arguments[group] = value
 
 
 def _parse(usual: Callable[..., Any], args: Sequence[str] | None = None, **kwargs: Any) -> Any:

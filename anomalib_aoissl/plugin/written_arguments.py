@@ -3,8 +3,8 @@
 
 """Which arguments of a model the user wrote, as opposed to defaults: what is written wins over a checkpoint.
 
-In Python these are the arguments of the call. A command line gives all of them, so it says itself which were written.
-Fields of options are told apart by names such as "vote.k".
+In Python these are the arguments of the call. A command line gives all of them, so it says itself which were written,
+before it makes the model. Fields of options are told apart by names such as "vote.k".
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from .options import flat, plain
 
 _COMMAND_LINE: ContextVar[Mapping[str, Any]] = ContextVar("written_on_the_command_line", default={})  # noqa: B039
 
+_WRITTEN: ContextVar[frozenset[str] | None] = ContextVar("names_written_on_the_command_line", default=None)
+
 
 def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
     """Return ``__init__`` that validates its arguments by the class's ``RULES`` and gets them as plain data.
 
-    ``written_arguments`` of the instance are the names that its caller gave. Plain data, since a checkpoint with other
-    values among its arguments cannot be loaded safely.
+    ``written_arguments`` of the instance are the names that its caller gave, or that the command line says. They are
+    known in ``__init__``. Plain data, since a checkpoint with other values among its arguments cannot be loaded safely.
     """
     signature = inspect.signature(init)
 
@@ -38,11 +40,31 @@ def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         values = dict(list(bound.arguments.items())[1:])
         validate({name: rule for name, rule in rules.items() if name in values}, values)
+        told = _WRITTEN.get()
+        self.written_arguments = frozenset(flat(given, rules)) if told is None else told
+        self.knows_defaults = told is not None or given.keys() != values.keys()
         init(self, **plain(rules, values))
-        self.written_arguments = frozenset(flat(given, rules))
 
     wrapped.__signature__ = signature  # type: ignore[attr-defined] # some ask without __wrapped__
     return wrapped
+
+
+def is_written(model: Any, name: str) -> bool:
+    """Return whether the user wrote an argument such as "vote.k".
+
+    False where a program gave all arguments, as a parser without the start-up hook does: nobody knows the defaults.
+    """
+    return model.knows_defaults and name in model.written_arguments
+
+
+@contextmanager
+def only_these_written(names: frozenset[str] | None) -> Iterator[None]:
+    """Give the names of the written arguments to the model that is made in the block; None where nobody knows them."""
+    token = _WRITTEN.set(names)
+    try:
+        yield
+    finally:
+        _WRITTEN.reset(token)
 
 
 def written_values(model: Any) -> dict[str, Any]:

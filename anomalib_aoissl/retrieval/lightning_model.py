@@ -48,10 +48,10 @@ _ANCHOR = "distributed_anchor"
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation from a few labelled images: a memory bank and a pixel head, in seconds; the encoder stays as it is.
 
-    A frozen encoder turns each patch of the labelled images into an embedding of the memory bank. A pixel
-    head, fitted to their pixels, tells the classes of a new image from its tokens and image filters; how dissimilar the
-    nearest patch of the bank is, is the novelty. Without the head, the mask is the weighted vote of the k most similar
-    patches, pixel by pixel: AOI-SSL, 2026, arXiv 2605.12430.
+    A frozen encoder turns each patch of the labelled images into an embedding of the memory bank. A small network, the
+    pixel head, is fitted to their pixels. It gives the classes of a new image, from the encoder's tokens and from image
+    filters. The bank gives the novelty: 1 - cosine similarity to its nearest patch. Without the head, the k most
+    similar patches vote on the class of each pixel: AOI-SSL, 2026, arXiv 2605.12430.
 
     Args:
         encoder: Network of timm: its architecture alone as text, or a mapping, see `EncoderOptions`.

@@ -26,16 +26,16 @@ class VoteOptions(Options):
     """Which entries of the memory bank vote, and how.
 
     Args:
-        k: Neighbours that vote for a patch, where the bank decides the classes, and that explain one.
+        k: Number of nearest entries that vote on a patch if the bank decides the classes, and that explain a patch.
         temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
         aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature) or "similarity" (the
             cosine similarity).
         level: What is compared: "patches", or whole images by the mean of their patches ("images"); the masks of the k
             nearest then vote pixel by pixel. Only for parts that lie at the same place in every image, without a head.
             An image takes the bytes of its mask, and the bank's size counts images.
-        search: How the bank is searched: "exact", or by FAISS (the extra ``faiss``): "faiss-flat", exact too, or
-            "faiss-ivf", faster in banks that outgrow a matrix product, but it misses some neighbours. An export always
-            searches exactly.
+        search: How the bank is searched. "exact": all entries are compared. "faiss-flat": the same with FAISS (the
+            extra ``faiss``). "faiss-ivf": faster in very large banks, but it misses some neighbours. An exported model
+            always compares all entries.
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {

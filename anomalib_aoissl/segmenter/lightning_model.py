@@ -41,14 +41,15 @@ _MEMORY = 0.98  # share of what was known of the losses that stays in each step
 class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     """Segmentation by the pixel head and a decoder, trained on labelled images for as long as the budget allows.
 
-    First the pixel head of `AOISSLRetrieval` is fitted. Then a small U-Net learns from the image, the encoder's tokens
-    and what the head says of images that it was not fitted to. The answer is the product of both, in which the decoder
-    counts the more, the better it is than the head on images that this was not fitted to. The learning rate falls to 0
-    where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. The encoder stays as
-    pretraining left it: AOI-SSL, 2026, arXiv 2605.12430.
+    First the pixel head of `AOISSLRetrieval` is fitted. Then a small U-Net, the decoder, learns from the image, the
+    encoder's tokens, and what the head says of images that it was not fitted to. The answer is the product of both. On
+    images that the head was not fitted to, the two are compared: the better the decoder is there, the more it counts.
+    The learning rate falls to 0 where the trainer's budget ends: ``max_steps``, ``max_epochs`` or ``max_time``. The
+    encoder stays as pretraining left it: AOI-SSL, 2026, arXiv 2605.12430.
 
-    ``anomaly_map`` is the uncertainty of a pixel, 1 - the largest class probability, and ``pred_score`` its 99th
-    percentile: how close the choice between the known classes was, not how far an image is from the training images.
+    ``anomaly_map`` is the uncertainty of a pixel: 1 - the largest class probability. ``pred_score`` is the 99th
+    percentile of this map. Both are high where two known classes are nearly equal. They do not tell whether an image is
+    unlike the training images.
 
     Args:
         encoder: Network of timm: its architecture alone as text, or a mapping, see `EncoderOptions`.

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_aoissl.wirebond.drawing.devices import DEVICES, DeviceType
-from anomalib_aoissl.wirebond.drawing.geometry import Unit, transform
-from anomalib_aoissl.wirebond.drawing.materials import generator, name_key
+from anomalib_aoissl.wirebond.drawing.layouts.geometry import Unit, transform
+from anomalib_aoissl.wirebond.drawing.painting.materials import generator, name_key
+from anomalib_aoissl.wirebond.drawing.painting.surfaces import device_layout
 from anomalib_aoissl.wirebond.drawing.raster import ball_samples, wedge_samples, wire_samples
 from anomalib_aoissl.wirebond.drawing.rendering import Drawing, draw
-from anomalib_aoissl.wirebond.drawing.surfaces import device_layout
 
 __all__ = ["DEFECTS", "Defective", "draw_defect"]
 

@@ -18,7 +18,7 @@ from anomalib_aoissl.data.label_formats.pascal_voc import voc_colour
 from anomalib_aoissl.data.labels import cache
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
 from anomalib_aoissl.data.labels.converting import Choices, convert
-from anomalib_aoissl.data.labels.geometry import decoded_counts
+from anomalib_aoissl.data.labels.shapes.geometry import decoded_counts
 from anomalib_aoissl.data.labels.source import Source
 from anomalib_aoissl.data.reading import read_mask
 

@@ -9,9 +9,9 @@ from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
 from anomalib_aoissl.data.labels.content import Shape
-from anomalib_aoissl.data.labels.geometry import box, ellipse
-from anomalib_aoissl.data.labels.rasterizing import fill, pixels
-from anomalib_aoissl.data.labels.tracing import one_ring, rings, simplified
+from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
+from anomalib_aoissl.data.labels.shapes.rasterizing import fill, pixels
+from anomalib_aoissl.data.labels.shapes.tracing import one_ring, rings, simplified
 
 SIZE = (37, 53)
 

@@ -456,6 +456,104 @@ def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
     assert [one["name"] for one in session.open("a")["channels"]] == ["channel 1", "channel 2"]
 
 
+def channel_folder(root: Path, inner: str) -> bytes:
+    """Make a folder of one picture of two lighting channels, and return the content of a channel."""
+    (root / inner).mkdir(exist_ok=True)
+    for light in ("_ch0", "_ch1"):
+        Image.fromarray(np.full(SIZE, 90, np.uint8)).save(root / inner / f"a{light}.png")
+    (root / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    return (root / inner / "a_ch0.png").read_bytes()
+
+
+def test_dropped_channels_make_one_item_once_all_are_there(tmp_path: Path, settings: Any) -> None:
+    content = channel_folder(tmp_path, "images")
+    session = Session(tmp_path, settings)
+    assert dropped(session, "c_ch1.png", content, more=True) == ""
+    assert session.state()["faults"] == ["c: the lighting channel _ch0 is missing."]
+    assert dropped(session, "b_ch0.png", content) == ""
+    with pytest.raises(Problem, match="is in the folder already"):
+        dropped(session, "c_ch1.tif", content)
+    assert dropped(session, "c_ch0.png", content) == "c"
+    assert [name for name, _ in session.state()["pictures"]] == ["a", "c"]
+    assert dropped(session, "b_ch1.png", content) == "b"
+    assert [name for name, _ in session.state()["pictures"]] == ["a", "b", "c"]
+    assert session.state()["faults"] == []
+    assert not session.folder.scan()  # the folder says the same
+    assert dropped(session, "other.png", content) == ""  # of no channel
+
+
+def test_a_channel_that_was_removed_may_be_dropped_again(tmp_path: Path, settings: Any) -> None:
+    content = channel_folder(tmp_path, "images")
+    session = Session(tmp_path, settings)
+    (tmp_path / "images" / "a_ch1.png").unlink()
+    assert dropped(session, "a_ch1.bmp", content) == "a"
+    assert session.state()["faults"] == []
+    assert [file.name for file in session.folder.picture("a").files] == ["a_ch0.png", "a_ch1.bmp"]
+
+
+def test_tabs_are_told_of_dropped_pictures_once_though_the_last_one_fails(session: Session, device: Path) -> None:
+    content = (device / "images" / "unit_0.png").read_bytes()
+    heard: list[str] = []
+    session.events.send = lambda kind, **_: heard.append(kind)
+    dropped(session, "new.png", content, more=True)
+    with pytest.raises(Problem, match="is in the folder already"):
+        dropped(session, "unit_0.png", content)
+    assert heard == []
+    session.look()
+    session.look()
+    assert heard == ["pictures"]
+
+
+def test_a_picture_that_is_dropped_while_the_folder_is_looked_through_stays(
+    session: Session, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (device / "images" / "unit_0.png").read_bytes()
+    names = iter(["early.png"])
+    walk = os.walk
+
+    def slow(*arguments: Any) -> Any:
+        found = list(walk(*arguments))
+        yield from found
+        for name in names:  # the folder was listed, and its files are not looked at yet
+            dropped(session, name, content)
+
+    monkeypatch.setattr(os, "walk", slow)
+    session.folder.scan()
+    assert "early" in [one.name for one in session.folder.pictures]
+    monkeypatch.undo()
+    assert not session.folder.scan()
+
+
+def test_a_picture_dropped_on_a_folder_that_is_no_longer_empty_is_listed(tmp_path: Path, settings: Any) -> None:
+    session = Session(tmp_path, settings)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "other.png")
+    assert dropped(session, "new.png", (tmp_path / "other.png").read_bytes()) == "new"
+    assert [one.name for one in session.folder.pictures] == ["new", "other"]
+
+
+@pytest.mark.parametrize("inner", ["images", "."])
+@pytest.mark.parametrize("more", [True, False], ids=["others follow", "the last one"])
+def test_dropped_channels_cost_the_same_in_a_large_folder(
+    inner: str, more: bool, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are looks at the disk: of the files that are there, only the picture's own are asked for."""
+    content = channel_folder(tmp_path, inner)
+    session, costs = Session(tmp_path, settings), []
+    for number in (0, 150):
+        for index in range(number):
+            for light in ("_ch0", "_ch1"):
+                os.link(tmp_path / inner / f"a{light}.png", tmp_path / inner / f"more_{index}{light}.png")
+        session.look()
+        with monkeypatch.context() as patch:
+            seen = looks(patch)
+            for light in ("_ch0", "_ch1"):
+                dropped(session, f"new_{number}{light}.png", content, more=more)
+        assert not [path for path in seen if "more_" in path]
+        costs.append(len(seen))
+    assert len(session.folder.pictures) == 153
+    assert abs(costs[1] - costs[0]) <= 2
+
+
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows by each file that is asked for, and each entry of a folder that is listed."""
     seen: list[str] = []
@@ -485,7 +583,7 @@ def test_what_one_waits_for_costs_the_same_in_a_large_folder(
     content = (device / "images" / "unit_0.png").read_bytes()
     acts = {
         "stroke": lambda: paint(session, "unit_0", 0, 0, np.ones((2, 2))),
-        "upload": lambda: dropped(session, f"new_{len(costs)}.png", content, more=True),
+        "upload": lambda: dropped(session, f"new_{len(costs)}.png", content),
         "thumbnail": lambda: session.pictures.thumbnail("unit_1"),
         "open": lambda: session.open("unit_1"),
     }

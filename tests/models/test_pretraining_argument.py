@@ -3,20 +3,29 @@
 
 """The models' ``pretraining`` argument makes the command line's callback, and is not saved to be run again."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from anomalib.engine import Engine
 from safetensors.torch import load_file
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED, SHIPPED_TRANSFORMER
+from anomalib_aoissl.encoder.options import EncoderOptions
+from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import MAEPretraining
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
+SAID = (
+    r"encoder\.architecture=\w+ cannot be pretrained: pretraining=mae needs a vision transformer, .*"
+    rf"Write encoder\.architecture={SHIPPED_TRANSFORMER} .*, or leave out pretraining\."
+)
 SMALL = {"objective": "mae", "max_steps": 2, "batch_size": 2, "crops": {"size": 32}}
 
 
@@ -76,8 +85,78 @@ def test_pretraining_takes_the_transformer_where_no_other_encoder_is_named(kind:
     stored = load_file(SHIPPED[SHIPPED_TRANSFORMER])["blocks.0.mlp.fc1.weight"]
     assert torch.equal(model.model.encoder.vit.blocks[0].mlp.fc1.weight, stored.float())
     assert kind(**arguments).model.encoder.describe()["architecture"] == DEFAULT_ENCODER
-    other = kind(encoder={"architecture": "resnet18", "pretrained": False}, pretraining="mae", **arguments)
-    assert other.model.encoder.describe()["architecture"] == "resnet18"  # the callback says that it cannot train it
+    untrained = kind(encoder={"pretrained": False}, pretraining="mae", **arguments)  # the architecture is not named
+    assert untrained.model.encoder.describe()["architecture"] == SHIPPED_TRANSFORMER
+    assert not torch.equal(untrained.model.encoder.vit.blocks[0].mlp.fc1.weight, stored.float())
+
+
+@pytest.mark.parametrize("kind", [AOISSLRetrieval, AOISSLSegmenter])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        DEFAULT_ENCODER,
+        {"architecture": DEFAULT_ENCODER},
+        EncoderOptions(DEFAULT_ENCODER),
+        {"architecture": "resnet18", "pretrained": False},
+    ],
+    ids=str,
+)
+def test_an_encoder_that_is_written_and_cannot_be_pretrained_is_an_error(kind: Any, encoder: object) -> None:
+    with pytest.raises(ArgumentError, match=SAID):
+        kind(encoder=encoder, pretraining="mae", image_size=(64, 96), visualizer=False)
+
+
+def command(path: Path, *arguments: str) -> Any:
+    """Return anomalib's command line after it made the model."""
+    from anomalib.cli import AnomalibCLI
+
+    return AnomalibCLI(["fit", *arguments, "--default_root_dir", str(path)], run=False)
+
+
+MAE = (
+    "--model",
+    "AOISSLRetrieval",
+    "--model.pretraining",
+    "mae",
+    "--model.image_size",
+    "[64,96]",
+    "--data",
+    "WireBond",
+)
+
+
+@pytest.mark.parametrize("name", ["--model.encoder", "--model.encoder.architecture"])
+def test_the_command_line_tells_a_written_encoder_from_the_default(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = command(tmp_path, *MAE).model
+    assert model.model.encoder.describe()["architecture"] == SHIPPED_TRANSFORMER
+    assert model.written_arguments == {"pretraining", "image_size"}
+    with pytest.raises(SystemExit) as caught:
+        command(tmp_path, *MAE, name, DEFAULT_ENCODER)
+    assert caught.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert re.search(f"AOISSLRetrieval: {SAID}", line)
+    assert command(tmp_path, *MAE, name, SHIPPED_TRANSFORMER).model.hparams["pretraining"] == "mae"
+
+
+@pytest.mark.parametrize("written", [[], ["--model.encoder.normalize", "false"]], ids=["no field", "a field"])
+def test_the_configuration_that_a_run_saves_names_the_encoder_that_it_took(written: list[str], tmp_path: Path) -> None:
+    made = command(tmp_path, *MAE, *written)
+    made.parser.save(made.config, tmp_path / "config.yaml", skip_none=False, multifile=False)
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(content["fit"]), encoding="utf-8")
+    again = command(tmp_path, "--config", str(tmp_path / "fit.yaml")).model
+    assert again.hparams["encoder"] == made.model.hparams["encoder"]
+    assert again.hparams["encoder"]["architecture"] == SHIPPED_TRANSFORMER
+
+
+def test_a_parser_that_gives_all_arguments_takes_the_transformer() -> None:
+    """A command line without the start-up hook: nobody knows which arguments are defaults."""
+    signature = inspect.signature(AOISSLRetrieval).parameters
+    arguments = {name: parameter.default for name, parameter in signature.items()}
+    model = AOISSLRetrieval(**{**arguments, "pretraining": "mae", "image_size": (64, 96)})
+    assert model.model.encoder.describe()["architecture"] == SHIPPED_TRANSFORMER
 
 
 def saved_model(kind: Any, path: Path, **arguments: Any) -> dict[str, Any]:

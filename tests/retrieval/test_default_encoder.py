@@ -99,7 +99,7 @@ def test_the_hash_of_the_transformer_is_that_of_version_0_2_0_where_its_light_is
 
 def test_a_bank_of_the_transformer_is_extended_with_it_alone(old: Run, drawn_folder: Path, tmp_path: Path) -> None:
     path = save_bank(old.model.model.bank.content(), tmp_path / "old.safetensors")
-    with pytest.raises(BankFileError, match=r"Use that encoder \(.*up to version 0\.2\.0 was aoissl_vit_tiny_patch8"):
+    with pytest.raises(BankFileError, match=r"Train again .*Up to 0\.2\.0 .* was aoissl_vit_tiny_patch8"):
         trained(tmp_path, drawn_folder, bank={"extends": path})
     arguments = {"encoder": SHIPPED_TRANSFORMER, "bank": {"extends": path, "size": None}, "head": None}
     extended = trained(tmp_path, drawn_folder, **arguments).model.model.bank

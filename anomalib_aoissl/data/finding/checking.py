@@ -95,8 +95,8 @@ def _check_measured(splits: Splits) -> None:
         without = [record for record in records if record.mask_path is None]
         if records and len(without) == len(records):
             msg = (
-                f"{records[0].image_paths[0]}: has no mask, nor has any other {name} picture, so that nothing can be "
-                "measured. Draw masks, or predict these pictures in place of testing them."
+                f"{records[0].image_paths[0]}: has no mask. No {name} picture has one, so nothing can be measured. "
+                "Draw masks, or use predict for these pictures."
             )
             raise DatasetError(msg)
         say(f"{name} pictures have no mask and are not measured", [str(record.image_paths[0]) for record in without])

@@ -82,8 +82,8 @@ def check_groups(groups: Mapping[str, str], records: Iterable[Record], name: obj
     unused = [key for key in groups if _without_suffix(key) not in named]
     if groups and len(unused) == len(groups):
         msg = (
-            f'{name}: "groups" names none of the pictures, only {unused[:3]} and the like; the pictures are called '
-            f"{[record.stem for record in listed[:3]]} and the like."
+            f'{name}: "groups" names none of the pictures. It names, for example, {unused[:3]}; the pictures are, for '
+            f"example, {[record.stem for record in listed[:3]]}. Write the names of the pictures."
         )
         raise DatasetError(msg)
     say(f'names in "groups" of {name} are those of no picture', unused)

@@ -19,9 +19,9 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
-from anomalib_aoissl.data.labels.tracing import parts
 
 LABEL_FILE = Path("annotations", "instances_default.json")
 

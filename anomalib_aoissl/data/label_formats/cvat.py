@@ -20,10 +20,10 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
-from anomalib_aoissl.data.labels.geometry import box, ellipse, of_runs
+from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, of_runs
+from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, floats, points, read_xml
-from anomalib_aoissl.data.labels.tracing import parts
 
 _WITHOUT_AREA = {"polyline", "points", "tag", "cuboid", "skeleton"}
 

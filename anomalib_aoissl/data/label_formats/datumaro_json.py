@@ -16,7 +16,7 @@ from typing import Any
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
-from anomalib_aoissl.data.labels.geometry import box, ellipse
+from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
 

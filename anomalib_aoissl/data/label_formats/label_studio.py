@@ -20,7 +20,7 @@ import numpy as np
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
-from anomalib_aoissl.data.labels.geometry import box, ellipse, turned
+from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, turned
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import get, points
 

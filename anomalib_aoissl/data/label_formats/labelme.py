@@ -25,10 +25,10 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
-from anomalib_aoissl.data.labels.geometry import box, ellipse
+from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
+from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, read_json
-from anomalib_aoissl.data.labels.tracing import parts
 
 _LISTS = ("labels.txt", "classes.txt", "class_names.txt")
 _IGNORED = "__ignore__"  # LabelMe's own name of what is not counted, also as a shape's label

@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -20,13 +17,12 @@ import numpy as np
 
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import whole_file, whole_folder
 from anomalib_aoissl.data.reading import image_size
 
 from .content import LabelledImage, LabelSet, MaskedImage
 from .mapping import map_classes, remapped
-from .rasterizing import OnTop, rasterized
+from .shapes.rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
 
 _SHOWN, _KEPT = 5, 3
@@ -104,7 +100,7 @@ def convert(
     choices = choices or Choices()
     check_target(target, source)
     run = _Run(labels, source, choices, look)
-    with _new_folder(target) as folder:
+    with whole_folder(target) as folder:
         form.write(folder, run.masked(folder / _IMAGES), run.report.class_names[1:])  # type: ignore[misc]
         for path, name in run.unlabelled.items():
             _copy(source, path, folder / _UNLABELLED / name)
@@ -277,26 +273,3 @@ def _write_description(folder: Path, run: _Run, source: Source) -> None:
         with whole_file(folder / DESCRIPTION_NAME) as temporary:
             text = json.dumps({key: value for key, value in content.items() if value}, indent=1, ensure_ascii=False)
             temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside ``target`` that takes its place when the block ends well, and is removed when not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-    try:
-        with names_full_disk(target):
-            yield folder
-        folder.chmod(0o777 & ~_umask())
-        if target.is_dir():
-            target.rmdir()  # an empty one
-        folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,7 +16,7 @@ import numpy as np
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 
-from .geometry import decoded_counts, of_runs
+from .shapes.geometry import decoded_counts, of_runs
 
 
 def read_json(path: Path) -> Any:

@@ -56,8 +56,8 @@ class Pair:
 def replace_pair(pair: Pair, beside: Mapping[Path, str | None] | None = None, companion: Pair | None = None) -> None:
     """Put a serialised graph and its weights in place, both or neither, with a checksum.
 
-    What stands beside the old model, and is said or made of it, is gone before the new one comes, and what belongs to
-    the new one comes last: whenever this ends, nothing there is of another model.
+    Other files beside a model belong to it, such as the gate's report. Those of the old model are removed first. Then
+    the new model is put in place, and its own files last. So at no moment is a file of one model beside another model.
 
     Args:
         pair: The model.

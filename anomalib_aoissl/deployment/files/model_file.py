@@ -41,9 +41,10 @@ _LONGEST = 200  # characters of a reason of OpenVINO's in a message
 def core() -> Any:
     """Return the one `openvino.Core` of this process, which is never given back.
 
-    OpenVINO's CPU plugin gives the thread a stack for signals when a core is made and puts back the one before when the
-    core goes (seen in 2026.4). Of two cores of which the older goes first, the younger then puts back memory that is
-    freed, and the next signal with a handler, such as the end of a child process, ends the program.
+    Two cores in one process can crash it (seen in OpenVINO 2026.4). When a core is made, the CPU plugin gives the
+    thread a new stack for signals. When the core is deleted, the plugin restores the stack from before. If the older of
+    two cores is deleted first, the younger one restores a stack whose memory is freed already. The next signal, such as
+    the end of a child process, then ends the program.
 
     Raises:
         ImportError: If OpenVINO is not installed.

@@ -372,8 +372,8 @@ def _description(model: Any) -> dict[str, Any]:
     description = read_metadata(model).get("bank")
     if description and description.get("version") != _VERSION:
         msg = (
-            "The model was exported by version 0.1.0, whose embeddings are others. It still predicts; to edit its "
-            "bank, train again, which takes seconds, and export: anomalib train --model AOISSLRetrieval."
+            "The model was exported by version 0.1.0. It still predicts, but this version cannot edit its bank, which "
+            "has embeddings of another kind. Train again (anomalib train --model AOISSLRetrieval), and export."
         )
         raise NotEditableError(msg)
     if not description:

@@ -3,10 +3,13 @@
 
 """Tiles of a picture at its own resolution: where they lie, and how much each counts at a pixel; needs no torch.
 
-Anomalib's `Tiler` is not used: it adds zeros at the borders, in which a head sees edges, takes tiles larger than the
-picture for an error, gives all tiles of a pixel the same weight, so that a step stays where one ends, and holds the
-whole result in torch tensors, which the line has not. Its `TilerConfigurationCallback` hands such a tiler to a model
-after it was made; here the size of a tile is the encoder's, so that it has to be known before.
+Anomalib's `Tiler` is not used, for these reasons:
+
+- It adds zeros at the borders. The pixel head would see edges there.
+- It raises where a tile is larger than the picture.
+- It gives all tiles of a pixel the same weight. So there is a step where a tile ends.
+- It holds the whole result in torch tensors. There is no torch on the line.
+- Its `TilerConfigurationCallback` sets the tiles after the model was made. Here the encoder is made for their size.
 """
 
 from __future__ import annotations

@@ -200,10 +200,10 @@ function chooseClass(index) {
 async function add(files) {
   const before = new Set(state.versions.keys());
   for (const [index, file] of files.entries()) {
-    const last = index + 1 === files.length; // the folder is looked through once
+    const last = index + 1 === files.length; // the other tabs are told once
     try { await post("upload", { file: file.name, more: last ? 0 : 1 }, file); } catch (error) { note(error.message, true); }
   }
-  try { loaded(await postJson("look")); } catch (error) { note(error.message, true); }
+  await refresh();
   const first = state.pictures.map(([name]) => name).find((name) => !before.has(name));
   if (first) open(first);
 }

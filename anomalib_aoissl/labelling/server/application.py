@@ -215,11 +215,6 @@ def _suggestion(session: Session, request: Request, _: bytes) -> Response:
     return Response(stored.data, media_type="application/octet-stream", headers=headers)
 
 
-def _look(session: Session, _: Request, __: bytes) -> Response:
-    session.look()
-    return JSONResponse(session.state())
-
-
 def _export(session: Session, _: Request, __: bytes) -> Response:
     session.lessons.export()
     return JSONResponse({})
@@ -261,7 +256,6 @@ _ACTS: dict[str, tuple[str, Callable[[Session, Request, bytes], Response]]] = {
     "teach": ("POST", _teach),
     "suggestion": ("GET", _suggestion),
     "export": ("POST", _export),
-    "look": ("POST", _look),
 }
 
 _TAKING: dict[str, Callable[[Session, Request, Path], Response]] = {"upload": _upload, "try": _try}

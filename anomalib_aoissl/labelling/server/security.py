@@ -3,9 +3,11 @@
 
 """Who may ask the page's server: this machine's browser, or one with the token; never another page.
 
-A browser shows other pages too, and these can send requests to any address. So a request must name this server as its
-host (a name of an attacker that was rebound to 127.0.0.1 does not), it must come from the page itself, and it must have
-the token where the server can be reached from other machines.
+A browser shows other pages too, and these can send requests to any address. So the server checks each request:
+
+- It must name this server as its host. An attacker can make his own name point to 127.0.0.1, but that is another name.
+- It must come from the page itself.
+- It must have the token, if other machines can reach the server.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.visualization.overlay import palette
 
-from .folder import file_version
+from .listing import file_version
 from .masks import MaskStore, write_mask
 from .problems import Problem, unwritable
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import IMAGE_SUFFIXES
 
+from .listing import Listing, Picture, version_of
 from .problems import Problem
 
 OWN = ".labelling"
@@ -22,21 +23,6 @@ OWN = ".labelling"
 
 _NOT_PICTURES = {"masks", "export", "results", "exported"}
 _LONGEST_NAME = 200
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An item to label.
-
-    Attributes:
-        name: Path below the folder of pictures without suffix and lighting channel.
-        files: One for each lighting channel.
-        version: Changes with the files.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    version: str
 
 
 class LabelFolder:
@@ -58,13 +44,16 @@ class LabelFolder:
             msg = f"{root}: {what}. Give the folder of your pictures (an empty one too)."
             raise ValueError(msg)
         _check_writable(self.root)
-        self.faults: list[str] = []
-        self._pictures: dict[str, Picture] = {}
+        self._listing = Listing(self.root)
+        self._arrived: list[Path] = []
+        self._lock, self._scanning = threading.Lock(), threading.Lock()
         self.scan()
 
     @property
     def image_dir(self) -> Path:
         """Folder of the pictures: ``images/``, or the folder itself where it holds pictures."""
+        if not self._listing.is_empty:
+            return self._listing.folder
         inner = self.root / "images"
         return self.root if not inner.is_dir() and any(_picture_files(self.root)) else inner
 
@@ -76,13 +65,40 @@ class LabelFolder:
     @property
     def pictures(self) -> list[Picture]:
         """The pictures, sorted by name, as of the last scan."""
-        return list(self._pictures.values())
+        return list(self._listing.pictures.values())
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with files that are shown as no picture."""
+        return self._listing.faults
 
     def scan(self) -> bool:
         """Look for pictures again; tell whether any came, went or changed."""
-        before, self.faults = self._pictures, []
-        self._pictures = dict(sorted(self._found().items()))
-        return before != self._pictures
+        with self._scanning:
+            self._arrived = []
+            inner = self.root / "images"
+            here = [] if inner.is_dir() else list(_picture_files(self.root))
+            files = here or _below(inner, self.root)
+            found = Listing(self.root if here else inner, self.file_format.illuminations, files)
+            with self._lock:
+                for path in self._arrived:  # it may not have been there yet when its folder was looked through
+                    if path.parent == found.folder:
+                        found.add(path)
+                before, self._listing = self._listing, found
+            return before.pictures != found.pictures
+
+    def arrived(self, path: Path) -> str:
+        """List a file that was put in place, without a look at others than those of its picture.
+
+        Returns:
+            The name of the picture that is complete with it; empty where another channel is missing.
+        """
+        with self._lock:
+            if path.parent == self._listing.folder:
+                self._arrived.append(path)
+                return self._listing.add(path)
+        self.scan()  # the folder was empty, and another program put pictures elsewhere
+        return next((one.name for one in self.pictures if path in one.files), "")
 
     def picture(self, name: str) -> Picture:
         """Return a picture by its name.
@@ -90,18 +106,18 @@ class LabelFolder:
         Raises:
             Problem: If there is none of this name, or its file is gone.
         """
-        found = self._pictures.get(name)
+        found = self._listing.pictures.get(name)
         if found is None:
             msg = f"There is no picture {name!r} in {self.root.name}."
             raise Problem(msg, HTTPStatus.NOT_FOUND)
-        version = _version(found.files)
+        version = version_of(found.files)
         if version is None:
             msg = f"{name}: the file is gone. Put it back, or go on with another picture; its mask is kept."
-            raise Problem(
-                msg,
-                HTTPStatus.GONE,
-            )
-        return found if version == found.version else self._changed(found, version)
+            raise Problem(msg, HTTPStatus.GONE)
+        if version != found.version:  # changed since the scan
+            found = Picture(name, found.files, version)
+            self._listing.replace(found)
+        return found
 
     def mask_path(self, name: str) -> Path:
         """Return where a picture's mask lies, or is to be written.
@@ -147,55 +163,12 @@ class LabelFolder:
         self.check_name(name)
         path = self.inside(self.image_dir / name)
         suffixes = {path.suffix, *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)}
-        known = path.stem in self._pictures and path.parent == self._pictures[path.stem].files[0].parent
+        namesake = self._listing.pictures.get(path.stem)
+        known = namesake is not None and path.parent == namesake.files[0].parent
         if known or any(path.with_suffix(suffix).exists() for suffix in suffixes):  # each would get the other's mask
             msg = f"{name}: is in the folder already. Give the file another name."
             raise Problem(msg, HTTPStatus.CONFLICT)
         return path
-
-    def _changed(self, picture: Picture, version: str) -> Picture:
-        """Return a picture whose file has changed since the scan, and remember it."""
-        self._pictures[picture.name] = Picture(picture.name, picture.files, version)
-        return self._pictures[picture.name]
-
-    def _found(self) -> dict[str, Picture]:
-        """Return the pictures by name; what cannot be one is put into the faults."""
-        lights, folder = self.file_format.illuminations, self.image_dir
-        groups: dict[str, dict[str, Path]] = {}
-        for path in _picture_files(folder) if folder == self.root else _below(folder, self.root):
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            light = next((suffix for suffix in lights if stem.endswith(suffix)), "")
-            if lights and not light:
-                continue
-            files = groups.setdefault(stem.removesuffix(light) if light else stem, {})
-            if light in files:
-                self.faults.append(f"{path.name}: has the same name as {files[light].name}; only the first is shown.")
-            files.setdefault(light, path)
-        found: dict[str, Picture] = {}
-        for name, files in groups.items():
-            missing = [light for light in lights if light not in files]
-            paths = tuple(files[light] for light in lights or ("",)) if not missing else ()
-            version = _version(paths) if paths else None
-            if missing:
-                self.faults.append(f"{name}: the lighting channel {missing[0]} is missing.")
-            elif version is not None:
-                found[name] = Picture(name, paths, version)
-        return found
-
-
-def file_version(path: Path) -> str:
-    """Return what changes whenever a file is written; "0" where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return "0"
-    return f"{status.st_mtime_ns:x}.{status.st_size:x}.{status.st_ino:x}"
-
-
-def _version(paths: tuple[Path, ...]) -> str | None:
-    """Return what changes with any of the files; None where one is gone."""
-    versions = [file_version(path) for path in paths]
-    return None if "0" in versions else "-".join(versions)
 
 
 def _picture_files(folder: Path) -> Iterator[Path]:

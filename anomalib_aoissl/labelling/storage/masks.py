@@ -24,9 +24,10 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import MASK_SUFFIXES, image_size
 from anomalib_aoissl.visualization.overlay import palette
 
-from .folder import LabelFolder, file_version
+from .folder import LabelFolder
 from .history import Change, History
 from .holding import Held
+from .listing import file_version
 from .problems import Problem, StaleError, unwritable
 
 _HELD = 150_000_000  # bytes of masks that stay in memory

@@ -16,8 +16,9 @@ import numpy as np
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.reading import image_size, read_image
 
-from .folder import LabelFolder, Picture
+from .folder import LabelFolder
 from .holding import Held
+from .listing import Picture
 from .problems import Problem
 
 TILE = 1024

@@ -19,7 +19,8 @@ from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.encoder.base import EncoderMaps, of_unit_length
-from anomalib_aoissl.labelling.storage.folder import LabelFolder, Picture
+from anomalib_aoissl.labelling.storage.folder import LabelFolder
+from anomalib_aoissl.labelling.storage.listing import Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval

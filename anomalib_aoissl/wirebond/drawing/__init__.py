@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 from .devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType, random_device
+from .files.sheet import contact_sheet
+from .files.writing import PALETTE, write_images
 from .rendering import Drawing, draw
-from .sheet import contact_sheet
-from .writing import PALETTE, write_images
 
 __all__ = [
     "CLASS_NAMES",

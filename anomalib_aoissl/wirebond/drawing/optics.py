@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .devices import DeviceType
-from .geometry import Map, smooth_noise
-from .layout import Points
-from .materials import Surface, generator, name_key
+from .layouts.geometry import Map, smooth_noise
+from .layouts.layout import Points
+from .painting.materials import Surface, generator, name_key
 
 _LIGHT = 31
 _COAXIAL_SPREAD = 0.16  # half the opening of the coaxial light, as a slope of the surface

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import BALL, EPOXY, WEDGE, WIRE, Balls, Map, Unit, Wedges, Wires
-from .layout import Points
+from .layouts.geometry import BALL, EPOXY, WEDGE, WIRE, Balls, Map, Unit, Wedges, Wires
+from .layouts.layout import Points
 
 Index = NDArray[np.int64]
 

@@ -15,11 +15,11 @@ from anomalib_aoissl.plugin.arguments import SEED, number, size_of, validate, wh
 
 from . import optics
 from .devices import DEVICES, DeviceType
-from .geometry import Map, Unit, place_unit, smooth_noise
-from .layout import Points
-from .materials import MATERIALS, Surface, generator, lot_tone, name_key
+from .layouts.geometry import Map, Unit, place_unit, smooth_noise
+from .layouts.layout import Points
+from .painting.materials import MATERIALS, Surface, generator, lot_tone, name_key
+from .painting.surfaces import device_layout, device_surface
 from .raster import ball_samples, label_mask, shifted_wires, wedge_samples, wire_samples
-from .surfaces import device_layout, device_surface
 
 _UNIT = 21
 

@@ -158,5 +158,5 @@ def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict,
     torch.testing.assert_close(extended(images).anomaly_map, at_once(images).anomaly_map)
     assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
-    with pytest.raises(BankFileError, match="Use that encoder"):
+    with pytest.raises(BankFileError, match="Train again to fill a new bank, or use the model that filled this one"):
         train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, blocks=2)

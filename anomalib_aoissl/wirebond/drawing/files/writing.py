@@ -25,8 +25,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.plugin.arguments import validate, whole
 from anomalib_aoissl.visualization.overlay import palette
 
-from .devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
-from .rendering import check_arguments, draw
+from ..devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
+from ..rendering import check_arguments, draw
 
 logger = logging.getLogger(__name__)
 

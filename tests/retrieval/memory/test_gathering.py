@@ -87,7 +87,7 @@ def filled(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     torch.save({"embeddings": torch.randn(6, 16, 16, generator=generator), "masks": masks}, folder / "images.pt")
     torch.save(CASES, folder / "cases.pt")
     (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(folder / "script.py"), str(drawn_folder), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-6000:]

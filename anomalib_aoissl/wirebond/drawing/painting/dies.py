@@ -7,9 +7,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ..layouts.geometry import smooth_noise
+from ..layouts.layout import Die, rectangle
 from .canvas import Canvas
-from .geometry import smooth_noise
-from .layout import Die, rectangle
 from .materials import MATERIALS, generator, lot_tone
 from .textures import die_metal
 

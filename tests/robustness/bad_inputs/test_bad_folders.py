@@ -175,7 +175,7 @@ FOLDERS = table(
     Row(
         "a test folder without masks",
         folder(nested("train", "test", masks=False), **NESTED),
-        r"test\.png: has no mask, nor has any other test picture",
+        r"test\.png: has no mask\. No test picture has one, so nothing can be measured",
     ),
     Row(
         "test masks that ignore every pixel",

@@ -26,10 +26,9 @@ from anomalib_aoissl.wirebond.drawing import (
     contact_sheet,
     draw,
     random_device,
-    workers,
     write_images,
-    writing,
 )
+from anomalib_aoissl.wirebond.drawing.files import workers, writing
 
 SMALL = (96, 96)
 BACKGROUND, WIRE, BALL, WEDGE, EPOXY = range(5)

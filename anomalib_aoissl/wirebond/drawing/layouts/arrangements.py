@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..devices import DeviceType
 from .clutter import ceramic_clutter, laminate_clutter
-from .devices import DeviceType
 from .layout import REACH, Connection, Die, Layout, Points, band, ellipse, rectangle, side_axes
 from .rows import add_pads, add_wires, bond_finger, connect_row, fewer, pad_row, pad_size, pair
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX
 
-from .content import Shape
+from ..content import Shape
 
 OnTop = Literal["file", "area"]
 

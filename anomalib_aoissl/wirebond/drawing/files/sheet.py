@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .devices import CLASS_NAMES
-from .rendering import Drawing
+from ..devices import CLASS_NAMES
+from ..rendering import Drawing
 from .writing import LIGHTING_CHANNELS, PALETTE
 
 _TITLES = ("bright field", "dark field", "labels")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from .geometry import Map
+from ..layouts.geometry import Map
 
 Rect = tuple[int, int, int, int]
 

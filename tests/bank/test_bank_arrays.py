@@ -99,7 +99,7 @@ def test_merging_maps_names_entry_by_entry() -> None:
 
 def test_what_cannot_be_merged(caplog: pytest.LogCaptureFixture) -> None:
     bank = make_bank(0)
-    with pytest.raises(ValueError, match=r"are of the encoder f{12}, this model's is e{12}"):
+    with pytest.raises(ValueError, match=r"was filled with the encoder f{12}, this model's is e{12}"):
         merged(bank, BankArrays(make_bank(1).entries, bank.class_names, ("d",) * 3, ("i",) * 3, "f" * 64))
     with pytest.raises(ValueError, match="entries of 8 and 5 dims"):
         merged(

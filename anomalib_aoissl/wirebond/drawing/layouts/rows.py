@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .devices import DeviceType
+from ..devices import DeviceType
 from .layout import REACH, Connection, Die, Layout, Points, band, rectangle, side_axes, stadium
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .devices import DeviceType
+from ..devices import DeviceType
 from .layout import Layout, side_axes
 from .rows import pair
 

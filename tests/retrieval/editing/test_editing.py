@@ -143,7 +143,7 @@ def test_ignored_pixels_stay_ignored_when_banks_are_merged() -> None:
 def test_banks_of_other_encoders_raise() -> None:
     bank, other = make_bank([0]), make_bank([1])
     bank.encoder_hash, other.encoder_hash = "a" * 64, "b" * 64
-    with pytest.raises(ValueError, match="are of the encoder bbbbbbbbbbbb, this model's is aaaaaaaaaaaa"):
+    with pytest.raises(ValueError, match="was filled with the encoder bbbbbbbbbbbb, this model's is aaaaaaaaaaaa"):
         bank.merge(other)
     with pytest.raises(ValueError, match="entries of 16 and 8 dims, and 16 and 16 labels"):
         bank.merge(MemoryBank(8, (4, 4)))

@@ -42,8 +42,8 @@ def run_in_workers(root: Path, jobs: list[Job], count: int) -> Iterator[str]:
         yield from pool(delayed(_drawn)(root, part, os.getpid()) for part in parts)
     except Exception as error:
         msg = (
-            f"A worker process that draws into {root} failed ({error}). Call again to go on where it stopped, with "
-            "workers=0 to draw in this process."
+            f"A worker process that draws into {root} failed ({error}). Call again with workers=0: it draws in this "
+            "process, and goes on with the pictures that are missing."
         )
         raise RuntimeError(msg) from error
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .devices import DeviceType
-from .layout import Points
+from ..devices import DeviceType
+from ..layouts.layout import Points
 from .materials import MATERIALS, Surface, lot_tone
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .devices import DeviceType
+from ..devices import DeviceType
 from .layout import Connection, Die, Layout, Points
 
 WIRE_POINTS = 25

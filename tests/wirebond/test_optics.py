@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from anomalib_aoissl.wirebond.drawing.materials import Surface
 from anomalib_aoissl.wirebond.drawing.optics import Light, shade
+from anomalib_aoissl.wirebond.drawing.painting.materials import Surface
 
 PLAIN = Light(
     gain=(1.0, 1.0),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .devices import DeviceType
-from .geometry import Map
+from ..devices import DeviceType
+from ..layouts.geometry import Map
 
 _TONE = 13
 

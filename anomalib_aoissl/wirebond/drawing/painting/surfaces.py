@@ -9,12 +9,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .arrangements import make_layout
+from ..devices import DeviceType
+from ..layouts.arrangements import make_layout
+from ..layouts.geometry import smooth_noise
+from ..layouts.layout import Layout, Points, rectangle
 from .canvas import Canvas
-from .devices import DeviceType
 from .dies import paint_die, paint_pad
-from .geometry import smooth_noise
-from .layout import Layout, Points, rectangle
 from .materials import MATERIALS, Surface, generator, name_key
 
 _LAYOUT, _TEXTURE = 11, 12
