@@ -27,7 +27,8 @@ class VoteOptions(Options):
 
     Args:
         k: Number of nearest entries that vote on a patch if the bank decides the classes, and that explain a patch.
-        temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely.
+        temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely,
+            such as 0.02 with a transformer.
         aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature) or "similarity" (the
             cosine similarity).
         level: What is compared: "patches", or whole images by the mean of their patches ("images"); the masks of the k
@@ -47,7 +48,7 @@ class VoteOptions(Options):
     }
 
     k: int = 30
-    temperature: float = 0.02
+    temperature: float = 0.05
     aggregation: Literal["attention", "similarity"] = "attention"
     level: Literal["patches", "images"] = "patches"
     search: Literal["exact", "faiss-flat", "faiss-ivf"] = "exact"
