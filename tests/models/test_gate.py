@@ -15,6 +15,7 @@ from test_export import NAMES, SIZE, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.rarest import rarest_part
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
     LIMITS,
@@ -302,7 +303,7 @@ def test_the_part_lies_around_the_rarest_class(
     if pixel is not None:
         mask = np.zeros((80, 100), np.uint8)
         mask[:9], mask[pixel], mask[0, 0] = 1, 2, 255
-    assert gating._part((80, 100), mask, most) == (slice(*rows), slice(*columns))
+    assert rarest_part((80, 100), mask, most) == (slice(*rows), slice(*columns))
 
 
 def test_pictures_of_other_planes_than_the_models(drawn_folder: Path) -> None:
