@@ -59,7 +59,7 @@ class Limits:
 LIMITS = {
     "": Limits(0.999, 1e-4),
     "fp16": Limits(0.999, 5e-3),
-    "int8": Limits(0.98, 0.1),
+    "int8": Limits(0.98, 0.2),
     "int8_ptq": Limits(0.97, None, 0.01),
     "int8_acq": Limits(0.97, None, 0.01),
 }

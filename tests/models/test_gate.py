@@ -14,7 +14,7 @@ import torch
 from test_export import NAMES, SIZE, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter
 from anomalib_aoissl.data.rarest import rarest_part
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
@@ -259,6 +259,17 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     sample = gating.sample_of(data, 30, tuple(data.test_data.class_names))
     assert [mask.shape for mask in sample.masks] == [(64, 96)] * len(data.test_data)
     assert "(test)" in sample.source
+
+
+@pytest.mark.parametrize("compression", ["", "fp16", "int8", "int8_ptq", "int8_acq"])
+def test_a_compressed_model_without_a_bank_is_judged_by_its_pixels(model: AOISSLRetrieval, compression: str) -> None:
+    """Its map is 1 - the largest probability: where two classes are as likely, 16 bits change it by several points."""
+    segmenter = AOISSLSegmenter(encoder=model.hparams["encoder"], image_size=SIZE)
+    with exporting("off"):
+        limits = gating.Gate.of(segmenter, None, compression).limits
+        assert limits.equal_pixels == LIMITS[compression].equal_pixels
+        assert limits.novelty == (None if compression else LIMITS[""].novelty)
+        assert gating.Gate.of(model, None, compression).limits.novelty == LIMITS[compression].novelty
 
 
 def test_of_large_pictures_in_tiles_a_part_is_compared(drawn_folder: Path, tiny_encoder: dict) -> None:

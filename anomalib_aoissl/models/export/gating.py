@@ -50,6 +50,8 @@ class Gate:
             ValueError: If the datamodule has no pictures, or pictures of other planes than the model's.
         """
         options, limits = export_options(), LIMITS.get(compression, LIMITS[""])
+        if compression and not module.HAS_BANK:  # its map is an uncertainty, which turns over where two classes meet
+            limits = replace(limits, novelty=None)
         if compression == "int8_acq":
             limits = replace(limits, iou_drop=max(max_drop, limits.iou_drop or 0.0))
         datamodule = datamodule or options.datamodule
