@@ -67,6 +67,14 @@ def random_mask(*size: int) -> np.ndarray:
 PICTURES = [np.zeros((3, 8, 9), np.float32)] * 2
 
 
+def test_what_is_not_compressed_has_limits_of_its_own() -> None:
+    mask = random_mask(10, 10)
+    runners = {"torch": answers(mask), "onnx": answers(mask, 0.105), "ir": answers(mask, 0.2)}
+    strict, wide = (judge(runners, Sample(PICTURES, "here"), LOOSE, "fp16", Limits(0.0, by)) for by in (1e-3, 1e-2))
+    assert [bool(run.faults) for run in strict.runs.values()] == [False, True, False]
+    assert wide.passed
+
+
 def test_equal_pixels_novelty_and_report() -> None:
     mask = random_mask(10, 10)
     other = mask.copy()
@@ -262,13 +270,13 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["", "fp16", "int8", "int8_ptq", "int8_acq"])
-def test_a_compressed_model_without_a_bank_is_judged_by_its_pixels(model: AOISSLRetrieval, compression: str) -> None:
+def test_a_model_without_a_bank_is_judged_by_its_pixels(model: AOISSLRetrieval, compression: str) -> None:
     """Its map is 1 - the largest probability: where two classes are as likely, 16 bits change it by several points."""
     segmenter = AOISSLSegmenter(encoder=model.hparams["encoder"], image_size=SIZE)
     with exporting("off"):
         limits = gating.Gate.of(segmenter, None, compression).limits
         assert limits.equal_pixels == LIMITS[compression].equal_pixels
-        assert limits.novelty == (None if compression else LIMITS[""].novelty)
+        assert limits.novelty == (None if compression else 0.01)
         assert gating.Gate.of(model, None, compression).limits.novelty == LIMITS[compression].novelty
 
 
