@@ -5,10 +5,14 @@
 
 Usage: python benchmarks/export.py --checkpoint model.ckpt [--segmenter] --output export.jsonl
        [--devices sot23_copper soic8_gold] [--size 384 384] [--pictures 12] [--rounds 9]
+       python benchmarks/export.py --set SET --ranges DEVICE --control DEVICE [--shots 5] [--seed 0] [--segmenter]
+       [--steps 1000] --output export.jsonl
        python benchmarks/table.py docs/results/export.md "Exports" --lines export.jsonl --notes notes.md
 
-The pictures are the test images of WireBond. 8 bits take their ranges from its validation images. Latencies are of one
-picture, alone; the rounds go through all exports in turn, so that a load of the machine meets all of them.
+The pictures are the test images of WireBond, and 8 bits take their ranges from its validation images. Of a SET, which
+is name:train_device:test_device:HxW of a SegmentationFolder under --root, a model is fitted here; the ranges come from
+one other device, and INT8_ACQ keeps the mean IoU of another, so that the compared pictures choose nothing. Latencies
+are of one picture, alone; the rounds go through all exports in turn, so that a load of the machine meets all of them.
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from lights import folder_data
+from tiling import fit
 
-from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, WireBond
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
@@ -40,14 +47,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
-    cls: Any = AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval
-    model = cls.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
-    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size))
+    model, data, others = _fitted(arguments) if arguments.set else _loaded(arguments)
     sample = sample_of(data, arguments.pictures, model.class_names)
     with tempfile.TemporaryDirectory() as folder, exporting("off"):
-        runners, sizes = _exports(model, data, Path(folder), arguments.types)
+        runners, sizes = _exports(model, others, Path(folder), arguments.types)
         report = judge(runners, sample, Limits(0.0))
-        times = _latencies(runners, sample.images[0][np.newaxis], arguments.rounds)
+        times, used = _latencies(runners, sample.images[0][np.newaxis], arguments.rounds)
     lines = []
     for name, run in report.runs.items():
         if run.faults:
@@ -56,7 +61,8 @@ def main() -> None:
             "set": f"{type(model).__name__}, {model.input_size[0]}x{model.input_size[1]} px",
             "shots": len(data.train_data),
         }
-        line |= {"seed": 0, "method": name, "MB": sizes[name] / 1e6, "latency ms": statistics.median(times[name])}
+        line |= {"seed": arguments.seed, "method": name, "MB": sizes[name] / 1e6}
+        line |= {"latency ms": statistics.median(times[name]), "CPU ms": min(used[name])}
         ratios = [own / torch for own, torch in zip(times[name], times["torch"], strict=True)]
         line |= {"latency / torch": statistics.median(ratios), "mean_iou": run.mean_iou}
         line |= {"equal pixels": run.equal_pixels, "novelty difference": run.novelty_difference}
@@ -64,6 +70,32 @@ def main() -> None:
         print(line)
     with whole_file(arguments.output) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return the model of a checkpoint, WireBond, and it again for what compressions look at."""
+    cls: Any = AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval
+    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size))
+    return cls.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval(), data, data
+
+
+def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return a model that is fitted to a set, the set, and other devices of it for what compressions look at."""
+    data, size = folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
+    options: dict[str, Any] = {"image_size": size, "seed": arguments.seed, "visualizer": False}
+    if arguments.segmenter:
+        options["training"] = {"select": "last", "budget": arguments.steps}
+    model: Any = (AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval)(**options)
+    torch.manual_seed(arguments.seed)
+    fit(model, data)
+    others = SegmentationFolder(
+        data.root,
+        train_devices=data.train_devices,
+        val_devices=[arguments.ranges],
+        test_devices=[arguments.control],
+        num_workers=0,
+    )
+    return model.eval(), data, others
 
 
 def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dict[str, Runner], dict[str, int]]:
@@ -87,21 +119,33 @@ def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dic
     return runners, sizes
 
 
-def _latencies(runners: dict[str, Runner], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
-    """Return the times of each runner for one picture, ms, in rounds."""
+def _latencies(
+    runners: dict[str, Runner], image: np.ndarray, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the times of each runner for one picture, and those of its processors, ms, in rounds."""
     times: dict[str, list[float]] = {name: [] for name in runners}
+    used: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         for name, runner in runners.items():
-            started = time.perf_counter()
+            started, before = time.perf_counter(), time.process_time()
             runner(image)
             times[name].append(1e3 * (time.perf_counter() - started))
-    return times
+            used[name].append(1e3 * (time.process_time() - before))
+    return times, used
 
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Exports beside the trained model.")
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path)
+    source.add_argument("--set", help="a model is fitted to it")
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--ranges", help="device of the set that 8 bits take their ranges from")
+    parser.add_argument("--control", help="device of the set whose mean IoU INT8_ACQ keeps")
+    parser.add_argument("--shots", type=int, default=5, help="labelled pictures of the set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1000, help="of the segmenter")
     parser.add_argument("--segmenter", action="store_true", help="the checkpoint is of AOISSLSegmenter")
     parser.add_argument("--devices", nargs="+", default=None, help="devices of WireBond; all where not said")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="of the pictures: height and width, px")

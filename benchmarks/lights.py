@@ -109,8 +109,8 @@ def _data(arguments: argparse.Namespace, lot: int) -> tuple[Any, tuple[int, int]
     if name != "wirebond":
         return folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
     numbers = {"lot": lot, "images_per_device": 28, "test_ratio": 0.25}
-    data = WireBond(arguments.drawn, devices=parts, **numbers, **_common(arguments.shots, arguments.seed))
-    return _ready(data), (512, 512)
+    data = WireBond(arguments.drawn, devices=parts, **numbers, **shared_arguments(arguments.shots, arguments.seed))
+    return ready(data), (512, 512)
 
 
 def folder_data(name: str, root: Path, shots: int, seed: int) -> tuple[Any, tuple[int, int]]:
@@ -118,15 +118,15 @@ def folder_data(name: str, root: Path, shots: int, seed: int) -> tuple[Any, tupl
     name, train, test, size = name.split(":")
     devices = {key: [value] for key, value in (("train_devices", train), ("test_devices", test)) if value}
     height, width = (int(side) for side in size.split("x"))
-    return _ready(SegmentationFolder(root / name, **devices, **_common(shots, seed))), (height, width)
+    return ready(SegmentationFolder(root / name, **devices, **shared_arguments(shots, seed))), (height, width)
 
 
-def _common(shots: int, seed: int) -> dict[str, Any]:
+def shared_arguments(shots: int, seed: int) -> dict[str, Any]:
     """Return the arguments of every datamodule."""
     return {"seed": seed, "val_ratio": 0.0, "num_workers": 0, "shots": shots}
 
 
-def _ready(data: Any) -> Any:
+def ready(data: Any) -> Any:
     """Return the datamodule, set up."""
     data.prepare_data()
     data.setup(TrainerFn.FITTING)

@@ -5,8 +5,9 @@
 
 Usage: python benchmarks/tiling.py SET SHOTS SEED [--overlap 64] [--queries 8] [--log tiling.jsonl]
 
-SET is name:train_device:test_device:HxW of a SegmentationFolder under --root. HxW is the model's input: whole pictures
-are resized to it, and tiles have that size. Both models learn the same labelled pictures and answer the same test ones.
+SET is name:train_device:test_device:HxW of a SegmentationFolder under --root, or wirebond:DEVICE:HxW:HxW, whose first
+size is that of the drawn pictures. The last HxW is the model's input: whole pictures are resized to it, and tiles have
+that size. Both models learn the same labelled pictures and answer the same test ones.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.engine import Engine
-from lights import folder_data
+from lights import folder_data, ready, shared_arguments
 from table import give_line
 
-from anomalib_aoissl import AOISSLRetrieval, Tiling
+from anomalib_aoissl import AOISSLRetrieval, Tiling, WireBond
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.visualization.overlay import resize_mask
 
@@ -37,14 +38,14 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(arguments.threads)
     for method in arguments.methods:
-        data, size = folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
+        data, size = _data(arguments)
         options: dict[str, Any] = {"image_size": size}
         if method == "tiles":
             options = {"tiling": Tiling(size, arguments.overlap)}
         torch.manual_seed(arguments.seed)
         model = AOISSLRetrieval(**options, visualizer=False, seed=arguments.seed)
         started = time.process_time()
-        _fit(model, data)
+        fit(model, data)
         fitted = time.process_time()
         found = measured(model.eval(), data.test_data, arguments.queries)
         row = {
@@ -60,7 +61,19 @@ def main() -> None:
         give_line(row, arguments.log)
 
 
-def _fit(model: Any, data: Any) -> None:
+def _data(arguments: argparse.Namespace) -> tuple[Any, tuple[int, int]]:
+    """Return the datamodule, set up, and the model's (height, width)."""
+    name, *parts = arguments.set.split(":")
+    if name != "wirebond":
+        return folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
+    pictures, size = (tuple(int(side) for side in part.split("x")) for part in parts[1:])
+    count = arguments.shots + arguments.queries
+    numbers = {"images_per_device": count, "test_ratio": arguments.queries / count}
+    common = shared_arguments(arguments.shots, arguments.seed)
+    return ready(WireBond(arguments.drawn, devices=parts[:1], image_size=pictures, **numbers, **common)), size
+
+
+def fit(model: Any, data: Any) -> None:
     """Fit a model to a datamodule that is set up."""
     quiet: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", choices=("whole", "tiles"), default=("whole", "tiles"))
     parser.add_argument("--overlap", type=int, default=64, help="of tiles, px")
     parser.add_argument("--root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--drawn", type=Path, default=Path("datasets/WireBond"), help="where WireBond is drawn")
     parser.add_argument("--queries", type=int, default=8, help="test pictures, at most")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log", type=Path, default=None)

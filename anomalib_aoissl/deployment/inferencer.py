@@ -190,13 +190,18 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def predict_batch(
         self, images: Sequence[str | Path | np.ndarray], color_order: ColorOrder = "rgb"
     ) -> list[Segmentation]:
-        """Return the segmentation of each image; all must have one size. Arguments are those of `predict`.
+        """Return the segmentation of each image; all must have one size, except with tiles. Arguments as in `predict`.
+
+        With tiles it is a list of what `predict_many` gives: besides the results, two images are read ahead, and twice
+        as many batches of tiles as there are infer requests are computed ahead, however many images there are.
 
         Raises:
-            ValueError: If there is no image or the sizes differ, and as `predict`.
+            PictureError: With tiles, if an image cannot be segmented; the message names it.
+            ValueError: If there is no image; without tiles, if the sizes differ, and as `predict`.
         """
         if self._loaded.tiled is not None and len(images):
-            return [self.predict(image, color_order) for image in images]  # one fills the processor
+            results = self.predict_many(iter(images), color_order)
+            return [result for result in results if isinstance(result, Segmentation)]  # others are raised
         planes = [self._read(image, color_order) for image in images]
         if not planes:
             msg = "A batch needs at least one image."

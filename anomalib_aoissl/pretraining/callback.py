@@ -155,12 +155,14 @@ class PretrainingCallback(Callback):
             )
             raise ValueError(msg)  # noqa: TRY004 - the model is of a right type, but has no such encoder
         datamodule = getattr(trainer, "datamodule", None)
+        native = getattr(pl_module, "tiling", None) is not None
         self.pretrain(
             encoder,
             pretraining_images(datamodule),
-            labelled=probe_images(datamodule, self.probe.images),
+            labelled=probe_images(datamodule, self.probe.images, encoder.image_size if native else None),
             file_format=getattr(getattr(datamodule, "train_data", None), "file_format", WHOLE_FILES),
             trainer=trainer,
+            native=native,
         )
         self._done = pl_module
 
@@ -173,6 +175,7 @@ class PretrainingCallback(Callback):
         file_format: FileFormat = WHOLE_FILES,
         trainer: Trainer | None = None,
         trainer_arguments: Mapping[str, Any] | None = None,
+        native: bool = False,
     ) -> Path:
         """Pretrain an encoder in place, or load the cached result, and return the folder of the artefact.
 
@@ -183,13 +186,16 @@ class PretrainingCallback(Callback):
             file_format: How the files of a picture are read.
             trainer: Trainer whose devices, precision and strategy are used.
             trainer_arguments: Arguments of Lightning's Trainer, where there is no ``trainer``.
+            native: Whether crops are cut from pictures at their own resolution, as for a model with tiles; else
+                pictures are first resized to the encoder's image size.
 
         Raises:
             ArgumentError: If ``save_to`` holds anything but an older result.
         """
         if self.save_to is not None:
             check_replaceable(self.save_to)
-        read = {"bit_depth": file_format.bit_depth, "planes": file_format.planes}
+        read: dict[str, Any] = {"bit_depth": file_format.bit_depth, "planes": file_format.planes}
+        read |= {"native": True} if native else {}
         arguments = {**self.arguments, **_circumstances(trainer), **read}
         key = cache_key(encoder, self.objective_name, arguments, fingerprint(images))
         folder = cache_folder(self.cache_dir) / key
@@ -203,7 +209,7 @@ class PretrainingCallback(Callback):
             else:
                 with isolate_rng():
                     torch.manual_seed(self.seed)
-                    run = Run(self, encoder, images, labelled, file_format, folder)
+                    run = Run(self, encoder, images, labelled, file_format, folder, native=native)
                     self.summary = run.train(trainer, trainer_arguments or {})
                 logger.info("%s", self.summary)
         if self.save_to is not None and (trainer is None or trainer.is_global_zero):

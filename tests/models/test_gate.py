@@ -14,7 +14,8 @@ import torch
 from test_export import NAMES, SIZE, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter
+from anomalib_aoissl.data.rarest import rarest_part
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
     LIMITS,
@@ -64,6 +65,14 @@ def random_mask(*size: int) -> np.ndarray:
 
 
 PICTURES = [np.zeros((3, 8, 9), np.float32)] * 2
+
+
+def test_what_is_not_compressed_has_limits_of_its_own() -> None:
+    mask = random_mask(10, 10)
+    runners = {"torch": answers(mask), "onnx": answers(mask, 0.105), "ir": answers(mask, 0.2)}
+    strict, wide = (judge(runners, Sample(PICTURES, "here"), LOOSE, "fp16", Limits(0.0, by)) for by in (1e-3, 1e-2))
+    assert [bool(run.faults) for run in strict.runs.values()] == [False, True, False]
+    assert wide.passed
 
 
 def test_equal_pixels_novelty_and_report() -> None:
@@ -260,6 +269,17 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     assert "(test)" in sample.source
 
 
+@pytest.mark.parametrize("compression", ["", "fp16", "int8", "int8_ptq", "int8_acq"])
+def test_a_model_without_a_bank_is_judged_by_its_pixels(model: AOISSLRetrieval, compression: str) -> None:
+    """Its map is 1 - the largest probability: where two classes are as likely, 16 bits change it by several points."""
+    segmenter = AOISSLSegmenter(encoder=model.hparams["encoder"], image_size=SIZE)
+    with exporting("off"):
+        limits = gating.Gate.of(segmenter, None, compression).limits
+        assert limits.equal_pixels == LIMITS[compression].equal_pixels
+        assert limits.novelty == (None if compression else 0.01)
+        assert gating.Gate.of(model, None, compression).limits.novelty == LIMITS[compression].novelty
+
+
 def test_of_large_pictures_in_tiles_a_part_is_compared(drawn_folder: Path, tiny_encoder: dict) -> None:
     """A part of four tiles, which shows the picture's rarest class, with its own mask; the result says so."""
     from anomalib_aoissl import SegmentationFolder, Tiling
@@ -302,7 +322,7 @@ def test_the_part_lies_around_the_rarest_class(
     if pixel is not None:
         mask = np.zeros((80, 100), np.uint8)
         mask[:9], mask[pixel], mask[0, 0] = 1, 2, 255
-    assert gating._part((80, 100), mask, most) == (slice(*rows), slice(*columns))
+    assert rarest_part((80, 100), mask, most) == (slice(*rows), slice(*columns))
 
 
 def test_pictures_of_other_planes_than_the_models(drawn_folder: Path) -> None:

@@ -3,8 +3,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.pretraining.training.augmentation import CropKind, Crops, Light, structure_weights
@@ -70,6 +72,17 @@ def test_the_dataset_repeats_by_epoch_and_memory_does_not_matter(pictures: Files
     first = [kept[index]["crop"] for index in range(12)]
     assert all(torch.equal(a, read[index]["crop"]) for index, a in enumerate(first))
     assert any(not torch.equal(a, kept[12 + index]["crop"]) for index, a in enumerate(first))
+
+
+def test_without_a_size_crops_are_pieces_of_the_file(pictures: Files) -> None:
+    crops = Crops({"crop": CropKind(3, (16, 24))}, symmetries=False)
+    data = CropDataset(pictures, size=None, channels=3, crops=crops, memory_mb=2.5 * 3 * 60 * 70 / 1e6)
+    for index, (path,) in enumerate(pictures):
+        image = torch.from_numpy(np.array(Image.open(path))).movedim(-1, 0)  # [3, 60, 70]
+        pieces = image.unfold(1, 16, 1).unfold(2, 24, 1)  # [3, 45, 47, 16, 24]
+        for crop in data[index]["crop"]:
+            assert (pieces == crop[:, None, None]).flatten(3).all(-1).all(0).any()
+    assert len(data._memory) == 2  # as many as the memory holds
 
 
 def test_another_number_of_planes_raises(pictures: Files) -> None:

@@ -23,6 +23,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
+from anomalib_aoissl import Tiling
 from anomalib_aoissl.encoder import Encoder, create_encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError
@@ -30,8 +31,9 @@ from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
 from anomalib_aoissl.pretraining.callback import PretrainingCallback, _circumstances
 from anomalib_aoissl.pretraining.objectives.dino import SelfDistillation
 from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
-from anomalib_aoissl.pretraining.training.images import fingerprint, pretraining_images
+from anomalib_aoissl.pretraining.training.images import CropDataset, fingerprint, pretraining_images
 from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.watching.labelled import probe_images
 from anomalib_aoissl.pretraining.watching.watcher import CollapseError, Labelled
 
 MakeEncoder = Callable[..., PatchEncoder]
@@ -297,6 +299,40 @@ def test_it_runs_before_the_fit_and_once(make_encoder: MakeEncoder, pictures: Fi
     assert not model.model.encoder.vit.patch_embed.proj.weight.requires_grad
     _outer(callback, tmp_path).fit(model, datamodule=data)
     assert torch.equal(model.model.encoder.vit.patch_embed.proj.weight, after)
+
+
+def test_a_model_with_tiles_learns_from_pictures_at_their_own_resolution(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is resized, and the result is not that of shrunk pictures."""
+    sizes: list[Any] = []
+
+    def spied(*arguments: Any, size: Any, **others: Any) -> CropDataset:
+        sizes.append(size)
+        return CropDataset(*arguments, size=size, **others)
+
+    monkeypatch.setattr("anomalib_aoissl.pretraining.training.run.CropDataset", spied)
+    for tiling, expected in ((None, {(48, 64)}), (Tiling((48, 64), 16), {None})):
+        model = _Model(make_encoder())
+        model.tiling = tiling  # type: ignore[assignment]
+        _outer(_callback("mae", tmp_path), tmp_path).fit(model, datamodule=_Data(pictures[0][0].parent))
+        assert set(sizes) == expected
+        sizes.clear()
+    assert len([entry for entry in tmp_path.iterdir() if entry.name.startswith("mae-")]) == 2
+
+
+def test_a_probe_of_tiles_sees_parts_of_labelled_images_that_show_the_rarest_class() -> None:
+    mask = torch.zeros(90, 130, dtype=torch.uint8)
+    mask[70:, 100:103] = 1
+    items = [SimpleNamespace(image=torch.rand(3, 90, 130), gt_mask=mask)] * 4
+    found = probe_images(SimpleNamespace(train_data=items), 2, (48, 64))
+    assert found is not None
+    for image, part in (*found.bank, *found.queries):
+        assert (image.shape, part.shape) == ((3, 48, 64), (48, 64))
+        assert (part == 1).any()
+    whole = probe_images(SimpleNamespace(train_data=items), 2)
+    assert whole is not None
+    assert whole.bank[0][0].shape == (3, 90, 130)
 
 
 def test_metrics_go_to_the_outer_logger(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 """Many pictures in tiles: the same as one by one, in order, with all workers at work and few pictures in memory."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Barrier, Event, Lock
@@ -49,13 +50,14 @@ def double(tiles: np.ndarray) -> np.ndarray:
     return 2 * tiles
 
 
-def test_results_are_those_of_one_by_one_in_order(tiled_xml: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["predict_many", "predict_batch"])
+def test_results_are_those_of_one_by_one_in_order(tiled_xml: Path, tmp_path: Path, call: str) -> None:
     inferencer = SegmentationOpenVINOInferencer(tiled_xml)
     sizes = [(30, 50), (131, 170), (48, 64), (48, 64), (90, 40), (60, 200), (48, 64)]
     images: list[Any] = [array_of(drawn(1, size, seed=index)[0][0]) for index, size in enumerate(sizes)]
     Image.fromarray(images[2]).save(tmp_path / "third.png")
     images[2] = tmp_path / "third.png"
-    results: Any = list(inferencer.predict_many(iter(images)))
+    results: Any = list(getattr(inferencer, call)(images))
     for image, size, result in zip(images, sizes, results, strict=True):
         expected = inferencer.predict(image)
         assert result.class_map.shape == size
@@ -64,7 +66,10 @@ def test_results_are_those_of_one_by_one_in_order(tiled_xml: Path, tmp_path: Pat
         assert (result.score, result.class_names) == (expected.score, expected.class_names)
 
 
-def test_all_infer_requests_work_for_pictures_of_one_tile(tiled_xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["predict_many", "predict_batch"])
+def test_all_infer_requests_work_for_pictures_of_one_tile(
+    tiled_xml: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     inferencer = SegmentationOpenVINOInferencer(tiled_xml)
     tiled: Any = inferencer._loaded.tiled
     run, meeting = tiled._run, Barrier(tiled.workers, timeout=20)
@@ -76,7 +81,42 @@ def test_all_infer_requests_work_for_pictures_of_one_tile(tiled_xml: Path, monke
     assert tiled.workers > 1
     monkeypatch.setattr(tiled, "_run", meet)
     picture = array_of(drawn(1, (48, 64), seed=2)[0][0])
-    assert len(list(inferencer.predict_many([picture] * 2 * tiled.workers))) == 2 * tiled.workers
+    assert len(list(getattr(inferencer, call)([picture] * 2 * tiled.workers))) == 2 * tiled.workers
+
+
+def test_a_batch_keeps_few_pictures_beside_its_results(tiled_xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as wait with their tiles, two that are read ahead, and one in each hand."""
+    inferencer = SegmentationOpenVINOInferencer(tiled_xml)
+    read, workers = inferencer._read, inferencer._loaded.tiled.workers  # type: ignore[union-attr]
+    kept: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = [0]
+
+    def counted(*arguments: Any) -> np.ndarray:
+        planes = read(*arguments)
+        kept.add(Kept(planes))
+        most[0] = max(most[0], len(kept))
+        return planes
+
+    class Kept:
+        """Lives as long as the planes: an array cannot be in a set."""
+
+        def __init__(self, planes: np.ndarray) -> None:
+            weakref.finalize(planes, lambda _: None, self)
+
+    monkeypatch.setattr(inferencer, "_read", counted)
+    picture = array_of(drawn(1, (48, 64), seed=2)[0][0])
+    assert len(inferencer.predict_batch([picture] * 60)) == 60
+    assert 0 < most[0] <= 2 * workers + 5
+
+
+def test_a_batch_names_the_picture_that_fails(tiled_xml: Path) -> None:
+    inferencer = SegmentationOpenVINOInferencer(tiled_xml)
+    good = array_of(drawn(1, (48, 64), seed=2)[0][0])
+    with pytest.raises(PictureError, match=r"^image 1: "):
+        inferencer.predict_batch([good, np.full((8, 8, 3), "x"), good])
+    with pytest.raises(ValueError, match="at least one image"):
+        inferencer.predict_batch([])
+    assert len(inferencer.predict_batch(np.stack([good, good]))) == 2  # type: ignore[arg-type]
 
 
 def test_pictures_of_one_tile_share_all_workers() -> None:

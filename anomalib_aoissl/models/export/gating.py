@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.rarest import rarest_part
 from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
 from anomalib_aoissl.plugin.export.options import export_options
 
@@ -24,6 +24,10 @@ _DRAWN_SIZE = (240, 320)  # px; not that of a model
 _TILES_ACROSS = 1.25
 """Sides of a picture, of those of a tile: there are four tiles, which overlap. Larger ones would take minutes each."""
 _DRAWN_SEED = 29
+
+_WITHOUT_BANK = replace(LIMITS[""], novelty=0.01)
+"""Limits of an uncompressed model whose map is an uncertainty: it turns over where two classes meet, and there the last
+digits of 32 bits change it by some 0.0005. What is compressed is judged by its pixels alone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Gate:
             ValueError: If the datamodule has no pictures, or pictures of other planes than the model's.
         """
         options, limits = export_options(), LIMITS.get(compression, LIMITS[""])
+        if not module.HAS_BANK:
+            limits = replace(limits, novelty=None) if compression else _WITHOUT_BANK
         if compression == "int8_acq":
             limits = replace(limits, iou_drop=max(max_drop, limits.iou_drop or 0.0))
         datamodule = datamodule or options.datamodule
@@ -80,7 +86,8 @@ class Gate:
         logger.info("Gate: comparing %s on %d pictures of %s.", ", ".join(others), count, source)
         runners: dict[str, Runner] = {"torch": torch_runner(self.module)}
         runners.update({name: make() for name, make in others.items()})
-        report = judge(runners, self.sample, self.limits, self.compression)
+        exact = LIMITS[""] if self.module.HAS_BANK else _WITHOUT_BANK
+        report = judge(runners, self.sample, self.limits, self.compression, exact)
         report.check()
         logger.info("Gate passed: %s.", report.summary())
         return report
@@ -131,7 +138,7 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...], most: t
             item = data[index]
             image, size = np.asarray(item.image), item.image.shape[-2:]
             mask = None if item.gt_mask is None else np.asarray(item.gt_mask).reshape(size)
-            rows, columns = _part(size, mask, size if most is None else most)
+            rows, columns = rarest_part(size, mask, size if most is None else most)
             images.append(image[:, rows, columns].copy())
             parted |= images[-1].shape != image.shape
             masks += [] if mask is None else [mask[rows, columns].copy()]
@@ -141,23 +148,6 @@ def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...], most: t
         return Sample(images, source, masks if labelled else [])
     msg = f"{type(datamodule).__name__} has no pictures to compare the export on. Give other data, or --gate off."
     raise ValueError(msg)
-
-
-def _part(size: Sequence[int], mask: np.ndarray | None, most: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns of a part of a picture: around a pixel of its rarest class, or its middle.
-
-    Args:
-        size: (height, width) px of the picture.
-        mask: Its class indices ``[H, W]``, 255 is ignored; None where there is none.
-        most: (height, width) px of the part; of a smaller picture all is taken.
-    """
-    counts = np.zeros(1) if mask is None else np.bincount(mask.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
-    middle = [side // 2 for side in size]
-    if mask is not None and counts.any():
-        rarest = np.argwhere(mask == np.where(counts > 0, counts, np.inf).argmin())
-        middle = rarest[len(rarest) // 2].tolist()
-    starts = [max(min(at - side // 2, whole - side), 0) for at, side, whole in zip(middle, most, size, strict=True)]
-    return slice(starts[0], starts[0] + most[0]), slice(starts[1], starts[1] + most[1])
 
 
 def drawn_pictures(count: int, planes: int, size: tuple[int, int] = _DRAWN_SIZE) -> list[np.ndarray]:

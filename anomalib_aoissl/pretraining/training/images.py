@@ -20,7 +20,7 @@ from anomalib_aoissl.data.finding.listing import list_records
 
 from .augmentation import Crops, structure_weights
 
-__all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_resized"]
+__all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_planes"]
 
 ImageFiles = tuple[Path, ...]
 """The files of one item, one for each lighting channel."""
@@ -70,10 +70,10 @@ def fingerprint(images: Sequence[ImageFiles]) -> str:
     return digest.hexdigest()
 
 
-def read_resized(
-    files: ImageFiles, size: tuple[int, int], channels: int, file_format: FileFormat = WHOLE_FILES
+def read_planes(
+    files: ImageFiles, size: tuple[int, int] | None, channels: int, file_format: FileFormat = WHOLE_FILES
 ) -> torch.Tensor:
-    """Return an item as uint8 planes ``[C, H, W]`` of the given size (height, width) in px.
+    """Return an item as uint8 planes ``[C, H, W]`` of the given size (height, width) in px; None for its own.
 
     Raises:
         DatasetError: If the files cannot be read, or have another number of planes than the encoder takes.
@@ -85,19 +85,20 @@ def read_resized(
             "the number of planes (3 for colour and for one to three lighting channels), or mend the image."
         )
         raise DatasetError(msg)
-    resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    return (resized.clamp(0, 1) * 255).round().to(torch.uint8)
+    if size is not None:
+        image = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 class CropDataset(Dataset[dict[str, torch.Tensor]]):
     """Random crops of pictures, the same for the same seed, epoch and index.
 
-    Pictures are kept in memory once they are decoded, as uint8 at the encoder's image size, as long as they fit the
-    budget; the others are decoded each time.
+    Pictures are kept in memory once they are decoded, as uint8 at the size that they are cropped at, as long as they
+    fit the budget; the others are decoded each time.
 
     Args:
         images: Files of each item.
-        size: (height, width) that a picture is resized to before it is cropped, px.
+        size: (height, width) that a picture is resized to before it is cropped, px; None for its own.
         channels: Planes of a picture.
         crops: What is cut from a picture.
         crops_per_image: Samples that one picture gives in an epoch.
@@ -110,7 +111,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self,
         images: Sequence[ImageFiles],
         *,
-        size: tuple[int, int],
+        size: tuple[int, int] | None,
         channels: int,
         crops: Crops,
         crops_per_image: int = 1,
@@ -125,8 +126,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.crops_per_image = crops_per_image
         self.seed = seed
         self.file_format = file_format
-        item_bytes = channels * size[0] * size[1]
-        self._kept_items = int(memory_mb * 1e6 // item_bytes)
+        self._free_bytes = memory_mb * 1e6
         self._memory: dict[int, tuple[torch.Tensor, Any]] = {}
 
     def __len__(self) -> int:
@@ -147,8 +147,9 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         """Return the decoded picture ``[C, H, W]`` and where its structure is."""
         if index in self._memory:
             return self._memory[index]
-        image = read_resized(self.images[index], self.size, self.channels, self.file_format)
+        image = read_planes(self.images[index], self.size, self.channels, self.file_format)
         entry = (image, structure_weights(image))
-        if len(self._memory) < self._kept_items:
+        if image.numel() <= self._free_bytes:
+            self._free_bytes -= image.numel()
             self._memory[index] = entry
         return entry

@@ -26,8 +26,8 @@ from anomalib_aoissl.pretraining.objectives.nesting import nested_arguments
 from anomalib_aoissl.pretraining.watching.watcher import Labelled, Watcher
 
 from .artefact import save_encoder
-from .augmentation import Crops
-from .images import CropDataset, ImageFiles, read_resized
+from .augmentation import CropKind, Crops
+from .images import CropDataset, ImageFiles
 from .initialization import whiten_patch_embedding
 from .module import PretrainingModule, crop_loader
 from .resuming import LAST, KeepsPrevious, newest_whole
@@ -54,6 +54,7 @@ class Run:
         labelled: Images of the probe.
         file_format: How the files of a picture are read.
         folder: Where the artefact is written.
+        native: Whether crops are cut from pictures at their own resolution, else at the encoder's image size.
     """
 
     def __init__(
@@ -64,10 +65,13 @@ class Run:
         labelled: Labelled | None,
         file_format: FileFormat,
         folder: Path,
+        *,
+        native: bool = False,
     ) -> None:
         self.settings, self.encoder, self.images, self.folder = settings, encoder, list(images), folder
         self.partial = folder.with_name(f"{folder.name}.partial")
         self.file_format = file_format
+        self.size = None if native else encoder.image_size
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
         pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
         untrained = is_untrained(encoder)
@@ -203,11 +207,11 @@ class Run:
 
     def _loader(self, trainer: Trainer) -> torch.utils.data.DataLoader[Any]:
         """Return this rank's loader of crops."""
-        s, encoder = self.settings, self.encoder
+        s = self.settings
         dataset = CropDataset(
             self.images,
-            size=encoder.image_size,
-            channels=encoder.in_channels,
+            size=self.size,
+            channels=self.encoder.in_channels,
             crops=Crops(self.objective.crop_kinds(), structure=s.crops.structure),
             crops_per_image=s.crops.per_image,
             seed=s.seed,
@@ -224,11 +228,18 @@ class Run:
         )
 
     def _pictures(self, count: int) -> torch.Tensor:
-        """Return some pictures, spread over the list, ``[N, C, H, W]`` uint8."""
+        """Return some pictures, spread over the list, ``[N, C, H, W]`` uint8; parts of pictures of their own size."""
         step = max(len(self.images) // count, 1)
-        files = self.images[::step][:count]
-        size, channels = self.encoder.image_size, self.encoder.in_channels
-        return torch.stack([read_resized(item, size, channels, self.file_format) for item in files])
+        dataset = CropDataset(
+            self.images[::step][:count],
+            size=self.size,
+            channels=self.encoder.in_channels,
+            crops=Crops({"whole": CropKind(1, self.encoder.image_size)}, symmetries=False),
+            seed=self.settings.seed,
+            file_format=self.file_format,
+            memory_mb=0,
+        )
+        return torch.cat([dataset[index]["whole"] for index in range(len(dataset))])
 
     def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return uint8 pictures as the encoder reads them."""

@@ -9,22 +9,25 @@ from typing import Any
 
 import torch
 
+from anomalib_aoissl.data.rarest import rarest_part
+
 from .measures import LabelledImage
 from .watcher import Labelled
 
 __all__ = ["probe_images"]
 
 
-def probe_images(datamodule: object, count: int) -> Labelled | None:
+def probe_images(datamodule: object, count: int, most: tuple[int, int] | None = None) -> Labelled | None:
     """Return up to ``count`` labelled training images as the bank and as many validation images as queries.
 
+    Of an image that is larger than ``most``, (height, width) px, that much is returned, which shows its rarest class.
     Where no validation image has a mask, the training images are shared out to both sides. None where fewer than two
     images are labelled, or ``count`` is 0.
     """
     if count < 1:
         return None
-    train = _labelled(getattr(datamodule, "train_data", None), 2 * count)
-    queries = _labelled(getattr(datamodule, "val_data", None), count)
+    train = _labelled(getattr(datamodule, "train_data", None), 2 * count, most)
+    queries = _labelled(getattr(datamodule, "val_data", None), count, most)
     if not queries:
         train, queries = train[::2], train[1::2]
     bank = train[:count]
@@ -36,8 +39,8 @@ def probe_images(datamodule: object, count: int) -> Labelled | None:
     return Labelled(bank, queries, max(found, len(names), 2))
 
 
-def _labelled(dataset: Any, count: int) -> list[LabelledImage]:
-    """Return up to ``count`` images of the dataset that have a mask, spread over it."""
+def _labelled(dataset: Any, count: int, most: tuple[int, int] | None) -> list[LabelledImage]:
+    """Return up to ``count`` images of the dataset that have a mask, spread over it, or parts of them."""
     if dataset is None or not len(dataset):
         return []
     samples = getattr(dataset, "samples", None)
@@ -46,7 +49,14 @@ def _labelled(dataset: Any, count: int) -> list[LabelledImage]:
         indices = [index for index, path in enumerate(samples["mask_path"].tolist()) if path]
     step = max(len(indices) // count, 1)
     items = [dataset[index] for index in indices[::step][:count]]
-    return [(_plain(i.image).float(), _plain(i.gt_mask).to(torch.uint8)) for i in items if i.gt_mask is not None]
+    pairs = [(_plain(i.image).float(), _plain(i.gt_mask).to(torch.uint8)) for i in items if i.gt_mask is not None]
+    return pairs if most is None else [_part(image, mask, most) for image, mask in pairs]
+
+
+def _part(image: torch.Tensor, mask: torch.Tensor, most: tuple[int, int]) -> LabelledImage:
+    """Return a part of an image ``[C, H, W]`` and of its mask."""
+    rows, columns = rarest_part(mask.shape[-2:], mask.numpy(), most)
+    return image[:, rows, columns].clone(), mask[..., rows, columns].clone()
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
