@@ -12,9 +12,13 @@ import numpy as np
 
 from anomalib_aoissl.bank.patches import patches_to_image
 
-PROBABILITIES, VOTES = "class_probabilities", "class_votes"
-"""Names in a graph of a pixel head's class probabilities ``[B, C, H, W]``, and of the bank's votes ``[Q, C, L]``, Q =
-batch * patches; the first that it has decides."""
+from .graph.joint import JOINT
+
+VOTES = "class_votes"
+"""Name in a graph of the bank's votes ``[Q, C, L]``, Q = batch * patches."""
+
+DECIDING = (JOINT, "class_probabilities", VOTES)
+"""Names in a graph of class probabilities ``[B, C, H, W]``, then the votes; the first that it has decides."""
 
 _BEFORE = {"smooth_shares", "mean_shares"}
 """Names in graphs of version 0.1.0, whose thresholds belong to votes that were averaged over pixels or grids."""
@@ -71,7 +75,7 @@ def add_winning_probability(model: Any) -> bool:
     import openvino.opset13 as ops
 
     names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
-    found = [name for name in (PROBABILITIES, VOTES) if name in names]
+    found = [name for name in DECIDING if name in names]
     if not found or names.keys() & _BEFORE:
         return False
     weights, axis = names[found[0]], ops.constant(np.array([1], dtype=np.int64))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.bank.patches import patches_to_image
+from anomalib_aoissl.deployment.graph.joint import JOINT, LEAST_VOTE
 from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
@@ -33,13 +34,14 @@ LABEL_BLOCK = 64
 class RetrievalModel(nn.Module):
     """Frozen encoder, memory bank and pixel head: normalised images to class indices and novelty.
 
-    The classes of pixels are those of the pixel head, once it is fitted. Without it the labels of a query patch are
-    those of its k most similar entries, weighted by a softmax over their cosine similarities, pixel by pixel [0][1].
-    Novelty is the bank's in both cases. Nothing here branches or loops on the number of queries, so that the exported
-    graph takes any batch.
+    The labels of a query patch are those of its k most similar entries, weighted by a softmax over their cosine
+    similarities, pixel by pixel [0][1]. Where a pixel head is fitted, its class probabilities are multiplied by those
+    of the vote, a product of experts [2]: the head knows borders, and the vote what was labelled. Novelty is the bank's
+    in both cases. Nothing here branches or loops on the number of queries: the exported graph takes any batch.
 
     [0]: AOI-SSL, 2026, arXiv 2605.12430. [1]: Towards In-context Scene Understanding, 2023, arXiv 2306.01667; differs
-    in that labels stay at pixel resolution and the softmax is over k neighbours.
+    in that labels stay at pixel resolution and the softmax is over k neighbours. [2]: Hinton, Training Products of
+    Experts by Minimizing Contrastive Divergence, 2002.
 
     Args:
         encoder: The encoder; it is frozen.
@@ -140,12 +142,11 @@ class RetrievalModel(nn.Module):
         """
         reading = self.read(images)
         mark("patch_embeddings", reading.embeddings)
+        votes, novelty = self.ask(reading.embeddings)
         if self.has_fitted_head:
-            novelty = self.novelty(reading.embeddings)
-            classes = self.head_probabilities(images, reading.tokens)
+            classes = mark(JOINT, self._joint(self.head_probabilities(images, reading.tokens), votes))
             share, mask = classes.amax(dim=1, keepdim=True), classes.argmax(dim=1, keepdim=True).to(torch.uint8)
         else:
-            votes, novelty = self.ask(reading.embeddings)
             mask = self.pixels(votes.argmax(dim=1).to(torch.uint8))
             share = self.pixels(votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9))
         size = self.encoder.image_size
@@ -163,10 +164,10 @@ class RetrievalModel(nn.Module):
             RuntimeError: If the bank is empty.
         """
         reading = self.read(images)
+        votes, novelty = self.ask(reading.embeddings)
         if self.has_fitted_head:
-            classes, novelty = self.head_probabilities(images, reading.tokens), self.novelty(reading.embeddings)
+            classes = self._joint(self.head_probabilities(images, reading.tokens), votes)
         else:
-            votes, novelty = self.ask(reading.embeddings)
             classes = self._pixel_probabilities(votes)
         size = self.encoder.image_size
         maps = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
@@ -177,6 +178,11 @@ class RetrievalModel(nn.Module):
         assert self.head is not None  # noqa: S101 - for the type checker; asked of models with a head
         probabilities: torch.Tensor = self.head(images, tokens)
         return probabilities
+
+    def _joint(self, head: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` that those of the head and the votes ``[Q, C, L]`` give."""
+        joint = head * (self._pixel_probabilities(votes) + LEAST_VOTE)
+        return joint / joint.sum(dim=1, keepdim=True)
 
     def vote_probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the vote's class probabilities ``[B, C, H, W]``, of embeddings ``[B, P, D]``."""

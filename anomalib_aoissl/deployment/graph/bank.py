@@ -26,6 +26,7 @@ from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
 from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .head import PREFIX as HEAD_PREFIX
 from .head import TENSORS as HEAD_TENSORS
+from .joint import JOINT, build_joint
 from .search import search
 
 METADATA_PATH = ["framework", "aoissl"]
@@ -189,20 +190,19 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     _release(model)
     tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
     entries = {name: _constant(f"{_PREFIX}{name}", bank.entries[name]) for name in _graph_names(bank)}
-    if head is None:
+    held = []
+    if head is None or JOINT in tensors:
         _vote_among(model, tensors, entries, settings.k, len(bank.class_names))
-        held = []
-    else:
-        similarities, _ = search(tensors["queries"], entries["embeddings"], 1)
-        _replace(tensors, "similarities", similarities)
+    else:  # an export of version 0.2.0, whose head alone decides the classes
+        _replace(tensors, "similarities", search(tensors["queries"], entries["embeddings"], 1)[0])
+        held += [entries["labels"], entries["counts"]]
+    if head is not None:
         for name, tensor in build_head(tensors["fine_features"], tensors["coarse_features"], head).items():
             _replace(tensors, name, tensor)
+        if JOINT in tensors:
+            _replace(tensors, JOINT, build_joint(tensors, settings.image_size, settings.patch_size))
         pixels = {} if bank.pixels is None else bank.pixels.arrays
-        held = [
-            entries["labels"],
-            entries["counts"],
-            *(_constant(f"{PIXELS}{n}", array) for n, array in pixels.items()),
-        ]
+        held += [_constant(f"{PIXELS}{name}", array) for name, array in pixels.items()]
         held += [_constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
     _hold(model, held)
     _validate(model)

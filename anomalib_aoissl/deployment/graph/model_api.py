@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from .joint import JOINT
+
 OUTPUT = "segmentation"
 """Name of the output."""
 
-_PROBABILITIES = ("joint_probabilities", "class_probabilities")
+_PROBABILITIES = (JOINT, "class_probabilities")
 """Marked tensors ``[B, classes, h, w]`` whose largest decides a class; the first that there is."""
 
 

@@ -15,17 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.deployment.abstaining import PROBABILITIES, VOTES, AbstentionFormat
-from anomalib_aoissl.deployment.graph.bank import NotEditableError, named_tensors
+from anomalib_aoissl.deployment.abstaining import DECIDING, VOTES, AbstentionFormat
+from anomalib_aoissl.deployment.graph.bank import SEARCHED, NotEditableError, named_tensors
 
 from .light import Moments, light_of
 
 LIGHT = ("light_mean", "light_deviation")
 """Names in a graph of the mean and the deviation that the light is standardised by: ``[B, C, 1, 1]`` of each plane, or
 ``[B, 1, 1, 1]`` of all together in exports of version 0.2.0."""
-
-ANSWER = "joint_probabilities"
-"""Name in a graph of the class probabilities ``[B, C, H, W]`` of a model without a bank."""
 
 
 def answer_names(model: Any) -> list[str]:
@@ -35,15 +32,14 @@ def answer_names(model: Any) -> list[str]:
         NotEditableError: If the model was exported before tiles were there.
     """
     tensors = named_tensors(model)
-    if not set(LIGHT) <= tensors.keys() or not {ANSWER, PROBABILITIES, VOTES} & tensors.keys():
+    found = [name for name in DECIDING if name in tensors]
+    if not set(LIGHT) <= tensors.keys() or not found:
         msg = (
             "The model was exported before pictures could be cut into tiles, so it cannot take tiling. Export it again "
             "with this version: anomalib export --export_type openvino."
         )
         raise NotEditableError(msg)
-    if ANSWER in tensors:
-        return [ANSWER]
-    return [PROBABILITIES if PROBABILITIES in tensors else VOTES, "anomaly_map"]
+    return [found[0], "anomaly_map"] if set(SEARCHED) <= tensors.keys() else [found[0]]
 
 
 def tile_graph(model: Any, names: Sequence[str]) -> Any:
