@@ -184,18 +184,10 @@ class RetrievalModel(nn.Module):
         joint = head * (self._pixel_probabilities(votes) + LEAST_VOTE)
         return joint / joint.sum(dim=1, keepdim=True)
 
-    def vote_probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the vote's class probabilities ``[B, C, H, W]``, of embeddings ``[B, P, D]``."""
-        return self._pixel_probabilities(self.ask(embeddings)[0])
-
     def _pixel_probabilities(self, votes: torch.Tensor) -> torch.Tensor:
         """Return the class probabilities ``[B, C, H, W]`` of votes ``[Q, C, L]``."""
         probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
         return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
-
-    def novelty(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the novelty ``[B, 1, rows, columns]`` of the patches of embeddings ``[B, P, D]``, in [0, 2]."""
-        return self._novelty(self.neighbours(embeddings.flatten(0, 1), 1)[0])
 
     def _novelty(self, similarities: torch.Tensor) -> torch.Tensor:
         """Return the novelty ``[B, 1, rows, columns]`` that similarities ``[Q, k]``, the largest first, give."""

@@ -13,12 +13,12 @@ import torch
 from editable_models import CLASSES, array_of, bank_file, check_equal, labelled, make_model
 
 from anomalib_aoissl import AOISSLRetrieval
-from anomalib_aoissl.deployment.graph.bank import bank_of, head_of, with_bank
+from anomalib_aoissl.deployment.graph.bank import bank_of, head_of, part_model, with_bank
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 from anomalib_aoissl.pixel_head.learning import stages
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 
 def answers(inferencer: SegmentationOpenVINOInferencer) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +42,18 @@ def accuracy(inferencer: SegmentationOpenVINOInferencer, picture: torch.Tensor, 
     return float((inferencer.predict(array_of(picture)).class_map == mask.numpy())[counted].mean())
 
 
+def head_answer(model: AOISSLRetrieval, pictures: torch.Tensor) -> torch.Tensor:
+    """Return the class probabilities of the pixel head alone."""
+    seen = model.pre_processor(pictures)
+    return model.model.head_probabilities(seen, model.model.read(seen).tokens)
+
+
+def exported_head_answer(inferencer: SegmentationOpenVINOInferencer) -> np.ndarray:
+    """Return the class probabilities of the pixel head alone of two images."""
+    part = openvino.compile_model(part_model(inferencer._model, ["class_probabilities"]), "CPU")
+    return part(labelled(2, seed=99)[0].numpy())[0]
+
+
 @pytest.fixture
 def trained(head_model: AOISSLRetrieval) -> AOISSLRetrieval:
     """Return a model with a pixel head that a test may change."""
@@ -49,6 +61,24 @@ def trained(head_model: AOISSLRetrieval) -> AOISSLRetrieval:
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
+
+
+def test_head_and_vote_are_multiplied(trained: AOISSLRetrieval) -> None:
+    """The vote's probabilities are those of the model without its head, which other tests compare with brute force."""
+    pictures = labelled(2, seed=99)[0]
+    seen = trained.pre_processor(pictures)
+    head = head_answer(trained, pictures).double().numpy()
+    found, answer = trained.model.maps(seen).numpy(), trained.model.answer(seen)
+    trained.model.head = None
+    vote = trained.model.maps(seen).double().numpy()
+    expected = head * (vote[:, :3] + 0.01)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
+    np.testing.assert_allclose(found[:, 3:], vote[:, 3:], atol=1e-6)
+    assert (answer[0].pred_mask[:, 0].numpy() == expected.argmax(axis=1)).mean() > 0.999
+    np.testing.assert_allclose(answer[1][:, 0].numpy(), expected.max(axis=1), atol=1e-5)
+    assert (expected.argmax(axis=1) != head.argmax(axis=1)).any()
+    assert (expected.argmax(axis=1) != vote[:, :3].argmax(axis=1)).any()
 
 
 def test_an_image_is_learnt_removed_and_brought_back(trained: AOISSLRetrieval) -> None:
@@ -68,16 +98,17 @@ def test_an_image_is_learnt_removed_and_brought_back(trained: AOISSLRetrieval) -
     assert same(trained.model.bank.pixels, pixels)
 
 
-def test_an_edit_without_a_fit_changes_novelty_alone(trained: AOISSLRetrieval) -> None:
+def test_an_edit_without_a_fit_changes_the_vote_and_novelty_alone(trained: AOISSLRetrieval) -> None:
     pictures = labelled(2, seed=99)[0]
-    before = trained(pictures)
+    before, head = trained(pictures), head_answer(trained, pictures)
     trained.remove(image="1-0", refit=False)
     after = trained(pictures)
-    assert torch.equal(after.pred_mask, before.pred_mask)
+    assert torch.equal(head_answer(trained, pictures), head)
+    assert not torch.equal(after.pred_mask, before.pred_mask)
     assert (after.anomaly_map > before.anomaly_map + 1e-4).any()
     assert (after.anomaly_map >= before.anomaly_map - 1e-6).all()
     trained.remove(image="1-1")
-    assert not torch.equal(trained(pictures).pred_mask, before.pred_mask)
+    assert not torch.equal(head_answer(trained, pictures), head)
 
 
 def test_a_bank_of_another_model_changes_novelty_alone(
@@ -146,13 +177,14 @@ def test_with_and_without_autocontext(
 ) -> None:
     assert trained.model.head.has_autocontext
     pictures = labelled(images, seed=images)[0]
-    with_context = head_inferencer._compiled(pictures.numpy())["pred_mask"]
-    assert (with_context == trained(pictures).pred_mask.numpy()).mean() >= 0.999
+    with_context = exported_head_answer(head_inferencer)
+    found = head_inferencer._compiled(pictures.numpy())["pred_mask"]
+    assert (found == trained(pictures).pred_mask.numpy()).mean() >= 0.999
     trained.model.head.set_layers("second", ())
     head_inferencer._use(with_bank(head_inferencer._model, trained.model.bank.content(), trained._head()))
     assert not head_of(head_inferencer._model).stages.second
     check_equal(head_inferencer, trained)
-    assert (head_inferencer._compiled(pictures.numpy())["pred_mask"] != with_context).any()
+    assert not np.allclose(exported_head_answer(head_inferencer), with_context, atol=0.01)
 
 
 def test_removing_fits_the_head_as_torch_does(
@@ -194,14 +226,17 @@ def test_a_mask_that_torch_would_not_give_is_learnt(
     assert accuracy(again, pictures[0], masks[0]) < accuracy(head_inferencer, pictures[0], masks[0])
 
 
-def test_adapting_without_a_fit_changes_novelty_alone(head_inferencer: SegmentationOpenVINOInferencer) -> None:
+def test_adapting_without_a_fit_changes_the_vote_and_novelty_alone(
+    head_inferencer: SegmentationOpenVINOInferencer,
+) -> None:
     pictures, masks = labelled(1, seed=3)
     before, pixels = answers(head_inferencer), bank_of(head_inferencer._model).pixels
+    head = exported_head_answer(head_inferencer)
     assert head_inferencer.predict(array_of(pictures[0])).score > 0.01
     head_inferencer.adapt(array_of(pictures[0]), masks[0].numpy(), device="new", name="first", refit=False)
-    after = answers(head_inferencer)
-    np.testing.assert_array_equal(after[0], before[0])
-    assert not np.array_equal(after[1], before[1])
+    np.testing.assert_array_equal(exported_head_answer(head_inferencer), head)
+    for ours, theirs in zip(answers(head_inferencer), before, strict=True):
+        assert not np.array_equal(ours, theirs)
     assert head_inferencer.predict(array_of(pictures[0])).score < 1e-5
     assert same(bank_of(head_inferencer._model).pixels, pixels)
     head_inferencer.remove(device="new", refit=False)
@@ -220,11 +255,11 @@ def test_a_new_class_is_learnt_and_stays_in_what_is_saved(
     table[:4] = [0, 3, 2, 1]
     shuffled = ["background", "crack", "ball", "wire"]  # mapped by name
     mask = table[masks[0].numpy()]
-    before = answers(head_inferencer)[0]
+    before = exported_head_answer(head_inferencer).argmax(axis=1)
     head_inferencer.adapt(array_of(pictures[0]), mask, device="new", name="known", class_names=shuffled, refit=False)
     assert head_inferencer.class_names == (*CLASSES, "crack")
     # the unlikely class takes a little of each pixel, which the second network sees
-    assert (answers(head_inferencer)[0] == before).mean() > 0.99
+    assert (exported_head_answer(head_inferencer).argmax(axis=1) == before).mean() > 0.99
     head_inferencer.adapt(array_of(pictures[0]), mask, device="new", name="first", class_names=shuffled)
     assert (head_inferencer.predict(array_of(pictures[0])).class_map[22:] == 3).mean() > 0.9
     again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
@@ -249,6 +284,7 @@ def test_bank_files_bring_pixels_of_the_same_head_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     before, pixels = answers(head_inferencer), bank_of(head_inferencer._model).pixels
+    head = exported_head_answer(head_inferencer)
     path = head_inferencer.save_bank(tmp_path / "own.safetensors")
     head_inferencer.replace_bank(path, refit=False)
     for ours, theirs in zip(answers(head_inferencer), before, strict=True):
@@ -257,14 +293,14 @@ def test_bank_files_bring_pixels_of_the_same_head_only(
     with caplog.at_level(logging.WARNING):
         head_inferencer.extend_bank(bank_file(make_model(1, seed=7), tmp_path), refit=False)
     assert "filled by another model" in caplog.text
-    np.testing.assert_array_equal(answers(head_inferencer)[0], before[0])
+    np.testing.assert_array_equal(exported_head_answer(head_inferencer), head)
     assert same(bank_of(head_inferencer._model).pixels, pixels)
     caplog.clear()
-    for head in (None, "pixel"):
-        head_inferencer.replace_bank(bank_file(make_model(1, seed=7, head=head), tmp_path))
+    for other in (None, "pixel"):
+        head_inferencer.replace_bank(bank_file(make_model(1, seed=7, head=other), tmp_path))
         assert "not fitted again" in caplog.text
-        np.testing.assert_array_equal(answers(head_inferencer)[0], before[0])
+        np.testing.assert_array_equal(exported_head_answer(head_inferencer), head)
         again = SegmentationOpenVINOInferencer(head_inferencer.save(tmp_path / "saved.xml"))
-        np.testing.assert_array_equal(answers(again)[0], before[0])
+        np.testing.assert_array_equal(answers(again)[0], answers(head_inferencer)[0])
     head_inferencer.replace_bank(bank_file(head_model, tmp_path))
     assert same(bank_of(head_inferencer._model).pixels, pixels)
