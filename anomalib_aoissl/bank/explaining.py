@@ -68,8 +68,8 @@ class Explanation:
         pixels: Pixels of the region.
         tally: Share of the votes for each class, 0 to 1, the largest first; `IGNORED` for none.
         predicted: Share of the region's pixels that each class has in the mask, the largest first.
-        differs: Share of the region's pixels where the mask has another class than the bank alone would give, since
-            the pixel head decided; 0 without a head.
+        differs: Share of the region's pixels where the mask has another class than the bank alone would give,
+            because of the pixel head; 0 without a head.
         novelty: Mean over the region.
         uncertainty: Mean over the region.
         abstained: Share of the region's pixels for which the model does not know; None without a threshold.

@@ -79,7 +79,7 @@ def write(explanation: Explanation, picture: Image, options: argparse.Namespace)
     for name, share in explanation.predicted.items():
         print(f"{share:6.1%} of the mask: {name}")
     if explanation.differs:
-        print(f"{explanation.differs:6.1%} of the region: the pixel head decided otherwise than the vote")
+        print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
     print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
 

@@ -100,7 +100,7 @@ class OpenVINOBankMixin:
             path: Bank file (``.safetensors``) of the same encoder.
             new_classes: Add classes that the model has not, after its own; else they are an error.
             bank_size: Entries to keep at most, by `condensing.condensed`; None for all.
-            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only novelty changes.
+            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else the vote and the novelty change alone.
 
         Raises:
             ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or
@@ -154,7 +154,7 @@ class OpenVINOBankMixin:
             class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
                 mapped by name, and names that the model has not become new classes after its own.
             bank_size: Entries that the bank then has at most, by `condensing.condensed`; None for all.
-            refit: Whether the pixel head, where there is one, learns the image too; else masks stay as they are.
+            refit: Whether the pixel head, where there is one, learns the image too; else it stays as it is.
             color_order: "bgr" for an array with blue first, as in `predict`.
 
         Raises:

@@ -95,7 +95,7 @@ def labelled_pixels(
 def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = True) -> HeadContent:
     """Return the head, fitted on to the labelled pixels of a bank, whose classes may be more than the head's.
 
-    Without ``refit`` new classes are unlikely, and masks stay as they were but for single pixels. So it is with fewer
+    Without ``refit`` new classes are unlikely, and what the head says stays as it was but for single pixels. So it is with fewer
     than two classes, which is warned of.
     """
     classes, pixels = len(bank.class_names), bank.pixels
@@ -103,7 +103,7 @@ def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = 
     if refit and (pixels is None or shown < 2):
         logger.warning(
             "The pixel head is not fitted again: the bank has labelled pixels of %d class(es), 2 are needed. "
-            "Masks stay as they were, only novelty changes. Train on labelled images, and export.",
+            "The head stays as it was, the vote and the novelty change alone. Train on labelled images, and export.",
             shown,
         )
     if not refit or pixels is None or shown < 2:

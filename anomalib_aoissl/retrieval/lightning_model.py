@@ -64,7 +64,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated. Of vision
             transformers only.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
-            decides the classes; null for the vote of the memory bank alone.
+            decides the classes together with the vote of the memory bank; null for the vote alone.
         vote: Which entries of the bank vote and how, see `VoteOptions`.
         bank: What the bank holds, see `BankOptions`.
         seed: Of what is random in condensing and in the head's fit.

@@ -26,7 +26,7 @@ class VoteOptions(Options):
     """Which entries of the memory bank vote, and how.
 
     Args:
-        k: Number of nearest entries that vote on a patch if the bank decides the classes, and that explain a patch.
+        k: Number of nearest entries that vote on a patch, and that explain it.
         temperature: Of the softmax over their cosine similarities; smaller follows the nearest more closely,
             such as 0.02 with a transformer.
         aggregation: What a neighbour's vote weighs: "attention" (the softmax at the temperature) or "similarity" (the

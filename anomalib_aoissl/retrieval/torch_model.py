@@ -98,7 +98,7 @@ class RetrievalModel(nn.Module):
 
     @property
     def has_fitted_head(self) -> bool:
-        """Whether the pixel head decides the classes of pixels."""
+        """Whether a pixel head decides the classes of pixels together with the vote."""
         return self.head is not None and self.head.fitted
 
     def train(self, mode: bool = True) -> RetrievalModel:

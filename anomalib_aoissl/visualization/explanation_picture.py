@@ -115,7 +115,7 @@ def _summary(e: Explanation) -> list[tuple[str, str | None, float]]:
     unknown = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
     lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
     if e.differs:
-        lines.append((f"the pixel head decided, otherwise than the vote on {_percent(e.differs)}", None, 0.0))
+        lines.append((f"the pixel head outweighs the vote on {_percent(e.differs)}", None, 0.0))
     return lines + [
         (f"{_percent(share)} of the votes: {name or 'ignored'}", name, share) for name, share in e.tally.items()
     ]

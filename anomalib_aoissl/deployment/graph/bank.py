@@ -36,7 +36,7 @@ SEARCHED = ("queries", "similarities")
 """Marked tensors that every editable model has; ``patch_embeddings`` is needed to learn images only."""
 
 VOTED = ("neighbours", "neighbour_labels", "vote_weights", "class_votes")
-"""Those of a model whose bank decides the classes."""
+"""Those of a model whose bank votes."""
 
 _ANCHOR = "aoissl.anchor"
 """Name of the node that holds constants which the graph does not compute with."""
@@ -108,7 +108,7 @@ def settings_of(model: Any) -> BankSettings:
 
 
 def head_of(model: Any) -> HeadContent | None:
-    """Return the pixel head that the model holds; None where its bank decides the classes.
+    """Return the pixel head that the model holds; None where its bank alone decides the classes.
 
     Raises:
         NotEditableError: If the model has no bank, or a head that is damaged.

@@ -159,7 +159,7 @@ class BankEditingMixin(_Base):
         return BankSettings(vote.k, *sizes, model.bank.budget, seed, vote.aggregation, vote.temperature)
 
     def _head(self) -> HeadContent | None:
-        """Return the pixel head for an export; None where the bank decides the classes."""
+        """Return the pixel head for an export; None where the bank alone decides the classes."""
         model = self.model
         if not model.has_fitted_head:
             return None
