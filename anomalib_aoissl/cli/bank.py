@@ -32,7 +32,7 @@ _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON
     },
     "class_names": {"nargs": "+", "metavar": "NAME", "help": "Names of the mask's indices, background first."},
     "new_classes": {"action": "store_true", "help": "Add classes that only the others have; not to a checkpoint."},
-    "no_refit": {"action": "store_true", "help": "Leave the pixel head as it is, so that the vote and the novelty change alone."},
+    "no_refit": {"action": "store_true", "help": "Leave the pixel head as it is: only vote and novelty change."},
     "overwrite": {"action": "store_true", "help": "Replace the output where it exists; never a file that is read."},
     "in_place": {"action": "store_true", "help": "Write over the file itself."},
 }
@@ -110,7 +110,7 @@ def remove(
         path: Bank file (.safetensors), checkpoint (.ckpt) or exported model (.xml, .onnx).
         device: Name of the device.
         image: Name of the image; of this device's image where both are given.
-        no_refit: Leave the pixel head as it is, so that the vote and the novelty change alone.
+        no_refit: Leave the pixel head as it is: only vote and novelty change.
         output: File to write, of the same kind.
         in_place: Write over the file itself.
         overwrite: Replace the output where it exists; never a file that is read.

@@ -100,7 +100,7 @@ class OpenVINOBankMixin:
             path: Bank file (``.safetensors``) of the same encoder.
             new_classes: Add classes that the model has not, after its own; else they are an error.
             bank_size: Entries to keep at most, by `condensing.condensed`; None for all.
-            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else the vote and the novelty change alone.
+            refit: Whether a pixel head is fitted on to the bank's labelled pixels; else only vote and novelty change.
 
         Raises:
             ValueError: If the file cannot be used, is of another encoder, has classes that the model has not, or

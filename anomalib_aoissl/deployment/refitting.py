@@ -95,15 +95,15 @@ def labelled_pixels(
 def refitted_head(head: HeadContent, bank: BankArrays, seed: int, refit: bool = True) -> HeadContent:
     """Return the head, fitted on to the labelled pixels of a bank, whose classes may be more than the head's.
 
-    Without ``refit`` new classes are unlikely, and what the head says stays as it was but for single pixels. So it is with fewer
-    than two classes, which is warned of.
+    Without ``refit`` new classes are unlikely, and what the head says stays as it was but for single pixels. So it is
+    with fewer than two classes, which is warned of.
     """
     classes, pixels = len(bank.class_names), bank.pixels
     shown = 0 if pixels is None else len(np.unique(pixels.labels))
     if refit and (pixels is None or shown < 2):
         logger.warning(
             "The pixel head is not fitted again: the bank has labelled pixels of %d class(es), 2 are needed. "
-            "The head stays as it was, the vote and the novelty change alone. Train on labelled images, and export.",
+            "Only vote and novelty change. Train on labelled images, and export.",
             shown,
         )
     if not refit or pixels is None or shown < 2:
