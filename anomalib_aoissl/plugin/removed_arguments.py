@@ -110,4 +110,4 @@ def removal_message(owner: str, names: Iterable[str]) -> str:
 def moving_message(owner: str, old: Mapping[str, str]) -> str:
     """Return what is said of arguments under old names, in Python and on the command line."""
     names = ", ".join(f"{name} is {new} now" for name, new in old.items())
-    return f"{owner}: old names of arguments, which the next release takes no longer: {names}."
+    return f"{owner}: old names of arguments, which the next release will not take: {names}."
