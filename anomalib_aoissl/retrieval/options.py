@@ -47,7 +47,7 @@ class VoteOptions(Options):
         "search": choice(*SEARCHES),
     }
 
-    k: int = 30
+    k: int = 15
     temperature: float = 0.05
     aggregation: Literal["attention", "similarity"] = "attention"
     level: Literal["patches", "images"] = "patches"

@@ -235,9 +235,9 @@ def test_what_is_written_of_options_wins_and_the_other_fields_are_the_checkpoint
 ) -> None:
     path = tmp_path / "model.ckpt"
     torch.save(saved, path)
-    for written in ({"k": 30}, VoteOptions(k=30)):  # 30 is the default
+    for written in ({"k": 15}, VoteOptions(k=15)):  # 15 is the default
         model = AOISSLRetrieval.load_from_checkpoint(path, vote=written, bank={"size": 15})
-        assert model.model.vote_options.k == 30
+        assert model.model.vote_options.k == 15
         assert model.hparams["bank"] == {"size": 15, "precision": "fp16", "extends": None}
         assert model.written_arguments == {"vote.k", "bank.size"}
     model, message = warned(AOISSLRetrieval.load_from_checkpoint, checkpoint_path=path, k=5)

@@ -129,9 +129,11 @@ def bank_of(model: Any) -> BankArrays:
     """
     description, metadata = _description(model), read_metadata(model)
     constants = _constants(model)
-    missing = [name for name in ("embeddings", "labels") if name not in constants]
+    missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in constants]
+    if description["head"] is not None and not _constants(model, HEAD_PREFIX):  # as in ONNX files
+        missing.append(f"{HEAD_PREFIX}*")
     if missing:
-        msg = f"The model's bank has no constant named {_PREFIX}{missing[0]}. Export the model again, to OpenVINO."
+        msg = f"The model's bank has no constant named {missing[0]}. Export the model again, to OpenVINO."
         raise NotEditableError(msg)
     try:
         entries = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
@@ -160,7 +162,8 @@ def check_bank(model: Any) -> None:
     description = read_metadata(model).get("bank")
     if not description or description.get("version") != _VERSION:
         return
-    if {"embeddings", "labels"} <= _constants(model).keys():
+    has_head = description["head"] is None or bool(_constants(model, HEAD_PREFIX))
+    if has_head and {"embeddings", "labels"} <= _constants(model).keys():
         bank_of(model)
         head_of(model)
 

@@ -14,8 +14,9 @@ JOINT = "joint_probabilities"
 """Name in a graph of class probabilities ``[B, C, H, W]`` that several parts of a model decide: head and vote, or the
 networks of the segmenter."""
 
-LEAST_VOTE = 0.01
-"""Added to the vote's probabilities: a class that no neighbour shows is unlikely, not impossible."""
+LEAST_VOTE = 0.3
+"""Added to the vote's probabilities, so that no vote outweighs a head that is sure: between a class that all neighbours
+show and one that none shows, the factor is 1.3 / 0.3."""
 
 
 def build_joint(tensors: Mapping[str, Any], image_size: tuple[int, int], patch_size: tuple[int, int]) -> Any:

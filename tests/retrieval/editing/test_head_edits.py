@@ -71,7 +71,7 @@ def test_head_and_vote_are_multiplied(trained: AOISSLRetrieval) -> None:
     found, answer = trained.model.maps(seen).numpy(), trained.model.answer(seen)
     trained.model.head = None
     vote = trained.model.maps(seen).double().numpy()
-    expected = head * (vote[:, :3] + 0.01)
+    expected = head * (vote[:, :3] + 0.3)
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
     np.testing.assert_allclose(found[:, 3:], vote[:, 3:], atol=1e-6)

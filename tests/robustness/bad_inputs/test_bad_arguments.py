@@ -170,7 +170,7 @@ def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: 
         callback.pretrain(encoder, [(tmp_path / "u.png",)])
 
 
-VOTE = {"k": 30, "temperature": 0.05, "aggregation": "attention", "level": "patches", "search": "exact"}
+VOTE = {"k": 15, "temperature": 0.05, "aggregation": "attention", "level": "patches", "search": "exact"}
 BANK = {"size": 4000, "precision": "fp32", "extends": None}
 
 
@@ -313,7 +313,7 @@ def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp
 def test_what_is_written_is_told_from_defaults_on_the_command_line(tmp_path: Path) -> None:
     from anomalib.cli import AnomalibCLI
 
-    (tmp_path / "c.yaml").write_text("model:\n  class_path: AOISSLRetrieval\n  init_args:\n    vote:\n      k: 30\n")
+    (tmp_path / "c.yaml").write_text("model:\n  class_path: AOISSLRetrieval\n  init_args:\n    vote:\n      k: 15\n")
     arguments = ["--config", str(tmp_path / "c.yaml"), "--model.abstain=null", "--model.encoder.pretrained=false"]
     cli = AnomalibCLI(["test", *arguments, "--data", "WireBond", "--default_root_dir", str(tmp_path)], run=False)
     assert cli.model.written_arguments == {"vote.k", "abstain", "encoder.pretrained"}

@@ -247,7 +247,7 @@ KEPT, TUNED = ("abstain", "vote.k"), ("training.learning_rate", "training.budget
     table(
         Row("nothing is written", taken(AOISSLRetrieval, KEPT), value=[0.05, 12]),
         Row("abstention is switched off", taken(AOISSLRetrieval, KEPT, abstain=None), value=[None, 12]),
-        Row("the default is written", taken(AOISSLRetrieval, KEPT, vote={"k": 30}), value=[0.05, 30]),
+        Row("the default is written", taken(AOISSLRetrieval, KEPT, vote={"k": 15}), value=[0.05, 15]),
         Row("another value is written", taken(AOISSLRetrieval, KEPT, abstain=0.2, vote={"k": 7}), value=[0.2, 7]),
         Row(
             "what the checkpoint has is written",

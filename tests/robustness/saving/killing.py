@@ -100,6 +100,7 @@ class Trained(ExportingMixin if EXPORTS else object):  # type: ignore[misc]
     """A model whose conversion, which takes long, was done before: new.xml or new.onnx of a folder."""
 
     class_names, file_format, tiling = ("background", "wire"), None, None
+    HAS_BANK = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
