@@ -114,7 +114,7 @@ def test_the_signature_is_that_of_the_class_alone() -> None:
     assert inspect.getfullargspec(init).varkw is None  # Lightning filters a checkpoint's arguments by it
     parser = ArgumentParser()
     parser.add_class_arguments(AOISSLRetrieval, "model")
-    assert parser.get_defaults().model.vote.k == 30
+    assert parser.get_defaults().model.vote.k == 15
     assert not {"context", "k"} & set(vars(parser.get_defaults().model))
 
 
