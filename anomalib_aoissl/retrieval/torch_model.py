@@ -189,10 +189,6 @@ class RetrievalModel(nn.Module):
         probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
         return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
 
-    def _novelty(self, similarities: torch.Tensor) -> torch.Tensor:
-        """Return the novelty ``[B, 1, rows, columns]`` that similarities ``[Q, k]``, the largest first, give."""
-        return 1.0 - similarities[:, 0].reshape(-1, 1, *self.grid_size)
-
     def ask(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the votes ``[Q, C, L]`` for the pixels of each patch, and the novelty ``[B, 1, rows, columns]``.
 
@@ -203,7 +199,8 @@ class RetrievalModel(nn.Module):
             RuntimeError: If the bank is empty.
         """
         similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each
-        return self.class_votes(weights, neighbours), self._novelty(similarities)
+        novelty = 1.0 - similarities[:, 0].reshape(-1, 1, *self.grid_size)  # of the nearest entry
+        return self.class_votes(weights, neighbours), novelty
 
     def pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches."""

@@ -12,6 +12,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
+from anomalib_aoissl.deployment.graph.joint import JOINT
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
@@ -123,7 +124,7 @@ class SegmenterModel(nn.Module):
         Raises:
             RuntimeError: If nothing was trained yet.
         """
-        probabilities = mark("joint_probabilities", self.maps(images))
+        probabilities = mark(JOINT, self.maps(images))
         best = probabilities.max(dim=1, keepdim=True)  # [B, 1, H, W]
         uncertainty = 1.0 - best.values
         return InferenceBatch(

@@ -129,9 +129,7 @@ def bank_of(model: Any) -> BankArrays:
     """
     description, metadata = _description(model), read_metadata(model)
     constants = _constants(model)
-    missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in constants]
-    if description["head"] is not None and not _constants(model, HEAD_PREFIX):  # as in ONNX files
-        missing.append(f"{HEAD_PREFIX}*")
+    missing = _missing(model, description)
     if missing:
         msg = f"The model's bank has no constant named {missing[0]}. Export the model again, to OpenVINO."
         raise NotEditableError(msg)
@@ -162,8 +160,7 @@ def check_bank(model: Any) -> None:
     description = read_metadata(model).get("bank")
     if not description or description.get("version") != _VERSION:
         return
-    has_head = description["head"] is None or bool(_constants(model, HEAD_PREFIX))
-    if has_head and {"embeddings", "labels"} <= _constants(model).keys():
+    if not _missing(model, description):
         bank_of(model)
         head_of(model)
 
@@ -368,6 +365,15 @@ def _constants(model: Any, prefix: str = _PREFIX) -> dict[str, np.ndarray]:
     """Return the constants whose names begin with a prefix, without it."""
     nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"}
     return {name.removeprefix(prefix): node.data for name, node in nodes.items() if name.startswith(prefix)}
+
+
+def _missing(model: Any, description: Mapping[str, Any]) -> list[str]:
+    """Return the names of constants without which a bank cannot be read; an ONNX file has none of its head."""
+    constants = _constants(model)
+    missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in constants]
+    if description["head"] is not None and not _constants(model, HEAD_PREFIX):
+        missing.append(f"{HEAD_PREFIX}*")
+    return missing
 
 
 def _description(model: Any) -> dict[str, Any]:

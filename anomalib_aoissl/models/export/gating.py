@@ -25,9 +25,9 @@ _TILES_ACROSS = 1.25
 """Sides of a picture, of those of a tile: there are four tiles, which overlap. Larger ones would take minutes each."""
 _DRAWN_SEED = 29
 
-_WITHOUT_BANK = replace(LIMITS[""], novelty=0.01)
-"""Limits of an uncompressed model whose map is an uncertainty: it turns over where two classes meet, and there the last
-digits of 32 bits change it by some 0.0005. What is compressed is judged by its pixels alone."""
+_UNCERTAINTY = 0.01
+"""Limit of the map of an uncompressed model without a bank, an uncertainty: it turns over where two classes meet, and
+there the last digits of 32 bits change it by some 0.0005."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Gate:
         Raises:
             ValueError: If the datamodule has no pictures, or pictures of other planes than the model's.
         """
-        options, limits = export_options(), LIMITS.get(compression, LIMITS[""])
-        if not module.HAS_BANK:
-            limits = replace(limits, novelty=None) if compression else _WITHOUT_BANK
+        options, limits = export_options(), _limits_of(module, compression)
         if compression == "int8_acq":
             limits = replace(limits, iou_drop=max(max_drop, limits.iou_drop or 0.0))
         datamodule = datamodule or options.datamodule
@@ -86,8 +84,7 @@ class Gate:
         logger.info("Gate: comparing %s on %d pictures of %s.", ", ".join(others), count, source)
         runners: dict[str, Runner] = {"torch": torch_runner(self.module)}
         runners.update({name: make() for name, make in others.items()})
-        exact = LIMITS[""] if self.module.HAS_BANK else _WITHOUT_BANK
-        report = judge(runners, self.sample, self.limits, self.compression, exact)
+        report = judge(runners, self.sample, self.limits, self.compression, _limits_of(self.module, ""))
         report.check()
         logger.info("Gate passed: %s.", report.summary())
         return report
@@ -111,6 +108,14 @@ def torch_runner(module: Any) -> Runner:
 def saved_torch_runner(path: Path) -> Runner:
     """Return a runner of a file that anomalib's torch export wrote just now."""
     return torch_runner(torch.load(path, weights_only=False, map_location="cpu")["model"])
+
+
+def _limits_of(module: Any, compression: str) -> Limits:
+    """Return the limits of a model; one without a bank is judged by its pixels alone where it is compressed."""
+    limits = LIMITS.get(compression, LIMITS[""])
+    if module.HAS_BANK:
+        return limits
+    return replace(limits, novelty=None if compression else _UNCERTAINTY)
 
 
 def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...], most: tuple[int, int] | None = None) -> Sample:
