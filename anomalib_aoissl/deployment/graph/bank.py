@@ -371,7 +371,7 @@ def _missing(model: Any, description: Mapping[str, Any]) -> list[str]:
     """Return the names of constants without which a bank cannot be read; an ONNX file has none of its head."""
     constants = _constants(model)
     missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in constants]
-    if description["head"] is not None and not _constants(model, HEAD_PREFIX):
+    if description.get("head") is not None and not _constants(model, HEAD_PREFIX):
         missing.append(f"{HEAD_PREFIX}*")
     return missing
 
