@@ -27,6 +27,7 @@ from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .head import PREFIX as HEAD_PREFIX
 from .head import TENSORS as HEAD_TENSORS
 from .joint import JOINT, build_joint
+from .nodes import constant, constants, hold, named_tensors, redirect, release, rename
 from .search import search
 
 METADATA_PATH = ["framework", "aoissl"]
@@ -37,9 +38,6 @@ SEARCHED = ("queries", "similarities")
 
 VOTED = ("neighbours", "neighbour_labels", "vote_weights", "class_votes")
 """Those of a model whose bank votes."""
-
-_ANCHOR = "aoissl.anchor"
-"""Name of the node that holds constants which the graph does not compute with."""
 
 _PREFIX = "bank."
 
@@ -115,7 +113,7 @@ def head_of(model: Any) -> HeadContent | None:
     """
     description = _description(model)["head"]
     try:
-        return None if description is None else content_of(description, _constants(model, HEAD_PREFIX))
+        return None if description is None else content_of(description, constants(model, HEAD_PREFIX))
     except (KeyError, TypeError, ValueError) as error:
         msg = f"The model's pixel head is damaged ({error!r}). Restore a copy of the model, or export it again."
         raise NotEditableError(msg) from error
@@ -128,16 +126,16 @@ def bank_of(model: Any) -> BankArrays:
         NotEditableError: If the model has no bank, or one that is damaged.
     """
     description, metadata = _description(model), read_metadata(model)
-    constants = _constants(model)
+    stored = constants(model, _PREFIX)
     missing = _missing(model, description)
     if missing:
         msg = f"The model's bank has no constant named {missing[0]}. Export the model again, to OpenVINO."
         raise NotEditableError(msg)
     try:
-        entries = {**constants, **{name: _unpacked(description[name]) for name in ID_NAMES}}
+        entries = {**stored, **{name: _unpacked(description[name]) for name in ID_NAMES}}
         devices, images = tuple(description["device_names"]), tuple(description["image_names"])
         head, size = description["head"], settings_of(model).patch_size
-        pixels = None if head is None else pixels_of(_constants(model, PIXELS), head["basis"])
+        pixels = None if head is None else pixels_of(constants(model, PIXELS), head["basis"])
         entries.setdefault("counts", np.ones(len(entries["labels"]), np.int32))
         names = tuple(metadata["class_names"]), devices, images, description["encoder_hash"]
         bank = BankArrays(entries, *names, pixels=pixels, patch_size=size)
@@ -187,24 +185,24 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     settings, metadata = settings_of(model), read_metadata(model)
     head = head_of(model) if head is None else head
     model = model.clone()
-    _release(model)
+    release(model)
     tensors = _marked(model, SEARCHED + (VOTED if head is None else HEAD_TENSORS))
-    entries = {name: _constant(f"{_PREFIX}{name}", bank.entries[name]) for name in _graph_names(bank)}
+    entries = {name: constant(f"{_PREFIX}{name}", bank.entries[name]) for name in _graph_names(bank)}
     held = []
     if head is None or JOINT in tensors:
         _vote_among(model, tensors, entries, settings.k, len(bank.class_names))
     else:  # an export of version 0.2.0, whose head alone decides the classes
-        _replace(tensors, "similarities", search(tensors["queries"], entries["embeddings"], 1)[0])
+        redirect(tensors, "similarities", search(tensors["queries"], entries["embeddings"], 1)[0])
         held += [entries["labels"], entries["counts"]]
     if head is not None:
         for name, tensor in build_head(tensors["fine_features"], tensors["coarse_features"], head).items():
-            _replace(tensors, name, tensor)
+            redirect(tensors, name, tensor)
         if JOINT in tensors:
-            _replace(tensors, JOINT, build_joint(tensors, settings.image_size, settings.patch_size))
+            redirect(tensors, JOINT, build_joint(tensors, settings.image_size, settings.patch_size))
         pixels = {} if bank.pixels is None else bank.pixels.arrays
-        held += [_constant(f"{PIXELS}{name}", array) for name, array in pixels.items()]
-        held += [_constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
-    _hold(model, held)
+        held += [constant(f"{PIXELS}{name}", array) for name, array in pixels.items()]
+        held += [constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
+    hold(model, held)
     _validate(model)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
     metadata.pop("gate", None)  # which compared another bank
@@ -247,11 +245,11 @@ def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any],
     from openvino import opset13 as ops
 
     similarities, neighbours = search(tensors["queries"], entries["embeddings"], k)
-    _replace(tensors, "similarities", similarities)
-    _rename(tensors, "neighbours", neighbours)
+    redirect(tensors, "similarities", similarities)
+    rename(tensors, "neighbours", neighbours)
     for name, values in (("neighbour_labels", entries["labels"]), ("neighbour_counts", entries["counts"])):
         if name in tensors:
-            _replace(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
+            redirect(tensors, name, ops.gather(values, neighbours, np.int64(0)).output(0))
     _validate(model)  # the votes' shapes follow from the entries, which may be fewer than k
     known = tensors["class_votes"].get_partial_shape()[1].get_length()
     weights = ops.unsqueeze(tensors["vote_weights"], np.int64(1))  # [Q, 1, k]
@@ -260,60 +258,7 @@ def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any],
         shown = ops.convert(ops.equal(tensors["neighbour_labels"], np.uint8(index)), "f32")  # [Q, k, L]
         new.append(ops.matmul(weights, shown, False, False))  # [Q, 1, L]
     if new:
-        _replace(tensors, "class_votes", ops.concat([tensors["class_votes"], *new], 1).output(0))
-
-
-def _hold(model: Any, constants: Sequence[Any]) -> None:
-    """Keep constants in the model that nothing computes with: the score gets 0 times their sizes added."""
-    from openvino import opset13 as ops
-
-    if not constants:
-        return
-    sizes = [ops.convert(ops.reduce_sum(ops.shape_of(constant), np.int64(0)), "f32") for constant in constants]
-    total = sizes[0]
-    for size in sizes[1:]:
-        total = ops.add(total, size)
-    score = model.output("pred_score")
-    result, source = score.get_node(), score.get_node().input_value(0)
-    anchor = ops.add(source, ops.multiply(total, np.float32(0)))
-    anchor.set_friendly_name(_ANCHOR)
-    _move_names(source, anchor.output(0), {"pred_score"})
-    result.input(0).replace_source_output(anchor.output(0))
-
-
-def _release(model: Any) -> None:
-    """Undo `_hold`."""
-    score = model.output("pred_score")
-    anchor = score.get_node().input_value(0).get_node()
-    if anchor.get_friendly_name() == _ANCHOR:
-        source = anchor.input_value(0)
-        score.get_node().input(0).replace_source_output(source)
-        _move_names(anchor.output(0), source, {"pred_score"})
-
-
-def _move_names(old: Any, new: Any, names: set[str]) -> None:
-    """Give names of a tensor to another one."""
-    old.set_names(old.get_names() - names)
-    new.add_names(names)
-
-
-def _replace(tensors: dict[str, Any], name: str, new: Any) -> None:
-    """Redirect the consumers of a marked tensor to another one, which takes its name."""
-    old = tensors.get(name)
-    if old is None:
-        new.add_names({name})
-        tensors[name] = new
-        return
-    for reader in old.get_target_inputs():
-        if reader.get_node().get_name() != new.get_node().get_name():
-            reader.replace_source_output(new)
-    _rename(tensors, name, new)
-
-
-def _rename(tensors: dict[str, Any], name: str, new: Any) -> None:
-    """Give a marked tensor's name to another one."""
-    _move_names(tensors[name], new, {name})
-    tensors[name] = new
+        redirect(tensors, "class_votes", ops.concat([tensors["class_votes"], *new], 1).output(0))
 
 
 def _validate(model: Any) -> None:
@@ -342,36 +287,16 @@ def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def named_tensors(model: Any) -> dict[str, Any]:
-    """Return all tensors of a model that have a name, by name."""
-    return {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
-
-
 def _graph_names(bank: BankArrays) -> list[str]:
     """Return the names of the arrays that the graph computes with."""
     return [name for name in bank.entries if name not in ID_NAMES]
 
 
-def _constant(name: str, array: np.ndarray) -> Any:
-    """Return a constant of the array under its stable name."""
-    from openvino import opset13 as ops
-
-    node = ops.constant(np.ascontiguousarray(array), name=name)
-    node.output(0).set_names({name})
-    return node
-
-
-def _constants(model: Any, prefix: str = _PREFIX) -> dict[str, np.ndarray]:
-    """Return the constants whose names begin with a prefix, without it."""
-    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"}
-    return {name.removeprefix(prefix): node.data for name, node in nodes.items() if name.startswith(prefix)}
-
-
 def _missing(model: Any, description: Mapping[str, Any]) -> list[str]:
     """Return the names of constants without which a bank cannot be read; an ONNX file has none of its head."""
-    constants = _constants(model)
-    missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in constants]
-    if description.get("head") is not None and not _constants(model, HEAD_PREFIX):
+    stored = constants(model, _PREFIX)
+    missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in stored]
+    if description.get("head") is not None and not constants(model, HEAD_PREFIX):
         missing.append(f"{HEAD_PREFIX}*")
     return missing
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.deployment.abstaining import DECIDING, VOTES, AbstentionFormat
-from anomalib_aoissl.deployment.graph.bank import SEARCHED, NotEditableError, named_tensors
+from anomalib_aoissl.deployment.graph.bank import SEARCHED, NotEditableError
+from anomalib_aoissl.deployment.graph.nodes import named_tensors
 
 from .light import Moments, light_of
 
