@@ -3,17 +3,14 @@
 
 """The callback as a user sees it: what it trains on, what it keeps, what it leaves on disk."""
 
-import itertools
 import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 import timm
 import torch
@@ -21,48 +18,17 @@ import yaml
 from filelock import FileLock
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins import MixedPrecision
+from small_runs import CPU, SMALL, Files, MakeEncoder, callback_of, labelled_of
 
 from anomalib_aoissl import Tiling
 from anomalib_aoissl.encoder import Encoder, create_encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
-from anomalib_aoissl.pretraining.callback import PretrainingCallback, _circumstances
-from anomalib_aoissl.pretraining.objectives.dino import SelfDistillation
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
-from anomalib_aoissl.pretraining.training.images import CropDataset, fingerprint, pretraining_images
-from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.callback import _circumstances
+from anomalib_aoissl.pretraining.training.images import CropDataset
 from anomalib_aoissl.pretraining.watching.labelled import probe_images
-from anomalib_aoissl.pretraining.watching.watcher import CollapseError, Labelled
-
-MakeEncoder = Callable[..., PatchEncoder]
-Files = list[tuple[Path, ...]]
-
-SMALL: dict[str, dict[str, Any]] = {
-    "mae": {"crops": {"size": (24, 32)}, "decoder": {"dims": 16, "heads": 2}},
-    "dino": (
-        small := {
-            "crops": {"global_size": 32, "local_size": 16, "local_count": 1},
-            "head": {"outputs": 16, "hidden": 16, "bottleneck": 8},
-        }
-    ),
-    "ibot": small,
-}
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
-
-
-def _callback(objective: str, cache: Path, **arguments: Any) -> PretrainingCallback:
-    common = {"max_epochs": 2, "batch_size": 2, "probe": {"every": 1}, "cache_dir": cache}
-    callback = make_pretraining({"objective": objective, **common, **SMALL[objective], **arguments})
-    assert callback is not None
-    return callback
-
-
-def _labelled(seed: int = 0) -> Labelled:
-    images = torch.rand(4, 3, 48, 64, generator=torch.Generator().manual_seed(seed))
-    items = [(image, (image[0] > 0.5).to(torch.uint8)) for image in images]
-    return Labelled(items[:2], items[2:], 2)
+from anomalib_aoissl.pretraining.watching.watcher import CollapseError
 
 
 @pytest.mark.parametrize("objective", list(SMALL))
@@ -71,7 +37,9 @@ def test_the_artefact_is_a_timm_folder(
 ) -> None:
     encoder = make_encoder(reg_tokens=1)
     before = {name: value.clone() for name, value in encoder.vit.state_dict().items()}
-    folder = _callback(objective, tmp_path, save_to=tmp_path / "out").pretrain(encoder, pictures, trainer_arguments=CPU)
+    folder = callback_of(objective, tmp_path, save_to=tmp_path / "out").pretrain(
+        encoder, pictures, trainer_arguments=CPU
+    )
     assert any(not torch.equal(value, before[name]) for name, value in encoder.vit.state_dict().items())
     record = json.loads((folder / "pretraining.json").read_text())
     assert record["objective"] == objective
@@ -93,16 +61,16 @@ def test_the_same_run_again_is_loaded(
     make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = make_encoder(), make_encoder()
-    folder = _callback("mae", tmp_path).pretrain(first, pictures, trainer_arguments=CPU)
+    folder = callback_of("mae", tmp_path).pretrain(first, pictures, trainer_arguments=CPU)
     with caplog.at_level(logging.INFO, logger="anomalib_aoissl"):
-        assert _callback("mae", tmp_path).pretrain(second, pictures, trainer_arguments=CPU) == folder
+        assert callback_of("mae", tmp_path).pretrain(second, pictures, trainer_arguments=CPU) == folder
     assert "loaded from" in caplog.text
     for name, value in first.vit.state_dict().items():
         assert torch.equal(value, second.vit.state_dict()[name])
     others = [
-        _callback("mae", tmp_path, seed=1).pretrain(make_encoder(), pictures, trainer_arguments=CPU),
-        _callback("mae", tmp_path).pretrain(make_encoder(), pictures[:5], trainer_arguments=CPU),
-        _callback("mae", tmp_path).pretrain(make_encoder(reg_tokens=1), pictures, trainer_arguments=CPU),
+        callback_of("mae", tmp_path, seed=1).pretrain(make_encoder(), pictures, trainer_arguments=CPU),
+        callback_of("mae", tmp_path).pretrain(make_encoder(), pictures[:5], trainer_arguments=CPU),
+        callback_of("mae", tmp_path).pretrain(make_encoder(reg_tokens=1), pictures, trainer_arguments=CPU),
     ]
     assert len({folder, *others}) == 4
 
@@ -111,7 +79,7 @@ def test_the_learning_rate_is_lower_from_trained_weights(
     make_encoder: MakeEncoder, pictures: Files, tmp_path: Path
 ) -> None:
     def rate(encoder: PatchEncoder, **arguments: Any) -> float:
-        folder = _callback("mae", tmp_path, max_steps=1, **arguments).pretrain(encoder, pictures)
+        folder = callback_of("mae", tmp_path, max_steps=1, **arguments).pretrain(encoder, pictures)
         record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
         return float(record["learning_rate"])
 
@@ -124,10 +92,10 @@ def test_the_learning_rate_is_lower_from_trained_weights(
 
 
 def test_a_damaged_folder_says_what_to_do(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
-    folder = _callback("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    folder = callback_of("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="Delete the folder"):
-        _callback("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+        callback_of("mae", tmp_path).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
 
 
 class _Stop(Callback):
@@ -142,7 +110,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, resumed = make_encoder(), make_encoder()
-    _callback(objective, tmp_path / "a", max_epochs=4).pretrain(whole, pictures, trainer_arguments=CPU)
+    callback_of(objective, tmp_path / "a", max_epochs=4).pretrain(whole, pictures, trainer_arguments=CPU)
     start = {name: value.clone() for name, value in resumed.vit.state_dict().items()}
     stopped = Trainer.__init__
 
@@ -153,11 +121,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "__init__", with_stop)
         with pytest.raises(OSError, match="power cut"):
-            _callback(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
+            callback_of(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
     assert all(torch.equal(value, start[name]) for name, value in resumed.vit.state_dict().items())
     (partial,) = (tmp_path / "b").glob("*.partial")
     assert (partial / "last.ckpt").is_file()
-    folder = _callback(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
+    folder = callback_of(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
     assert len(json.loads((folder / "pretraining.json").read_text())["measures"]) == 5
     for name, value in whole.vit.state_dict().items():
         torch.testing.assert_close(resumed.vit.state_dict()[name], value, msg=name)
@@ -171,13 +139,13 @@ def test_the_best_encoder_is_kept_and_the_start_where_nothing_beats_it(
         "anomalib_aoissl.pretraining.watching.watcher.probe_mean_iou",
         lambda *_, **__: SimpleNamespace(mean_iou=next(scores), class_iou=()),
     )
-    best = _callback("mae", tmp_path / "a")
-    best.pretrain(make_encoder(), pictures, labelled=_labelled(), trainer_arguments=CPU)
+    best = callback_of("mae", tmp_path / "a")
+    best.pretrain(make_encoder(), pictures, labelled=labelled_of(), trainer_arguments=CPU)
     assert "the encoder of step 3 is kept, the best with 0.700" in best.summary
     scores = iter([0.5, 0.3, 0.4])
     encoder, untouched = make_encoder(), make_encoder()
-    start = _callback("mae", tmp_path / "b")
-    start.pretrain(encoder, pictures, labelled=_labelled(), trainer_arguments=CPU)
+    start = callback_of("mae", tmp_path / "b")
+    start.pretrain(encoder, pictures, labelled=labelled_of(), trainer_arguments=CPU)
     assert "Nothing beat the starting weights" in start.summary
     for name, value in untouched.vit.state_dict().items():
         assert torch.equal(value, encoder.vit.state_dict()[name])
@@ -187,7 +155,7 @@ def test_a_collapse_stops_with_advice(
     make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomalib_aoissl.pretraining.watching.watcher._COLLAPSE_RANK", 1e6)
-    callback = _callback("dino", tmp_path, max_epochs=9)
+    callback = callback_of("dino", tmp_path, max_epochs=9)
     with pytest.raises(CollapseError, match=r"dino: the patch embeddings collapse.*last 3 checks.*teacher\.temp"):
         callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
 
@@ -197,59 +165,8 @@ def test_the_outer_random_numbers_are_left_alone(make_encoder: MakeEncoder, pict
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    _callback("mae", tmp_path).pretrain(encoder, pictures, trainer_arguments=CPU)
+    callback_of("mae", tmp_path).pretrain(encoder, pictures, trainer_arguments=CPU)
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_bf16_trains(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
-    for objective in SMALL:
-        encoder = make_encoder()
-        arguments = {**CPU, "precision": "bf16-mixed"}
-        _callback(objective, tmp_path).pretrain(encoder, pictures, trainer_arguments=arguments)
-        assert all(torch.isfinite(value).all() for value in encoder.vit.state_dict().values())
-
-
-def _fp16(**scaler: float) -> MixedPrecision:
-    """Return what precision="16-mixed" is on a GPU, on the CPU."""
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", **scaler))
-
-
-@pytest.mark.parametrize("objective", list(SMALL))
-def test_fp16_skips_steps_that_overflow_and_goes_on(
-    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    precision, seen = _fp16(init_scale=2.0**40, backoff_factor=2.0**-40), []
-    after_step = Objective.after_step if objective == "mae" else SelfDistillation.after_step
-
-    def spy(self: Objective, progress: Progress) -> None:
-        after_step(self, progress)  # type: ignore[arg-type]
-        weights = torch.cat([p.detach().flatten() for p in self.vit.parameters()])
-        seen.append((weights, all(value.isfinite().all() for value in self.state_dict().values())))
-
-    monkeypatch.setattr(Objective if objective == "mae" else SelfDistillation, "after_step", spy)
-    encoder = make_encoder()
-    arguments = {**CPU, "plugins": [precision]}
-    _callback(objective, tmp_path).pretrain(encoder, pictures, trainer_arguments=arguments)
-    assert precision.scaler is not None
-    assert precision.scaler.get_scale() == 1  # one step was skipped
-    assert all(finite for _, finite in seen)  # student, teacher, heads and centres
-    assert len(seen) == 6
-    assert all(not torch.equal(a, b) for (a, _), (b, _) in itertools.pairwise(seen[:-1]))  # the last rate is 0
-
-
-def test_fp16_clips_gradients_that_are_unscaled(
-    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    norms: list[float] = []
-
-    def spy(self: PretrainingModule, *_: Any) -> None:  # Lightning calls it right before it clips
-        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])))
-
-    monkeypatch.setattr(PretrainingModule, "on_before_optimizer_step", spy)
-    for arguments in (CPU, {**CPU, "plugins": [_fp16(init_scale=1024.0)]}):
-        folder = tmp_path / str(len(norms))
-        _callback("mae", folder).pretrain(make_encoder(), pictures, trainer_arguments=arguments)
-    assert norms[6:] == pytest.approx(norms[:6], rel=0.03)
 
 
 class _Model(LightningModule):
@@ -289,7 +206,7 @@ class _Data(LightningDataModule):
 def test_it_runs_before_the_fit_and_once(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
     model, data = _Model(make_encoder()), _Data(pictures[0][0].parent)
     before = model.model.encoder.vit.patch_embed.proj.weight.clone()
-    callback = _callback("mae", tmp_path)
+    callback = callback_of("mae", tmp_path)
     callback.setup(_outer(callback, tmp_path), model, "test")
     assert torch.equal(model.model.encoder.vit.patch_embed.proj.weight, before)
     _outer(callback, tmp_path).fit(model, datamodule=data)
@@ -315,7 +232,7 @@ def test_a_model_with_tiles_learns_from_pictures_at_their_own_resolution(
     for tiling, expected in ((None, {(48, 64)}), (Tiling((48, 64), 16), {None})):
         model = _Model(make_encoder())
         model.tiling = tiling  # type: ignore[assignment]
-        _outer(_callback("mae", tmp_path), tmp_path).fit(model, datamodule=_Data(pictures[0][0].parent))
+        _outer(callback_of("mae", tmp_path), tmp_path).fit(model, datamodule=_Data(pictures[0][0].parent))
         assert set(sizes) == expected
         sizes.clear()
     assert len([entry for entry in tmp_path.iterdir() if entry.name.startswith("mae-")]) == 2
@@ -337,7 +254,7 @@ def test_a_probe_of_tiles_sees_parts_of_labelled_images_that_show_the_rarest_cla
 
 def test_metrics_go_to_the_outer_logger(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path / "logs")
-    trainer = _outer(_callback("ibot", tmp_path), tmp_path, logger=logger)
+    trainer = _outer(callback_of("ibot", tmp_path), tmp_path, logger=logger)
     trainer.fit(_Model(make_encoder()), datamodule=_Data(pictures[0][0].parent))
     content = (Path(logger.log_dir) / "metrics.csv").read_text()
     for name in ("loss", "patch_loss", "teacher_entropy", "rank"):
@@ -345,18 +262,18 @@ def test_metrics_go_to_the_outer_logger(make_encoder: MakeEncoder, pictures: Fil
 
 
 def test_it_is_skipped_when_the_outer_run_resumes(make_encoder: MakeEncoder, tmp_path: Path) -> None:
-    callback = _callback("mae", tmp_path)
+    callback = callback_of("mae", tmp_path)
     callback.setup(SimpleNamespace(ckpt_path="some.ckpt"), _Model(make_encoder()), "fit")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_resumed_fit_does_not_pretrain_again(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
     data, path = _Data(pictures[0][0].parent), tmp_path / "last.ckpt"
-    first = _outer(_callback("mae", tmp_path / "one"), tmp_path)
+    first = _outer(callback_of("mae", tmp_path / "one"), tmp_path)
     first.fit(_Model(make_encoder()), datamodule=data)
     first.save_checkpoint(path)
     model = _Model(make_encoder())  # another process: other random weights, and a cache that knows nothing
-    _outer(_callback("mae", tmp_path / "two"), tmp_path, max_epochs=2).fit(model, datamodule=data, ckpt_path=path)
+    _outer(callback_of("mae", tmp_path / "two"), tmp_path, max_epochs=2).fit(model, datamodule=data, ckpt_path=path)
     assert not (tmp_path / "two").exists()
     saved = torch.load(path, weights_only=True)["state_dict"]["model.encoder.vit.patch_embed.proj.weight"]
     assert len(model.seen) == 1
@@ -365,7 +282,7 @@ def test_a_resumed_fit_does_not_pretrain_again(make_encoder: MakeEncoder, pictur
 
 def test_a_model_without_our_encoder_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"MAEPretraining pretrains model\.encoder"):
-        _callback("mae", tmp_path).setup(SimpleNamespace(ckpt_path=None), LightningModule(), "fit")  # type: ignore[arg-type]
+        callback_of("mae", tmp_path).setup(SimpleNamespace(ckpt_path=None), LightningModule(), "fit")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("objective", list(SMALL))
@@ -373,42 +290,8 @@ def test_a_convolutional_encoder_raises_and_names_a_transformer(objective: str, 
     model = _Model(create_encoder("resnet18", image_size=(48, 64), pretrained=False))
     match = r"a vision transformer, and model\.encoder is resnet18\. .*--model\.encoder\.architecture aoissl_vit_tiny_"
     with pytest.raises(ArgumentError, match=match):
-        _callback(objective, tmp_path).setup(SimpleNamespace(ckpt_path=None), model, "fit")  # type: ignore[arg-type]
+        callback_of(objective, tmp_path).setup(SimpleNamespace(ckpt_path=None), model, "fit")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
-
-
-def test_where_the_images_come_from(pictures: Files, tmp_path: Path) -> None:
-    folder = pictures[0][0].parent
-    assert pretraining_images(SimpleNamespace(unlabelled_dir=folder)) == pictures
-    table = pd.DataFrame({"image_path": [str(pictures[0][0])], "channel_paths": [("a.png", "b.png")]})
-    data = SimpleNamespace(samples=table)
-    assert pretraining_images(SimpleNamespace(unlabelled_dir=None, train_data=data)) == [(Path("a.png"), Path("b.png"))]
-    foreign = SimpleNamespace(samples=table.drop(columns="channel_paths"))
-    assert pretraining_images(SimpleNamespace(train_data=foreign)) == [pictures[0]]
-    with pytest.raises(ValueError, match="found no images: SimpleNamespace"):
-        pretraining_images(SimpleNamespace())
-
-
-def test_two_lights_of_a_folder_make_one_item(pictures: Files) -> None:
-    folder = pictures[0][0].parent
-    for index, (path,) in enumerate(pictures):
-        path.rename(folder / f"unit_{index // 2}_ch{index % 2}.png")
-    found = pretraining_images(SimpleNamespace(unlabelled_dir=folder, illuminations=["_ch0", "_ch1"]))
-    assert [path.name for path in found[0]] == ["unit_0_ch0.png", "unit_0_ch1.png"]
-    assert len(found) == 3
-
-
-def test_the_fingerprint_knows_content_and_not_place(pictures: Files, tmp_path: Path) -> None:
-    before = fingerprint(pictures)
-    moved = tmp_path / "elsewhere"
-    pictures[0][0].parent.rename(moved)
-    files = [(moved / path.name,) for (path,) in pictures]
-    assert fingerprint(files) == before
-    assert fingerprint(files[:-1]) != before
-    content = bytearray(files[2][0].read_bytes())
-    content[-20] ^= 1
-    files[2][0].write_bytes(content)
-    assert fingerprint(files) != before
 
 
 def test_make_pretraining() -> None:
@@ -431,7 +314,7 @@ def test_a_second_run_of_the_same_waits_and_loads_the_first_one_s_result(
     make_encoder: MakeEncoder, pictures: Files, tmp_path: Path
 ) -> None:
     first, second = make_encoder(), make_encoder()
-    folder = _callback("mae", tmp_path / "first").pretrain(first, pictures, trainer_arguments=CPU)
+    folder = callback_of("mae", tmp_path / "first").pretrain(first, pictures, trainer_arguments=CPU)
     shared = tmp_path / "second" / folder.name
     shared.parent.mkdir()
     lock, waiting = FileLock(shared.with_name(f".{folder.name}.lock")), threading.Event()
@@ -443,7 +326,7 @@ def test_a_second_run_of_the_same_waits_and_loads_the_first_one_s_result(
 
     handler, log = Waiting(), logging.getLogger("anomalib_aoissl.pretraining.callback")
     log.addHandler(handler)
-    callback = _callback("mae", tmp_path / "second")
+    callback = callback_of("mae", tmp_path / "second")
     try:
         with lock:
             thread = threading.Thread(
