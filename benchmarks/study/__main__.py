@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .plan import Job, PlanError, estimate, plan, read_config
 from .sharing import Board
-from .table import write_table
+from .table import read_table, write_table
 from .working import work
 
 
@@ -41,6 +41,9 @@ def main() -> int:
             return 2
         jobs = [job for job in jobs if job.id in {wanted.id, *wanted.needs}]
     board = Board(options.output)
+    if taken := read_table(planned, board):
+        print(f"{taken} results are taken from {board.folder / 'study.csv'}.")
+    planned, jobs = without_needless(planned, board), without_needless(jobs, board)
     if options.merge:
         print(write_table(planned, board))
         return 0
@@ -52,6 +55,12 @@ def main() -> int:
     missing = sum(not board.has_result(job.id) for job in jobs)
     print(f"{path}: {len(jobs) - missing} of {len(jobs)} jobs done" + (f"; see {_list(board)}" if missing else ""))
     return int(missing > 0)
+
+
+def without_needless(jobs: list[Job], board: Board) -> list[Job]:
+    """Return the jobs without weights that were not trained and that no job without a result needs."""
+    needed = {need for job in jobs if not board.has_result(job.id) for need in job.needs}
+    return [job for job in jobs if job.kind != "pretraining" or job.id in needed or board.has_result(job.id)]
 
 
 def _list(board: Board) -> Path:

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.study.__main__ import without_needless
 from benchmarks.study.plan import Job, PlanError, estimate, plan, read_config
 from benchmarks.study.sharing import Board
-from benchmarks.study.table import COLUMNS
+from benchmarks.study.table import COLUMNS, read_table, write_table
 from benchmarks.study.working import work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,41 @@ def test_all_is_done_once_and_not_again(jobs: list[Job], tmp_path: Path) -> None
     assert work(jobs, board, run) == 0
     assert len(done) == len(jobs)
     assert not list((tmp_path / "claims").glob("*.json"))
+
+
+def test_a_study_goes_on_from_its_table_alone(jobs: list[Job], tmp_path: Path) -> None:
+    measured = [job for job in jobs if job.kind == "masks"]
+    result = {"mean_iou": 0.5, "class_iou": {"a": 0.25}, "image_iou": [0.5, 1.0], "commit": "1234567", "test_images": 2}
+    board = Board(tmp_path / "first")
+    for job in measured[:4]:
+        board.write_result(job.id, {**result, "pictures": f"pictures/tested pictures/{job.id}"})
+    (tmp_path / "first" / "pictures" / "tested").mkdir(parents=True)
+    (tmp_path / "first" / "pictures" / measured[0].id).mkdir()
+    table = write_table(jobs, board)
+    other = Board(tmp_path / "other")
+    (tmp_path / "other" / "study.csv").write_bytes(table.read_bytes())
+    other.write_result(measured[1].id, {"mean_iou": 0.75})
+    assert read_table(jobs, other) == 3
+    assert other.result(measured[0].id) == result  # without masks that are not there
+    assert other.result(measured[1].id) == {"mean_iou": 0.75}
+    assert read_table(jobs, other) == 0
+    for job in measured[:4]:
+        (tmp_path / "first" / "results" / f"{job.id}.json").unlink()
+    assert read_table(jobs, board) == 4
+    assert board.result(measured[0].id) == {**result, "pictures": f"pictures/tested pictures/{measured[0].id}"}
+
+
+def test_weights_that_only_rows_of_a_table_needed_are_not_trained_again(jobs: list[Job], tmp_path: Path) -> None:
+    first, second = (job for job in jobs if job.needs)
+    board, other = Board(tmp_path / "first"), Board(tmp_path / "other")
+    board.write_result(first.needs[0], {"fit_seconds": 9.5})
+    board.write_result(first.id, {"mean_iou": 0.5})
+    (tmp_path / "other" / "study.csv").write_bytes(write_table(jobs, board).read_bytes())
+    read_table(jobs, other)
+    kept = without_needless(jobs, other)
+    assert {job.id for job in jobs} - {job.id for job in kept} == set(first.needs)
+    assert second.needs[0] in {job.id for job in kept}
+    assert write_table(kept, other).read_text(encoding="utf-8") == (tmp_path / "first" / "study.csv").read_text("utf-8")
 
 
 def test_a_partial_table_says_what_is_missing_and_why(jobs: list[Job], tmp_path: Path) -> None:
