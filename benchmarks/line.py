@@ -7,7 +7,7 @@ Usage: python benchmarks/line.py [--model model.xml] [--page docs/results/line.m
 
 All contenders run in turn, several rounds, and are told as ratios to the encoder alone in an `openvino.AsyncInferQueue`
 with the same settings. A camera is a thread that calls `predict` again and again. Without a model one is trained on
-drawn images and exported, as in `graph_cost.py`. PatchCore is anomalib's, with its default backbone and layers (random
+drawn images and exported. PatchCore is anomalib's, with its default backbone and layers (random
 weights, which do not change the time), at the same size and from five pictures, as anomalib exports it.
 """
 
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
+import torch
 
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.doctor.diagnosis import noise_picture
@@ -158,7 +159,6 @@ def _patchcore(folder: Path, path: Path) -> Contender:
     Its bank has 1 % of the patches, for PatchCore's good: the 10 % of anomalib's default make it slower. They also need
     more than 20 GB: with 512x512 px each of the 2,048 steps of the coreset's selection leaves some 15 MB behind.
     """
-    import torch
     from anomalib.models import Patchcore
 
     picture = _picture(SegmentationOpenVINOInferencer(path))
@@ -224,10 +224,20 @@ def _ratio(above: list[float], below: list[float]) -> str:
 
 
 def trained(folder: Path, size: tuple[int, int]) -> Path:
-    """Return an exported model with default settings that has learnt drawn images."""
-    from graph_cost import _trained
+    """Return an exported model with default settings that has learnt five drawn images."""
+    from anomalib_aoissl import AOISSLRetrieval
+    from anomalib_aoissl.data.describing.file_format import FileFormat
+    from anomalib_aoissl.data.reading import read_lighting_channels, read_mask
+    from anomalib_aoissl.wirebond.drawing import write_images
 
-    model, _ = _trained(folder, argparse.Namespace(images=5, size=size))
+    root = write_images(folder / "drawn", devices=["soic8_gold"], units=5, seed=0, workers=0)
+    files = sorted((root / "images").rglob("*_ch0.png"))
+    pictures = [read_lighting_channels([file, file.with_name(file.name.replace("_ch0", "_ch1"))]) for file in files]
+    masks = [read_mask(next((root / "masks").rglob(f"{file.stem[:-4]}.png"))) for file in files]
+    model: Any = AOISSLRetrieval(image_size=size, abstain=None).eval()
+    model.set_dataset(["background", "wire", "ball", "wedge", "epoxy"], FileFormat())
+    images, labels = (torch.from_numpy(np.stack(arrays)) for arrays in (pictures, masks))
+    model.add(images, labels, ["drawn"] * len(files), [str(file) for file in files])
     return Path(model.to_openvino(folder))
 
 
