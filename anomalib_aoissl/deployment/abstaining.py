@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anomalib_aoissl.bank.patches import patches_to_image
 
 from .graph.joint import JOINT
+
+if TYPE_CHECKING:
+    import openvino
 
 VOTES = "class_votes"
 """Name in a graph of the bank's votes ``[Q, C, L]``, Q = batch * patches."""
@@ -67,7 +70,7 @@ class AbstentionFormat:
         return 1.0 - probability * np.maximum(1.0 - novelty, 0.0)
 
 
-def add_winning_probability(model: Any) -> bool:
+def add_winning_probability(model: openvino.Model) -> bool:
     """Add the largest class probability as an output to an OpenVINO model, and tell whether its votes were found.
 
     The exported graph keeps them as a named tensor inside, since anomalib's inferencer takes known outputs only.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import light_reader, tile_graph
 from .tiles.learning import learned_tiles, tile_pixels
 from .tiles.tiling import Tiling
+
+if TYPE_CHECKING:
+    import openvino
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +72,11 @@ class OpenVINOBankMixin:
         raise NotImplementedError
 
     @property
-    def _model(self) -> Any:
+    def _model(self) -> openvino.Model:
         """The model that is edited."""
         raise NotImplementedError
 
-    def _use(self, model: Any) -> None:
+    def _use(self, model: openvino.Model) -> None:
         """Compile the model and answer with it from now on."""
         raise NotImplementedError
 
@@ -208,7 +211,7 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
-    def _part(self, names: Sequence[str]) -> Any:
+    def _part(self, names: Sequence[str]) -> openvino.Model:
         """Return the part of the model from images, or from tiles and their light, to named tensors."""
         return part_model(self._model, names) if self.tiling is None else tile_graph(self._model, names)
 

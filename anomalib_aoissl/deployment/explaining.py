@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from .tiles.explaining import explained_tiles, tiled_places
 from .tiles.tiling import Tiling
 
 if TYPE_CHECKING:
+    import openvino
     from PIL.Image import Image
 
     from .inferencer import SegmentationOpenVINOInferencer
@@ -110,7 +111,9 @@ def explain_planes(
     return asked.explain(planes, resize_region(region, settings_of(loaded.model).image_size))
 
 
-def _asked(model: Any, answer: Callable[[np.ndarray], Answer], embed: Callable[[np.ndarray], np.ndarray]) -> AskedModel:
+def _asked(
+    model: openvino.Model, answer: Callable[[np.ndarray], Answer], embed: Callable[[np.ndarray], np.ndarray]
+) -> AskedModel:
     """Return an exported model as one that is asked for reasons.
 
     Args:
@@ -144,6 +147,6 @@ def explain_with_picture(
     return reason, draw_explanation(reason, picture_of(planes), class_map, names, patches, read, size)
 
 
-def _labelled_tiling(model: Any) -> Tiling | None:
+def _labelled_tiling(model: openvino.Model) -> Tiling | None:
     """Return how the labelled pictures of an exported model were cut; None where they were resized as a whole."""
     return Tiling.of(read_metadata(model).get("tiling"))

@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .requests import SharedModel, with_defaults
+
+if TYPE_CHECKING:
+    import openvino
 
 Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -191,7 +194,7 @@ def judge(
     return GateReport(reference, runs, len(sample.images), sample.source, compression, limits)
 
 
-def openvino_runner(model: Any, device: str = "CPU") -> Runner:
+def openvino_runner(model: openvino.Model, device: str = "CPU") -> Runner:
     """Return a runner of an `openvino.Model`, compiled as the inferencer compiles it."""
     from .files.model_file import core
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -34,6 +34,9 @@ from .tiles.model import TiledAnswer, TiledModel
 from .tiles.strip_files import check_output
 from .tiles.tiling import Tiling
 
+if TYPE_CHECKING:
+    import openvino
+
 logger = logging.getLogger(__name__)
 
 _TILES_AT_ONCE = 4
@@ -52,7 +55,7 @@ class _Loaded:
         tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
     """
 
-    model: Any
+    model: openvino.Model
     run: SharedModel | None
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
@@ -114,7 +117,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         return self._loaded.class_names
 
     @property
-    def _model(self) -> Any:
+    def _model(self) -> openvino.Model:
         """The model as it is edited and saved."""
         return self._loaded.model
 
@@ -124,11 +127,11 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         assert self._loaded.run is not None  # noqa: S101 - for the type checker; not asked where there are tiles
         return self._loaded.run
 
-    def _compile(self, model: Any) -> SharedModel:
+    def _compile(self, model: openvino.Model) -> SharedModel:
         """Return the model compiled for the inferencer's device."""
         return compiled(model, *self._target)
 
-    def _use(self, model: Any) -> None:
+    def _use(self, model: openvino.Model) -> None:
         """Answer with this model from now on."""
         metadata = read_metadata(model)
         abstention, names = _abstention(metadata), tuple(metadata["class_names"])
@@ -145,7 +148,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 abstention, self.threshold = None, None
         self._loaded = _Loaded(model, self._compile(asked), names, abstention, None)
 
-    def _compile_for_tiles(self, model: Any) -> tuple[SharedModel, int]:
+    def _compile_for_tiles(self, model: openvino.Model) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
         device, config = self._target
         several = {"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _TILES_AT_ONCE}
@@ -346,7 +349,7 @@ def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tu
     return resize_mask((uncertainty > threshold).astype(np.uint8), size).astype(bool)
 
 
-def _checked_metadata(model: Any, path: str | Path) -> dict[str, Any]:
+def _checked_metadata(model: openvino.Model, path: str | Path) -> dict[str, Any]:
     """Return what a model that was read from a file says of itself, and of its bank.
 
     Raises:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from queue import LifoQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .files.model_file import core
+
+if TYPE_CHECKING:
+    import openvino
 
 _DEFAULTS = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -48,7 +51,7 @@ def check_device(device: str) -> None:
         raise ValueError(msg)
 
 
-def compiled(model: Any, device: str, config: Mapping[str, Any]) -> SharedModel:
+def compiled(model: openvino.Model, device: str, config: Mapping[str, Any]) -> SharedModel:
     """Return a model compiled for a device.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from ..files.model_file import core
 from ..graph.bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
 from ..inferencer import SegmentationOpenVINOInferencer
 from .findings import Finding, findings
+
+if TYPE_CHECKING:
+    import openvino
 
 PACKAGES = (
     "openvino",
@@ -155,7 +158,7 @@ def gate_of(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def weight_precision(model: Any) -> str:
+def weight_precision(model: openvino.Model) -> str:
     """Return in words how the weights of a graph are stored, its bank and its head left out."""
     sizes: Counter[str] = Counter()
     for node in model.get_ops():
@@ -167,7 +170,7 @@ def weight_precision(model: Any) -> str:
     return f"{most}, activations in 8 bits" if quantized else most
 
 
-def search_precision(model: Any) -> str | None:
+def search_precision(model: openvino.Model) -> str | None:
     """Return the type in which a bank is searched, such as "f32"; None where there is no search."""
     found = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
     if not {"queries", "similarities"} <= found.keys():
@@ -220,11 +223,11 @@ def _model_size(inferencer: SegmentationOpenVINOInferencer) -> list[int]:
     return [int(side) for side in outputs["anomaly_map"].shape[-2:]]
 
 
-def _says_runtime(model: Any) -> bool:
+def _says_runtime(model: openvino.Model) -> bool:
     return bool(model.has_rt_info("Runtime_version"))
 
 
-def _bank(model: Any) -> dict[str, Any] | None:
+def _bank(model: openvino.Model) -> dict[str, Any] | None:
     """Return what the bank holds; None where there is none."""
     try:
         return described(bank_of(model))

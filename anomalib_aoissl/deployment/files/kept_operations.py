@@ -12,12 +12,15 @@ bfloat16 where the processor has it. So they are replaced here, before the marks
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import openvino
 
-def kept_operations(model: Any) -> Any:
+
+def kept_operations(model: openvino.Model) -> openvino.Model:
     """Return an `openvino.Model` with the same answers, without operations that would lose their marks."""
     model = model.clone()
     for node in model.get_ordered_ops():
@@ -29,14 +32,14 @@ def kept_operations(model: Any) -> Any:
     return model
 
 
-def _is_computed(node: Any) -> bool:
+def _is_computed(node: openvino.Node) -> bool:
     """Whether a node gives numbers of 32 bits that are not weights stored in 8, whose pattern OpenVINO looks for."""
     stored = _constant(node.input_value(0))
     weights = stored is not None and not stored.get_element_type().is_real()
     return node.get_output_element_type(0).get_type_name() == "f32" and not weights
 
 
-def _constant(port: Any) -> Any:
+def _constant(port: openvino.Output) -> openvino.Output:
     """Return the constant that an input is, or is converted from; None where it is computed."""
     node = port.get_node()
     if node.get_type_name() == "Convert":
@@ -44,7 +47,7 @@ def _constant(port: Any) -> Any:
     return node if node.get_type_name() == "Constant" else None
 
 
-def _take_place(old: Any, new: Any) -> None:
+def _take_place(old: openvino.Output, new: openvino.Output) -> None:
     """Have all that reads a node read another, which takes over its names."""
     name, names = old.get_friendly_name(), old.output(0).get_names()
     for port in list(old.output(0).get_target_inputs()):
@@ -55,7 +58,7 @@ def _take_place(old: Any, new: Any) -> None:
     new.set_friendly_name(name)
 
 
-def _difference(node: Any) -> Any:
+def _difference(node: openvino.Node) -> openvino.Output:
     """Return (2 * a + -2 * b) / 2 for a - b, which is exact; of a + -1 * b OpenVINO makes a difference again."""
     from openvino import opset13 as ops
 
@@ -63,7 +66,7 @@ def _difference(node: Any) -> Any:
     return ops.multiply(ops.add(first, second), np.float32(0.5))
 
 
-def _quotient(node: Any) -> Any:
+def _quotient(node: openvino.Node) -> openvino.Output:
     """Return a * b * b^-2 for a / b; of a * b^-1 OpenVINO makes a quotient again, unless b is constant."""
     from openvino import opset13 as ops
 
@@ -74,7 +77,7 @@ def _quotient(node: Any) -> Any:
     return ops.multiply(ops.multiply(first, second), ops.power(second, np.float32(-2)))
 
 
-def _padding(node: Any) -> Any:
+def _padding(node: openvino.Node) -> openvino.Output:
     """Return the first kind of padding for the twelfth; None where it cuts, which the first cannot."""
     from openvino import opset1
 
@@ -85,7 +88,7 @@ def _padding(node: Any) -> Any:
     return opset1.pad(*node.input_values()[:3], mode, *rest)
 
 
-def _interpolation(node: Any) -> Any:
+def _interpolation(node: openvino.Node) -> openvino.Output:
     """Return the fourth kind of interpolation for the eleventh, to given sizes; None for given scales."""
     from openvino import opset13 as ops
     from openvino.utils.node_factory import NodeFactory
@@ -98,7 +101,7 @@ def _interpolation(node: Any) -> Any:
     return NodeFactory("opset4").create("Interpolate", [image, sizes, scales.output(0), *axes], attributes)
 
 
-def _softmax(node: Any) -> Any:
+def _softmax(node: openvino.Node) -> openvino.Output:
     """Return the first kind of softmax for the eighth, whose axis may be counted from the end."""
     from openvino import opset1
 
@@ -106,7 +109,7 @@ def _softmax(node: Any) -> Any:
     return opset1.softmax(node.input_value(0), node.get_attributes()["axis"] % rank)
 
 
-def _joined(node: Any) -> Any:
+def _joined(node: openvino.Node) -> openvino.Output:
     """Return a concatenation with clamps after those that it takes in, of which OpenVINO makes one; None if none."""
     from openvino import opset13 as ops
 
@@ -118,7 +121,7 @@ def _joined(node: Any) -> Any:
     return ops.concat(parts, node.get_attributes()["axis"])
 
 
-def _apart(node: Any) -> Any:
+def _apart(node: openvino.Node) -> openvino.Output:
     """Return the sum of a linear layer and its bias with a clamp between them that changes nothing; None for others.
 
     OpenVINO makes one operation of both, without marks, where nothing lies between them.
@@ -132,7 +135,7 @@ def _apart(node: Any) -> Any:
     return ops.add(_clamped(product), bias)
 
 
-def _attention(node: Any) -> Any:
+def _attention(node: openvino.Node) -> openvino.Output:
     """Return softmax(q k^T scale) v in its steps, with clamps between them that change nothing; None with a mask.
 
     OpenVINO computes the steps as one operation, without marks, where nothing lies between them.
@@ -150,13 +153,13 @@ def _attention(node: Any) -> Any:
     return ops.matmul(_clamped(shares), value, False, False)
 
 
-def _is_zero(port: Any) -> bool:
+def _is_zero(port: openvino.Output) -> bool:
     """Whether an input is a constant of zeros."""
     constant = _constant(port)
     return constant is not None and not constant.data.any()
 
 
-def _clamped(port: Any) -> Any:
+def _clamped(port: openvino.Output) -> openvino.Output:
     """Return the same numbers."""
     from openvino import opset13 as ops
 
@@ -164,7 +167,7 @@ def _clamped(port: Any) -> Any:
     return ops.clamp(port, -limit, limit)
 
 
-_REPLACED: dict[tuple[str, str], Callable[[Any], Any]] = {
+_REPLACED: dict[tuple[str, str], Callable[[openvino.Node], openvino.Output]] = {
     ("Add", "opset1"): _apart,
     ("Concat", "opset1"): _joined,
     ("Subtract", "opset1"): _difference,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .file_pair import Pair, read_pair, replace_pair
 from .full_precision import keep_precision
 from .kept_operations import kept_operations
 from .onnx_checksum import read_onnx
+
+if TYPE_CHECKING:
+    import openvino
 
 SUFFIXES = (".xml", ".onnx")
 """Of exported models that OpenVINO reads."""
@@ -38,7 +41,7 @@ _LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
 @cache
-def core() -> Any:
+def core() -> openvino.Core:
     """Return the one `openvino.Core` of this process, which is never given back.
 
     Two cores in one process can crash it (seen in OpenVINO 2026.4). When a core is made, the CPU plugin gives the
@@ -58,7 +61,7 @@ def core() -> Any:
     return openvino.Core()
 
 
-def read_model(path: str | Path) -> Any:
+def read_model(path: str | Path) -> openvino.Model:
     """Return the `openvino.Model` of an ``.xml`` (its ``.bin`` beside it) or ``.onnx`` file.
 
     Raises:
@@ -88,7 +91,7 @@ def read_model(path: str | Path) -> Any:
     return model
 
 
-def check_numbers(model: Any) -> None:
+def check_numbers(model: openvino.Model) -> None:
     """Validate that all constants of a model are finite, but for those that mean "not known" by NaN.
 
     Raises:
@@ -103,7 +106,7 @@ def check_numbers(model: Any) -> None:
 
 
 def save_model(
-    model: Any,
+    model: openvino.Model,
     path: str | Path,
     beside: Mapping[Path, str | None] | None = None,
     companion: tuple[Any, Path] | None = None,
@@ -130,7 +133,7 @@ def save_model(
     return path
 
 
-def _serialised(model: Any, path: Path, stack: ExitStack) -> Pair:
+def _serialised(model: openvino.Model, path: Path, stack: ExitStack) -> Pair:
     """Return a model in temporary files beside its path, which the stack removes.
 
     Raises:

@@ -16,7 +16,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from .head import TENSORS as HEAD_TENSORS
 from .joint import JOINT, build_joint
 from .nodes import constant, constants, hold, named_tensors, redirect, release, rename
 from .search import search
+
+if TYPE_CHECKING:
+    import openvino
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
@@ -92,7 +95,7 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
     }
 
 
-def settings_of(model: Any) -> BankSettings:
+def settings_of(model: openvino.Model) -> BankSettings:
     """Return the settings that the export put into the model.
 
     Raises:
@@ -105,7 +108,7 @@ def settings_of(model: Any) -> BankSettings:
     return BankSettings(description["k"], *sizes, description["budget"], description["seed"], **voting)
 
 
-def head_of(model: Any) -> HeadContent | None:
+def head_of(model: openvino.Model) -> HeadContent | None:
     """Return the pixel head that the model holds; None where its bank alone decides the classes.
 
     Raises:
@@ -119,7 +122,7 @@ def head_of(model: Any) -> HeadContent | None:
         raise NotEditableError(msg) from error
 
 
-def bank_of(model: Any) -> BankArrays:
+def bank_of(model: openvino.Model) -> BankArrays:
     """Return the bank that the model holds; its arrays share the model's memory.
 
     Raises:
@@ -149,7 +152,7 @@ def bank_of(model: Any) -> BankArrays:
     return bank
 
 
-def check_bank(model: Any) -> None:
+def check_bank(model: openvino.Model) -> None:
     """Validate the bank of a model, where it has one that can be read.
 
     Raises:
@@ -163,7 +166,7 @@ def check_bank(model: Any) -> None:
         head_of(model)
 
 
-def without_bank(model: Any) -> Any:
+def without_bank(model: openvino.Model) -> openvino.Model:
     """Return a copy of the model that does not say that its bank can be edited."""
     model, metadata = model.clone(), read_metadata(model)
     metadata.pop("bank", None)
@@ -171,7 +174,7 @@ def without_bank(model: Any) -> Any:
     return model
 
 
-def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> Any:
+def with_bank(model: openvino.Model, bank: BankArrays, head: HeadContent | None = None) -> openvino.Model:
     """Return a copy of the model that searches this bank; the given one stays as it is.
 
     Args:
@@ -210,7 +213,7 @@ def with_bank(model: Any, bank: BankArrays, head: HeadContent | None = None) -> 
     return model
 
 
-def part_model(model: Any, names: Sequence[str]) -> Any:
+def part_model(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """Return the part of the model from images to marked tensors or outputs.
 
     Raises:
@@ -222,7 +225,7 @@ def part_model(model: Any, names: Sequence[str]) -> Any:
     return openvino.Model([tensors[name] for name in names], model.get_parameters())
 
 
-def read_metadata(model: Any) -> dict[str, Any]:
+def read_metadata(model: openvino.Model) -> dict[str, Any]:
     """Return the plain data that the export put into the model; empty where there is none.
 
     Raises:
@@ -240,7 +243,9 @@ def read_metadata(model: Any) -> dict[str, Any]:
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any], k: int, classes: int) -> None:
+def _vote_among(
+    model: openvino.Model, tensors: dict[str, openvino.Output], entries: Mapping[str, Any], k: int, classes: int
+) -> None:
     """Redirect the search and the count of the bank's vote to new entries."""
     from openvino import opset13 as ops
 
@@ -261,7 +266,7 @@ def _vote_among(model: Any, tensors: dict[str, Any], entries: Mapping[str, Any],
         redirect(tensors, "class_votes", ops.concat([tensors["class_votes"], *new], 1).output(0))
 
 
-def _validate(model: Any) -> None:
+def _validate(model: openvino.Model) -> None:
     """Infer all shapes, and raise where the graph does not fit together any more."""
     try:
         model.validate_nodes_and_infer_types()
@@ -273,7 +278,7 @@ def _validate(model: Any) -> None:
 # --- names and numbers ----------------------------------------------------------------------------------------------
 
 
-def _marked(model: Any, required: tuple[str, ...]) -> dict[str, Any]:
+def _marked(model: openvino.Model, required: tuple[str, ...]) -> dict[str, openvino.Output]:
     """Return all tensors that have a name, by name.
 
     Raises:
@@ -292,7 +297,7 @@ def _graph_names(bank: BankArrays) -> list[str]:
     return [name for name in bank.entries if name not in ID_NAMES]
 
 
-def _missing(model: Any, description: Mapping[str, Any]) -> list[str]:
+def _missing(model: openvino.Model, description: Mapping[str, Any]) -> list[str]:
     """Return the names of constants without which a bank cannot be read; an ONNX file has none of its head."""
     stored = constants(model, _PREFIX)
     missing = [f"{_PREFIX}{name}" for name in ("embeddings", "labels") if name not in stored]
@@ -301,7 +306,7 @@ def _missing(model: Any, description: Mapping[str, Any]) -> list[str]:
     return missing
 
 
-def _description(model: Any) -> dict[str, Any]:
+def _description(model: openvino.Model) -> dict[str, Any]:
     """Return the bank's description in the model's runtime information."""
     description = read_metadata(model).get("bank")
     if description and description.get("version") != _VERSION:

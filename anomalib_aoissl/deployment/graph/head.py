@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from anomalib_aoissl.pixel_head.learning.fitting import Layers
 from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 from anomalib_aoissl.pixel_head.learning.stages import Stages
 from anomalib_aoissl.pixel_head.points import CONTEXT_SCALE, RADII, STRIDE, blur
+
+if TYPE_CHECKING:
+    import openvino
 
 PREFIX, PIXELS = "head.", "pixels."
 """What the names of the constants begin with: weights, and labelled pixels."""
@@ -76,7 +79,7 @@ def pixels_of(arrays: Mapping[str, np.ndarray], basis: str) -> PixelSample | Non
     return sample_of(arrays, basis) if all(name in arrays for name in KINDS) else None
 
 
-def build_head(fine: Any, coarse: Any, head: HeadContent) -> dict[str, Any]:
+def build_head(fine: openvino.Output, coarse: openvino.Output, head: HeadContent) -> dict[str, Any]:
     """Return the tensors of the networks over features, by their marked names; what torch's head computes.
 
     Args:
@@ -102,7 +105,9 @@ def build_head(fine: Any, coarse: Any, head: HeadContent) -> dict[str, Any]:
     return {"first_probabilities": probabilities, "context_maps": blurred, "class_probabilities": second}
 
 
-def _network(fine: Any, coarse: Any, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray) -> Any:
+def _network(
+    fine: openvino.Output, coarse: openvino.Output, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray
+) -> openvino.Output:
     """Return a network's class probabilities ``[B, C, H, W]``; its first layer standardises the features."""
     from openvino import opset13 as ops
 
@@ -119,7 +124,7 @@ def _moved(layers: Layers, offsets: np.ndarray) -> Layers:
     return (*layers[:-1], layers[-1] + offsets)
 
 
-def _linear(maps: Any, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
+def _linear(maps: openvino.Output, weight: np.ndarray, bias: np.ndarray | None = None) -> openvino.Output:
     """Return a linear layer ``[in, out]`` of each pixel of maps ``[B, in, H, W]``."""
     from openvino import opset13 as ops
 
@@ -128,7 +133,7 @@ def _linear(maps: Any, weight: np.ndarray, bias: np.ndarray | None = None) -> An
     return maps if bias is None else ops.add(maps, ops.constant(bias[None, :, None, None].astype(np.float32)))
 
 
-def _enlarged(coarse: Any, fine: Any) -> Any:
+def _enlarged(coarse: openvino.Output, fine: openvino.Output) -> openvino.Output:
     """Return coarse maps at the pixels of fine ones, bilinear."""
     from openvino import opset13 as ops
 
@@ -138,7 +143,7 @@ def _enlarged(coarse: Any, fine: Any) -> Any:
     return maps if tuple(covered) == size else ops.slice(maps, [0, 0], list(size), [1, 1], [2, 3])
 
 
-def _context_maps(probabilities: Any) -> Any:
+def _context_maps(probabilities: openvino.Output) -> openvino.Output:
     """Return class probabilities blurred at each radius, at each fourth pixel."""
     from openvino import opset13 as ops
 
@@ -157,7 +162,7 @@ def _context_maps(probabilities: Any) -> Any:
     return ops.concat(products, 1).output(0)
 
 
-def _size(output: Any) -> tuple[int, int]:
+def _size(output: openvino.Output) -> tuple[int, int]:
     """Return the (height, width) of a tensor ``[B, C, H, W]``."""
     shape = output.get_partial_shape()
     return shape[2].get_length(), shape[3].get_length()

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
 
 JOINT = "joint_probabilities"
 """Name in a graph of class probabilities ``[B, C, H, W]`` that several parts of a model decide: head and vote, or the
@@ -19,7 +22,9 @@ LEAST_VOTE = 0.3
 show and one that none shows, the factor is 1.3 / 0.3."""
 
 
-def build_joint(tensors: Mapping[str, Any], image_size: tuple[int, int], patch_size: tuple[int, int]) -> Any:
+def build_joint(
+    tensors: Mapping[str, openvino.Output], image_size: tuple[int, int], patch_size: tuple[int, int]
+) -> openvino.Output:
     """Return the class probabilities ``[B, C, H, W]`` of head and vote; what torch's model computes.
 
     Args:

@@ -10,11 +10,14 @@ is the class probabilities ``[B, classes, h, w]``. What the wrapper must know is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .joint import JOINT
+
+if TYPE_CHECKING:
+    import openvino
 
 OUTPUT = "segmentation"
 """Name of the output."""
@@ -23,7 +26,7 @@ _PROBABILITIES = (JOINT, "class_probabilities")
 """Marked tensors ``[B, classes, h, w]`` whose largest decides a class; the first that there is."""
 
 
-def model_api_model(model: Any, class_names: Sequence[str]) -> Any:
+def model_api_model(model: openvino.Model, class_names: Sequence[str]) -> openvino.Model:
     """Return the `openvino.Model` for the Model API of one that an export made; the given one stays as it is."""
     import openvino
     from openvino.preprocess import ColorFormat, PrePostProcessor
@@ -64,7 +67,7 @@ def _information(class_names: Sequence[str]) -> Mapping[str, str]:
     }
 
 
-def _one_hot(mask: Any, classes: int) -> Any:
+def _one_hot(mask: openvino.Output, classes: int) -> openvino.Output:
     """Return class indices ``[B, 1, h, w]`` as probabilities 0 and 1, ``[B, classes, h, w]``."""
     from openvino import opset13 as ops
 

@@ -6,20 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
 
 _ANCHOR = "aoissl.anchor"
 """Name of the node that holds constants which the graph does not compute with."""
 
 
-def named_tensors(model: Any) -> dict[str, Any]:
+def named_tensors(model: openvino.Model) -> dict[str, openvino.Output]:
     """Return all tensors of a model that have a name, by name."""
     return {name: o for node in model.get_ordered_ops() for o in node.outputs() for name in o.get_names()}
 
 
-def constant(name: str, array: np.ndarray) -> Any:
+def constant(name: str, array: np.ndarray) -> openvino.Node:
     """Return a constant of the array under its stable name."""
     from openvino import opset13 as ops
 
@@ -28,13 +31,13 @@ def constant(name: str, array: np.ndarray) -> Any:
     return node
 
 
-def constants(model: Any, prefix: str) -> dict[str, np.ndarray]:
+def constants(model: openvino.Model, prefix: str) -> dict[str, np.ndarray]:
     """Return the constants whose names begin with a prefix, without it."""
     nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"}
     return {name.removeprefix(prefix): node.data for name, node in nodes.items() if name.startswith(prefix)}
 
 
-def redirect(tensors: dict[str, Any], name: str, new: Any) -> None:
+def redirect(tensors: dict[str, openvino.Output], name: str, new: openvino.Output) -> None:
     """Redirect the consumers of a marked tensor to another one, which takes its name."""
     old = tensors.get(name)
     if old is None:
@@ -47,13 +50,13 @@ def redirect(tensors: dict[str, Any], name: str, new: Any) -> None:
     rename(tensors, name, new)
 
 
-def rename(tensors: dict[str, Any], name: str, new: Any) -> None:
+def rename(tensors: dict[str, openvino.Output], name: str, new: openvino.Output) -> None:
     """Give a marked tensor's name to another one."""
     _move_names(tensors[name], new, {name})
     tensors[name] = new
 
 
-def hold(model: Any, nodes: Sequence[Any]) -> None:
+def hold(model: openvino.Model, nodes: Sequence[openvino.Node]) -> None:
     """Keep constants in the model that nothing computes with: the score gets 0 times their sizes added."""
     from openvino import opset13 as ops
 
@@ -71,7 +74,7 @@ def hold(model: Any, nodes: Sequence[Any]) -> None:
     result.input(0).replace_source_output(anchor.output(0))
 
 
-def release(model: Any) -> None:
+def release(model: openvino.Model) -> None:
     """Undo `hold`."""
     score = model.output("pred_score")
     anchor = score.get_node().input_value(0).get_node()
@@ -81,7 +84,7 @@ def release(model: Any) -> None:
         _move_names(anchor.output(0), source, {"pred_score"})
 
 
-def _move_names(old: Any, new: Any, names: set[str]) -> None:
+def _move_names(old: openvino.Output, new: openvino.Output, names: set[str]) -> None:
     """Give names of a tensor to another one."""
     old.set_names(old.get_names() - names)
     new.add_names(names)

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
 
 CHUNK = 32768
 """Entries that are compared at once, as in torch: 128 KiB of similarities for each query."""
 
 
-def search(queries: Any, embeddings: Any, k: int) -> tuple[Any, Any]:
+def search(queries: openvino.Output, embeddings: openvino.Output, k: int) -> tuple[openvino.Output, openvino.Output]:
     """Return the k largest similarities ``[Q, k]``, falling, and their entries ``[Q, k]``; k is cut to the bank.
 
     All entries are compared in 32 bits. Products of integers would take a quarter of the time, but on processors
@@ -31,7 +34,9 @@ def search(queries: Any, embeddings: Any, k: int) -> tuple[Any, Any]:
     return _nearest(queries, embeddings, scales, k)
 
 
-def _nearest(queries: Any, embeddings: Any, scales: np.ndarray | None, k: int) -> tuple[Any, Any]:
+def _nearest(
+    queries: openvino.Output, embeddings: openvino.Output, scales: np.ndarray | None, k: int
+) -> tuple[openvino.Output, openvino.Output]:
     """Return the k largest products ``[Q, k]`` in falling order and their entries, chunk by chunk."""
     from openvino import opset13 as ops
 
@@ -51,7 +56,7 @@ def _nearest(queries: Any, embeddings: Any, scales: np.ndarray | None, k: int) -
     return best.output(0), ops.gather_elements(ops.concat(indices, 1), best.output(1), 1).output(0)
 
 
-def _part(entries: Any, start: int, stop: int) -> Any:
+def _part(entries: openvino.Output, start: int, stop: int) -> openvino.Model:
     """Return some entries of a constant, itself where these are all."""
     from openvino import opset13 as ops
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,12 +21,15 @@ from anomalib_aoissl.deployment.graph.nodes import named_tensors
 
 from .light import Moments, light_of
 
+if TYPE_CHECKING:
+    import openvino
+
 LIGHT = ("light_mean", "light_deviation")
 """Names in a graph of the mean and the deviation that the light is standardised by: ``[B, C, 1, 1]`` of each plane, or
 ``[B, 1, 1, 1]`` of all together in exports of version 0.2.0."""
 
 
-def answer_names(model: Any) -> list[str]:
+def answer_names(model: openvino.Model) -> list[str]:
     """Return the names of the tensors that `maps_of` reads.
 
     Raises:
@@ -43,7 +46,7 @@ def answer_names(model: Any) -> list[str]:
     return [found[0], "anomaly_map"] if set(SEARCHED) <= tensors.keys() else [found[0]]
 
 
-def tile_graph(model: Any, names: Sequence[str]) -> Any:
+def tile_graph(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """Return a model from tiles ``[B, C, h, w]`` and `LIGHT` to named tensors; the given one stays as it is."""
     import openvino
     from openvino import opset13 as ops
@@ -58,12 +61,12 @@ def tile_graph(model: Any, names: Sequence[str]) -> Any:
     return openvino.Model([tensors[name] for name in names], [*model.get_parameters(), *lights])
 
 
-def light_reader(model: Any) -> Callable[[np.ndarray], Moments]:
+def light_reader(model: openvino.Model) -> Callable[[np.ndarray], Moments]:
     """Return the `light_of` a model, of each plane or of all together."""
     return partial(light_of, joint=named_tensors(model)[LIGHT[0]].get_partial_shape()[1] == 1)
 
 
-def size_of(model: Any) -> tuple[int, int]:
+def size_of(model: openvino.Model) -> tuple[int, int]:
     """Return the (height, width) px of a model's own size, that of a tile."""
     shape = model.output("pred_mask").get_partial_shape()
     return shape[2].get_length(), shape[3].get_length()

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .blending import Answers, CutPicture, StripReader, answered, strips_of
 from .graph import answer_names, light_reader, maps_of, size_of, tile_graph
 from .strip_files import MAPS, StripFiles
 from .tiling import Tiling
+
+if TYPE_CHECKING:
+    import openvino
 
 _LONG = 64
 """Tiles from which on a bar shows how far a picture is."""
@@ -60,7 +63,7 @@ class TiledModel:
 
     def __init__(
         self,
-        model: Any,
+        model: openvino.Model,
         tiling: Tiling,
         patches: AbstentionFormat | None,
         compiled: Callable[[Any], tuple[Callable[[Any], Any], int]],
