@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -16,9 +16,6 @@ from PIL import Image as PILImage
 from anomalib_aoissl.data.errors import DatasetError
 
 from .raster import Raster, check_size
-
-if TYPE_CHECKING:
-    from tifffile import TiffFrame, TiffPage
 
 _GREY = {tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK}
 _LOSSLESS = {
@@ -69,7 +66,7 @@ def _pages(tiff: tifffile.TiffFile, path: Path) -> list[Any]:
     return pages
 
 
-def _is_aside(page: TiffPage | TiffFrame) -> bool:
+def _is_aside(page: Any) -> bool:
     """Tell whether a page is a preview of another, or says where another is transparent."""
     old = page.tags.get(_OLD_SUBFILE_TYPE)
     return (
@@ -79,13 +76,13 @@ def _is_aside(page: TiffPage | TiffFrame) -> bool:
     )
 
 
-def _orientation(page: TiffPage) -> int:
+def _orientation(page: tifffile.TiffPage) -> int:
     """Return the orientation of a page, 1 where it has none."""
     tag = page.tags.get(_ORIENTATION)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
-def _page(page: TiffPage, path: Path) -> Raster:
+def _page(page: tifffile.TiffPage, path: Path) -> Raster:
     """Return one page upright."""
     _check_whole(page, path)
     lossy = None if _name(page.compression) in _LOSSLESS else _name(page.compression)
@@ -105,7 +102,7 @@ def _page(page: TiffPage, path: Path) -> Raster:
     return raster.upright(_orientation(page))
 
 
-def _check_whole(page: TiffPage, path: Path) -> None:
+def _check_whole(page: tifffile.TiffPage, path: Path) -> None:
     """Validate that every strip or tile lies in the file: tifffile gives zeros in place of one that is missing."""
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if not ends or min(page.databytecounts) <= 0 or max(ends) > path.stat().st_size:
@@ -113,7 +110,7 @@ def _check_whole(page: TiffPage, path: Path) -> None:
         raise DatasetError(msg)
 
 
-def _converted(page: TiffPage, path: Path, lossy: str | None) -> Raster:
+def _converted(page: tifffile.TiffPage, path: Path, lossy: str | None) -> Raster:
     """Return a page of inks or of a video colour space as red, green, blue."""
     video = page.photometric == tifffile.PHOTOMETRIC.YCBCR
     array = _array(page, path)
@@ -129,7 +126,7 @@ def _converted(page: TiffPage, path: Path, lossy: str | None) -> Raster:
     return Raster(array, 8, colour=True, lossy=lossy or _name(page.photometric)).upright(_orientation(page))
 
 
-def _array(page: TiffPage, path: Path) -> np.ndarray:
+def _array(page: tifffile.TiffPage, path: Path) -> np.ndarray:
     """Return the stored values of a page as ``[H, W, S]``."""
     array: np.ndarray = np.asarray(page.asarray())
     array = array.astype(np.uint8) if array.dtype == bool else array
@@ -143,7 +140,7 @@ def _array(page: TiffPage, path: Path) -> np.ndarray:
     return array
 
 
-def _samples(page: TiffPage, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def _samples(page: tifffile.TiffPage, path: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Return the samples ``[H, W, S]`` without alpha, alpha ``[H, W]`` or None, and whether it was multiplied in."""
     photometric = page.photometric
     if photometric not in {*_GREY, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE}:
@@ -189,7 +186,7 @@ def _without_alpha(
     return array[..., planes], alpha, premultiplied
 
 
-def _bits(page: TiffPage, samples: np.ndarray, path: Path) -> int | None:
+def _bits(page: tifffile.TiffPage, samples: np.ndarray, path: Path) -> int | None:
     """Return the bits of an unsigned sample, None for other types."""
     bits = page.bitspersample
     if not isinstance(bits, int):
@@ -200,7 +197,7 @@ def _bits(page: TiffPage, samples: np.ndarray, path: Path) -> int | None:
     return int(bits) if samples.dtype.kind == "u" and bits <= 16 else None
 
 
-def _palette(page: TiffPage) -> np.ndarray:
+def _palette(page: tifffile.TiffPage) -> np.ndarray:
     """Return the colour map ``[N, 3]`` uint8; TIFF has 16 bits, but some programs write 8."""
     colours = np.asarray(page.colormap).T
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
