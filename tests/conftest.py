@@ -51,13 +51,8 @@ SLOWEST = (
     *("test_end_to_end.py", "test_compressions.py", "test_head_edits.py", "test_tiled_retrieval.py"),
     *("test_gathering.py", "test_killed_saves.py", "test_segmenter_checkpoint.py", "test_label_page.py"),
     *("test_segmenter_distributed.py", "test_tutorial.py", "test_pretraining_distributed.py", "test_export.py"),
-    *(
-        "test_label_teaching.py",
-        "test_autoload.py",
-        "test_openvino_editing.py",
-        "test_gate.py",
-        "test_pyramid_export.py",
-    ),
+    *("test_label_teaching.py", "test_plugins_in_anomalib.py", "test_openvino_editing.py", "test_gate.py"),
+    "test_pyramid_export.py",
     *("test_segmenter_lightning_model.py", "test_abstention.py", "test_tiled_segmenter.py", "test_bad_devices.py"),
 )
 
