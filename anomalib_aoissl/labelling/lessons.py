@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.images import resize_labels
 
@@ -244,11 +245,13 @@ class Lessons:
         from .teaching.teacher import Painted
 
         painted, problems = {}, []
+        groups = groups_by_stem(self.session.masks.description.groups)
         for name in names:
             try:
                 mask, version = self.session.masks.read(name)
                 self.teacher.reader.check(name)
-                painted[name] = Painted(mask, version)
+                device = device_of(name, self.session.folder.picture(name).files, groups)
+                painted[name] = Painted(mask, version, device)
             except Problem as problem:
                 problems.append(str(problem))
         return painted, problems
@@ -310,7 +313,7 @@ class Lessons:
         for index, name in enumerate(names):
             with suppress(Problem):
                 embeddings = self.teacher.reader.embeddings(name)
-                pool.append(ordering.summarized(name, embeddings, lesson.bank if lesson else None))
+                pool.append(ordering.summarized(name, embeddings, lesson.model.bank.embeddings if lesson else None))
             self._say("reading", (index + 1) / len(names))
             yield
         self._say("reading", None)
