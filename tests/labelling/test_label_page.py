@@ -360,6 +360,31 @@ def test_an_empty_folder_takes_dropped_pictures(
     ).read_bytes()
 
 
+def test_dropped_files_that_are_not_shown_are_said(
+    browser: Any, device: Path, tmp_path: Path, settings: Any, serving: Callable[..., SimpleNamespace]
+) -> None:
+    from anomalib_aoissl.labelling.session import Session
+
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    browser.get(serving(Session(tmp_path / "new", settings)).address)
+    until(lambda: browser.execute_script("return !!window.labelling"))
+    for name in ("a", "b_ch0", "c_ch0", "c_ch1"):
+        shutil.copy(device / "images" / "unit_0.png", tmp_path / f"{name}.png")
+    files = browser.find_element("id", "files")
+    files.send_keys("\n".join(str(tmp_path / f"{name}.png") for name in ("a", "b_ch0", "c_ch1", "c_ch0")))
+    until(lambda: browser.execute_script("return labelling.state.item?.name === 'c'"))
+    notes = browser.find_element("id", "notes")
+    until(lambda: "b: the lighting channel _ch1 is missing." in notes.text)
+    assert "a.png: was not taken" in notes.text
+    files.send_keys(str(shutil.copy(tmp_path / "b_ch0.png", tmp_path / "b_ch1.png")))
+    until(lambda: browser.execute_script("return labelling.state.versions.has('b')"))
+    until(lambda: "is missing" not in notes.text)
+    assert sorted(p.name for p in (tmp_path / "new" / "images").iterdir()) == [
+        "b_ch0.png", "b_ch1.png", "c_ch0.png", "c_ch1.png",
+    ]  # fmt: skip
+
+
 def test_the_export_and_a_trial(opened: Page, device: Path) -> None:
     pytest.importorskip("openvino")
     paint_three_classes(opened)

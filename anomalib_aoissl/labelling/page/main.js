@@ -10,7 +10,7 @@ import { TOOLS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const PLAIN = { classes: [], counts: [], shown: [], pictures: [], next: [], painted: {}, suggested: {}, curve: [], progress: {} };
+const PLAIN = { classes: [], counts: [], shown: [], pictures: [], next: [], painted: {}, suggested: {}, curve: [], progress: {}, faults: [] };
 
 const state = {
   ...PLAIN, item: null, mask: null, suggestion: null, chosen: 1, opacity: 0.55, channel: 0, low: 0, high: 1,
@@ -39,7 +39,18 @@ function loaded(content) {
   drawAll();
 }
 
+let faulty = "";
+function sayFaults() {
+  const { faults } = state, more = faults.length > 3 ? ` And ${faults.length - 3} more.` : "";
+  const text = faults.length ? `Not shown: ${faults.slice(0, 3).join(" ")}${more}` : "";
+  if (text === faulty) return; // one that was clicked away does not come back
+  document.querySelector("#notes [data-key=faults]")?.remove();
+  if (text) note(text, true, "faults");
+  faulty = text;
+}
+
 function drawAll() {
+  sayFaults();
   panel.drawClasses();
   panel.drawProgress();
   panel.drawCurve();
