@@ -164,6 +164,7 @@ class Lessons:
 
     def export(self) -> None:
         """Have the full model fitted and written."""
+        self._say("export", "begins")
         self._exporter.put("export", 0, self._export)
 
     def try_on(self, path: Path) -> bytes:
@@ -184,9 +185,12 @@ class Lessons:
             if self._inferencer is None or self._inferencer[0] != model:
                 self._inferencer = model, SegmentationOpenVINOInferencer(model)
             try:
-                picture = self._inferencer[1].predict(path).overlay()
+                found = self._inferencer[1].predict(path)
             except (ValueError, TypeError) as error:
                 raise Problem(str(error)) from error
+        known = dict(zip(self.session.classes.names, self.session.classes.colours, strict=True))
+        colours = [known.get(name, "#808080") for name in found.class_names]  # grey where the class is gone since
+        picture = found.overlay(np.array([list(bytes.fromhex(colour[1:])) for colour in colours], np.uint8))
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()

@@ -368,8 +368,11 @@ def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     for _ in session.lessons._export():
         pass
     assert session.lessons.exported is not None
+    session.change_class("recolour", 2, "#12ab34")
     with Image.open(io.BytesIO(tried())) as shown:
         assert shown.width == SIZE[1]
+        legend = np.array(shown)[SIZE[0] :].reshape(-1, 3).tolist()
+    assert [0x12, 0xAB, 0x34] in legend  # the page's own colour
     assert not list((session.folder.own / "trial").rglob("*.png"))
     assert (session.lessons.exported.folder / "bank.safetensors").is_file()
 

@@ -1,6 +1,7 @@
 // Copyright (C) 2026 The anomalib-aoissl authors. SPDX-License-Identifier: Apache-2.0
 // The page: its state, and what happens when.
 import { getJson, inflate, listen, post, postJson, tab } from "./api.js";
+import { replaceChildren } from "./focus.js";
 import { Gallery, loadSuggestion } from "./gallery.js";
 import { helpOfKeys, listenToKeys } from "./keys.js";
 import { Saver } from "./mask.js";
@@ -222,6 +223,7 @@ async function add(files) {
 async function tryOn(files) {
   const list = [...files];
   $("trial-said").textContent = "…";
+  $("trial-result").hidden = true; // the last one's picture would be taken for this one's
   try {
     let answer = null;
     for (const [index, file] of list.entries()) answer = await post("try", { file: file.name, more: index + 1 < list.length ? 1 : 0 }, file);
@@ -249,7 +251,7 @@ export function note(text, bad = false, key = "") {
   one.dataset.key = key;
   one.onclick = () => one.remove();
   if (!old) $("notes").append(one);
-  while ($("notes").children.length > 4) $("notes").firstChild.remove();
+  for (const passing of [...$("notes").querySelectorAll("[data-key='']")].slice(0, -4)) passing.remove();
   if (!key) setTimeout(() => one.remove(), bad ? 15000 : 6000);
 }
 
@@ -271,7 +273,7 @@ function drawTools() {
     button.onclick = act;
     return button;
   });
-  $("tools").replaceChildren(...buttons, size, document.createElement("hr"), ...more);
+  replaceChildren($("tools"), [...buttons, size, document.createElement("hr"), ...more]);
   $("accept").disabled = !state.suggestion || !state.mask;
   const s = state.suggestion;
   if (!s) $("said").textContent = state.lesson ? "" : "Paint some of two classes – scribbles are enough – and press Teach.";
@@ -375,7 +377,14 @@ addEventListener("drop", (event) => {
 });
 addEventListener("beforeunload", (event) => { if (!saver.idle) event.preventDefault(); });
 
-listenToKeys({ state, view, tools, chooseClass, step, accept, teach, next, go, takeChannel, drawTools });
+function hide() {
+  state.hidden = !state.hidden;
+  if (state.hidden) note("The masks are hidden; you can paint. O shows them.", false, "hidden");
+  else document.querySelector("#notes [data-key=hidden]")?.remove();
+  view.redraw();
+}
+
+listenToKeys({ state, view, tools, chooseClass, step, accept, teach, next, go, takeChannel, hide });
 helpOfKeys($("keylist"));
 window.labelling = { state, view, tools, saver, tryOn }; // for tests, and for the curious
 

@@ -38,7 +38,10 @@ class Suggestion:
 
 @dataclass
 class Limits:
-    """From where on the page hatches; unknown until two pictures are labelled, which are asked of each other.
+    """From where on the page hatches.
+
+    Known once two pictures are labelled, which are asked of each other. Nothing is called new before: of scribbles on
+    one picture, most of each other one would be.
 
     Attributes:
         uncertainty: Above it a pixel is one that the model does not know.
@@ -47,7 +50,7 @@ class Limits:
     """
 
     uncertainty: float = 0.6
-    novelty: float = 0.35
+    novelty: float = 2.0
     offsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
