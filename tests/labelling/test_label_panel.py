@@ -86,3 +86,16 @@ def test_tools_and_tabs_keep_the_focus(opened: Page) -> None:
         script = "return [...document.querySelectorAll(arguments[0])].indexOf(document.activeElement)"
         assert opened.run(script, place) == row
     assert opened.run("return labelling.tools.tool") == "line"
+
+
+def test_only_one_who_paints_is_told_that_both_are_kept(opened: Page, device: Path, session: Any) -> None:
+    opened.keys("2")
+    opened.drag((10, 10), (30, 10))
+    opened.run("document.querySelectorAll('#classes .drop')[1].click()")
+    opened.until("return document.getElementById('removal').open")
+    opened.browser.find_element("id", "remove").click()
+    opened.until("return labelling.state.mask.values.every((value) => value === 255)")
+    assert session.classes.names == ("dark", "bar")
+    session.stroke("unit_0", Region(0, 0, np.ones((5, 5), np.uint8)), session.masks.version("unit_0"), "brush", "other")
+    opened.until("return labelling.state.mask.values[0] === 1")
+    assert "both are kept" not in opened.notes()

@@ -452,7 +452,7 @@ def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
     (tmp_path / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
     session = Session(tmp_path, settings)
     assert [one.name for one in session.folder.pictures] == ["a"]
-    assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing."]
+    assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing. Drop b_ch1 too."]
     assert [one["name"] for one in session.open("a")["channels"]] == ["channel 1", "channel 2"]
 
 
@@ -469,7 +469,7 @@ def test_dropped_channels_make_one_item_once_all_are_there(tmp_path: Path, setti
     content = channel_folder(tmp_path, "images")
     session = Session(tmp_path, settings)
     assert dropped(session, "c_ch1.png", content, more=True) == ""
-    assert session.state()["faults"] == ["c: the lighting channel _ch0 is missing."]
+    assert session.state()["faults"] == ["c: the lighting channel _ch0 is missing. Drop c_ch0 too."]
     assert dropped(session, "b_ch0.png", content) == ""
     with pytest.raises(Problem, match="is in the folder already"):
         dropped(session, "c_ch1.tif", content)

@@ -141,10 +141,8 @@ function commit(stroke) {
 
 function saved(what, text, mask = null) {
   const label = $("saved");
-  if (what === "merged") {
-    note("Someone else painted on this picture too: both are kept.");
-    return view.redraw();
-  }
+  if (what === "merged") note("Someone else painted on this picture too: both are kept.");
+  if (what === "merged" || what === "renewed") return view.redraw();
   if (what === "lost") {
     note(`A stroke was not taken: ${text}`, true);
     if (mask && mask === state.mask) return view.redraw();

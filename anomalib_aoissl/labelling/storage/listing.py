@@ -101,7 +101,9 @@ class Listing:
         missing = [light for light in self.lights if light not in files]
         self._missing.pop(name, None)
         if missing:
-            self._missing[name] = f"{name}: the lighting channel {missing[0]} is missing."
+            self._missing[name] = (
+                f"{name}: the lighting channel {missing[0]} is missing. Drop {Path(name).name}{missing[0]} too."
+            )
             return None
         paths = tuple(files[light] for light in self.lights or ("",))
         version = version_of(paths)
