@@ -377,9 +377,18 @@ def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     assert (session.lessons.exported.folder / "bank.safetensors").is_file()
 
 
-def test_torch_is_not_loaded_before_the_page_is_there() -> None:
+def test_torch_is_not_loaded_before_the_page_is_there(device: Path) -> None:
+    """And its threads are told before that to sleep while they wait."""
     code = (
-        "import sys, anomalib_aoissl.labelling.session, anomalib_aoissl.labelling.server.application\n"
-        "assert not {'torch', 'anomalib', 'lightning'} & set(sys.modules)"
+        "import os, sys, argparse\n"
+        "os.environ.pop('OMP_WAIT_POLICY', None)\n"
+        "from anomalib_aoissl.cli.label import label, label_arguments\n"
+        "from anomalib_aoissl.labelling.server import application, running\n"
+        "running.serve = lambda *_, **__: None\n"
+        "parser = argparse.ArgumentParser()\n"
+        "label_arguments(parser)\n"
+        "label(parser.parse_args(sys.argv[1:]))\n"
+        "assert not {'torch', 'anomalib', 'lightning'} & set(sys.modules)\n"
+        "assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, str(device)], check=True)
