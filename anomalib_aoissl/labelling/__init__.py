@@ -9,6 +9,6 @@ import os
 def share_processors() -> None:
     """Have torch's threads sleep while they wait for each other; to be called before torch is loaded.
 
-    They spin by default. Beside an export, a browser or another program, a lesson then takes several times as long.
+    They spin by default. Beside a program that keeps the cores busy, a lesson then takes two to four times as long.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
