@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from table import give_line
 
-from anomalib_aoissl import WireBond
+from anomalib_aoissl.labelling import share_processors
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.masks import Region
 
@@ -41,6 +40,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="height and width, px (%(default)s)")
     parser.add_argument("--log", type=Path, default=None)
     arguments = parser.parse_args()
+    share_processors()  # as the command does; what follows loads torch
+    from table import give_line
+
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,6 +58,8 @@ def main() -> None:
 
 def drawn(folder: Path, device: str, size: int, pictures: int) -> Path:
     """Return a folder of pictures of a device, the first three with masks; those beyond the drawn ones are links."""
+    from anomalib_aoissl import WireBond
+
     data = WireBond(folder / "drawn", devices=[device], images_per_device=DRAWN, image_size=(size, size))
     data.prepare_data()
     images, masks = sorted((data.root / "images").glob("*_ch0.png")), sorted((data.root / "masks").glob("*.png"))

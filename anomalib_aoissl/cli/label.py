@@ -33,10 +33,12 @@ def label(options: argparse.Namespace) -> None:
     if missing:
         msg = f"The page needs {' and '.join(missing)}: pip install 'anomalib-aoissl[label]'."
         raise ValueError(msg)
+    from anomalib_aoissl.labelling import share_processors
     from anomalib_aoissl.labelling.server.running import serve
     from anomalib_aoissl.labelling.session import Session
     from anomalib_aoissl.labelling.teaching.settings import ModelSettings
 
+    share_processors()
     size = tuple(options.image_size)
     settings = ModelSettings(options.encoder, size)
     session = Session(options.folder, settings, options.bit_depth)

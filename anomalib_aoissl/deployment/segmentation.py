@@ -54,15 +54,19 @@ class Segmentation:
         counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
         return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
 
-    def overlay(self) -> Image:
-        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below."""
+    def overlay(self, colours: np.ndarray | None = None) -> Image:
+        """Return the image with the classes' colours over it, hatched where the model abstained; a legend below.
+
+        Args:
+            colours: ``[C, 3]`` uint8 of the classes; None for the usual ones.
+        """
         from PIL import Image as PILImage
 
-        coloured = overlay_mask(self.image, self.class_map, len(self.class_names))
+        coloured = overlay_mask(self.image, self.class_map, len(self.class_names), colours)
         if self.abstained is not None:
             coloured = hatch(coloured, self.abstained)
         picture = PILImage.fromarray(coloured)
-        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None)
+        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None, colours=colours)
         result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
         result.paste(picture, (0, 0))
         result.paste(strip, (0, picture.height))

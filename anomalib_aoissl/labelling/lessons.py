@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.images import resize_labels
 
@@ -163,6 +164,7 @@ class Lessons:
 
     def export(self) -> None:
         """Have the full model fitted and written."""
+        self._say("export", "begins")
         self._exporter.put("export", 0, self._export)
 
     def try_on(self, path: Path) -> bytes:
@@ -183,9 +185,12 @@ class Lessons:
             if self._inferencer is None or self._inferencer[0] != model:
                 self._inferencer = model, SegmentationOpenVINOInferencer(model)
             try:
-                picture = self._inferencer[1].predict(path).overlay()
+                found = self._inferencer[1].predict(path)
             except (ValueError, TypeError) as error:
                 raise Problem(str(error)) from error
+        known = dict(zip(self.session.classes.names, self.session.classes.colours, strict=True))
+        colours = [known.get(name, "#808080") for name in found.class_names]  # grey where the class is gone since
+        picture = found.overlay(np.array([list(bytes.fromhex(colour[1:])) for colour in colours], np.uint8))
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()
@@ -244,11 +249,13 @@ class Lessons:
         from .teaching.teacher import Painted
 
         painted, problems = {}, []
+        groups = groups_by_stem(self.session.masks.description.groups)
         for name in names:
             try:
                 mask, version = self.session.masks.read(name)
                 self.teacher.reader.check(name)
-                painted[name] = Painted(mask, version)
+                device = device_of(name, self.session.folder.picture(name).files, groups)
+                painted[name] = Painted(mask, version, device)
             except Problem as problem:
                 problems.append(str(problem))
         return painted, problems
@@ -310,7 +317,7 @@ class Lessons:
         for index, name in enumerate(names):
             with suppress(Problem):
                 embeddings = self.teacher.reader.embeddings(name)
-                pool.append(ordering.summarized(name, embeddings, lesson.bank if lesson else None))
+                pool.append(ordering.summarized(name, embeddings, lesson.model.bank.embeddings if lesson else None))
             self._say("reading", (index + 1) / len(names))
             yield
         self._say("reading", None)

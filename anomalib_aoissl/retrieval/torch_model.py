@@ -144,7 +144,7 @@ class RetrievalModel(nn.Module):
         mark("patch_embeddings", reading.embeddings)
         votes, novelty = self.ask(reading.embeddings)
         if self.has_fitted_head:
-            classes = mark(JOINT, self._joint(self.head_probabilities(images, reading.tokens), votes))
+            classes = mark(JOINT, self.joint(self.head_probabilities(images, reading.tokens), votes))
             share, mask = classes.amax(dim=1, keepdim=True), classes.argmax(dim=1, keepdim=True).to(torch.uint8)
         else:
             mask = self.pixels(votes.argmax(dim=1).to(torch.uint8))
@@ -166,9 +166,9 @@ class RetrievalModel(nn.Module):
         reading = self.read(images)
         votes, novelty = self.ask(reading.embeddings)
         if self.has_fitted_head:
-            classes = self._joint(self.head_probabilities(images, reading.tokens), votes)
+            classes = self.joint(self.head_probabilities(images, reading.tokens), votes)
         else:
-            classes = self._pixel_probabilities(votes)
+            classes = self.pixel_probabilities(votes)
         size = self.encoder.image_size
         maps = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
         return torch.cat([classes, maps], dim=1)
@@ -179,12 +179,11 @@ class RetrievalModel(nn.Module):
         probabilities: torch.Tensor = self.head(images, tokens)
         return probabilities
 
-    def _joint(self, head: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
+    def joint(self, head: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
         """Return the class probabilities ``[B, C, H, W]`` that those of the head and the votes ``[Q, C, L]`` give."""
-        joint = head * (self._pixel_probabilities(votes) + LEAST_VOTE)
-        return joint / joint.sum(dim=1, keepdim=True)
+        return joint_probabilities(head, self.pixel_probabilities(votes))
 
-    def _pixel_probabilities(self, votes: torch.Tensor) -> torch.Tensor:
+    def pixel_probabilities(self, votes: torch.Tensor) -> torch.Tensor:
         """Return the class probabilities ``[B, C, H, W]`` of votes ``[Q, C, L]``."""
         probabilities = votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-9)
         return torch.cat([self.pixels(probabilities[:, index]) for index in range(self.num_classes)], dim=1)
@@ -248,3 +247,9 @@ class RetrievalModel(nn.Module):
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer` gave."""
         novelty: Any = batch.anomaly_map
         return uncertainty_of(share, novelty)
+
+
+def joint_probabilities(head: torch.Tensor, vote: torch.Tensor) -> torch.Tensor:
+    """Return the class probabilities ``[N, C, ...]`` of head and vote together, of those of each, in the same shape."""
+    joint = head * (vote + LEAST_VOTE)
+    return joint / joint.sum(dim=1, keepdim=True)

@@ -49,15 +49,18 @@ def picture_of(planes: np.ndarray) -> np.ndarray:
     return picture
 
 
-def overlay_mask(picture: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+def overlay_mask(
+    picture: np.ndarray, mask: np.ndarray, num_classes: int, colours: np.ndarray | None = None
+) -> np.ndarray:
     """Return the picture ``[H, W, 3]`` uint8 with the classes' colours laid over it; background stays clear.
 
     Args:
         picture: ``[H, W, 3]`` uint8.
         mask: ``[H, W]`` uint8 class indices of the same size.
         num_classes: C.
+        colours: ``[C, 3]`` uint8 of the classes in place of the usual ones.
     """
-    coloured = palette(num_classes)[mask].astype(np.float32)  # [H, W, 3]
+    coloured = _colours(num_classes, colours)[mask].astype(np.float32)  # [H, W, 3]
     covered = (mask != BACKGROUND_INDEX)[..., np.newaxis]
     blended = (1 - _ALPHA) * picture + _ALPHA * coloured
     return np.where(covered, blended, picture).round().astype(np.uint8)
@@ -77,13 +80,20 @@ def hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
     return striped
 
 
-def legend(class_names: Sequence[str], width: int, height: int = 28, *, abstains: bool = False) -> Image.Image:
+def legend(
+    class_names: Sequence[str],
+    width: int,
+    height: int = 28,
+    *,
+    abstains: bool = False,
+    colours: np.ndarray | None = None,
+) -> Image.Image:
     """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines.
 
-    With ``abstains`` a hatched square says what hatching means.
+    With ``abstains`` a hatched square says what hatching means. The colours are those of `overlay_mask`.
     """
     font = ImageFont.load_default(size=round(height * 0.5))
-    colours = palette(len(class_names))
+    shown = _colours(len(class_names), colours)
     places, left, top = [], 8, 0
     names = [*class_names, ABSTAINED] if abstains else list(class_names)
     for name in names:
@@ -96,13 +106,21 @@ def legend(class_names: Sequence[str], width: int, height: int = 28, *, abstains
     draw = ImageDraw.Draw(strip)
     for index, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
         box = (x, y + height // 4, x + height // 2, y + 3 * height // 4)
-        draw.rectangle(box, fill=tuple(int(v) for v in colours[index]), outline=(200, 200, 200))
+        draw.rectangle(box, fill=tuple(int(v) for v in shown[index]), outline=(200, 200, 200))
         if index == len(class_names):
             side = height // 2
             square = hatch(np.full((side, side, 3), 110, dtype=np.uint8), np.ones((side, side), dtype=bool))
             strip.paste(Image.fromarray(square), (box[0], box[1]))
         draw.text((x + round(height * 0.75), y + height // 2), name, fill="white", font=font, anchor="lm")
     return strip
+
+
+def _colours(num_classes: int, colours: np.ndarray | None) -> np.ndarray:
+    """Return a colour for each mask value, ``[256, 3]`` uint8: the usual ones, or those of the classes as given."""
+    usual = palette(num_classes)
+    if colours is not None:
+        usual[: len(colours)] = colours
+    return usual
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from label_browser import Page, chromium
 from label_pictures import SIZE, asker, picture, until
 from PIL import Image
 
@@ -75,3 +76,19 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SimpleNam
         session.stop()
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a browser."""
+    made = chromium()
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, session: Any, serving: Callable[..., SimpleNamespace]) -> Page:
+    """Return the page of the session in the browser."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    return Page(browser, serving(session).address)

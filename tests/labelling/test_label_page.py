@@ -1,105 +1,23 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The page in a real browser: paint, teach, accept, undo, reload, two tabs, a token, 25 megapixels.
-
-Skipped where there is no Chromium with its driver, or no selenium.
-"""
+"""The page in a real browser: paint, teach, accept, undo, reload, two tabs, a token, 25 megapixels."""
 
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from label_browser import READY, Page, actions, in_a_browser, on_disk
 from label_pictures import SIZE, truth, until
 from PIL import Image
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="the tests of the page need selenium")
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.usefixtures("short_fits"),
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="the tests of the page need chromium and chromedriver"),
-]
-
-READY = "return !!(window.labelling && labelling.state.mask && labelling.view.width > 10)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Return a browser whose requests are logged."""
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1366,900")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield made
-    made.quit()
-
-
-class Page:
-    """A page in a browser's tab."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.browser = browser
-        browser.get(address)
-        self.until(READY)
-
-    def run(self, script: str, *arguments: Any) -> Any:
-        return self.browser.execute_script(script, *arguments)
-
-    def until(self, script: str) -> Any:
-        return until(lambda: self.run(script), 120)
-
-    def keys(self, *keys: str) -> None:
-        webdriver.ActionChains(self.browser, duration=0).send_keys(*keys).perform()
-
-    def drag(self, *places: tuple[float, float]) -> None:
-        """Press at the first place, px of the picture, move to the others, and let go; saved afterwards."""
-        canvas = self.browser.find_element("id", "pointer")
-        script = (
-            "const [x, y] = labelling.view.toScreen(...arguments[0]);"
-            "return [Math.round(x - labelling.view.width / 2), Math.round(y - labelling.view.height / 2)]"
-        )
-        actions = webdriver.ActionChains(self.browser, duration=10)
-        for index, place in enumerate(places):
-            actions.move_to_element_with_offset(canvas, *self.run(script, place))
-            if index == 0:
-                actions.click_and_hold()
-        actions.release().perform()
-        self.until("return labelling.saver.idle")
-
-    def mask(self) -> np.ndarray:
-        """Return the mask ``[H, W]`` that the page holds."""
-        height, width, values = self.run(
-            "const m = labelling.state.mask; return [m.height, m.width, Array.from(m.values)]"
-        )
-        return np.array(values, np.uint8).reshape(height, width)
-
-    def notes(self) -> str:
-        return str(self.run("return document.getElementById('notes').textContent"))
-
-
-@pytest.fixture
-def opened(browser: Any, session: Any, serving: Callable[..., SimpleNamespace]) -> Page:
-    browser.get_log("performance")
-    browser.get_log("browser")
-    return Page(browser, serving(session).address)
-
-
-def on_disk(device: Path, name: str = "unit_0") -> np.ndarray:
-    with Image.open(device / "masks" / f"{name}.png") as image:
-        return np.array(image)
+pytestmark = in_a_browser
 
 
 def paint_three_classes(page: Page) -> None:
@@ -287,9 +205,7 @@ def test_a_failed_save_is_said_and_tried_again(opened: Page, device: Path, monke
     opened.run(canvas_size)
     real = masks.write_mask
     monkeypatch.setattr(masks, "write_mask", full)
-    webdriver.ActionChains(opened.browser, duration=0).move_to_element(
-        opened.browser.find_element("id", "pointer")
-    ).click().perform()
+    actions(opened.browser).move_to_element(opened.browser.find_element("id", "pointer")).click().perform()
     opened.until("return document.getElementById('saved').textContent === 'not saved'")
     assert "disk is full" in opened.notes()
     monkeypatch.setattr(masks, "write_mask", real)
@@ -358,6 +274,31 @@ def test_an_empty_folder_takes_dropped_pictures(
     assert (tmp_path / "empty" / "images" / "unit_2.png").read_bytes() == (
         device / "images" / "unit_2.png"
     ).read_bytes()
+
+
+def test_dropped_files_that_are_not_shown_are_said(
+    browser: Any, device: Path, tmp_path: Path, settings: Any, serving: Callable[..., SimpleNamespace]
+) -> None:
+    from anomalib_aoissl.labelling.session import Session
+
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    browser.get(serving(Session(tmp_path / "new", settings)).address)
+    until(lambda: browser.execute_script("return !!window.labelling"))
+    for name in ("a", "b_ch0", "c_ch0", "c_ch1"):
+        shutil.copy(device / "images" / "unit_0.png", tmp_path / f"{name}.png")
+    files = browser.find_element("id", "files")
+    files.send_keys("\n".join(str(tmp_path / f"{name}.png") for name in ("a", "b_ch0", "c_ch1", "c_ch0")))
+    until(lambda: browser.execute_script("return labelling.state.item?.name === 'c'"))
+    notes = browser.find_element("id", "notes")
+    until(lambda: "b: the lighting channel _ch1 is missing." in notes.text)
+    assert "a.png: was not taken" in notes.text
+    files.send_keys(str(shutil.copy(tmp_path / "b_ch0.png", tmp_path / "b_ch1.png")))
+    until(lambda: browser.execute_script("return labelling.state.versions.has('b')"))
+    until(lambda: "is missing" not in notes.text)
+    assert sorted(p.name for p in (tmp_path / "new" / "images").iterdir()) == [
+        "b_ch0.png", "b_ch1.png", "c_ch0.png", "c_ch1.png",
+    ]  # fmt: skip
 
 
 def test_the_export_and_a_trial(opened: Page, device: Path) -> None:

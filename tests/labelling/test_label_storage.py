@@ -452,7 +452,7 @@ def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
     (tmp_path / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
     session = Session(tmp_path, settings)
     assert [one.name for one in session.folder.pictures] == ["a"]
-    assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing."]
+    assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing. Drop b_ch1 too."]
     assert [one["name"] for one in session.open("a")["channels"]] == ["channel 1", "channel 2"]
 
 
@@ -469,7 +469,7 @@ def test_dropped_channels_make_one_item_once_all_are_there(tmp_path: Path, setti
     content = channel_folder(tmp_path, "images")
     session = Session(tmp_path, settings)
     assert dropped(session, "c_ch1.png", content, more=True) == ""
-    assert session.state()["faults"] == ["c: the lighting channel _ch0 is missing."]
+    assert session.state()["faults"] == ["c: the lighting channel _ch0 is missing. Drop c_ch0 too."]
     assert dropped(session, "b_ch0.png", content) == ""
     with pytest.raises(Problem, match="is in the folder already"):
         dropped(session, "c_ch1.tif", content)
@@ -479,7 +479,36 @@ def test_dropped_channels_make_one_item_once_all_are_there(tmp_path: Path, setti
     assert [name for name, _ in session.state()["pictures"]] == ["a", "b", "c"]
     assert session.state()["faults"] == []
     assert not session.folder.scan()  # the folder says the same
-    assert dropped(session, "other.png", content) == ""  # of no channel
+
+
+def test_a_dropped_file_of_no_channel_is_not_taken(tmp_path: Path, settings: Any) -> None:
+    content = channel_folder(tmp_path, "images")
+    session = Session(tmp_path, settings)
+    before = sorted(path.name for path in (tmp_path / "images").iterdir())
+    with pytest.raises(Problem, match=r"other\.png: was not taken.* ends in none of _ch0, _ch1 .*other_ch0\.png"):
+        dropped(session, "other.png", content)
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == before
+    assert session.state()["faults"] == []
+    assert dropped(session, "other_ch0.png", content, more=True) == ""
+    assert dropped(session, "other_ch1.png", content) == "other"
+
+
+def test_files_of_no_channel_from_elsewhere_are_said(tmp_path: Path, settings: Any) -> None:
+    content = channel_folder(tmp_path, "images")
+    session, heard = Session(tmp_path, settings), []
+    session.events.send = lambda kind, **_: heard.append(kind)
+    (tmp_path / "images" / "x.png").write_bytes(content)
+    session.look()
+    session.look()
+    said = "The name of 1 file ends in none of the lighting channels _ch0, _ch1: x.png."
+    assert (heard, session.state()["faults"]) == (["pictures"], [said])
+    for name in "wvu":
+        (tmp_path / "images" / f"{name}.png").write_bytes(content)
+    session.look()
+    assert session.state()["faults"] == [
+        "The names of 4 files end in none of the lighting channels _ch0, _ch1: u.png, v.png, w.png."
+    ]
+    assert [name for name, _ in session.state()["pictures"]] == ["a"]
 
 
 def test_a_channel_that_was_removed_may_be_dropped_again(tmp_path: Path, settings: Any) -> None:

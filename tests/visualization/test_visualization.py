@@ -47,6 +47,15 @@ def test_overlay_leaves_the_background_and_mixes_the_classes() -> None:
     assert result[0, 2].tolist() == [193, 193, 193]
 
 
+def test_the_colours_of_classes_may_be_given() -> None:
+    colours = np.array([[10, 20, 30], [250, 0, 0]], dtype=np.uint8)
+    picture = np.full((1, 2, 3), 100, dtype=np.uint8)
+    result = overlay_mask(picture, np.array([[0, 1]], dtype=np.uint8), 2, colours)
+    assert result[0].tolist() == [[100, 100, 100], [190, 40, 40]]
+    strip = np.array(legend(["one", "two"], width=300, colours=colours))
+    assert {(10, 20, 30), (250, 0, 0)} <= {tuple(pixel) for pixel in strip.reshape(-1, 3).tolist()}
+
+
 def test_legend_wraps_and_shows_every_colour() -> None:
     names = [f"class number {index}" for index in range(9)]
     strip = np.array(legend(names, width=300))

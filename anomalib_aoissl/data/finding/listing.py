@@ -59,7 +59,7 @@ def list_records(
     masks = _masks(mask_dir)
     say(f"masks in {mask_dir} have no picture of their name in {image_dir}", sorted(set(masks) - set(stems)))
     pattern = _compiled(device_pattern)
-    plain = {_without_suffix(key): device for key, device in (groups or {}).items()}
+    plain = groups_by_stem(groups or {})
     return [
         Record(stem, paths, masks.get(stem), _device(stem, paths, plain, pattern))
         for stem, paths in sorted(stems.items())
@@ -169,6 +169,18 @@ def _without_suffix(name: str) -> str:
     return next((name[: -len(suffix)] for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), name)
 
 
+def groups_by_stem(groups: Mapping[str, str]) -> dict[str, str]:
+    """Return the groups of a description without the suffixes of their files' names."""
+    return {_without_suffix(key): device for key, device in groups.items()}
+
+
+def device_of(stem: str, paths: Sequence[Path], groups: Mapping[str, str]) -> str:
+    """Return the device of an item: that of its group, see `groups_by_stem`, else its sub-folder, else "unknown"."""
+    named = [groups[key] for key in _keys(stem, paths) if key in groups]
+    folder = stem.split("/", 1)[0] if "/" in stem else UNKNOWN_DEVICE
+    return named[0] if named else folder
+
+
 def _device(stem: str, paths: Sequence[Path], groups: Mapping[str, str], pattern: re.Pattern[str] | None) -> str:
     """Return the device of one item."""
     if pattern is not None:
@@ -177,6 +189,4 @@ def _device(stem: str, paths: Sequence[Path], groups: Mapping[str, str], pattern
             msg = f"{paths[0]}: device_pattern={pattern.pattern!r} does not match the name {stem!r}."
             raise DatasetError(msg)
         return (match.group(1) or UNKNOWN_DEVICE) if pattern.groups else match.group(0)
-    named = [groups[key] for key in _keys(stem, paths) if key in groups]
-    folder = stem.split("/", 1)[0] if "/" in stem else UNKNOWN_DEVICE
-    return named[0] if named else folder
+    return device_of(stem, paths, groups)

@@ -1,6 +1,7 @@
 // Copyright (C) 2026 The anomalib-aoissl authors. SPDX-License-Identifier: Apache-2.0
 // The pictures of the folder at the bottom; only those in sight exist, so that ten thousand are no burden.
 import { address, get, inflate } from "./api.js";
+import { replaceChildren } from "./focus.js";
 
 const WIDE = 132;
 const TABS = [["all", "All"], ["next", "Label next"], ["painted", "Labelled"]];
@@ -30,18 +31,18 @@ export class Gallery {
   update() {
     const tabs = document.getElementById("tabs"), { pictures, next, painted } = this.state;
     const counts = { all: pictures.length, next: next.length, painted: Object.keys(painted).length };
-    tabs.replaceChildren(...TABS.map(([key, label]) => {
+    const buttons = TABS.map(([key, label]) => {
       const button = document.createElement("button");
       button.role = "tab";
       button.textContent = `${label} ${counts[key]}`;
       button.ariaSelected = String(key === this.tab);
       button.onclick = () => { this.tab = key; this.element.scrollLeft = 0; this.update(); };
       return button;
-    }));
+    });
     const reason = document.createElement("span");
     reason.id = "reason";
     reason.textContent = this.reason(this.state.item?.name) ?? "";
-    tabs.append(reason);
+    replaceChildren(tabs, [...buttons, reason]);
     for (const thumb of this.shown.values()) thumb.remove();
     this.shown.clear();
     this.draw();

@@ -10,7 +10,7 @@ const HELP = [
   ["A", "accept the suggestion"], ["N", "next picture to label"],
   [", .", "previous, next picture"], ["C", "next lighting channel"],
   ["D", "show what the last Teach changed"], ["O", "hide the masks"],
-  ["F2 on a class", "rename it"], ["?", "these keys"],
+  ["F2, or double click", "rename a class"], ["?", "these keys"],
 ];
 
 export function helpOfKeys(list) {
@@ -32,7 +32,7 @@ export function listenToKeys(page) {
     t: page.teach, a: page.accept, n: page.next, ",": () => page.go(-1), ".": () => page.go(1),
     c: () => { if (state.item) { page.takeChannel(state.channel + 1); view.redraw(); } },
     d: () => { state.showChanged = !state.showChanged; view.redraw(); },
-    o: () => { state.hidden = !state.hidden; view.redraw(); },
+    o: page.hide,
     "?": () => document.getElementById("keys").showModal(),
   };
   addEventListener("keydown", (event) => {

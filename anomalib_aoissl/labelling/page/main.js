@@ -1,6 +1,7 @@
 // Copyright (C) 2026 The anomalib-aoissl authors. SPDX-License-Identifier: Apache-2.0
 // The page: its state, and what happens when.
 import { getJson, inflate, listen, post, postJson, tab } from "./api.js";
+import { replaceChildren } from "./focus.js";
 import { Gallery, loadSuggestion } from "./gallery.js";
 import { helpOfKeys, listenToKeys } from "./keys.js";
 import { Saver } from "./mask.js";
@@ -10,7 +11,7 @@ import { TOOLS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const PLAIN = { classes: [], counts: [], shown: [], pictures: [], next: [], painted: {}, suggested: {}, curve: [], progress: {} };
+const PLAIN = { classes: [], counts: [], shown: [], pictures: [], next: [], painted: {}, suggested: {}, curve: [], progress: {}, faults: [] };
 
 const state = {
   ...PLAIN, item: null, mask: null, suggestion: null, chosen: 1, opacity: 0.55, channel: 0, low: 0, high: 1,
@@ -39,7 +40,18 @@ function loaded(content) {
   drawAll();
 }
 
+let faulty = "";
+function sayFaults() {
+  const { faults } = state, more = faults.length > 3 ? ` And ${faults.length - 3} more.` : "";
+  const text = faults.length ? `Not shown: ${faults.slice(0, 3).join(" ")}${more}` : "";
+  if (text === faulty) return; // one that was clicked away does not come back
+  document.querySelector("#notes [data-key=faults]")?.remove();
+  if (text) note(text, true, "faults");
+  faulty = text;
+}
+
 function drawAll() {
+  sayFaults();
   panel.drawClasses();
   panel.drawProgress();
   panel.drawCurve();
@@ -129,10 +141,8 @@ function commit(stroke) {
 
 function saved(what, text, mask = null) {
   const label = $("saved");
-  if (what === "merged") {
-    note("Someone else painted on this picture too: both are kept.");
-    return view.redraw();
-  }
+  if (what === "merged") note("Someone else painted on this picture too: both are kept.");
+  if (what === "merged" || what === "renewed") return view.redraw();
   if (what === "lost") {
     note(`A stroke was not taken: ${text}`, true);
     if (mask && mask === state.mask) return view.redraw();
@@ -211,6 +221,7 @@ async function add(files) {
 async function tryOn(files) {
   const list = [...files];
   $("trial-said").textContent = "…";
+  $("trial-result").hidden = true; // the last one's picture would be taken for this one's
   try {
     let answer = null;
     for (const [index, file] of list.entries()) answer = await post("try", { file: file.name, more: index + 1 < list.length ? 1 : 0 }, file);
@@ -238,7 +249,7 @@ export function note(text, bad = false, key = "") {
   one.dataset.key = key;
   one.onclick = () => one.remove();
   if (!old) $("notes").append(one);
-  while ($("notes").children.length > 4) $("notes").firstChild.remove();
+  for (const passing of [...$("notes").querySelectorAll("[data-key='']")].slice(0, -4)) passing.remove();
   if (!key) setTimeout(() => one.remove(), bad ? 15000 : 6000);
 }
 
@@ -260,7 +271,7 @@ function drawTools() {
     button.onclick = act;
     return button;
   });
-  $("tools").replaceChildren(...buttons, size, document.createElement("hr"), ...more);
+  replaceChildren($("tools"), [...buttons, size, document.createElement("hr"), ...more]);
   $("accept").disabled = !state.suggestion || !state.mask;
   const s = state.suggestion;
   if (!s) $("said").textContent = state.lesson ? "" : "Paint some of two classes – scribbles are enough – and press Teach.";
@@ -364,7 +375,14 @@ addEventListener("drop", (event) => {
 });
 addEventListener("beforeunload", (event) => { if (!saver.idle) event.preventDefault(); });
 
-listenToKeys({ state, view, tools, chooseClass, step, accept, teach, next, go, takeChannel, drawTools });
+function hide() {
+  state.hidden = !state.hidden;
+  if (state.hidden) note("The masks are hidden; you can paint. O shows them.", false, "hidden");
+  else document.querySelector("#notes [data-key=hidden]")?.remove();
+  view.redraw();
+}
+
+listenToKeys({ state, view, tools, chooseClass, step, accept, teach, next, go, takeChannel, hide });
 helpOfKeys($("keylist"));
 window.labelling = { state, view, tools, saver, tryOn }; // for tests, and for the curious
 

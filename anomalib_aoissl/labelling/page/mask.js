@@ -80,7 +80,7 @@ export class Mask {
 // Sends strokes one after the other, again where it did not work, and onto the newest mask where another tab painted.
 export class Saver {
   constructor(told) {
-    this.told = told; // called with (state, text) and, where the mask was loaded again, with ("merged")
+    this.told = told; // called with (state, text) and, where the mask was loaded again, with ("renewed"), or ("merged") with strokes of this tab
     this.queue = [];
     this.busy = false;
   }
@@ -150,8 +150,8 @@ export class Saver {
       const part = mask.end("brush");
       if (part) this.queue.push({ mask, stroke: part });
     }
-    for (const { mask: other, stroke } of this.queue) {
-      if (other !== mask) continue;
+    const waiting = this.queue.filter(({ mask: other }) => other === mask);
+    for (const { stroke } of waiting) {
       const { left, top, width, height, before, after } = stroke;
       const now = fresh.cut(left, top, width, height), next = now.slice();
       for (let index = 0; index < next.length; index++) if (after[index] !== before[index]) next[index] = after[index];
@@ -162,6 +162,6 @@ export class Saver {
     mask.values.set(fresh.values);
     mask.version = fresh.version;
     if (drawing) mask.begin(mask.names);
-    if (!quiet) this.told("merged", mask.name);
+    if (!quiet) this.told(waiting.length ? "merged" : "renewed", mask.name);
   }
 }

@@ -44,64 +44,80 @@ export class Panel {
     $("removal").showModal();
   }
 
+  // A row stays as long as its class does: one renames, or chooses a colour, while others paint.
   drawClasses() {
-    const { classes, counts, shown, chosen } = this.state;
-    $("classes").replaceChildren(...classes.map(({ name, colour }, index) => {
-      const row = document.createElement("div");
+    const { classes, counts, shown, chosen } = this.state, list = $("classes");
+    while (list.children.length > classes.length) list.lastChild.remove();
+    classes.forEach(({ name, colour }, index) => {
+      let row = list.children[index];
+      if (row?.title !== name) {
+        const made = this.row(index, name);
+        if (row) row.replaceWith(made); else list.append(made);
+        row = made;
+      }
       row.className = "class" + (index === chosen ? " chosen" : "");
-      const key = document.createElement("kbd");
-      key.textContent = index < 9 ? index + 1 : "";
-      const paint = document.createElement("input");
-      Object.assign(paint, { type: "color", value: colour, title: `Colour of ${name}` });
-      paint.onchange = async () => this.tell(await this.change("recolour", index, paint.value, name));
-      const label = document.createElement("button");
-      label.className = "name";
-      label.textContent = name;
-      label.title = `${name}: paint with it; double click renames it`;
+      const [paint, label, count, drop] = [...row.children].slice(1);
+      if (paint.dataset.known !== colour) paint.value = paint.dataset.known = colour;
       label.setAttribute("aria-pressed", index === chosen);
-      label.onclick = () => this.choose(index);
-      label.ondblclick = () => this.rename(label, index, name);
-      label.onkeydown = (event) => { if (event.key === "F2") this.rename(label, index, name); };
-      const count = document.createElement("span");
-      count.className = "count";
       count.textContent = counts[index] ? `${short(counts[index])} · ${shown[index]}` : "–";
       count.title = `${counts[index] ?? 0} painted pixels in ${shown[index] ?? 0} pictures`;
-      const drop = document.createElement("button");
-      drop.className = "drop";
-      drop.textContent = "✕";
-      drop.title = `Remove ${name}`;
-      drop.setAttribute("aria-label", `Remove ${name}`);
       drop.hidden = index === 0 || classes.length < 3;
-      drop.onclick = () => this.remove(index, name, "");
-      row.append(key, paint, label, count, drop);
-      return row;
-    }));
+    });
+  }
+
+  row(index, name) {
+    const row = Object.assign(document.createElement("div"), { title: name });
+    const key = document.createElement("kbd");
+    key.textContent = index < 9 ? index + 1 : "";
+    const paint = document.createElement("input");
+    Object.assign(paint, { type: "color", title: `Colour of ${name}` });
+    paint.onchange = async () => this.tell(await this.change("recolour", index, paint.value, name));
+    const label = document.createElement("button");
+    label.className = "name";
+    label.textContent = name;
+    label.title = `${name}: paint with it; double click or F2 renames it`;
+    label.onclick = () => this.choose(index);
+    label.ondblclick = () => this.rename(label, index, name);
+    label.onkeydown = (event) => { if (event.key === "F2") this.rename(label, index, name); };
+    const count = document.createElement("span");
+    count.className = "count";
+    const drop = document.createElement("button");
+    drop.className = "drop";
+    drop.textContent = "✕";
+    drop.title = `Remove ${name}`;
+    drop.setAttribute("aria-label", `Remove ${name}`);
+    drop.onclick = () => this.remove(index, name, "");
+    row.append(key, paint, label, count, drop);
+    return row;
   }
 
   rename(label, index, name) {
-    const field = document.createElement("input");
-    field.value = name;
+    const field = Object.assign(document.createElement("input"), { value: name, maxLength: 60 });
+    field.setAttribute("aria-label", `New name of ${name}`);
     label.replaceWith(field);
     field.focus();
     field.select();
     let done = false;
-    const end = async (keep) => {
+    const end = async (keep, stay) => {
       if (done) return;
       done = true;
-      if (keep && field.value.trim() && field.value.trim() !== name) this.tell(await this.change("rename", index, field.value.trim(), name));
-      this.drawClasses();
+      const wanted = field.value.trim();
+      field.replaceWith(label);
+      if (keep && wanted && wanted !== name) this.tell(await this.change("rename", index, wanted, name));
+      if (stay) $("classes").children[index]?.querySelector(".name").focus();
     };
     field.onblur = () => end(true);
     field.onkeydown = (event) => {
       event.stopPropagation();
-      if (event.key === "Enter") end(true);
-      if (event.key === "Escape") end(false);
+      if (event.key === "Enter") end(true, true);
+      if (event.key === "Escape") end(false, true);
     };
   }
 
   tell(error) { if (error) this.note(error.message, true); }
 
   drawProgress() {
+    $("export").disabled = this.state.progress.export !== undefined;
     $("progress").replaceChildren(...Object.entries(this.state.progress).map(([what, share]) => {
       const line = document.createElement("div"), bar = document.createElement("progress");
       line.textContent = `${WORK[what] ?? what} ${typeof share === "string" ? share : share ? Math.round(100 * share) + " %" : "…"}`;
@@ -115,9 +131,9 @@ export class Panel {
     const { curve, classes } = this.state, svg = $("curve"), last = curve.at(-1);
     if (last) {
       const found = last.classes.map((value, index) => [value, classes[index]?.name]).filter(([value, name]) => value !== null && name);
-      const text = ([value, name]) => `${name} ${Math.round(100 * value)} %`;
+      const text = ([value, name]) => `${name} ${Math.round(100 * value)}\u00a0%`;
       const [worst] = [...found].sort((a, b) => a[0] - b[0]);
-      $("quality").textContent = `Mean IoU ${(100 * last.miou).toFixed(1)} % of the painted pixels, ${last.pictures} pictures left out in turn.` + (worst ? ` Worst: ${text(worst)}` : "");
+      $("quality").textContent = `Mean IoU ${(100 * last.miou).toFixed(1)}\u00a0% of the painted pixels, ${last.pictures} pictures left out in turn.` + (worst ? ` Worst: ${text(worst)}` : "");
       $("quality").title = found.map(text).join("\n");
     }
     const make = (kind, attributes, text) => {

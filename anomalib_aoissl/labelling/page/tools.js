@@ -86,7 +86,10 @@ export class Tools {
 
   wheel(event) {
     event.preventDefault();
-    if (!event.ctrlKey && !event.metaKey && SIZED.has(this.tool)) return this.resize(event.deltaY < 0 ? 1.15 : 1 / 1.15);
+    if (!event.ctrlKey && !event.metaKey && SIZED.has(this.tool)) {
+      this.state.resized = true; // the next picture keeps it
+      return this.resize(event.deltaY < 0 ? 1.15 : 1 / 1.15);
+    }
     this.view.zoom(Math.exp(-event.deltaY / 300), event.offsetX, event.offsetY);
   }
 

@@ -73,7 +73,7 @@ class LabelFolder:
         return self._listing.faults
 
     def scan(self) -> bool:
-        """Look for pictures again; tell whether any came, went or changed."""
+        """Look for pictures again; tell whether any came, went or changed, or is at fault."""
         with self._scanning:
             self._arrived = []
             inner = self.root / "images"
@@ -85,7 +85,7 @@ class LabelFolder:
                     if path.parent == found.folder:
                         found.add(path)
                 before, self._listing = self._listing, found
-            return before.pictures != found.pictures
+            return (before.pictures, sorted(before.faults)) != (found.pictures, sorted(found.faults))
 
     def arrived(self, path: Path) -> str:
         """List a file that was put in place, without a look at others than those of its picture.
@@ -158,9 +158,15 @@ class LabelFolder:
         """Return where a picture that was dropped on the page is written.
 
         Raises:
-            Problem: If its name is none of a picture, or is there already.
+            Problem: If its name is none of a picture, or of none of the lighting channels, or is there already.
         """
         self.check_name(name)
+        plain, lights = Path(name), self.file_format.illuminations
+        if not self._listing.has_channel(plain.stem):
+            msg = f"{name}: was not taken. A picture of this folder is one file for each lighting channel, and this "
+            msg += f"name ends in none of {', '.join(lights)} (dataset.json). Name its files {plain.stem}{lights[0]}"
+            msg += f"{plain.suffix} and so on, and drop them together."
+            raise Problem(msg)
         path = self.inside(self.image_dir / name)
         suffixes = {path.suffix, *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)}
         namesake = self._listing.pictures.get(path.stem)

@@ -38,6 +38,7 @@ class Listing:
         self.folder, self.lights = folder, lights
         self._groups: dict[str, dict[str, Path]] = {}
         self._doubled: list[str] = []
+        self._others: list[str] = []
         self._missing: dict[str, str] = {}
         found = [self._put(path) for path in files]
         listed = [self._made(name) for name in sorted(set(found) - {""})]
@@ -51,7 +52,11 @@ class Listing:
     @property
     def faults(self) -> list[str]:
         """What is wrong with files that are shown as no picture."""
-        return [*self._doubled, *self._missing.values()]
+        return [*self._of_no_channel(), *self._doubled, *self._missing.values()]
+
+    def has_channel(self, stem: str) -> bool:
+        """Tell whether a file of this name, without suffix, is one of a lighting channel, where there are some."""
+        return not self.lights or stem.endswith(self.lights)
 
     def add(self, path: Path) -> str:
         """List one more file; return the name of the picture that is complete with it, or an empty text."""
@@ -69,9 +74,10 @@ class Listing:
     def _put(self, path: Path) -> str:
         """Put a file to the others of its picture; return the picture's name, empty where it is of no channel."""
         stem = path.relative_to(self.folder).with_suffix("").as_posix()
-        light = next((suffix for suffix in self.lights if stem.endswith(suffix)), "")
-        if self.lights and not light:
+        if not self.has_channel(stem):
+            self._others.append(path.name)
             return ""
+        light = next((suffix for suffix in self.lights if stem.endswith(suffix)), "")
         name = stem.removesuffix(light) if light else stem
         files = self._groups.setdefault(name, {})
         first = files.setdefault(light, path)
@@ -81,13 +87,23 @@ class Listing:
             files[light] = path
         return name
 
+    def _of_no_channel(self) -> list[str]:
+        """Return one line on the files that are of no lighting channel; nothing where there are none."""
+        if not self._others:
+            return []
+        number, lights = len(self._others), ", ".join(self.lights)
+        files = "name of 1 file ends" if number == 1 else f"names of {number} files end"
+        return [f"The {files} in none of the lighting channels {lights}: {', '.join(sorted(self._others)[:3])}."]
+
     def _made(self, name: str) -> Picture | None:
         """Return the picture of a name; None where a channel is missing, or a file is gone."""
         files = self._groups[name]
         missing = [light for light in self.lights if light not in files]
         self._missing.pop(name, None)
         if missing:
-            self._missing[name] = f"{name}: the lighting channel {missing[0]} is missing."
+            self._missing[name] = (
+                f"{name}: the lighting channel {missing[0]} is missing. Drop {Path(name).name}{missing[0]} too."
+            )
             return None
         paths = tuple(files[light] for light in self.lights or ("",))
         version = version_of(paths)

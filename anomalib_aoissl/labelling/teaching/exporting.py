@@ -19,6 +19,7 @@ from typing import Any
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.folder import SegmentationFolder
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
@@ -71,7 +72,8 @@ def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], t
                 _link(path, target / split / "images" / below)
         for split in ("train", "test"):
             write_mask(target / split / "masks" / f"{name}.png", masks.read(name)[0])
-    groups = {name: described.groups[name] for name in names if name in described.groups}
+    known = groups_by_stem(described.groups)
+    groups = {name: device_of(name, folder.picture(name).files, known) for name in names} if known else {}
     content: dict[str, Any] = {"classes": list(described.classes)}
     if folder.file_format.illuminations:
         content["illuminations"] = list(folder.file_format.illuminations)

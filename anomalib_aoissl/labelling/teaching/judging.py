@@ -1,23 +1,24 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How good the page is: each painted picture predicted by a network that was fitted to the others."""
+"""How good the page is: each painted picture predicted by a model of the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from anomalib_aoissl.evaluation.risk_coverage import histogram, threshold_of
-from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pixel_head.learning.fitting import Schedule, probabilities
 from anomalib_aoissl.pixel_head.learning.sample import STEP, class_offsets, mean_iou, stored_values
 from anomalib_aoissl.pixel_head.learning.stages import offset
 from anomalib_aoissl.retrieval.abstention import uncertainty_of
+from anomalib_aoissl.retrieval.calibration import without_images
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel, joint_probabilities
 
 from .lesson import Lesson, Limits
 from .teacher import FIRST_STEPS, PIXELS, Drawn, Teacher, thinned
@@ -48,45 +49,65 @@ class Judgement:
     limits: Limits
 
 
+class Unseen(NamedTuple):
+    """What models say of drawn pixels of pictures that they were not fitted to."""
+
+    head: np.ndarray  # [N, C] class probabilities, without offsets
+    vote: np.ndarray  # [N, C]
+    novelty: np.ndarray  # [N]
+
+
 def judge(
     teacher: Teacher, lesson: Lesson, report: Callable[[float], Any] = lambda _: None
 ) -> Iterator[Judgement | None]:
     """Yield None after each network, and the judgement at last; nothing where there is one picture alone.
 
-    Directions and standardisation of the features are those of all pictures; labels of a picture that is left out are
-    never seen.
+    Head and vote decide together. Directions and standardisation of the features are those of all pictures; labels of
+    a picture that is left out are never seen.
     """
     names = [name for name in lesson.names if name in teacher.drawn]
     if len(names) < 2:
         return
     drawn = [thinned(teacher.drawn[name], max(400, PIXELS // len(names)), teacher.seed) for name in names]
-    number = len(lesson.classes)
-    unseen: list[np.ndarray] = [np.empty(0)] * len(names)
+    unseen: list[Unseen | None] = [None] * len(names)
     for group in range(min(GROUPS, len(names))):
         out = range(group, len(names), min(GROUPS, len(names)))
         others = [one for index, one in enumerate(drawn) if index not in out]
         schedule = Schedule(FIRST_STEPS, teacher.seed, report)
-        layers = teacher.fit_sample(lesson.head, others, number, schedule)
+        layers = teacher.fit_sample(lesson.head, others, len(lesson.classes), schedule)
+        asked = without_images(lesson.model, [names[index] for index in out])
         for index in out:
-            unseen[index] = probabilities(layers, _standardised(lesson, drawn[index]))
+            head = probabilities(layers, _standardised(lesson, drawn[index]))
+            embeddings = teacher.reader.embeddings(names[index])
+            unseen[index] = Unseen(head, *_asked(asked, embeddings, drawn[index].points))
         yield None
-    yield _judged(teacher, lesson, drawn, np.concatenate(unseen))
+    yield _judged(lesson, drawn, Unseen(*map(np.concatenate, zip(*unseen, strict=True))))  # type: ignore[arg-type]
 
 
-def _judged(teacher: Teacher, lesson: Lesson, drawn: list[Drawn], unseen: np.ndarray) -> Judgement:
-    """Return the judgement of probabilities ``[N, C]`` of drawn pixels."""
+def _asked(model: RetrievalModel, embeddings: torch.Tensor, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vote's class probabilities ``[N, C]`` and the novelty ``[N]`` at points ``[N, 2]`` of a picture."""
+    votes, novelty = model.ask(embeddings[None])
+    rows, columns = points.T
+    patch = model.patch_size
+    vote: np.ndarray = model.pixel_probabilities(votes)[0, :, rows, columns].T.numpy()
+    new: np.ndarray = novelty[0, 0, rows // patch[0], columns // patch[1]].numpy()
+    return vote, new
+
+
+def _judged(lesson: Lesson, drawn: list[Drawn], unseen: Unseen) -> Judgement:
+    """Return the judgement of drawn pixels from what is said of them."""
     labels, weights = (np.concatenate([getattr(one, key) for one in drawn]) for key in ("labels", "weights"))
-    offsets = class_offsets(unseen, labels, weights)
-    moved = offset(unseen, offsets)
-    novelty = np.concatenate([_novelty(teacher, lesson, index, one) for index, one in enumerate(drawn)])
-    uncertainty = uncertainty_of(torch.from_numpy(moved.max(axis=1)).float(), torch.from_numpy(novelty).float())
+    offsets = class_offsets(unseen.head, labels, weights)  # the head's own, as in a full fit
+    moved = torch.from_numpy(offset(unseen.head, offsets))
+    joint = joint_probabilities(moved.float(), torch.from_numpy(unseen.vote))
+    share, found = (values.numpy() for values in joint.max(dim=1))
+    uncertainty = uncertainty_of(torch.from_numpy(share), torch.from_numpy(unseen.novelty))
     whole = torch.from_numpy(np.maximum(weights, 1).round()).long()
     limits = Limits(
         uncertainty=threshold_of(histogram(uncertainty, whole), ABSTAIN),
-        novelty=float(np.quantile(novelty, _COMMON_NOVELTY)),
+        novelty=float(np.quantile(unseen.novelty, _COMMON_NOVELTY)),
         offsets=offsets,
     )
-    found = moved.argmax(axis=1)
     number = len(lesson.classes)
     return Judgement(
         mean_iou(labels, found, weights, number), _ious(labels, found, weights, number), len(drawn), limits
@@ -98,16 +119,6 @@ def _standardised(lesson: Lesson, drawn: Drawn) -> np.ndarray:
     stored = stored_values(drawn.values, lesson.head.mean.numpy(), lesson.head.scale.numpy())
     result: np.ndarray = stored.astype(np.float32) * np.float32(STEP)
     return result
-
-
-def _novelty(teacher: Teacher, lesson: Lesson, index: int, drawn: Drawn) -> np.ndarray:
-    """Return the novelty ``[N]`` of drawn pixels against the other pictures' patches."""
-    encoder = teacher.reader.model.model.encoder
-    embeddings = teacher.reader.embeddings(lesson.names[index])
-    nearest = search(embeddings, lesson.bank[lesson.owners != index], 1)[0][:, 0]
-    rows, columns = (drawn.points[:, axis] // encoder.patch_size[axis] for axis in (0, 1))
-    values: np.ndarray = (1 - nearest).reshape(*encoder.grid_size)[rows, columns].numpy()
-    return values
 
 
 def _ious(labels: np.ndarray, found: np.ndarray, weights: np.ndarray, classes: int) -> list[float]:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the page has learned: a pixel head and a bank, and what they say of a picture."""
+"""What the page has learned: a model, and what it says of a picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 from .enlarging import decided
 
@@ -38,7 +38,10 @@ class Suggestion:
 
 @dataclass
 class Limits:
-    """From where on the page hatches; unknown until two pictures are labelled, which are asked of each other.
+    """From where on the page hatches.
+
+    Known once two pictures are labelled, which are asked of each other. Nothing is called new before: of scribbles on
+    one picture, most of each other one would be.
 
     Attributes:
         uncertainty: Above it a pixel is one that the model does not know.
@@ -47,7 +50,7 @@ class Limits:
     """
 
     uncertainty: float = 0.6
-    novelty: float = 0.35
+    novelty: float = 2.0
     offsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
@@ -57,40 +60,38 @@ class Lesson:
 
     Attributes:
         number: Counts the lessons of the session.
-        head: The fitted head, of one network.
-        bank: ``[N, E]`` embeddings of labelled patches.
-        owners: ``[N]``, index of each one's picture.
-        names: Those pictures.
+        model: The model; its head has one network, and its bank's images are named as the pictures are.
+        names: The pictures that it was fitted to.
         classes: Names of the classes at that time.
         limits: From where on to hatch.
     """
 
     number: int
-    head: PixelHead
-    bank: torch.Tensor
-    owners: torch.Tensor
+    model: RetrievalModel
     names: tuple[str, ...]
     classes: tuple[str, ...]
     limits: Limits
 
+    @property
+    def head(self) -> PixelHead:
+        """The fitted head."""
+        head: PixelHead = self.model.head  # type: ignore[assignment]
+        return head
+
     @torch.no_grad()
     def suggest(
-        self,
-        features: FeatureMaps,
-        embeddings: torch.Tensor,
-        grid: tuple[int, int],
-        size: tuple[int, int] | None = None,
+        self, features: FeatureMaps, embeddings: torch.Tensor, size: tuple[int, int] | None = None
     ) -> Suggestion:
-        """Return the suggestion for a picture.
+        """Return the suggestion for a picture: what head and bank decide together, as in the model that is exported.
 
         Args:
             features: Of the picture, ``[1, F, h, w]``.
             embeddings: ``[P, E]`` of its patches.
-            grid: (rows, columns) of the patches.
             size: (height, width) of the suggestion, not less than the model's, which it is without.
         """
-        shares = self.head.of_features(features)[0]  # [C, h, w]
-        novelty = (1 - search(embeddings, self.bank, 1)[0][:, 0]).reshape(*grid)
+        votes, novelties = self.model.ask(embeddings[None])
+        shares = self.model.joint(self.head.of_features(features), votes)[0]  # [C, h, w]
+        novelty = novelties[0, 0]
         limits = self.limits.uncertainty, self.limits.novelty
         height, width = size or shares.shape[1:]
         classes, unsure, novel = (part.numpy() for part in decided(shares, novelty, (height, width), limits))

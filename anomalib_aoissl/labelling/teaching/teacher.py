@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_aoissl.bank.patches import patch_labels
+from anomalib_aoissl.bank.patches import patch_labels, patches_to_image
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.learning.fitting import Layers, Schedule, fit_network
-from anomalib_aoissl.pixel_head.learning.sample import STEP, stored_values
+from anomalib_aoissl.pixel_head.learning.sample import STEP, evenly_taken, stored_values
 from anomalib_aoissl.pixel_head.learning.training import feature_spread, principal_directions
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
+from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 from .enlarging import fine_size
 from .lesson import Lesson, Limits, Suggestion
@@ -39,8 +41,9 @@ FIRST_STEPS, NEXT_STEPS = 150, 90
 PIXELS, PER_PICTURE, FEWEST = 24_000, 8_000, 400
 """Pixels that a fit takes of all pictures together; of each at most, and at least."""
 
-BANK_ROWS = 4000
-"""Labelled patches that novelty is measured against."""
+PATCHES = 24_000
+"""Labelled patches of all pictures together that the bank is condensed from; of more, so many are taken evenly, since
+to condense those of 64 pictures takes 20 s."""
 
 _FEATURES = 5  # pictures whose feature maps stay in memory, 70 MB each
 
@@ -52,10 +55,12 @@ class Painted:
     Attributes:
         mask: ``[H, W]`` uint8 at the picture's own size, 255 is unpainted.
         version: Changes with it.
+        device: What the picture shows.
     """
 
     mask: np.ndarray
     version: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -113,23 +118,24 @@ class Teacher:
         Raises:
             Problem: If fewer than two classes are painted, or a picture cannot be read.
         """
-        seen = {name: self.reader.see(name) for name in painted}
-        masks = {name: self.reader.mask(one.mask) for name, one in painted.items()}
+        resized = {name: self.reader.mask(one.mask) for name, one in painted.items()}
+        masks = {name: mask for name, mask in resized.items() if (mask != IGNORE_INDEX).any()}  # a dot may be lost
+        seen = {name: self.reader.see(name) for name in masks}
         shown = {int(v) for mask in masks.values() for v in np.unique(mask)} - {IGNORE_INDEX}
         if len(shown) < 2:
             what = f"only {classes[next(iter(shown))]!r} is" if shown else "nothing is"
             msg = f"Paint some of two classes first: {what} painted, and there is nothing to tell apart."
             raise Problem(msg)
         head, start = self._head(list(seen), len(classes))
-        self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in painted}
-        bank, owners = self._bank(seen, masks)
+        self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in masks}
         layers = self._fit(head, list(self.drawn.values()), len(classes), start, report)
         head.set_networks(layers, ())
         if len(self.limits.offsets) != len(classes):
             self.limits = replace(self.limits, offsets=np.zeros(len(classes), np.float32))
         head.offsets = torch.from_numpy(self.limits.offsets)
         self._number += 1
-        self.lesson = Lesson(self._number, head, bank, owners, tuple(painted), classes, self.limits)
+        bank = self._bank(seen, masks, {name: painted[name].device for name in masks}, classes)
+        self.lesson = Lesson(self._number, self._model(head, bank), tuple(masks), classes, self.limits)
         return self.lesson
 
     def prepare(self, name: str, painted: Sequence[str]) -> None:
@@ -147,7 +153,7 @@ class Teacher:
         features = self._features_of(lesson.head, name, seen, keep=name in self.drawn)
         height, width = seen.image.shape[-2:]
         size = fine_size(image_size(self.reader.folder.picture(name).files[0]), (height, width)) if fine else None
-        return lesson.suggest(features, seen.embeddings, self.reader.model.model.encoder.grid_size, size)
+        return lesson.suggest(features, seen.embeddings, size)
 
     def fit_sample(
         self, head: PixelHead, drawn: list[Drawn], classes: int, schedule: Schedule, start: Layers | None = None
@@ -197,18 +203,29 @@ class Teacher:
         schedule = Schedule(FIRST_STEPS if start is None else NEXT_STEPS, self.seed, report)
         return self.fit_sample(head, fewer, classes, schedule, start)
 
-    def _bank(self, seen: Mapping[str, Seen], masks: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings of labelled patches, evenly taken of each picture, and the index of their pictures."""
-        rows, owners = [], []
-        patch = self.reader.model.model.patch_size
-        for index, (name, one) in enumerate(seen.items()):
-            labels = patch_labels(torch.from_numpy(masks[name])[None], patch)[0]
-            used = (labels != IGNORE_INDEX).any(dim=1).nonzero().squeeze(1)
-            most = max(1, BANK_ROWS // len(seen))
-            used = used[torch.linspace(0, max(len(used) - 1, 0), min(most, len(used))).long()]
-            rows.append(one.embeddings[used])
-            owners.append(torch.full((len(used),), index))
-        return torch.cat(rows), torch.cat(owners)
+    def _bank(
+        self,
+        seen: Mapping[str, Seen],
+        masks: Mapping[str, np.ndarray],
+        devices: Mapping[str, str],
+        classes: Sequence[str],
+    ) -> MemoryBank:
+        """Return the bank of painted pictures, filled and condensed as in training."""
+        model = self.reader.model.model
+        bank = MemoryBank(model.encoder.embed_dim, model.patch_size, budget=model.bank.budget, seed=model.bank.seed)
+        bank.class_names = list(classes)
+        for name, one in seen.items():
+            mask = with_patches(masks[name], model.patch_size, max(1, PATCHES // len(seen)))
+            bank.add(one.embeddings[None], torch.from_numpy(mask)[None], [devices[name]], [name])
+        bank.finish()
+        return bank
+
+    def _model(self, head: PixelHead, bank: MemoryBank) -> RetrievalModel:
+        """Return the model that the reader's becomes with a head and a bank."""
+        read = self.reader.model.model
+        model = RetrievalModel(read.encoder, read.vote_options, bank=bank, head=True).eval()
+        model.head = head
+        return model
 
     def _features_of(self, head: PixelHead, name: str, seen: Seen, keep: bool) -> FeatureMaps:
         """Return the feature maps of a picture; those of painted pictures stay in memory."""
@@ -240,3 +257,15 @@ def thinned(drawn: Drawn, wanted: int, seed: int) -> Drawn:
         drawn.weights[chosen] * (number / wanted),
         drawn.points[chosen],
     )
+
+
+def with_patches(mask: np.ndarray, patch: tuple[int, int], most: int) -> np.ndarray:
+    """Return a mask ``[H, W]`` with at most so many labelled patches, evenly taken; the others are ignored."""
+    labels = patch_labels(mask, patch)  # [P, L]
+    used = np.flatnonzero((labels != IGNORE_INDEX).any(axis=1))
+    if len(used) <= most:
+        return mask
+    fewer, kept = np.full_like(labels, IGNORE_INDEX), used[list(evenly_taken(len(used), most))]
+    fewer[kept] = labels[kept]
+    grid = mask.shape[0] // patch[0], mask.shape[1] // patch[1]
+    return patches_to_image(fewer, grid, patch)
