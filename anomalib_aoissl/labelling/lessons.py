@@ -24,13 +24,13 @@ from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.images import resize_labels
 
+from .storage.exports import last_export
 from .storage.problems import Problem
 from .teaching.settings import ModelSettings
 from .teaching.worker import Worker
 
 if TYPE_CHECKING:  # torch takes seconds to load: the page is shown first
     from .session import Session
-    from .teaching.exporting import Exported
     from .teaching.lesson import Lesson, Suggestion
     from .teaching.ordering import Ranked
     from .teaching.teacher import Painted, Teacher
@@ -81,7 +81,7 @@ class Lessons:
         self.lesson: Lesson | None = None
         self.worker = Worker(self._failed)
         self._exporter = Worker(self._failed)  # takes minutes, in which one goes on painting
-        self.exported: Exported | None = None
+        self.exported = last_export(session.folder.root)
         self._stored: dict[str, Stored] = {}
         self._ranked: list[Ranked] = []
         self._progress: dict[str, float | str] = {}

@@ -114,7 +114,7 @@ def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
     session = Session(tmp_path, settings)
     assert [one.name for one in session.folder.pictures] == ["a"]
     assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing. Drop b_ch1 too."]
-    assert [one["name"] for one in session.open("a")["channels"]] == ["channel 1", "channel 2"]
+    assert [one["name"] for one in session.open("a")["channels"]] == ["ch0", "ch1"]
 
 
 def channel_folder(root: Path, inner: str) -> bytes:

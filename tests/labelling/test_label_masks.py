@@ -186,6 +186,8 @@ def test_twelve_and_sixteen_bits_are_shown_within_a_window(tmp_path: Path) -> No
     assert channel.window[1] == pytest.approx(4095 * 0.995 / 65535, abs=2e-3)
     (twelve,) = read_channels((tmp_path / "a.png",), 12)
     assert twelve.values.max() == 65535
+    described = [Session(tmp_path, bit_depth=bits).open("a")["channels"][0]["bits"] for bits in (None, 12)]
+    assert described == [16, 12]
 
 
 def test_tiles_are_the_picture(session: Session, device: Path) -> None:

@@ -375,6 +375,10 @@ def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     assert [0x12, 0xAB, 0x34] in legend  # the page's own colour
     assert not list((session.folder.own / "trial").rglob("*.png"))
     assert (session.lessons.exported.folder / "bank.safetensors").is_file()
+    (session.lessons.exported.folder.parent / "2999-01-01_00-00-00").mkdir()  # one that was killed
+    again = Session(device, session.lessons.settings)
+    assert again.lessons.exported == session.lessons.exported  # so that a picture can be tried after a restart
+    again.stop()
 
 
 def test_torch_is_not_loaded_before_the_page_is_there(device: Path) -> None:

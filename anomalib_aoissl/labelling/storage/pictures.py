@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,7 @@ class Pictures:
             "width": width,
             "height": height,
             "tile": TILE,
-            "channels": [
-                {"name": one.name, "bits": 8 * one.values.dtype.itemsize, "window": one.window} for one in channels
-            ],
+            "channels": [{"name": one.name, "bits": self._bits(one), "window": one.window} for one in channels],
         }
 
     def tile(self, name: str, channel: int, place: tuple[int, int, int], window: tuple[float, float]) -> bytes:
@@ -113,13 +112,19 @@ class Pictures:
         shown = _windowed(small, channel.window)
         return bytes(cv2.imencode(".jpg", _bgr(shown), [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
+    def _bits(self, channel: Channel) -> int:
+        """Return the bits of a channel's values: those that were said of the files, where they have more than 8."""
+        stored = 8 * channel.values.dtype.itemsize
+        return stored if stored == 8 else self.folder.file_format.bit_depth or stored
+
     def _channels(self, picture: Picture) -> list[Channel]:
         """Return the channels of a picture, read where they are not in memory."""
         with self._lock:
             channels = self._held.get(picture.name, picture.version)
             if channels is None:
+                form = self.folder.file_format
                 try:
-                    channels = read_channels(picture.files, self.folder.file_format.bit_depth)
+                    channels = read_channels(picture.files, form.bit_depth, form.illuminations)
                 except (DatasetError, OSError) as error:
                     raise Problem(str(error)) from error
                 size = sum(one.values.nbytes for one in channels)
@@ -127,8 +132,13 @@ class Pictures:
             return channels
 
 
-def read_channels(files: tuple[Path, ...], bit_depth: int | None) -> list[Channel]:
+def read_channels(files: tuple[Path, ...], bit_depth: int | None, lights: Sequence[str] = ()) -> list[Channel]:
     """Return what can be seen of an item: each grey plane, and colours together.
+
+    Args:
+        files: One of each lighting channel.
+        bit_depth: Bits of their values; None for those of the files.
+        lights: Suffix of each lighting channel, by which it is named.
 
     Raises:
         DatasetError: If a file cannot be read, or differs in size from the first.
@@ -140,7 +150,8 @@ def read_channels(files: tuple[Path, ...], bit_depth: int | None) -> list[Channe
         if planes.shape[1:] != size:
             msg = f"{path.name}: has another size than {files[0].name}. All lighting channels of an item need one."
             raise DatasetError(msg)
-        label = f"channel {number + 1}" if len(files) > 1 else ""
+        said = lights[number].strip("_-. ") if number < len(lights) else ""
+        label = (said or f"channel {number + 1}") if len(files) > 1 else ""
         if len(planes) == 3:
             colours = _stored(planes)
             channels.append(Channel(label or "colour", np.ascontiguousarray(colours.transpose(1, 2, 0)), (0.0, 1.0)))

@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +20,7 @@ from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.folder import SegmentationFolder
+from anomalib_aoissl.labelling.storage.exports import EXPORTS, LAST_FILE, Exported, exported_in
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
 
@@ -38,23 +38,6 @@ The same model comes from this command, started in this folder:
 
 {command}
 """
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export wrote.
-
-    Attributes:
-        folder: Where it is.
-        checkpoint: The checkpoint.
-        model: The OpenVINO model; None where OpenVINO is not installed.
-        note: What else to say.
-    """
-
-    folder: Path
-    checkpoint: Path
-    model: Path | None
-    note: str
 
 
 def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], target: Path) -> Path:
@@ -104,22 +87,22 @@ def export(
         ValueError: If the data set cannot be learned from.
         OSError: If a file cannot be written.
     """
-    target = folder.root / "export" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    target = folder.root / EXPORTS / time.strftime("%Y-%m-%d_%H-%M-%S")
     report("writing the data set")
     data = write_dataset(folder, masks, names, target / "dataset")
     report(f"fitting to {len(names)} pictures, in full")
     model = trained(data, settings, folder, target)
     report("writing the bank")
     write_bank(model.model.bank.content(), target / "bank.safetensors")
-    written, note = None, ""
+    note = ""
     if importlib.util.find_spec("openvino") and importlib.util.find_spec("onnx"):
         report("writing the OpenVINO model")
-        written = model.to_openvino(target)
+        model.to_openvino(target)
     else:
         note = "OpenVINO is not installed (pip install 'anomalib-aoissl[openvino]'): no model for the line was written."
-    with whole_file(target / "README.txt") as temporary:
+    with whole_file(target / LAST_FILE) as temporary:
         temporary.write_text(_README.format(command=command(settings, model, folder)), encoding="utf-8")
-    return Exported(target, target / "weights" / "lightning" / "model.ckpt", written, note)
+    return exported_in(target, note)
 
 
 def trained(data: Path, settings: ModelSettings, folder: LabelFolder, target: Path) -> Any:
