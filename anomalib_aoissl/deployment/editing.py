@@ -29,6 +29,7 @@ from .files.model_file import save_model
 from .gate import beside
 from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
 from .images import resize_labels, resize_planes
+from .naming import check_name, names_of_mask
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import light_reader, tile_graph
 from .tiles.learning import learned_tiles, tile_pixels
@@ -154,19 +155,22 @@ class OpenVINOBankMixin:
                 ignored value; or array ``[H, W]`` of class indices, 255 = ignore. Both of the image's size.
             device: Name of the device on the image.
             name: Name of the image, by which it can be removed; its path where it is a file.
-            class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
-                mapped by name, and names that the model has not become new classes after its own.
+            class_names: Names of the mask's indices where they are others than the model's, its background first;
+                255 = ignore. They are mapped by name, and names that the model has not become new classes after its
+                own.
             bank_size: Entries that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else it stays as it is.
             color_order: "bgr" for an array with blue first, as in `predict`.
 
         Raises:
-            ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
-                this name already, or ``bank_size`` is too small for its classes and devices.
+            ValueError: If the sizes differ, an index has no name, every pixel is ignored, a name is none, the bank has
+                an image of this name already, or ``bank_size`` is too small for its classes and devices.
         """
         bank, settings = bank_of(self._model), settings_of(self._model)
-        names = tuple(class_names) if class_names is not None else self.class_names
+        names = names_of_mask(class_names, self.class_names)
+        check_name("device", device)
         name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+        check_name("name", name)
         if name in bank.image_names:
             msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
             raise ValueError(msg)
