@@ -19,6 +19,7 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, removed
 from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.bank.twins import same_picture
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
@@ -196,6 +197,14 @@ class OpenVINOBankMixin:
             pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
             new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)
+        same = same_picture(bank, new)
+        if same is not None:
+            logger.warning(
+                "%s looks like %s, which the bank has already: the picture votes twice now. If it is the same one, "
+                "remove one of them.",
+                name,
+                same,
+            )
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
 

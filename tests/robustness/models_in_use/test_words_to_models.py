@@ -85,3 +85,13 @@ ROWS = table(
 @pytest.mark.parametrize("row", ROWS)
 def test_what_a_model_is_told(row: Row, tmp_path: Path) -> None:
     row.check(tmp_path)
+
+
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_a_picture_that_is_taught_again_under_another_name(again: str, caplog: pytest.LogCaptureFixture) -> None:
+    inferencer, image = opened(), picture()
+    mask = np.zeros(image.shape[:2], np.uint8)
+    inferencer.adapt(image, mask, device="new", name="first.png")
+    assert "votes twice" not in caplog.text
+    inferencer.adapt(image if again == "same" else image[::-1], mask, device="new", name="./first.png")
+    assert ("./first.png looks like first.png, which the bank has already" in caplog.text) == (again == "same")
