@@ -102,6 +102,16 @@ class RetrievalModel(nn.Module):
         """Whether a pixel head decides the classes of pixels together with the vote."""
         return self.head is not None and self.head.fitted
 
+    def check_trained(self) -> None:
+        """Validate that there is a labelled patch to compare with.
+
+        Raises:
+            UntrainedError: If the bank is empty.
+        """
+        if not len(self.bank):
+            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
+            raise UntrainedError(msg)
+
     def train(self, mode: bool = True) -> RetrievalModel:
         """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
         super().train(mode)
@@ -215,9 +225,7 @@ class RetrievalModel(nn.Module):
         Raises:
             UntrainedError: If the bank is empty.
         """
-        if not len(self.bank):
-            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
-            raise UntrainedError(msg)
+        self.check_trained()
         find = exact_search if torch.compiler.is_exporting() else self.search  # an export has no FAISS
         similarities, neighbours = find(mark("queries", queries), self.bank.embeddings, k)
         return mark("similarities", similarities), mark("neighbours", neighbours)

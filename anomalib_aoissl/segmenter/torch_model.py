@@ -64,6 +64,17 @@ class SegmenterModel(nn.Module):
         decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
         self.decoder = decoder.to(next(self.encoder.parameters()).device)
 
+    def check_trained(self) -> Decoder:
+        """Return the decoder, which is there once the model has been trained.
+
+        Raises:
+            UntrainedError: If nothing was trained yet.
+        """
+        if self.decoder is None or not self.head.fitted:
+            msg = "The segmenter is not trained: train it on labelled images first, or load a checkpoint (ckpt_path)."
+            raise UntrainedError(msg)
+        return self.decoder
+
     def train(self, mode: bool = True) -> SegmenterModel:
         """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
         super().train(mode)
@@ -95,12 +106,10 @@ class SegmenterModel(nn.Module):
         Raises:
             UntrainedError: If nothing was trained yet.
         """
-        if self.decoder is None or not self.head.fitted:
-            msg = "The segmenter is not trained: train it on labelled images first, or load a checkpoint (ckpt_path)."
-            raise UntrainedError(msg)
+        decoder = self.check_trained()
         tokens = self.extract(images)
         probabilities: Any = softened(self.head(images, tokens))
-        scores = self.decoder(images, probabilities, self.standardized(tokens))
+        scores = decoder(images, probabilities, self.standardized(tokens))
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
         return joined.log_softmax(dim=1)
 

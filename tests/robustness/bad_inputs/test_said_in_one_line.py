@@ -49,6 +49,15 @@ def test_a_model_without_a_checkpoint_is_one_line(capsys: pytest.CaptureFixture[
     assert issubclass(UntrainedError, RuntimeError)
 
 
+@pytest.mark.parametrize("kind", ["to_onnx", "to_openvino", "to_torch"])
+def test_what_was_not_trained_is_not_exported(kind: str, tmp_path: Path) -> None:
+    asked = make_model(1, seed=1, head=None)
+    asked.model.bank.clear()
+    with pytest.raises(UntrainedError, match="memory bank is empty: train on labelled images first, or load a check"):
+        getattr(asked, kind)(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_explain_names_the_output_whose_suffix_it_cannot_write(tmp_path: Path, capsys: Any) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     arguments = ["--model", "no.xml", "--image", str(tmp_path / "a.png"), "--at", "1,1"]
