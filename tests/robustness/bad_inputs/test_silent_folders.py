@@ -81,6 +81,12 @@ def linked(root: Path) -> None:
     (root / "images" / "u1.png").symlink_to(root / "images" / "u3.png")
 
 
+def spelt(root: Path) -> None:
+    """Name the picture u2 with an umlaut of one code point, and its mask with the one of two, as a Mac does."""
+    for kind, name in (("images", "gr\u00fcn2.png"), ("masks", "gru\u0308n2.png")):
+        (root / kind / "u2.png").rename(root / kind / name)
+
+
 TURNED = "1 pictures are turned by their orientation tag; look whether their masks, which have none, lie on them: "
 COPIES = (
     "1 test pictures are copies of training pictures, so that their figures are too good: "
@@ -102,6 +108,7 @@ ROWS = table(
         read(lambda root: write(root / "masks/u2.png", 1, 1, (12, 8))),
         r"its image u2\.png has 8x12: one of them is turned; they must be equal",
     ),
+    Row("an umlaut that is spelt in two ways", read(spelt), value=[]),
     Row("a copy in the test", read(copied), value=[COPIES]),
     Row("a link in the test", read(linked), value=[COPIES]),
     Row(
