@@ -84,8 +84,11 @@ def describe(path: Path, images: int = 20) -> str:
     listed = list(facts["entries_of_image"].items())
     shown = listed[: images or len(listed)]
     known = facts["encoder_hash"][:12] or "not known"
+    pixels = ""
+    if facts["pixels"]:
+        pixels = f", {facts['pixels']:,} labelled pixels, {facts['megabytes_of_pixels']:.2f} MB"
     parts = [
-        f"{path}: {_entries_of(bank)}, {facts['megabytes']:.2f} MB, encoder {known}",
+        f"{path}: {_entries_of(bank)}, {facts['megabytes']:.2f} MB{pixels}, encoder {known}",
         _columns([("CLASS", "ENTRIES", "PIXELS"), *classes]),
         _columns([("DEVICE", "ENTRIES"), *facts["entries_of_device"].items()]),
         _columns([("IMAGE", "ENTRIES"), *shown]),

@@ -161,9 +161,9 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
             with torch.no_grad():
                 novelty = model(_planes(model, Path(choice.name))).anomaly_map[0, 0].numpy()
             picture = overlay_novelty(picture, novelty, largest)
-            second += f", novelty {choice.novelty:.3f}, at most {choice.largest_novelty:.3f} (pink: {largest:.3f})"
+            second += f", novelty {choice.novelty:.3f}, at most {choice.largest_novelty:.3f}"
         tiles.append((picture, f"{rank}  {Path(choice.name).name}", second))
-    return contact_sheet(tiles)
+    return contact_sheet(tiles, f"pink: novel, in full from {largest:.3f} on" if len(model.model.bank) else "")
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL.Image import Image
+from PIL import Image
 
 from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.files import whole_file
@@ -45,6 +45,9 @@ def explain(options: argparse.Namespace) -> None:
         raise CommandError(msg)
     given = (options.ckpt_path, options.model, options.image, options.mask)
     check_outputs({"--output": options.output, "--data": options.data}, given, overwrite=options.overwrite)
+    if Image.registered_extensions().get(options.output.suffix.lower()) not in Image.SAVE:
+        msg = f"--output {options.output}: no picture has this suffix. Give a name that ends with .png."
+        raise CommandError(msg)
     region = _region(options, image_size(options.image))
     if options.model is None:
         from .commands import explain as explain_checkpoint
@@ -67,7 +70,7 @@ def _explain_exported(options: argparse.Namespace, region: np.ndarray) -> None:
     write(explanation, picture, options)
 
 
-def write(explanation: Explanation, picture: Image, options: argparse.Namespace) -> None:
+def write(explanation: Explanation, picture: Image.Image, options: argparse.Namespace) -> None:
     """Write the picture and the data, and print the votes for each class."""
     with whole_file(options.output) as temporary:
         picture.save(temporary)

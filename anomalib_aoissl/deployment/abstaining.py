@@ -87,3 +87,18 @@ def add_winning_probability(model: openvino.Model) -> bool:
     probability.output(0).set_names({WINNING_PROBABILITY})
     model.add_outputs([probability.output(0)])
     return True
+
+
+def checked_threshold(threshold: float | None) -> float | None:
+    """Return an uncertainty above which a model abstains; None for never.
+
+    Raises:
+        ValueError: If it is no number in [0, 1]: the model would abstain everywhere or nowhere, without a word.
+    """
+    if threshold is None:
+        return None
+    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+    if not number or not 0 <= threshold <= 1:
+        msg = f"threshold={threshold!r} must be a number in [0, 1], an uncertainty; or None, to abstain nowhere."
+        raise ValueError(msg)
+    return float(threshold)

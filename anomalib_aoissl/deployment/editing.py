@@ -19,6 +19,7 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, emptied, labelled_image, merged, removed
 from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.bank.storage import read_bank, write_bank
+from anomalib_aoissl.bank.twins import same_picture
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
@@ -29,6 +30,7 @@ from .files.model_file import save_model
 from .gate import beside
 from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
 from .images import resize_labels, resize_planes
+from .naming import check_name, names_of_mask
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import light_reader, tile_graph
 from .tiles.learning import learned_tiles, tile_pixels
@@ -154,19 +156,22 @@ class OpenVINOBankMixin:
                 ignored value; or array ``[H, W]`` of class indices, 255 = ignore. Both of the image's size.
             device: Name of the device on the image.
             name: Name of the image, by which it can be removed; its path where it is a file.
-            class_names: Names of the mask's indices where they are others than the model's; 255 = ignore. They are
-                mapped by name, and names that the model has not become new classes after its own.
+            class_names: Names of the mask's indices where they are others than the model's, its background first;
+                255 = ignore. They are mapped by name, and names that the model has not become new classes after its
+                own.
             bank_size: Entries that the bank then has at most, by `condensing.condensed`; None for all.
             refit: Whether the pixel head, where there is one, learns the image too; else it stays as it is.
             color_order: "bgr" for an array with blue first, as in `predict`.
 
         Raises:
-            ValueError: If the sizes differ, an index has no name, every pixel is ignored, the bank has an image of
-                this name already, or ``bank_size`` is too small for its classes and devices.
+            ValueError: If the sizes differ, an index has no name, every pixel is ignored, a name is none, the bank has
+                an image of this name already, or ``bank_size`` is too small for its classes and devices.
         """
         bank, settings = bank_of(self._model), settings_of(self._model)
-        names = tuple(class_names) if class_names is not None else self.class_names
+        names = names_of_mask(class_names, self.class_names)
+        check_name("device", device)
         name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+        check_name("name", name)
         if name in bank.image_names:
             msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
             raise ValueError(msg)
@@ -192,6 +197,14 @@ class OpenVINOBankMixin:
             pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
             new = replace(new, pixels=pixels)
         new = replace(new, encoder_hash=bank.encoder_hash)
+        same = same_picture(bank, new)
+        if same is not None:
+            logger.warning(
+                "%s looks like %s, which the bank has already: the picture votes twice now. If it is the same one, "
+                "remove one of them.",
+                name,
+                same,
+            )
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
 

@@ -44,9 +44,13 @@ def region_of(where: np.ndarray | tuple[int, int], size: tuple[int, int]) -> np.
         size: Of the image.
 
     Raises:
-        ValueError: If it is of another size, empty, or lies outside.
+        ValueError: If it is of another size, empty, lies outside, or is neither.
     """
     if not isinstance(where, np.ndarray):
+        known = isinstance(where, tuple | list) and all(isinstance(place, int | np.integer) for place in where)
+        if not known or len(where) != 2:
+            msg = f"region={where!r} must be a pixel as (row, column) in whole numbers, or a mask [H, W] as an array."
+            raise ValueError(msg)
         row, column = where
         if not (0 <= row < size[0] and 0 <= column < size[1]):
             msg = f"region={where} lies outside of the image of {size[0]}x{size[1]} px; give (row, column) from (0, 0)."

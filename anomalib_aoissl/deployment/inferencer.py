@@ -20,7 +20,7 @@ from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
 
-from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability
+from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability, checked_threshold
 from .editing import OpenVINOBankMixin
 from .explaining import explain_planes
 from .files.model_file import read_model
@@ -79,9 +79,6 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         tiling: How pictures are cut into tiles of the model's size at their own resolution; null for what the model
             says, which was trained on tiles or on whole pictures.
 
-    Attributes:
-        threshold: Uncertainty in [0, 1] above which the model abstains; may be set. None for never.
-
     Raises:
         ImportError: If OpenVINO is not installed.
         FileNotFoundError: If the file does not exist.
@@ -102,7 +99,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
         abstention = _abstention(metadata)
-        self.threshold = abstention.threshold if abstention is not None else None
+        self._threshold = abstention.threshold if abstention is not None else None
         self._target, self._editing = (device, with_defaults(device, config)), RLock()
         self.tiling = Tiling.of(metadata.get("tiling") if tiling is None else tiling)
         try:
@@ -115,6 +112,15 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their indices."""
         return self._loaded.class_names
+
+    @property
+    def threshold(self) -> float | None:
+        """Uncertainty in [0, 1] above which the model abstains; may be set. None for never."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float | None) -> None:
+        self._threshold = checked_threshold(threshold)
 
     @property
     def _model(self) -> openvino.Model:

@@ -18,6 +18,7 @@ from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.searching import search as exact_search
+from anomalib_aoissl.models.untrained import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
@@ -101,6 +102,16 @@ class RetrievalModel(nn.Module):
         """Whether a pixel head decides the classes of pixels together with the vote."""
         return self.head is not None and self.head.fitted
 
+    def check_trained(self) -> None:
+        """Validate that there is a labelled patch to compare with.
+
+        Raises:
+            UntrainedError: If the bank is empty.
+        """
+        if not len(self.bank):
+            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
+            raise UntrainedError(msg)
+
     def train(self, mode: bool = True) -> RetrievalModel:
         """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
         super().train(mode)
@@ -130,7 +141,7 @@ class RetrievalModel(nn.Module):
             images: Normalised images ``[B, C, H, W]`` of the encoder's input size.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
         return self.answer(images)[0]
 
@@ -138,7 +149,7 @@ class RetrievalModel(nn.Module):
         """Return what `forward` returns, and the probability ``[B, 1, H, W]`` of the class that each pixel was given.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
         reading = self.read(images)
         mark("patch_embeddings", reading.embeddings)
@@ -161,7 +172,7 @@ class RetrievalModel(nn.Module):
         """Return class probabilities and, after them, the novelty ``[B, C + 1, H, W]`` of normalised images.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
         reading = self.read(images)
         votes, novelty = self.ask(reading.embeddings)
@@ -195,7 +206,7 @@ class RetrievalModel(nn.Module):
             embeddings: ``[B, P, D]``; Q = B * P.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
         similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each
         novelty = 1.0 - similarities[:, 0].reshape(-1, 1, *self.grid_size)  # of the nearest entry
@@ -211,11 +222,9 @@ class RetrievalModel(nn.Module):
         """Return the similarities ``[Q, k]``, the largest first, and the entries of neighbours of ``[Q, D]``.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
-        if not len(self.bank):
-            msg = "The memory bank is empty: train on labelled images first, or load a checkpoint (ckpt_path)."
-            raise RuntimeError(msg)
+        self.check_trained()
         find = exact_search if torch.compiler.is_exporting() else self.search  # an export has no FAISS
         similarities, neighbours = find(mark("queries", queries), self.bank.embeddings, k)
         return mark("similarities", similarities), mark("neighbours", neighbours)
@@ -224,7 +233,7 @@ class RetrievalModel(nn.Module):
         """Return the similarity, the entry and the weight ``[Q, k]`` of each neighbour of queries ``[Q, D]``.
 
         Raises:
-            RuntimeError: If the bank is empty.
+            UntrainedError: If the bank is empty.
         """
         vote = self.vote_options
         similarities, neighbours = self.neighbours(queries, vote.k)

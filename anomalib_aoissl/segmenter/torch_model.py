@@ -14,6 +14,7 @@ from torch import nn
 
 from anomalib_aoissl.deployment.graph.joint import JOINT
 from anomalib_aoissl.encoder.base import Encoder
+from anomalib_aoissl.models.untrained import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
 
@@ -63,6 +64,17 @@ class SegmenterModel(nn.Module):
         decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
         self.decoder = decoder.to(next(self.encoder.parameters()).device)
 
+    def check_trained(self) -> Decoder:
+        """Return the decoder, which is there once the model has been trained.
+
+        Raises:
+            UntrainedError: If nothing was trained yet.
+        """
+        if self.decoder is None or not self.head.fitted:
+            msg = "The segmenter is not trained: train it on labelled images first, or load a checkpoint (ckpt_path)."
+            raise UntrainedError(msg)
+        return self.decoder
+
     def train(self, mode: bool = True) -> SegmenterModel:
         """Set the mode; the encoder stays in evaluation mode, since it is frozen."""
         super().train(mode)
@@ -92,14 +104,12 @@ class SegmenterModel(nn.Module):
         """Return logarithms of the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
 
         Raises:
-            RuntimeError: If nothing was trained yet.
+            UntrainedError: If nothing was trained yet.
         """
-        if self.decoder is None or not self.head.fitted:
-            msg = "The segmenter is not trained: train it on labelled images first, or load a checkpoint (ckpt_path)."
-            raise RuntimeError(msg)
+        decoder = self.check_trained()
         tokens = self.extract(images)
         probabilities: Any = softened(self.head(images, tokens))
-        scores = self.decoder(images, probabilities, self.standardized(tokens))
+        scores = decoder(images, probabilities, self.standardized(tokens))
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
         return joined.log_softmax(dim=1)
 
@@ -107,7 +117,7 @@ class SegmenterModel(nn.Module):
         """Return the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
 
         Raises:
-            RuntimeError: If nothing was trained yet.
+            UntrainedError: If nothing was trained yet.
         """
         return self.log_probabilities(images).exp()
 
@@ -122,7 +132,7 @@ class SegmenterModel(nn.Module):
             images: Normalised images ``[B, P, H, W]`` of the encoder's input size.
 
         Raises:
-            RuntimeError: If nothing was trained yet.
+            UntrainedError: If nothing was trained yet.
         """
         probabilities = mark(JOINT, self.maps(images))
         best = probabilities.max(dim=1, keepdim=True)  # [B, 1, H, W]

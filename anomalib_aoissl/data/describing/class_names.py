@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
 
+_BACKGROUND = "background"
 _EXAMPLE = '["background", "wire"]'
 
 
@@ -26,7 +27,8 @@ def parse_class_names(given: object, name: object) -> tuple[str, ...]:
         name: Where it stands, for messages.
 
     Raises:
-        DatasetError: If it is of another form, an index is missing, or a name is empty or there twice.
+        DatasetError: If it is of another form, an index is missing, a name is empty or there twice, or the background
+            is not first.
     """
     if isinstance(given, Mapping):
         names = _of_mapping(given, name)
@@ -43,11 +45,18 @@ def parse_class_names(given: object, name: object) -> tuple[str, ...]:
 
 
 def _checked(names: list[str], name: object) -> tuple[str, ...]:
-    """Return the names after checking their number, and that each is there once."""
+    """Return the names after checking their number, that each is there once, and that the background is first."""
     twice = [entry for entry, count in Counter(names).items() if count > 1]
     if twice or len(names) < 2 or len(names) > IGNORE_INDEX:
         what = f"{twice[0]!r} is there twice" if twice else f"got {len(names)}: {names[:5]}"
         msg = f"{name}: there must be 2 to 255 classes (background first), each with a name of its own; {what}."
+        raise DatasetError(msg)
+    others = [entry.casefold() for entry in names[1:]]
+    if names[0].casefold() != _BACKGROUND and _BACKGROUND in others:
+        msg = (
+            f"{name}: 'background' is the class {others.index(_BACKGROUND) + 1}, and {names[0]!r} the class 0. The "
+            "class 0 is the background: put its name first, or call the other class something else."
+        )
         raise DatasetError(msg)
     return tuple(names)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,12 +18,15 @@ from ..describing.description import DatasetDescription
 from ..describing.file_format import FileFormat
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
-from ..reading import check_one_size, image_size, is_grey, read_image
+from ..reading import check_one_size, image_size, is_grey, orientation_of, read_image
 from .folders import say
 from .listing import Record
 from .splitting import Splits
 
 _THREADS = 4  # decoders let other threads run
+
+_BEGINNING = 65536
+"""Bytes by which files are taken for copies, before they are compared whole."""
 
 
 def check_splits(splits: Splits, description: DatasetDescription, file_format: FileFormat) -> FileFormat:
@@ -44,6 +48,8 @@ def check_splits(splits: Splits, description: DatasetDescription, file_format: F
     _check_labels(seen, splits.train)
     _check_masks(splits.val, description)
     tested = _check_masks(splits.test, description)
+    _say_turned([*splits.train, *splits.val, *splits.test])
+    _say_copies(splits)
     _check_measured(splits)
     if not tested[:IGNORE_INDEX].any():
         msg = f"{splits.test[0].mask_path}: the masks of the test ignore every pixel, so that nothing can be measured."
@@ -102,6 +108,39 @@ def _check_measured(splits: Splits) -> None:
         say(f"{name} pictures have no mask and are not measured", [str(record.image_paths[0]) for record in without])
 
 
+def _say_turned(records: Sequence[Record]) -> None:
+    """Say which masks may lie turned on their picture, though their size fits: the picture has an orientation tag."""
+
+    def doubtful(record: Record) -> bool:
+        if record.mask_path is None:
+            return False
+        tag, (height, width) = orientation_of(record.image_paths[0]), image_size(record.image_paths[0])
+        # another tag turns the sides of a picture that is no square, so that a wrong mask does not fit
+        return tag != 1 and (tag < 5 or height == width) and orientation_of(record.mask_path) != tag
+
+    found = [record.image_paths[0] for record, doubt in zip(records, _each(doubtful, records), strict=True) if doubt]
+    say("pictures are turned by their orientation tag; look whether their masks, which have none, lie on them", found)
+
+
+def _say_copies(splits: Splits) -> None:
+    """Say which pictures of validation and test are copies of training pictures: they measure what was learnt."""
+    trained = {_begins(record): record.image_paths[0] for record in splits.train}
+    for name, records in (("validation", splits.val), ("test", splits.test)):
+        copies = []
+        for begins, record in zip(_each(_begins, records), records, strict=True):
+            path, other = record.image_paths[0], trained.get(begins)
+            if other is not None and filecmp.cmp(path, other, shallow=False):
+                copies.append(f"{path} of {other}")
+        say(f"{name} pictures are copies of training pictures, so that their figures are too good", copies)
+
+
+def _begins(record: Record) -> tuple[int, bytes]:
+    """Return the size and the first bytes of an item's first file: other pictures hardly ever share both."""
+    path = record.image_paths[0]
+    with path.open("rb") as file:
+        return path.stat().st_size, file.read(_BEGINNING)
+
+
 def check_training_masks(records: Iterable[Record], folder: Path) -> None:
     """Validate that each training image has a mask.
 
@@ -127,7 +166,10 @@ def _check_masks(records: Sequence[Record], description: DatasetDescription) -> 
         mask = description.read_mask(record.mask_path)
         size = image_size(record.image_paths[0])
         if mask.shape != size:
-            turned = ", whose orientation tag turns it" if mask.shape == size[::-1] else ""
+            turned = ""
+            if mask.shape == size[::-1]:
+                tagged = orientation_of(record.image_paths[0]) > 4
+                turned = ", whose orientation tag turns it" if tagged else ": one of them is turned"
             msg = (
                 f"{record.mask_path}: the mask has {mask.shape[0]}x{mask.shape[1]} px (height x width), its image "
                 f"{record.image_paths[0].name} has {size[0]}x{size[1]}{turned}; they must be equal."

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def list_records(
             lighting channel is missing, or the pattern does not match a stem.
     """
     stems = _stems(image_dir, tuple(illuminations))
-    masks = _masks(mask_dir)
+    masks = _spelt_as(stems, _masks(mask_dir))
     say(f"masks in {mask_dir} have no picture of their name in {image_dir}", sorted(set(masks) - set(stems)))
     pattern = _compiled(device_pattern)
     plain = groups_by_stem(groups or {})
@@ -143,6 +144,15 @@ def _masks(folder: Path | None) -> dict[str, Path]:
             msg = f"{path}: is a second mask beside {other.name} for one picture. Remove the one that is not meant."
             raise DatasetError(msg)
     return masks
+
+
+def _spelt_as(stems: Iterable[str], masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the masks by the stems of their pictures, where these are spelt with other code points.
+
+    A letter such as an umlaut is one code point or two, as the system has it that wrote the name; both look the same.
+    """
+    spelt = {unicodedata.normalize("NFC", stem): stem for stem in stems if stem not in masks}
+    return {spelt.get(unicodedata.normalize("NFC", name), name): path for name, path in masks.items()}
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

@@ -13,9 +13,9 @@ import numpy as np
 
 from anomalib_aoissl.data.errors import DatasetError
 
-from .pillow_files import read_file, size_of_file
+from .pillow_files import orientation_of_file, read_file, size_of_file
 from .raster import Raster, file_kind, naming
-from .tiff_files import read_tiff, size_of_tiff
+from .tiff_files import orientation_of_tiff, read_tiff, size_of_tiff
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -30,6 +30,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with naming(path):
         kind = file_kind(path)
         return size_of_tiff(path) if kind == "tiff" else size_of_file(path, kind)
+
+
+def orientation_of(path: str | Path) -> int:
+    """Return the orientation tag of a file, 1 to 8; 1 where it has none, or says that the picture is upright.
+
+    Raises:
+        DatasetError: If the file is missing or no readable image.
+    """
+    path = Path(path)
+    with naming(path):
+        kind = file_kind(path)
+        return orientation_of_tiff(path) if kind == "tiff" else orientation_of_file(path, kind)
 
 
 def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:

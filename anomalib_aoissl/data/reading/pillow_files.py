@@ -35,6 +35,12 @@ def size_of_file(path: Path, kind: str) -> tuple[int, int]:
         return image.height, image.width
 
 
+def orientation_of_file(path: Path, kind: str) -> int:
+    """Return the orientation tag, 1 where there is none."""
+    with _CLASSES[kind](path) as image:
+        return _orientation(image)
+
+
 def read_file(path: Path, kind: str) -> Raster:
     """Return the picture of a PNG, JPEG or BMP.
 

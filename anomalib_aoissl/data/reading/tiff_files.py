@@ -35,6 +35,12 @@ def size_of_tiff(path: Path) -> tuple[int, int]:
         return size[::-1] if _orientation(page) > 4 else size
 
 
+def orientation_of_tiff(path: Path) -> int:
+    """Return the orientation of the first page, 1 where it has none."""
+    with tifffile.TiffFile(path) as tiff:
+        return _orientation(_pages(tiff, path)[0])
+
+
 def read_tiff(path: Path) -> list[Raster]:
     """Return the pages of a TIFF that show the picture; previews and transparency masks are left out.
 

@@ -53,6 +53,7 @@ class ExportingMixin(_Base):
 
     class_names: tuple[str, ...]
     file_format: FileFormat
+    model: Any
     EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {}
     """Prefixes of the state that stays constants of a graph, see `onnx_model`."""
 
@@ -81,9 +82,11 @@ class ExportingMixin(_Base):
             kwargs: Further arguments of ``torch.onnx.export``.
 
         Raises:
+            UntrainedError: If the model was not trained.
             GateError: If the file does not answer as this model does.
         """
         del input_size
+        self.model.check_trained()
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
         gate, model = Gate.of(self), self._onnx_model(kwargs)
         with TemporaryDirectory() as folder:
@@ -104,12 +107,14 @@ class ExportingMixin(_Base):
 
         Raises:
             ValueError: If the compression looks at images and there are none.
+            UntrainedError: If the model was not trained.
             GateError: If the model does not answer as this one does.
         """
         names = ("input_size", "compression_type", "datamodule", "metric", "task", "max_drop", "ov_kwargs")
         kwargs.update(zip(names, args, strict=False))
         compression, datamodule = kwargs.get("compression_type"), kwargs.get("datamodule")
         check_compression(compression, datamodule, kwargs.get("max_drop", 0.01))
+        self.model.check_trained()
         if export_options().model_api and getattr(self, "tiling", None) is not None:
             msg = "--model_api true: OpenVINO's Model API knows no tiles, which this model needs. Leave it out."
             raise ArgumentError(msg)
@@ -168,8 +173,10 @@ class ExportingMixin(_Base):
         """Write ``export_root/weights/torch/<name>.pt`` and the gate's result beside it; return the first's path.
 
         Raises:
+            UntrainedError: If the model was not trained.
             GateError: If the file does not answer as this model does.
         """
+        self.model.check_trained()
         path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
         gate = Gate.of(self)
         with TemporaryDirectory() as folder:

@@ -1,0 +1,41 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A picture that a bank has already, under another name: found by what it looks like."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .content import BankArrays
+
+_ALIKE = 0.995
+"""Cosine similarity from which two patches are of one picture; embeddings in 8 bits stay above it."""
+
+_SHARE = 0.9
+"""Share of a picture's entries that must be alike; condensing puts a few in place of others."""
+
+
+def same_picture(bank: BankArrays, new: BankArrays) -> str | None:
+    """Return the name of an image of the bank that shows the picture of another bank; None where there is none.
+
+    Args:
+        bank: The bank.
+        new: Bank of one image.
+    """
+    places, ids = bank.entries["positions"], bank.entries["image_ids"]
+    rows = np.full(int(max(places.max(initial=0), new.entries["positions"].max(initial=0))) + 1, -1)
+    rows[new.entries["positions"]] = np.arange(len(new))
+    asked = np.flatnonzero(rows[places] >= 0)
+    ours, theirs = _unit(bank.entries["embeddings"][asked]), _unit(new.entries["embeddings"][rows[places[asked]]])
+    alike = np.einsum("nd,nd->n", ours, theirs) >= _ALIKE
+    count = len(bank.image_names)
+    compared, equal = np.bincount(ids[asked], minlength=count), np.bincount(ids[asked], alike, minlength=count)
+    same = np.flatnonzero((compared > 0) & (equal >= _SHARE * compared))
+    return bank.image_names[same[0]] if len(same) else None
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    """Return stored embeddings ``[N, D]`` as floats of unit length."""
+    vectors = embeddings.astype(np.float32)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
