@@ -21,6 +21,9 @@ PIXELS = 60_000
 """Pixels that are drawn of all images together."""
 
 
+_BLOCKS = 8
+"""Blocks of a single image along each side."""
+
 MOST_IMAGES = 64
 """Labelled images at most that a head is fitted to."""
 
@@ -132,7 +135,10 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:
-    """Return the fold ``[H, W]`` of each pixel of an image: images are dealt to three, a single one is cut in halves.
+    """Return the fold ``[H, W]`` of each pixel of an image.
+
+    Images are dealt to three. A single one is cut into 8x8 blocks, which are dealt to two as the fields of a
+    chessboard: its halves may show different classes, and then say nothing of another image.
 
     Args:
         order: Number of the image.
@@ -142,7 +148,7 @@ def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:
     if images > 1:
         return np.full(size, order % FOLDS, np.uint8)
     rows, columns = np.indices(size)
-    return ((2 * columns >= size[1]) if size[1] >= size[0] else (2 * rows >= size[0])).astype(np.uint8)
+    return ((_BLOCKS * rows // size[0] + _BLOCKS * columns // size[1]) % 2).astype(np.uint8)
 
 
 def _folds(source: LabelledImage, order: int, images: int) -> np.ndarray:

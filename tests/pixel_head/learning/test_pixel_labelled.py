@@ -71,13 +71,11 @@ def test_images_are_dealt_to_three_folds() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 21), (21, 16), (18, 18)])
-def test_the_halves_of_a_single_image_are_its_folds_in_each_view(
+def test_the_blocks_of_a_single_image_are_its_folds_in_each_view(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "drawn_light", lambda planes, _, **__: planes)
-    rows, columns = np.indices(size)
-    along = columns if size[1] >= size[0] else rows
-    second = torch.from_numpy((2 * along >= max(size)).astype(np.float32))  # bright, wherever a view has it
+    second = torch.from_numpy(fold_map(0, 1, size).astype(np.float32))  # bright, wherever a view has it
     image = LabelledImage(second.expand(1, 3, *size), torch.zeros(size, dtype=torch.uint8), 0, 10)
     found = list(labelled_views([image], PLAIN))
     assert len(found) == 8
@@ -95,7 +93,7 @@ def test_views_are_those_of_their_seed() -> None:
     assert not any(np.array_equal(one.points, two.points) for one, two in zip(first, other, strict=True))
 
 
-def test_folds_of_a_single_image_are_halves_of_its_longer_side() -> None:
-    assert fold_map(0, 1, (2, 5)).tolist() == [[0, 0, 0, 1, 1]] * 2
-    assert fold_map(0, 1, (4, 2)).tolist() == [[0, 0]] * 2 + [[1, 1]] * 2
+def test_folds_of_a_single_image_are_the_fields_of_a_chessboard() -> None:
+    field = np.kron([[0, 1], [1, 0]], np.ones((3, 5), int))  # of 24x40 px, each is 3x5
+    assert np.array_equal(fold_map(0, 1, (24, 40)), np.tile(field, (4, 4)))
     assert fold_map(4, 6, (2, 3)).tolist() == [[1, 1, 1]] * 2
