@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 EXPORTS = not {"openvino", "openvino_and_model_api", "onnx"}.isdisjoint(sys.argv[1::2])
 if EXPORTS:  # once, for all runs: it takes seconds, and starts no thread
@@ -103,7 +104,7 @@ class Trained(ExportingMixin if EXPORTS else object):  # type: ignore[misc]
     HAS_BANK = False
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.model = folder, SimpleNamespace(check_trained=lambda: None)
 
     def export_metadata(self) -> dict[str, object]:
         return {"class_names": list(self.class_names)}
