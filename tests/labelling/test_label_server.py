@@ -251,7 +251,9 @@ def test_a_port_in_use_is_said(device: Path, capsys: pytest.CaptureFixture[str])
         bound_socket("192.0.2.1", 0)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["missing"], "does not exist"), (["."], "--port 99999")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["missing"], "does not exist"), (["."], "--port 99999: must lie in 0 to 65535")]
+)
 def test_bad_arguments_end_with_2(
     device: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:

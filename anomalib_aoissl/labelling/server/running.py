@@ -22,19 +22,22 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
-        ValueError: If the port is in use, or the address is none of this machine; says what to do.
+        ValueError: If there is no such port, it is in use, or the address is none of this machine; says what to do.
     """
+    if not 0 <= port < 65536:
+        msg = f"--port {port}: must lie in 0 to 65535; 0 takes a free one."
+        raise ValueError(msg)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     one = socket.socket(family, socket.SOCK_STREAM)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         one.bind((host, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         one.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        if error.errno == errno.EADDRINUSE:
             msg = f"--port {port}: is in use, perhaps by a page that is open already. Give another: --port {port + 1}."
         else:
-            reason = getattr(error, "strerror", None) or error
+            reason = error.strerror or error
             msg = f"--host {host} --port {port}: cannot be listened on ({reason}). Give an address of this machine."
         raise ValueError(msg) from error
     one.listen(128)
