@@ -3,7 +3,9 @@
 
 """Count, length and width of WireBond's wires as `measure` finds them in masks, against the drawn geometry.
 
-Usage: python benchmarks/measure.py [--units 2] [--seed 1] [--size 512 512]
+Usage: python benchmarks/measure.py [--units 2] [--seed 1] [--size 512 512] [--masks FOLDER]
+
+With ``--masks`` it measures predicted masks of drawn pictures, named as `WireBond` names them, such as those of a test.
 
 The truth of a wire is its drawn centre line, as far as the mask shows it as wire: a ball or a wedge covers its ends. A
 wire is *found* where one part holds more than half of its visible centre line and that part holds no other wire's.
@@ -14,9 +16,11 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.measuring.parts import Measured, measure
 from anomalib_aoissl.wirebond.drawing.devices import DEVICES, DeviceType
 from anomalib_aoissl.wirebond.drawing.layouts.geometry import WIRE, Unit, place_unit
@@ -34,20 +38,32 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=2, help="units of each device type")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="height and width, px")
+    parser.add_argument("--masks", type=Path, help="folder of predicted masks; the drawn ones without")
     arguments = parser.parse_args()
     print("| device | wires | parts | found | length error, px | length error, % | width error, px |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     every: dict[str, list[float]] = defaultdict(list)
     for device in DEVICES.values():
         rows: dict[str, list[float]] = defaultdict(list)
-        for unit in range(arguments.units):
+        for unit, path in _units(device, arguments):
             scene = _scene(device, arguments.seed, unit, tuple(arguments.size))
             mask = label_mask(scene, tuple(arguments.size))
-            _compare(scene, mask, measure(mask, [WIRE]), rows)
+            _compare(scene, mask, measure(mask if path is None else read_mask(path), [WIRE]), rows)
+        if not rows:
+            continue
         for key, values in rows.items():
             every[key] += values
         print(_line(device.name, rows))
     print(_line("**all**", every))
+
+
+def _units(device: DeviceType, arguments: argparse.Namespace) -> Iterator[tuple[int, Path | None]]:
+    """Give the units of a device type that are measured, each with its predicted mask where such are measured."""
+    if arguments.masks is None:
+        yield from ((unit, None) for unit in range(arguments.units))
+        return
+    for path in sorted(arguments.masks.glob(f"{device.name}_*.png")):
+        yield int(path.stem.rpartition("_")[2]), path
 
 
 def _scene(device: DeviceType, seed: int, unit: int, size: tuple[int, int]) -> Unit:
@@ -58,7 +74,7 @@ def _scene(device: DeviceType, seed: int, unit: int, size: tuple[int, int]) -> U
 
 
 def _compare(scene: Unit, mask: np.ndarray, found: Measured, rows: dict[str, list[float]]) -> None:
-    """Add the wires, parts and errors of one mask to the rows."""
+    """Add the wires of a drawn mask, the parts that were found, and their errors to the rows."""
     owners = [_owner(places, found.labels) for places in _visible(scene, mask)]
     owned = [number for number, share in owners if share > 0.5]
     lengths = [len(places) * _STEP for places in _visible(scene, mask)]
