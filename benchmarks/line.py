@@ -229,13 +229,14 @@ def trained(folder: Path, size: tuple[int, int]) -> Path:
     from anomalib_aoissl.data.describing.file_format import FileFormat
     from anomalib_aoissl.data.reading import read_lighting_channels, read_mask
     from anomalib_aoissl.wirebond.drawing import write_images
+    from anomalib_aoissl.wirebond.drawing.devices import CLASS_NAMES
 
     root = write_images(folder / "drawn", devices=["soic8_gold"], units=5, seed=0, workers=0)
     files = sorted((root / "images").rglob("*_ch0.png"))
     pictures = [read_lighting_channels([file, file.with_name(file.name.replace("_ch0", "_ch1"))]) for file in files]
     masks = [read_mask(next((root / "masks").rglob(f"{file.stem[:-4]}.png"))) for file in files]
     model: Any = AOISSLRetrieval(image_size=size, abstain=None).eval()
-    model.set_dataset(["background", "wire", "ball", "wedge", "epoxy"], FileFormat())
+    model.set_dataset(CLASS_NAMES, FileFormat())
     images, labels = (torch.from_numpy(np.stack(arrays)) for arrays in (pictures, masks))
     model.add(images, labels, ["drawn"] * len(files), [str(file) for file in files])
     return Path(model.to_openvino(folder))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .content import BankArrays
+from .content import BankArrays, float_embeddings
 
 _ALIKE = 0.995
 """Cosine similarity from which two patches are of one picture; embeddings in 8 bits stay above it."""
@@ -27,15 +27,9 @@ def same_picture(bank: BankArrays, new: BankArrays) -> str | None:
     rows = np.full(int(max(places.max(initial=0), new.entries["positions"].max(initial=0))) + 1, -1)
     rows[new.entries["positions"]] = np.arange(len(new))
     asked = np.flatnonzero(rows[places] >= 0)
-    ours, theirs = _unit(bank.entries["embeddings"][asked]), _unit(new.entries["embeddings"][rows[places[asked]]])
+    ours, theirs = float_embeddings(bank.entries)[asked], float_embeddings(new.entries)[rows[places[asked]]]
     alike = np.einsum("nd,nd->n", ours, theirs) >= _ALIKE
     count = len(bank.image_names)
     compared, equal = np.bincount(ids[asked], minlength=count), np.bincount(ids[asked], alike, minlength=count)
     same = np.flatnonzero((compared > 0) & (equal >= _SHARE * compared))
     return bank.image_names[same[0]] if len(same) else None
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Return stored embeddings ``[N, D]`` as floats of unit length."""
-    vectors = embeddings.astype(np.float32)
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))

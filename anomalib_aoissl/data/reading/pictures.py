@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .tiff_files import orientation_of_tiff, read_tiff, size_of_tiff
 
 ColorOrder = Literal["rgb", "bgr"]
 
+_Told = TypeVar("_Told")
+
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) in px of the picture as a viewer shows it, turned by its orientation tag.
@@ -26,10 +28,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DatasetError: If the file is missing or no readable image.
     """
-    path = Path(path)
-    with naming(path):
-        kind = file_kind(path)
-        return size_of_tiff(path) if kind == "tiff" else size_of_file(path, kind)
+    return _told(Path(path), size_of_tiff, size_of_file)
 
 
 def orientation_of(path: str | Path) -> int:
@@ -38,10 +37,14 @@ def orientation_of(path: str | Path) -> int:
     Raises:
         DatasetError: If the file is missing or no readable image.
     """
-    path = Path(path)
+    return _told(Path(path), orientation_of_tiff, orientation_of_file)
+
+
+def _told(path: Path, of_tiff: Callable[[Path], _Told], of_file: Callable[[Path, str], _Told]) -> _Told:
+    """Return what the header of a file says, by the reader of its kind; errors name the file."""
     with naming(path):
         kind = file_kind(path)
-        return orientation_of_tiff(path) if kind == "tiff" else orientation_of_file(path, kind)
+        return of_tiff(path) if kind == "tiff" else of_file(path, kind)
 
 
 def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:

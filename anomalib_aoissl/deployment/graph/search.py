@@ -56,7 +56,7 @@ def _nearest(
     return best.output(0), ops.gather_elements(ops.concat(indices, 1), best.output(1), 1).output(0)
 
 
-def _part(entries: openvino.Output, start: int, stop: int) -> openvino.Model:
+def _part(entries: openvino.Output, start: int, stop: int) -> openvino.Output:
     """Return some entries of a constant, itself where these are all."""
     from openvino import opset13 as ops
 
