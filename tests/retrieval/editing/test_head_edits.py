@@ -50,7 +50,9 @@ def head_answer(model: AOISSLRetrieval, pictures: torch.Tensor) -> torch.Tensor:
 
 def exported_head_answer(inferencer: SegmentationOpenVINOInferencer) -> np.ndarray:
     """Return the class probabilities of the pixel head alone of two images."""
-    part = openvino.compile_model(part_model(inferencer._model, ["class_probabilities"]), "CPU")
+    # Marks of full precision are written into the file when it is saved, so that a graph in memory may lack them.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    part = openvino.compile_model(part_model(inferencer._model, ["class_probabilities"]), "CPU", exact)
     return part(labelled(2, seed=99)[0].numpy())[0]
 
 
