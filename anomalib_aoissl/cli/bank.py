@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,22 @@ def main(arguments: Sequence[str]) -> int:
     }
     given = _parser(commands).parse_args(list(arguments))
     try:
+        _check_once(arguments)
         text = commands[given.subcommand](**given[given.subcommand].as_dict())
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {said(error)}\n")
         return 2
     sys.stdout.write(f"{text}\n")
     return 0
+
+
+def _check_once(arguments: Sequence[str]) -> None:
+    """Raise ValueError where an option is given twice: jsonargparse takes the last one without a word."""
+    options = Counter(argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    option, number = max(options.items(), key=lambda pair: pair[1], default=("", 0))
+    if number > 1:
+        msg = f"{option} is given {number} times, and the command takes one. Run the command once for each."
+        raise ValueError(msg)
 
 
 def _parser(commands: Mapping[str, Callable[..., str]]) -> Any:

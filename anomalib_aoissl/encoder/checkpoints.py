@@ -15,6 +15,7 @@ import torch
 __all__ = ["CheckpointError", "check_content", "check_file", "read_checkpoint", "unreadable"]
 
 _ADVICE = "Restore a copy, or train again."
+_EXPORTED = (".xml", ".bin", ".onnx")
 
 
 class CheckpointError(ValueError):
@@ -35,6 +36,9 @@ def check_file(path: str | Path) -> None:
     if not path.is_file():
         found = "is a folder, no checkpoint" if path.is_dir() else "the checkpoint does not exist"
         msg = f"{path}: {found}. Training writes one: weights/lightning/model.ckpt of its folder."
+        raise CheckpointError(msg)
+    if path.suffix.lower() in _EXPORTED:
+        msg = f"{path}: is of an exported model. Give the checkpoint (.ckpt) that the model was exported from."
         raise CheckpointError(msg)
     if (problem := _damage(path)) is not None:
         msg = f"{path}: cannot be read as a checkpoint ({problem}). {_ADVICE}"

@@ -157,6 +157,7 @@ def test_bad_arguments_of_label_next(run: Any, tmp_path: Path, capsys: Any) -> N
     (tmp_path / "empty").mkdir()
     torch.save({"state_dict": {"model.head": torch.zeros(1)}}, tmp_path / "other.ckpt")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
+    (tmp_path / "model.xml").write_text("<net/>")
     checkpoint, pool = ["--ckpt_path", run.ckpt], ["--pool", str(run.images)]
     for arguments, message in [
         ([*checkpoint, *pool, "--count", "0"], "--count 0: at least 1"),
@@ -165,6 +166,7 @@ def test_bad_arguments_of_label_next(run: Any, tmp_path: Path, capsys: Any) -> N
         ([*checkpoint, *pool, "--image_size", "64", "64"], "a checkpoint brings its own"),
         (["--ckpt_path", str(tmp_path / "other.ckpt"), *pool], "other.ckpt: is no checkpoint of AOISSLRetrieval"),
         (["--ckpt_path", str(tmp_path / "text.ckpt"), *pool], "text.ckpt: cannot be read as a checkpoint"),
+        (["--ckpt_path", str(tmp_path / "model.xml"), *pool], "model.xml: is of an exported model"),
         (["--encoder", "no_such_model", *pool], "no_such_model"),
     ]:
         assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "n.csv")]) == 2

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
 
-_BACKGROUND = "background"
+BACKGROUND = "background"
 _EXAMPLE = '["background", "wire"]'
 
 
@@ -52,9 +52,9 @@ def _checked(names: list[str], name: object) -> tuple[str, ...]:
         msg = f"{name}: there must be 2 to 255 classes (background first), each with a name of its own; {what}."
         raise DatasetError(msg)
     others = [entry.casefold() for entry in names[1:]]
-    if names[0].casefold() != _BACKGROUND and _BACKGROUND in others:
+    if names[0].casefold() != BACKGROUND and BACKGROUND in others:
         msg = (
-            f"{name}: 'background' is the class {others.index(_BACKGROUND) + 1}, and {names[0]!r} the class 0. The "
+            f"{name}: 'background' is the class {others.index(BACKGROUND) + 1}, and {names[0]!r} the class 0. The "
             "class 0 is the background: put its name first, or call the other class something else."
         )
         raise DatasetError(msg)

@@ -159,6 +159,7 @@ def test_a_checkpoint_of_another_encoder_raises(tiny_encoder: dict, tmp_path: Pa
     [
         (["describe", "bank.json"], "bank.json: a bank is in a bank file"),
         (["describe", "no.xml"], "no.xml: the model does not exist"),
+        (["remove", "{bank}", "--device", "a", "--device=b", "--in_place"], "--device is given 2 times"),
         (["remove", "{bank}", "--device", "a"], "Say where the result goes"),
         (["remove", "{bank}", "--output", "x.xml"], "is written as .safetensors"),
         (["remove", "{bank}", "--device", "x", "--in_place"], r"no device 'x'. It has ['a', 'b']"),
