@@ -19,6 +19,8 @@ from .tiff_files import orientation_of_tiff, read_tiff, size_of_tiff
 
 ColorOrder = Literal["rgb", "bgr"]
 
+_SAME = 1e-4  # between planes that are the same but for rounding
+
 _Told = TypeVar("_Told")
 
 
@@ -121,6 +123,18 @@ def pack_channels(channels: np.ndarray) -> np.ndarray:
     if len(channels) == 2:
         return np.concatenate([channels, channels.mean(axis=0, keepdims=True, dtype=channels.dtype)])
     return channels
+
+
+def distinct_planes(image: np.ndarray) -> int:
+    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] tell the others, as `pack_channels` makes them.
+
+    1 of a grey picture, 2 of two lighting channels, else all.
+    """
+    if len(image) != 3:
+        return len(image)
+    if all(np.allclose(plane, image[0], atol=_SAME) for plane in image[1:]):
+        return 1
+    return 2 if np.allclose(image[2], image[:2].mean(axis=0), atol=_SAME) else 3
 
 
 def read_lighting_channels(

@@ -18,6 +18,7 @@ import torch
 from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.reading import distinct_planes
 from anomalib_aoissl.encoder.base import EncoderMaps, of_unit_length
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.listing import Picture
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     image: torch.Tensor  # [1, C, h, w], normalised
     tokens: torch.Tensor  # [1, D, rows, columns]
     embeddings: torch.Tensor  # [P, E] of unit length
+    planes: int  # that tell the others, see `distinct_planes`
 
 
 class PictureReader:
@@ -77,7 +79,8 @@ class PictureReader:
         picture = self.folder.picture(name)
         image = self._image(picture)
         embeddings, tokens = (maps.float() for maps in self._stored(picture) or self._read(picture, image))
-        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1))
+        planes = distinct_planes(self._resized(picture).numpy())
+        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1), planes)
 
     @torch.no_grad()
     def embeddings(self, name: str) -> torch.Tensor:

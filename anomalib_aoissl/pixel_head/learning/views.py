@@ -8,7 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+from anomalib_aoissl.data.reading import distinct_planes, pack_channels
 
 _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
 """Quarter turns, and whether mirrored afterwards; the first are as different as can be."""
@@ -18,6 +19,10 @@ _BLUR, _NOISE = (0.5, 1.5), 0.04
 
 _TONE, _FIELD = 0.4, 0.3
 """Of a plane alone: the largest change of its gamma, as a power of two, and of the logarithm of its light across it."""
+
+import os
+_MATERIAL = float(os.environ.get("TONES", "0.25"))
+"""Standard deviation of the logarithm of a class's tone."""
 
 _VIEWS = ((1, 8), (5, 6), (8, 4), (24, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
@@ -41,12 +46,22 @@ def view(
     Every second one is under a drawn light, and these are blurred and noisy in turn.
     """
     image, labels = symmetric_view(planes, mask, index)
-    return (drawn_light(image, random, blurred=index % 4 == 1) if index % 2 else image), labels
+    if index % 2:
+        lit = drawn_light(image[: distinct_planes(image)], labels, random, blurred=index % 4 == 1)
+        image = _packed(lit, len(image))
+    return image, labels
 
 
 def view_light(planes: np.ndarray, index: int, random: np.random.Generator) -> np.ndarray:
     """Return pixels of a picture ``[C, h, w]`` under the light that `view` draws for a tile of it, without blur."""
-    return np.clip(_lit(planes, random), 0, 1) if index % 2 else planes
+    if index % 2 == 0:
+        return planes
+    return _packed(np.clip(_lit(planes[: distinct_planes(planes)], random), 0, 1), len(planes))
+
+
+def _packed(distinct: np.ndarray, planes: int) -> np.ndarray:
+    """Return so many planes of distinct ones."""
+    return distinct if len(distinct) == planes else pack_channels(distinct)
 
 
 def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,9 +88,9 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
     return pads, [slice(first, first + new) for first, new in zip(surplus, wanted, strict=True)]
 
 
-def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise."""
-    lit = _lit(planes, random)
+def drawn_light(planes: np.ndarray, mask: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast, uneven light and tones, and blur or noise."""
+    lit = _lit(planes, random) * _tones(len(planes), mask, random)
     if blurred:
         sigma = random.uniform(*_BLUR)
         return np.clip(np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit]), 0, 1)
@@ -90,6 +105,13 @@ def _lit(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     gain = 2 ** (random.uniform(-0.8, 0.8) + random.uniform(-0.6, 0.6, each))
     lit: np.ndarray = (np.maximum(planes, 1e-4) ** gamma * gain).astype(np.float32)
     return lit * _uneven(planes.shape, random)
+
+
+def _tones(planes: int, mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return factors ``[C, H, W]`` of classes that are brighter or darker, as materials are in another lot."""
+    drawn = np.exp(random.normal(0, _MATERIAL, (planes, IGNORE_INDEX + 1)).astype(np.float32))
+    drawn[:, [BACKGROUND_INDEX, IGNORE_INDEX]] = 1
+    return np.stack([cv2.GaussianBlur(tones[mask], (0, 0), 1.0) for tones in drawn])
 
 
 def _uneven(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
