@@ -67,10 +67,11 @@ def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tenso
     blurred = smooth(maps, width)
     across, down = _across(blurred, width), _down(blurred, width)
     gradient = (across * across + down * down + _EPS).sqrt()
-    answers = [blurred, gradient, *_eigenvalues(_across(across, width), _down(across, width), _down(down, width))]
+    second = _across(across, width / 2), _down(across, width), _down(down, width / 2)
+    answers = [blurred, gradient, *_eigenvalues(*second)]
     if scale <= _WIDEST_TENSOR:
-        products = smooth(torch.cat([across * across, across * down, down * down], dim=1), width).chunk(3, dim=1)
-        answers += [(value.clamp(min=0.0) + _EPS).sqrt() for value in _eigenvalues(*products)]
+        twice = smooth(torch.cat([across * across, across * down * 2, down * down], dim=1), width).chunk(3, dim=1)
+        answers += [(value.clamp(min=0.0) / 2 + _EPS).sqrt() for value in _eigenvalues(*twice)]
     return answers
 
 
@@ -101,8 +102,8 @@ def _convolved(maps: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the larger and the smaller eigenvalue of the matrices ((a, b), (b, c))."""
-    mean, half = (a + c) / 2, torch.add(a / 2, c, alpha=-0.5)
+    """Return the larger and the smaller eigenvalue of the matrices ((2 a, b), (b, 2 c)); few passes over the maps."""
+    mean, half = a + c, a - c
     spread = (half * half + b * b + _EPS).sqrt()
     return mean + spread, mean - spread
 

@@ -126,9 +126,9 @@ def pack_channels(channels: np.ndarray) -> np.ndarray:
 
 
 def distinct_planes(image: np.ndarray) -> int:
-    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] tell the others, as `pack_channels` makes them.
+    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] tell the others.
 
-    1 of a grey picture, 2 of two lighting channels, else all.
+    1 of a grey picture, 2 of two lighting channels, else all: what `pack_channels` was given.
     """
     if len(image) != 3:
         return len(image)

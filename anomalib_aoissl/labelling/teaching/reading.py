@@ -77,10 +77,10 @@ class PictureReader:
             Problem: If it is gone, or cannot be read.
         """
         picture = self.folder.picture(name)
-        image = self._image(picture)
+        resized = self._resized(picture)
+        image = self._seen(resized)
         embeddings, tokens = (maps.float() for maps in self._stored(picture) or self._read(picture, image))
-        planes = distinct_planes(self._resized(picture).numpy())
-        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1), planes)
+        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1), distinct_planes(resized.numpy()))
 
     @torch.no_grad()
     def embeddings(self, name: str) -> torch.Tensor:
@@ -90,7 +90,7 @@ class PictureReader:
             Problem: If it is gone, or cannot be read.
         """
         picture = self.folder.picture(name)
-        maps = self._stored(picture) or self._read(picture, self._image(picture))
+        maps = self._stored(picture) or self._read(picture, self._seen(self._resized(picture)))
         return of_unit_length(maps.embeddings[0].float(), dim=-1)
 
     def check(self, name: str) -> None:
@@ -159,10 +159,10 @@ class PictureReader:
         """The resize of training."""
         return resize_of(self.model.pre_processor)
 
-    def _image(self, picture: Picture) -> torch.Tensor:
-        """Return a picture ``[1, C, h, w]`` as the model sees it."""
+    def _seen(self, resized: torch.Tensor) -> torch.Tensor:
+        """Return a resized picture as the model sees it, ``[1, C, h, w]``."""
         module: Any = self.model
-        image: torch.Tensor = module.pre_processor.see(self._resized(picture)[None])
+        image: torch.Tensor = module.pre_processor.see(resized[None])
         return image
 
     def _stored(self, picture: Picture) -> EncoderMaps | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
+from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import distinct_planes, pack_channels
 
 _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
@@ -19,10 +19,6 @@ _BLUR, _NOISE = (0.5, 1.5), 0.04
 
 _TONE, _FIELD = 0.4, 0.3
 """Of a plane alone: the largest change of its gamma, as a power of two, and of the logarithm of its light across it."""
-
-import os
-_MATERIAL = float(os.environ.get("TONES", "0.25"))
-"""Standard deviation of the logarithm of a class's tone."""
 
 _VIEWS = ((1, 8), (5, 6), (8, 4), (24, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
@@ -47,7 +43,7 @@ def view(
     """
     image, labels = symmetric_view(planes, mask, index)
     if index % 2:
-        lit = drawn_light(image[: distinct_planes(image)], labels, random, blurred=index % 4 == 1)
+        lit = drawn_light(image[: distinct_planes(image)], random, blurred=index % 4 == 1)
         image = _packed(lit, len(image))
     return image, labels
 
@@ -88,9 +84,9 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
     return pads, [slice(first, first + new) for first, new in zip(surplus, wanted, strict=True)]
 
 
-def drawn_light(planes: np.ndarray, mask: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast, uneven light and tones, and blur or noise."""
-    lit = _lit(planes, random) * _tones(len(planes), mask, random)
+def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise."""
+    lit = _lit(planes, random)
     if blurred:
         sigma = random.uniform(*_BLUR)
         return np.clip(np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit]), 0, 1)
@@ -105,13 +101,6 @@ def _lit(planes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     gain = 2 ** (random.uniform(-0.8, 0.8) + random.uniform(-0.6, 0.6, each))
     lit: np.ndarray = (np.maximum(planes, 1e-4) ** gamma * gain).astype(np.float32)
     return lit * _uneven(planes.shape, random)
-
-
-def _tones(planes: int, mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return factors ``[C, H, W]`` of classes that are brighter or darker, as materials are in another lot."""
-    drawn = np.exp(random.normal(0, _MATERIAL, (planes, IGNORE_INDEX + 1)).astype(np.float32))
-    drawn[:, [BACKGROUND_INDEX, IGNORE_INDEX]] = 1
-    return np.stack([cv2.GaussianBlur(tones[mask], (0, 0), 1.0) for tones in drawn])
 
 
 def _uneven(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
