@@ -130,11 +130,10 @@ class PixelHead(DynamicBufferMixin):
 
     def second(self, features: FeatureMaps, probabilities: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return those of the second network, given those of the first, ``[B, C, H, W]``, and their `context_maps`."""
-        fine, coarse = torch.cat([features.fine, probabilities], dim=1), torch.cat([features.coarse, context], dim=1)
         counts = features.fine.shape[1], probabilities.shape[1], context.shape[1]
         mean, scale = between(self.mean, 0.0, *counts), between(self.scale, CONTEXT_SCALE, *counts)
         layers = _moved(standardising(self._layers("second"), mean, scale), self.offsets)
-        return class_scores(layers, FeatureMaps(fine, coarse)).softmax(dim=1)
+        return class_scores(layers, features, FeatureMaps(probabilities, context)).softmax(dim=1)
 
     def _layers(self, stage: str) -> list[torch.Tensor]:
         """Return the layers of a network."""

@@ -17,30 +17,44 @@ _ROWS = 16
 """Rows of an image that are answered at once: their hidden units fit the processor's cache, those of all do not."""
 
 
-def class_scores(layers: Sequence[torch.Tensor], features: FeatureMaps) -> torch.Tensor:
+def class_scores(layers: Sequence[torch.Tensor], *features: FeatureMaps) -> torch.Tensor:
     """Return scores before the softmax ``[B, C, H, W]`` of a network of rectified linear layers.
 
-    A linear layer commutes with bilinear enlargement, so that coarse features are never enlarged themselves.
+    A linear layer commutes with bilinear enlargement, so that coarse features are never enlarged themselves. It is a
+    sum over its inputs too, so that several features are never put together in memory.
 
     Args:
-        layers: Weights ``[in, out]`` and biases ``[out]`` in turn; the inputs are the fine, then the coarse features.
+        layers: Weights ``[in, out]`` and biases ``[out]`` in turn; the inputs are all fine, then all coarse features.
         features: Maps of the images.
     """
-    size = (features.fine.shape[-2], features.fine.shape[-1])
-    fine, coarse = layers[0].split([features.fine.shape[1], features.coarse.shape[1]])
-    added, layers = enlarged(_linear(features.coarse, coarse), size), [fine, *layers[1:]]
+    fine, coarse = [maps.fine for maps in features], [maps.coarse for maps in features]
+    weights = layers[0].split([maps.shape[1] for maps in (*fine, *coarse)])
+    size = (fine[0].shape[-2], fine[0].shape[-1])
+    added = enlarged(_summed(coarse, weights[len(fine) :]), size)
     if is_exporting():  # a graph has no loop over rows
-        return _answered(layers, features.fine, added)
-    strips = zip(features.fine.split(_ROWS, dim=2), added.split(_ROWS, dim=2), strict=True)
-    return torch.cat([_answered(layers, *strip) for strip in strips], dim=2)
+        return _answered(layers, weights, fine, added)
+    strips = zip(*(maps.split(_ROWS, dim=2) for maps in (added, *fine)), strict=True)
+    return torch.cat([_answered(layers, weights, of_fine, of_coarse) for of_coarse, *of_fine in strips], dim=2)
 
 
-def _answered(layers: Sequence[torch.Tensor], fine: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    """Return the scores of fine features, given what the coarse ones add to the first layer's answer."""
-    maps = _linear(fine, layers[0], layers[1]).add_(added)  # in place: new memory costs as much as the sum
+def _answered(
+    layers: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], fine: Sequence[torch.Tensor], added: torch.Tensor
+) -> torch.Tensor:
+    """Return the scores of fine features by the first layer's weights of them, given what the coarse ones add."""
+    maps = _summed(fine, weights, layers[1]).add_(added)  # in place: new memory costs as much as the sum
     for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
         maps = _linear(maps.relu_(), weight, bias)
     return maps
+
+
+def _summed(
+    maps: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the sum of linear layers, one of each maps."""
+    result = _linear(maps[0], weights[0], bias)
+    for others, weight in zip(maps[1:], weights[1 : len(maps)], strict=True):
+        result = result.add_(_linear(others, weight))
+    return result
 
 
 def _linear(maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

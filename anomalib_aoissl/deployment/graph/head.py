@@ -9,7 +9,7 @@ anew for the weights at hand, so that a model can be fitted again and take new c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,33 +87,38 @@ def build_head(fine: openvino.Output, coarse: openvino.Output, head: HeadContent
         coarse: Features ``[B, Fc, h, w]`` at each fourth pixel.
         head: The head.
     """
-    from openvino import opset13 as ops
-
     stages = head.stages
     if not stages.second:
         first = _moved(stages.first, stages.offsets)
-        return {"class_probabilities": _network(fine, coarse, first, stages.fine, head.mean, head.scale)}
-    probabilities = _network(fine, coarse, stages.first, stages.fine, head.mean, head.scale)
+        return {"class_probabilities": _network([fine], [coarse], first, head.mean, head.scale)}
+    probabilities = _network([fine], [coarse], stages.first, head.mean, head.scale)
     blurred = _context_maps(probabilities)
     classes, context = stages.classes, stages.classes * len(RADII)
     mean, scale = (
         np.concatenate([v[: stages.fine], np.full(classes, x, "f"), v[stages.fine :], np.full(context, x, "f")])
         for v, x in ((head.mean, 0.0), (head.scale, CONTEXT_SCALE))
     )
-    fine, coarse = ops.concat([fine, probabilities], 1).output(0), ops.concat([coarse, blurred], 1).output(0)
-    second = _network(fine, coarse, _moved(stages.second, stages.offsets), stages.fine + classes, mean, scale)
+    layers = _moved(stages.second, stages.offsets)
+    second = _network([fine, probabilities], [coarse, blurred], layers, mean, scale)
     return {"first_probabilities": probabilities, "context_maps": blurred, "class_probabilities": second}
 
 
 def _network(
-    fine: openvino.Output, coarse: openvino.Output, layers: Layers, split: int, mean: np.ndarray, scale: np.ndarray
+    fine: Sequence[openvino.Output],
+    coarse: Sequence[openvino.Output],
+    layers: Layers,
+    mean: np.ndarray,
+    scale: np.ndarray,
 ) -> openvino.Output:
     """Return a network's class probabilities ``[B, C, H, W]``; its first layer standardises the features."""
     from openvino import opset13 as ops
 
     weight = layers[0] / scale[:, None]
     bias = layers[1] - mean @ weight
-    maps = ops.add(_linear(fine, weight[:split], bias), _enlarged(_linear(coarse, weight[split:]), fine))
+    ends = np.cumsum([maps.get_partial_shape()[1].get_length() for maps in (*fine, *coarse)])
+    weights = np.split(weight, ends[:-1])
+    added = _enlarged(_summed(coarse, weights[len(fine) :]), fine[0])
+    maps = ops.add(_summed(fine, weights[: len(fine)], bias), added)
     for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
         maps = _linear(ops.relu(maps), weight, bias)
     return ops.softmax(maps, 1).output(0)
@@ -122,6 +127,18 @@ def _network(
 def _moved(layers: Layers, offsets: np.ndarray) -> Layers:
     """Return layers whose scores have offsets of the classes added."""
     return (*layers[:-1], layers[-1] + offsets)
+
+
+def _summed(
+    maps: Sequence[openvino.Output], weights: Sequence[np.ndarray], bias: np.ndarray | None = None
+) -> openvino.Output:
+    """Return the sum of linear layers, one of each maps."""
+    from openvino import opset13 as ops
+
+    result = _linear(maps[0], weights[0], bias)
+    for others, weight in zip(maps[1:], weights[1:], strict=True):
+        result = ops.add(result, _linear(others, weight))
+    return result
 
 
 def _linear(maps: openvino.Output, weight: np.ndarray, bias: np.ndarray | None = None) -> openvino.Output:
