@@ -41,6 +41,8 @@ def label(options: argparse.Namespace) -> None:
     share_processors()
     size = tuple(options.image_size)
     settings = ModelSettings(options.encoder, size)
+    if settings != ModelSettings():
+        settings.build(in_channels=3)  # what does not fit is an error now, in place of at the first stroke
     session = Session(options.folder, settings, options.bit_depth)
 
     def say(address: str) -> None:

@@ -261,6 +261,11 @@ def test_bad_arguments_end_with_2(
     assert message in capsys.readouterr().err
 
 
+def test_a_size_that_does_not_fit_the_encoder_is_said_at_once(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["label", str(device), "--image_size", "100", "101", "--no-open"]) == 2
+    assert "image_size=(100, 101) does not fit" in capsys.readouterr().err
+
+
 def test_the_command_serves_and_ends(device: Path) -> None:
     import os
     import signal
