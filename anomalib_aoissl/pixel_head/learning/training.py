@@ -35,9 +35,6 @@ _DIRECTIONS = 128
 _FOLD_SHARE = 0.5
 """Steps of a network that only predicts what was left out, as a share of those of one that is kept."""
 
-_FEW = 8
-"""Labelled images up to which the steps of `stages.STEPS` are enough; more are learnt in twice as many."""
-
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
@@ -137,9 +134,9 @@ class _Fit:
         self.head, self.sample, self.classes, self.layout, self.report = head, sample, classes, layout, report
         self.parts = np.unique(sample.folds).tolist()
         work = (2 + 2 * len(self.parts) * _FOLD_SHARE) if len(self.parts) > 1 else 1
-        steps = stages.STEPS * (1 if len(np.unique(sample.image_ids)) <= _FEW else 2)
-        self.schedule = Schedule(steps, seed, lambda share: report(share / work))
-        self.of_fold = Schedule(int(steps * _FOLD_SHARE), seed, lambda share: report(share * _FOLD_SHARE / work))
+        self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / work))
+        steps = int(stages.STEPS * _FOLD_SHARE)
+        self.of_fold = Schedule(steps, seed, lambda share: report(share * _FOLD_SHARE / work))
 
     def run(self, views: Sequence[View]) -> HeadFit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""

@@ -118,20 +118,6 @@ def test_planes_that_repeat_others_are_not_filtered(channels: int) -> None:
     assert again.planes == channels
 
 
-@pytest.mark.parametrize(("images", "steps"), [(8, 40), (9, 80)])
-def test_more_than_eight_images_are_learnt_in_twice_the_steps(
-    images: int, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-    real = fitting.fit_network
-    monkeypatch.setattr(
-        stages, "fit_network", lambda *given, **named: (taken.append(named["schedule"].steps), real(*given, **named))[1]
-    )
-    fitted(labelled(images, (16, 24)))
-    assert taken[:4] == [steps] + [steps // 2] * 3  # the network that is kept, and those of the folds
-    assert set(taken) == {steps, steps // 2}
-
-
 def test_the_same_seed_gives_the_same_head() -> None:
     (one, first, _), (two, second, _), (other, _, _) = (fitted(labelled(2), seed=seed) for seed in (1, 1, 2))
     for name, value in one.state_dict().items():
