@@ -18,6 +18,7 @@ from anomalib_aoissl.cli.reporting.claims import CLAIMS, Comparison, compare, de
 from anomalib_aoissl.cli.reporting.rows import ReportError, Row, read_rows
 from anomalib_aoissl.visualization.overlay import write_class_index_png
 
+ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ("kind", "set", "model", "weights", "labels", "seed", "budget", "mean_iou")
 MORE = ("class_iou", "image_iou", "auroc", "defects", "fit_seconds", "pretraining_seconds", "peer", "pictures")
 
@@ -177,3 +178,22 @@ def test_wrong_tables_are_errors_that_name_the_file(tmp_path: Path, capsys: pyte
     assert "holds no result yet" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
     assert json.dumps(read_rows(table(tmp_path))) == "[]"
+
+
+@pytest.mark.parametrize("study", ["study", "study_small"])
+def test_the_report_in_the_documents_is_that_of_its_table(study: str, tmp_path: Path) -> None:
+    folder = ROOT / "docs" / "results" / study
+    rows = read_rows(folder / "study.csv")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# Study\n\n{len(rows)} runs on ")
+    masks = [row for row in rows if row.kind == "masks" and row.model == "pixel head" and row.weights == "shipped"]
+    for name in {row.set for row in masks}:
+        values = [row.value for row in masks if row.set == name and row.labels in {4, 5}]
+        assert f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" in text
+
+
+def test_the_readme_shows_the_table_of_the_report() -> None:
+    report = (ROOT / "docs" / "results" / "study" / "report.md").read_text(encoding="utf-8")
+    lines = report.partition("## At a glance\n\n")[2].partition("\n\n")[0]
+    assert lines.count("\n") > 2
+    assert f"\n{lines}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
