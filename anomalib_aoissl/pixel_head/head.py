@@ -58,7 +58,7 @@ class PixelHead(DynamicBufferMixin):
 
     @property
     def planes(self) -> int:
-        """Planes of an image that are filtered, the first ones; the others repeat them, see `distinct_planes`."""
+        """Planes of an image that are filtered, the first ones; 1 of grey pictures, see `distinct_planes`."""
         return planes_of(len(self.mean) - self.directions.shape[1])
 
     def expect(self, planes: int) -> None:

@@ -97,9 +97,10 @@ def test_packing() -> None:
     np.testing.assert_allclose(pack_channels(np.stack([a, b])), np.stack([a, b, (a + b) / 2]))
     np.testing.assert_array_equal(pack_channels(np.stack([a, b, c])), np.stack([a, b, c]))
     assert pack_channels(np.stack([a, b, c, a])).shape == (4, 2, 3)
-    for channels in ([a], [a, b], [a, b, c], [a, b, c, a]):
-        assert distinct_planes(pack_channels(np.stack(channels))) == len(channels)
-    assert distinct_planes(np.stack([a, b, a])) == 3
+    for channels, number in (([a], 1), ([a, b], 3), ([a, b, c], 3), ([a, b, c, a], 4)):
+        assert distinct_planes(pack_channels(np.stack(channels))) == number
+    assert distinct_planes(np.stack([a, a, a, a])) == distinct_planes(np.stack([a])) == 1
+    assert distinct_planes(np.stack([a, a, b])) == 3
 
 
 def test_lighting_channels_join_and_count_grey_written_as_colour_once(tmp_path: Path) -> None:

@@ -126,15 +126,11 @@ def pack_channels(channels: np.ndarray) -> np.ndarray:
 
 
 def distinct_planes(image: np.ndarray) -> int:
-    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] tell the others.
+    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] say all: 1 of a grey one, else P.
 
-    1 of a grey picture, 2 of two lighting channels, else all: what `pack_channels` was given.
+    The mean of two lighting channels counts: filters of it say more than those of both.
     """
-    if len(image) != 3:
-        return len(image)
-    if all(np.allclose(plane, image[0], atol=_SAME) for plane in image[1:]):
-        return 1
-    return 2 if np.allclose(image[2], image[:2].mean(axis=0), atol=_SAME) else 3
+    return 1 if all(np.allclose(plane, image[0], atol=_SAME) for plane in image[1:]) else len(image)
 
 
 def read_lighting_channels(

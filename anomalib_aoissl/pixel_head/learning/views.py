@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.reading import distinct_planes, pack_channels
+from anomalib_aoissl.data.reading import distinct_planes
 
 _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
 """Quarter turns, and whether mirrored afterwards; the first are as different as can be."""
@@ -57,7 +57,7 @@ def view_light(planes: np.ndarray, index: int, random: np.random.Generator) -> n
 
 def _packed(distinct: np.ndarray, planes: int) -> np.ndarray:
     """Return so many planes of distinct ones."""
-    return distinct if len(distinct) == planes else pack_channels(distinct)
+    return np.repeat(distinct, planes, axis=0) if len(distinct) == 1 else distinct
 
 
 def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
