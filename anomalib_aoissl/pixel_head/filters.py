@@ -47,11 +47,6 @@ def filter_counts(planes: int) -> tuple[int, int]:
     return planes * (1 + fine), planes * coarse
 
 
-def planes_of(features: int) -> int:
-    """Return of how many planes `scale_space` gives so many maps, fine and coarse."""
-    return features // sum(filter_counts(1))
-
-
 def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Return maps ``[B, C, H, W]`` after a Gaussian of width sigma, px, cut at three sigma."""
     reach = max(1, round(3 * sigma))

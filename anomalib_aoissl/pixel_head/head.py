@@ -13,7 +13,6 @@ from torch.compiler import is_exporting
 
 from .autocontext import context_maps
 from .features import FeatureMaps, feature_maps
-from .filters import filter_counts, planes_of
 from .learning.fitting import Layers
 from .marking import mark
 from .network import class_scores
@@ -56,16 +55,6 @@ class PixelHead(DynamicBufferMixin):
         """Classes that are told apart; 0 where nothing is fitted."""
         return len(self.get_buffer(f"first_{_ARRAYS - 1}"))
 
-    @property
-    def planes(self) -> int:
-        """Planes of an image that are filtered, the first ones; 1 of grey pictures, see `distinct_planes`."""
-        return planes_of(len(self.mean) - self.directions.shape[1])
-
-    def expect(self, planes: int) -> None:
-        """Take features of so many planes and of the present directions, as they are until they are standardised."""
-        features = sum(filter_counts(planes)) + self.directions.shape[1]
-        self.mean, self.scale = self.centre.new_zeros(features), self.centre.new_ones(features)
-
     def layers(self, stage: str) -> Layers:
         """Return the layers of a network, "first" or "second"; none where there is none."""
         arrays = self._layers(stage)
@@ -101,7 +90,7 @@ class PixelHead(DynamicBufferMixin):
 
     def features(self, images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
         """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]``."""
-        return feature_maps(images[:, : self.planes], self.projected(tokens))
+        return feature_maps(images, self.projected(tokens))
 
     def projected(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return tokens ``[B, D, rows, columns]`` in few directions, ``[B, E, rows, columns]``."""

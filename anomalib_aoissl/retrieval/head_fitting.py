@@ -150,7 +150,7 @@ def refit(model: RetrievalModel, classes: int, seed: int) -> None:
 def stages_of(model: RetrievalModel) -> Stages:
     """Return the networks of a model's fitted head as arrays."""
     head: Any = model.head
-    fine = filter_counts(head.planes)[0]
+    fine = filter_counts(model.encoder.in_channels)[0]
     networks, offsets = (head.layers("first"), head.layers("second")), head.offsets.cpu().numpy()
     return Stages(*networks, offsets, fine, head.directions.shape[1])
 

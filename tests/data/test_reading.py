@@ -13,14 +13,7 @@ from PIL import Image
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.reading import (
-    distinct_planes,
-    image_size,
-    pack_channels,
-    read_image,
-    read_lighting_channels,
-    read_mask,
-)
+from anomalib_aoissl.data.reading import image_size, pack_channels, read_image, read_lighting_channels, read_mask
 
 GREY8 = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)
 GREY16 = np.array([[0, 1000, 4095], [70, 40000, 65535]], dtype=np.uint16)
@@ -97,10 +90,6 @@ def test_packing() -> None:
     np.testing.assert_allclose(pack_channels(np.stack([a, b])), np.stack([a, b, (a + b) / 2]))
     np.testing.assert_array_equal(pack_channels(np.stack([a, b, c])), np.stack([a, b, c]))
     assert pack_channels(np.stack([a, b, c, a])).shape == (4, 2, 3)
-    for channels, number in (([a], 1), ([a, b], 3), ([a, b, c], 3), ([a, b, c, a], 4)):
-        assert distinct_planes(pack_channels(np.stack(channels))) == number
-    assert distinct_planes(np.stack([a, a, a, a])) == distinct_planes(np.stack([a])) == 1
-    assert distinct_planes(np.stack([a, a, b])) == 3
 
 
 def test_lighting_channels_join_and_count_grey_written_as_colour_once(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from .masks import MASK_SUFFIXES, Colour, read_mask
 from .pictures import (
     ColorOrder,
     check_one_size,
-    distinct_planes,
     image_size,
     is_grey,
     orientation_of,
@@ -25,7 +24,6 @@ __all__ = [
     "ColorOrder",
     "Colour",
     "check_one_size",
-    "distinct_planes",
     "image_size",
     "is_grey",
     "orientation_of",

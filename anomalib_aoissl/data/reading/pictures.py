@@ -19,8 +19,6 @@ from .tiff_files import orientation_of_tiff, read_tiff, size_of_tiff
 
 ColorOrder = Literal["rgb", "bgr"]
 
-_SAME = 1e-4  # between planes that are the same but for rounding
-
 _Told = TypeVar("_Told")
 
 
@@ -123,14 +121,6 @@ def pack_channels(channels: np.ndarray) -> np.ndarray:
     if len(channels) == 2:
         return np.concatenate([channels, channels.mean(axis=0, keepdims=True, dtype=channels.dtype)])
     return channels
-
-
-def distinct_planes(image: np.ndarray) -> int:
-    """Return how many of the first planes of an image ``[P, H, W]`` in [0, 1] say all: 1 of a grey one, else P.
-
-    The mean of two lighting channels counts: filters of it say more than those of both.
-    """
-    return 1 if all(np.allclose(plane, image[0], atol=_SAME) for plane in image[1:]) else len(image)
 
 
 def read_lighting_channels(

@@ -59,14 +59,11 @@ def _take_place(old: openvino.Output, new: openvino.Output) -> None:
 
 
 def _difference(node: openvino.Node) -> openvino.Output:
-    """Return a + f * b for a - b, f the number after -1; of a + -1 * b OpenVINO makes a difference again.
-
-    One pass over memory in place of three for (2 * a + -2 * b) / 2, which would be exact.
-    """
+    """Return (2 * a + -2 * b) / 2 for a - b, which is exact; of a + -1 * b OpenVINO makes a difference again."""
     from openvino import opset13 as ops
 
-    first, second = node.input_values()
-    return ops.add(first, ops.multiply(second, np.nextafter(np.float32(-1), np.float32(0))))
+    first, second = (ops.multiply(port, np.float32(f)) for port, f in zip(node.input_values(), (2, -2), strict=True))
+    return ops.multiply(ops.add(first, second), np.float32(0.5))
 
 
 def _quotient(node: openvino.Node) -> openvino.Output:

@@ -18,7 +18,6 @@ import torch
 from torchvision import tv_tensors
 
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.reading import distinct_planes
 from anomalib_aoissl.encoder.base import EncoderMaps, of_unit_length
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.listing import Picture
@@ -40,7 +39,6 @@ class Seen(NamedTuple):
     image: torch.Tensor  # [1, C, h, w], normalised
     tokens: torch.Tensor  # [1, D, rows, columns]
     embeddings: torch.Tensor  # [P, E] of unit length
-    planes: int  # that tell the others, see `distinct_planes`
 
 
 class PictureReader:
@@ -77,10 +75,9 @@ class PictureReader:
             Problem: If it is gone, or cannot be read.
         """
         picture = self.folder.picture(name)
-        resized = self._resized(picture)
-        image = self._seen(resized)
+        image = self._image(picture)
         embeddings, tokens = (maps.float() for maps in self._stored(picture) or self._read(picture, image))
-        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1), distinct_planes(resized.numpy()))
+        return Seen(image, tokens, of_unit_length(embeddings[0], dim=-1))
 
     @torch.no_grad()
     def embeddings(self, name: str) -> torch.Tensor:
@@ -90,7 +87,7 @@ class PictureReader:
             Problem: If it is gone, or cannot be read.
         """
         picture = self.folder.picture(name)
-        maps = self._stored(picture) or self._read(picture, self._seen(self._resized(picture)))
+        maps = self._stored(picture) or self._read(picture, self._image(picture))
         return of_unit_length(maps.embeddings[0].float(), dim=-1)
 
     def check(self, name: str) -> None:
@@ -159,10 +156,10 @@ class PictureReader:
         """The resize of training."""
         return resize_of(self.model.pre_processor)
 
-    def _seen(self, resized: torch.Tensor) -> torch.Tensor:
-        """Return a resized picture as the model sees it, ``[1, C, h, w]``."""
+    def _image(self, picture: Picture) -> torch.Tensor:
+        """Return a picture ``[1, C, h, w]`` as the model sees it."""
         module: Any = self.model
-        image: torch.Tensor = module.pre_processor.see(resized[None])
+        image: torch.Tensor = module.pre_processor.see(self._resized(picture)[None])
         return image
 
     def _stored(self, picture: Picture) -> EncoderMaps | None:

@@ -172,9 +172,7 @@ class Teacher:
         head = PixelHead()
         if self._base is None or len(names) >= 2 * self._based_on:
             base = PixelHead()
-            tokens, planes = zip(*((seen.tokens, seen.planes) for seen in map(self.reader.see, names)), strict=True)
-            base.directions, base.centre = principal_directions(tokens)
-            base.expect(max(planes))
+            base.directions, base.centre = principal_directions([self.reader.see(name).tokens for name in names])
             self._base, self._based_on, self._bases = base, len(names), self._bases + 1
             self._features.clear()
         head.take(self._base)

@@ -17,8 +17,6 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from anomalib_aoissl.data.reading import distinct_planes
-
 from ..filters import filter_counts
 from ..head import PixelHead
 from . import stages
@@ -71,11 +69,11 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
     """
     views = list(labelled_views(images, reader))
     head.directions, head.centre = principal_directions([view.tokens for view in views])
-    head.expect(max(distinct_planes(image.image[0].numpy()) for image in images))
     values = np.concatenate([view_values(head, view) for view in views])
     head.mean, head.scale = feature_spread(values, head.directions.shape[1])
-    fine, tokens = filter_counts(head.planes)[0], head.directions.shape[1]
-    layout = Stages((), (), np.zeros(classes, np.float32), fine, tokens)
+    layout = Stages(
+        (), (), np.zeros(classes, np.float32), filter_counts(images[0].image.shape[1])[0], head.directions.shape[1]
+    )
     with tqdm(desc="Fitting the pixel head", total=1.0, disable=None, leave=False, bar_format=_BAR) as bar:
         return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(
             views

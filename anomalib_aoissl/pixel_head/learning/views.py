@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.reading import distinct_planes
 
 _SYMMETRIES = ((0, False), (2, True), (1, False), (3, True), (0, True), (2, False), (1, True), (3, False))
 """Quarter turns, and whether mirrored afterwards; the first are as different as can be."""
@@ -42,22 +41,12 @@ def view(
     Every second one is under a drawn light, and these are blurred and noisy in turn.
     """
     image, labels = symmetric_view(planes, mask, index)
-    if index % 2:
-        lit = drawn_light(image[: distinct_planes(image)], random, blurred=index % 4 == 1)
-        image = _packed(lit, len(image))
-    return image, labels
+    return (drawn_light(image, random, blurred=index % 4 == 1) if index % 2 else image), labels
 
 
 def view_light(planes: np.ndarray, index: int, random: np.random.Generator) -> np.ndarray:
     """Return pixels of a picture ``[C, h, w]`` under the light that `view` draws for a tile of it, without blur."""
-    if index % 2 == 0:
-        return planes
-    return _packed(np.clip(_lit(planes[: distinct_planes(planes)], random), 0, 1), len(planes))
-
-
-def _packed(distinct: np.ndarray, planes: int) -> np.ndarray:
-    """Return so many planes of distinct ones."""
-    return np.repeat(distinct, planes, axis=0) if len(distinct) == 1 else distinct
+    return np.clip(_lit(planes, random), 0, 1) if index % 2 else planes
 
 
 def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:

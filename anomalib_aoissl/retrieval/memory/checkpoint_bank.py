@@ -18,7 +18,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.graph.head import content_of as content_of_head
 from anomalib_aoissl.deployment.refitting import refitted_head
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
-from anomalib_aoissl.pixel_head.filters import filter_counts, planes_of
+from anomalib_aoissl.pixel_head.filters import filter_counts
 
 from .entries import pixel_state, pixels_of_state, tensors_of
 
@@ -169,8 +169,7 @@ def refitted_checkpoint(checkpoint: dict[str, Any], bank: BankArrays) -> dict[st
     fitted = {name: array for name, array in arrays.items() if len(array)}
     if "first_0" not in fitted:
         return checkpoint
-    tokens = arrays["directions"].shape[1]
-    sizes = {"fine": filter_counts(planes_of(len(arrays["mean"]) - tokens))[0], "tokens": tokens}
+    sizes = {"fine": filter_counts(arguments["in_channels"])[0], "tokens": arrays["directions"].shape[1]}
     head = content_of_head({**sizes, "per_image": 0, "basis": ""}, fitted)
     layers = refitted_head(head, bank, arguments["seed"]).arrays
     new = {f"{_HEAD}{name}": torch.from_numpy(array) for name, array in layers.items()}

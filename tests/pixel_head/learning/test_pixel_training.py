@@ -13,7 +13,6 @@ import torch
 from pixel_oracles import labelled
 from torch.nn import functional
 
-from anomalib_aoissl.data.reading import pack_channels
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.learning import fitting, stages, training
 from anomalib_aoissl.pixel_head.learning import labelled as labelled_module
@@ -97,25 +96,6 @@ def test_a_mask_by_brightness_is_learnt(
     assert set(sample.device_ids) == {order % 2 for order in range(number)}
     assert np.isfinite(sample.values).all()
     assert sample.context.shape[1] == (12 if head.has_autocontext else 0)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_planes_that_repeat_others_are_not_filtered(channels: int) -> None:
-    images = []
-    for image in labelled(2):
-        noise = torch.rand(channels, *image.image.shape[2:], generator=torch.Generator().manual_seed(1)) / 8
-        planes = pack_channels((image.image[0, :1] + noise).clamp(0, 1).numpy())
-        images.append(replace(image, image=torch.from_numpy(planes)[None]))
-    head, sample, _ = fitted(images)
-    assert head.planes == channels
-    assert sample.values.shape[1] == len(head.mean) == 39 * channels + head.directions.shape[1]
-    seen, tokens = images[0].image, noise_tokens(images[0].image)
-    changed = seen.clone()
-    changed[:, channels:] = 0.5
-    assert torch.equal(head(changed, tokens), head(seen, tokens))
-    again = PixelHead()
-    again.take(head)
-    assert again.planes == channels
 
 
 def test_the_same_seed_gives_the_same_head() -> None:

@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 
-from anomalib_aoissl.pixel_head.learning.views import drawn_light, symmetric_view, view, view_light, views_of
+from anomalib_aoissl.pixel_head.learning.views import drawn_light, symmetric_view, view, views_of
 
 SIZES = [(16, 16), (32, 48), (48, 32), (33, 20), (20, 33), (7, 30)]
 TURNED = (2, 3, 6, 7)  # views with an odd number of quarter turns
@@ -128,18 +128,6 @@ def test_light_leaves_brighter_pixels_brighter() -> None:
     for seed in range(20):
         rows = drawn_light(image, np.random.default_rng(seed), blurred=seed % 2 == 1).mean(axis=(0, 2))
         assert np.corrcoef(rows, image[0, :, 0])[0, 1] > 0.8
-
-
-@pytest.mark.parametrize("planes", [1, 3, 4])
-def test_views_of_grey_pictures_are_grey(planes: int) -> None:
-    image, mask = image_of((16, 24), 1)
-    grey = image.repeat(planes, axis=0)
-    for index in range(8):
-        seen, _ = view(grey, mask, index, np.random.default_rng(index))
-        lit = view_light(grey, index, np.random.default_rng(index))
-        assert seen.shape == lit.shape == grey.shape
-        assert (seen == seen[:1]).all()
-        assert (lit == lit[:1]).all()
 
 
 def test_fewer_images_are_seen_in_more_views() -> None:
