@@ -22,7 +22,7 @@ const tools = (state.tools = new Tools(view, state, drawTools));
 const saver = new Saver(saved);
 const panel = new Panel(state, { note, choose: chooseClass, loaded });
 const gallery = new Gallery(state, open);
-let opening = 0, steps = Promise.resolve();
+let opening = 0, heard = null, steps = Promise.resolve();
 
 // --- what is there -----------------------------------------------------------------------------------------------------
 
@@ -66,6 +66,7 @@ async function refresh() {
 
 async function open(name) {
   const mine = ++opening;
+  heard = null;
   tools.cancel();
   try {
     const item = await getJson("open", { name });
@@ -78,6 +79,7 @@ async function open(name) {
       state.channel = Math.min(state.channel, item.channels.length - 1);
       if (!state.resized) tools.size = Math.max(3, Math.round(Math.max(item.width, item.height) / 90));
     }
+    if (mask && heard?.name === name && heard.version !== mask.version) saver.merge(mask).catch(() => open(name));
     takeChannel(state.channel);
     if (!same) view.fit();
     history.replaceState(null, "", `#${encodeURIComponent(name)}`);
@@ -289,7 +291,9 @@ const HEARD = {
     panel.drawClasses();
     gallery.update();
     const mask = state.mask;
-    if (event.who === tab || state.item?.name !== event.name) return;
+    if (event.who === tab) return;
+    heard = event; // a picture that is being opened may have been read before
+    if (state.item?.name !== event.name) return;
     if (!mask) return open(event.name);
     if (mask.version !== event.version && saver.idle) saver.merge(mask).catch(() => open(event.name));
   },

@@ -83,6 +83,7 @@ export class Saver {
     this.told = told; // called with (state, text) and, where the mask was loaded again, with ("renewed"), or ("merged") with strokes of this tab
     this.queue = [];
     this.busy = false;
+    this.merges = Promise.resolve();
   }
 
   add(mask, stroke) {
@@ -140,8 +141,12 @@ export class Saver {
     return Mask.load(name);
   }
 
-  // Loads the mask again, and puts what is not saved yet of this one onto it.
-  async merge(mask, quiet = false) {
+  // Loads the mask again, and puts what is not saved yet of this one onto it; one after the other, so that the newest stays.
+  merge(mask, quiet = false) {
+    return (this.merges = this.merges.catch(() => {}).then(() => this.mergeNow(mask, quiet)));
+  }
+
+  async mergeNow(mask, quiet) {
     const fresh = await Mask.load(mask.name);
     if (mask.width !== fresh.width || mask.height !== fresh.height)
       throw new Refused("The picture has another size now. Load the page again.", 410);
