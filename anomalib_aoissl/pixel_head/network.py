@@ -29,12 +29,13 @@ def class_scores(layers: Sequence[torch.Tensor], *features: FeatureMaps) -> torc
     """
     fine, coarse = [maps.fine for maps in features], [maps.coarse for maps in features]
     weights = layers[0].split([maps.shape[1] for maps in (*fine, *coarse)])
+    of_fine, of_coarse = weights[: len(fine)], weights[len(fine) :]
     size = (fine[0].shape[-2], fine[0].shape[-1])
-    added = enlarged(_summed(coarse, weights[len(fine) :]), size)
+    added = enlarged(_summed(coarse, of_coarse), size)
     if is_exporting():  # a graph has no loop over rows
-        return _answered(layers, weights, fine, added)
+        return _answered(layers, of_fine, fine, added)
     strips = zip(*(maps.split(_ROWS, dim=2) for maps in (added, *fine)), strict=True)
-    return torch.cat([_answered(layers, weights, of_fine, of_coarse) for of_coarse, *of_fine in strips], dim=2)
+    return torch.cat([_answered(layers, of_fine, parts, added) for added, *parts in strips], dim=2)
 
 
 def _answered(
@@ -52,7 +53,7 @@ def _summed(
 ) -> torch.Tensor:
     """Return the sum of linear layers, one of each maps."""
     result = _linear(maps[0], weights[0], bias)
-    for others, weight in zip(maps[1:], weights[1 : len(maps)], strict=True):
+    for others, weight in zip(maps[1:], weights[1:], strict=True):
         result = result.add_(_linear(others, weight))
     return result
 

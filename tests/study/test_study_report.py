@@ -181,7 +181,7 @@ def test_wrong_tables_are_errors_that_name_the_file(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("study", ["study", "study_small"])
-def test_the_report_in_the_documents_is_that_of_its_table(study: str, tmp_path: Path) -> None:
+def test_the_report_in_the_documents_is_that_of_its_table(study: str) -> None:
     folder = ROOT / "docs" / "results" / study
     rows = read_rows(folder / "study.csv")
     text = (folder / "report.md").read_text(encoding="utf-8")

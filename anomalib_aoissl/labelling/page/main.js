@@ -79,7 +79,7 @@ async function open(name) {
       state.channel = Math.min(state.channel, item.channels.length - 1);
       if (!state.resized) tools.size = Math.max(3, Math.round(Math.max(item.width, item.height) / 90));
     }
-    if (mask && heard?.name === name && heard.version !== mask.version) saver.merge(mask).catch(() => open(name));
+    if (mask) catchUp(mask);
     takeChannel(state.channel);
     if (!same) view.fit();
     history.replaceState(null, "", `#${encodeURIComponent(name)}`);
@@ -97,6 +97,11 @@ async function open(name) {
   drawTools();
   view.redraw();
   await loadSuggested(name);
+}
+
+// Loads what another tab painted on the picture since this mask was read.
+function catchUp(mask) {
+  if (heard?.name === mask.name && heard.version !== mask.version) saver.merge(mask).catch(() => open(mask.name));
 }
 
 async function loadSuggested(name) {
@@ -295,7 +300,7 @@ const HEARD = {
     heard = event; // a picture that is being opened may have been read before
     if (state.item?.name !== event.name) return;
     if (!mask) return open(event.name);
-    if (mask.version !== event.version && saver.idle) saver.merge(mask).catch(() => open(event.name));
+    if (saver.idle) catchUp(mask);
   },
   totals(event) { Object.assign(state, event); panel.drawClasses(); gallery.update(); },
   classes: refresh,
