@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import anomalib_aoissl
+
 __all__ = ["provenance"]
 
 _PACKAGES = ("anomalib-aoissl", "torch", "anomalib", "timm", "segmentation-models-pytorch", "scikit-learn")
@@ -30,8 +32,8 @@ def provenance() -> dict[str, str]:
 
 @cache
 def _commit() -> str:
-    """Return the commit of the checkout, with a plus where files differ from it."""
-    folder = Path(__file__).resolve().parent
+    """Return the commit of the checkout that the package is imported from, with a plus where files differ from it."""
+    folder = Path(anomalib_aoissl.__file__).resolve().parent
     try:
         short = _git(folder, "rev-parse", "--short", "HEAD").strip()
         return short + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no").strip() else "")

@@ -20,21 +20,21 @@ from PIL import Image
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.visualization.overlay import write_class_index_png
 
+from .methods.weights import encoder_arguments, pretrain
 from .plan import Job
 from .provenance import provenance
 from .scoring import score
 from .sets import RunData, load
 from .sharing import Board
-from .weights import encoder_arguments, pretrain
 
 __all__ = ["METHODS", "runner"]
 
 METHODS = {
-    "retrieval": ".ours:retrieval",
-    "segmenter": ".ours:segmenter",
-    "linear probe": ".ours:linear_probe",
-    "network": ".networks:network",
-    "forest": ".forest:forest",
+    "retrieval": ".methods.ours:retrieval",
+    "segmenter": ".methods.ours:segmenter",
+    "linear probe": ".methods.ours:linear_probe",
+    "network": ".methods.networks:network",
+    "forest": ".methods.forest:forest",
 }
 """What the ``kind`` of a model that gives masks may be."""
 
@@ -95,7 +95,7 @@ def _keep(job: Job, board: Board, data: RunData, predicted: list[np.ndarray]) ->
 
 def _novelty(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> dict[str, Any]:
     """Measure how well drawn defects are found."""
-    from .novelty import measure
+    from .methods.novelty import measure
 
     return measure(job, encoder_arguments(job.spec, job.needs, board), board, roots, pictures)
 

@@ -40,7 +40,7 @@ def test_scores_against_scikit_learn_and_torchmetrics() -> None:
 
 def test_novelty_by_counting_pairs() -> None:
     pytest.importorskip("skimage")
-    from benchmarks.study.novelty import scores_of
+    from benchmarks.study.methods.novelty import scores_of
 
     generator = np.random.default_rng(1)
     kinds = ["", "", "", "crack", "crack", "particle"]

@@ -24,11 +24,11 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.reading.pictures import pack_channels
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
 
-from .defects import DEFECTS, draw_defect
+from ..defects import DEFECTS, draw_defect
+from ..plan import Job
+from ..sets import RunData, load
+from ..sharing import Board
 from .ours import fitted_retrieval
-from .plan import Job
-from .sets import RunData, load
-from .sharing import Board
 
 __all__ = ["measure", "scores_of"]
 

@@ -18,9 +18,9 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.training.images import ImageFiles, pretraining_images
 
-from .plan import Job
-from .sets import datamodule
-from .sharing import Board
+from ..plan import Job
+from ..sets import datamodule
+from ..sharing import Board
 
 __all__ = ["encoder_arguments", "pretrain"]
 

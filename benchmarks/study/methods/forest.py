@@ -14,8 +14,8 @@ from scipy import ndimage
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals, structure_tensor, structure_tensor_eigenvalues
 from sklearn.ensemble import RandomForestClassifier
 
+from ..sets import RunData
 from .ours import Predictor
-from .sets import RunData
 
 __all__ = ["forest", "scale_space"]
 

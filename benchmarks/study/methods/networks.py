@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from ..sets import Pictures, RunData
 from .ours import Predictor
-from .sets import Pictures, RunData
 
 __all__ = ["network"]
 

@@ -21,7 +21,7 @@ from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.models.preprocessing import SegmentationPreProcessor
 
-from .sets import RunData
+from ..sets import RunData
 
 __all__ = ["CPUTimer", "Predictor", "fitted_retrieval", "linear_probe", "retrieval", "segmenter"]
 
