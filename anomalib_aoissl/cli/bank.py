@@ -18,6 +18,7 @@ from typing import Any
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
+from anomalib_aoissl.deployment.files.model_file import SUFFIXES
 
 from .dispatching import said
 from .outputs import check_outputs
@@ -37,7 +38,7 @@ _BY_HAND: dict[str, dict[str, Any]] = {  # jsonargparse would take lists as JSON
     "overwrite": {"action": "store_true", "help": "Replace the output where it exists; never a file that is read."},
     "in_place": {"action": "store_true", "help": "Write over the file itself."},
 }
-_BANK, _CHECKPOINT, _MODELS = ".safetensors", ".ckpt", (".xml", ".onnx")
+_BANK, _CHECKPOINT = ".safetensors", ".ckpt"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -218,7 +219,7 @@ def adapt(
     """
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
-    if path.suffix not in _MODELS:
+    if path.suffix not in SUFFIXES:
         msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Others: train with --model.bank.extends."
         raise ValueError(msg)
     target = _target(path, output, in_place, overwrite, [image, mask])
@@ -261,7 +262,7 @@ def bank_in(path: Path) -> BankArrays:
         from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint
 
         return content_of(load_checkpoint(path))
-    if path.suffix in _MODELS:
+    if path.suffix in SUFFIXES:
         from anomalib_aoissl.deployment.files.model_file import read_model
         from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of
 
@@ -295,7 +296,7 @@ def _target(
         msg = "Say where the result goes: --output <file>, or --in_place to write over the file; one of them."
         raise ValueError(msg)
     target = path if output is None else output
-    wanted = ".xml" if path.suffix in _MODELS else path.suffix
+    wanted = ".xml" if path.suffix in SUFFIXES else path.suffix
     if target.suffix != wanted:
         msg = f"{target}: the result of {path.name} is written as {wanted}."
         raise ValueError(msg)

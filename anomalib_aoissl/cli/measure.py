@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_MODELS = (".xml", ".onnx")
+from anomalib_aoissl.deployment.files.model_file import SUFFIXES
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> None:
 
     _check(options)
     check_outputs({"--output": options.output}, [options.source, options.pictures], overwrite=options.overwrite)
-    masks = _of_model(options) if options.source.suffix.lower() in _MODELS else _of_labels(options)
+    masks = _of_model(options) if options.source.suffix.lower() in SUFFIXES else _of_labels(options)
     entries: list[list[Any]] = []
     widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     names: tuple[str, ...] = ()
