@@ -139,4 +139,6 @@ def _reason(path: Path, error: Exception) -> str:
     text = " ".join(f"{error}".split())[:_LONGEST_REASON] or type(error).__name__
     if "imagecodecs" in text or isinstance(error, ImportError):
         return f"{path}: cannot be read without the package imagecodecs ({text}): pip install imagecodecs."
+    if "COMPRESSION." in text:  # tifffile's; later versions know more of them
+        return f"{path}: its compression cannot be read here ({text}). Save it with LZW or Deflate, or without."
     return f"{path}: cannot be read as an image ({text}). Is it truncated, or damaged?"

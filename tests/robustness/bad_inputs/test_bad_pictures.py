@@ -40,6 +40,17 @@ def rounded(image: np.ndarray) -> list[Any]:
     return (values[0] if len(values) == 1 else values.transpose(1, 2, 0)).tolist()
 
 
+def compressed_as(number: int) -> Write:
+    """Return an act that writes a TIFF whose tag says that it is compressed in another way."""
+
+    def write(path: Path) -> None:
+        tifffile.imwrite(path, GREY)
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages[0].tags["Compression"].overwrite(number)
+
+    return write
+
+
 def picture(name: str, write: Write, bit_depth: int | None = None) -> Callable[[Path], object]:
     """Return an act that writes a picture and reads it back as 8-bit values."""
 
@@ -207,6 +218,11 @@ PICTURES = table(
         "a cut TIFF",
         picture("a.tif", lambda p: (tiff(COLOUR)(p), p.write_bytes(p.read_bytes()[:-40]))),
         r"a\.tif: .* truncated",
+    ),
+    Row(
+        "a compression that nobody decodes",
+        picture("a.tif", compressed_as(32908)),
+        r"a\.tif: its compression cannot be read here \(.*32908.*\)\. Save it with LZW",
     ),
     Row("a TIFF whose header is cut", picture("a.tif", raw(b"II*\0\x08\0")), r"a\.tif: cannot be read as an image"),
     Row(

@@ -85,7 +85,9 @@ def test_a_mask_that_pillow_writes_is_the_same_or_an_error(data: Any) -> None:
         result, error = read(path)
         if result is None:
             assert str(path) in error
-            assert mode not in {"1", "L", "P", "I;16", "RGB"} or "coded as JPEG" in error, error
+            # CCITT's group 4 needs tifffile 2026.3 or later.
+            clear = "coded as JPEG" in error or "its compression cannot be read" in error
+            assert mode not in {"1", "L", "P", "I;16", "RGB"} or clear, error
         else:
             np.testing.assert_array_equal(result, expected)
 
