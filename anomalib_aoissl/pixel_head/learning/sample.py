@@ -151,6 +151,14 @@ def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, cla
     return float((hits[unions > 0] / unions[unions > 0]).mean())
 
 
+def classes_of_one_fold(sample: PixelSample) -> list[int]:
+    """Return the classes whose pixels are all in one fold."""
+    pairs = np.unique(np.stack([sample.labels, sample.folds]), axis=1)
+    classes, folds = np.unique(pairs[0], return_counts=True)
+    found: list[int] = classes[folds == 1].tolist()
+    return found
+
+
 def class_offsets(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return what to add to each class's score ``[C]`` so that the mean IoU of these pixels is largest.
 

@@ -22,7 +22,7 @@ from ..head import PixelHead
 from . import stages
 from .fitting import Layers, Schedule
 from .labelled import LabelledImage, Reader, View, labelled_views, sample_of_views, view_context, view_values
-from .sample import PixelSample, class_offsets, mean_iou
+from .sample import PixelSample, class_offsets, classes_of_one_fold, mean_iou
 from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, offset, second_probabilities
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,10 @@ def sample_more(head: PixelHead, images: Sequence[LabelledImage], reader: Reader
 class _Fit:
     """The networks of a fit.
 
+    Folds judge it where each class is in two of them or more. Networks that were fitted to the others do not know a
+    class that one fold alone has: what they say of its pixels is wrong in a way that no other picture has. Then there
+    is no autocontext, which would learn from it, and no offset of a class.
+
     Args:
         head: The head, whose features are fixed.
         sample: Pixels with these features.
@@ -131,6 +135,7 @@ class _Fit:
     ) -> None:
         self.head, self.sample, self.classes, self.layout, self.report = head, sample, classes, layout, report
         self.parts = np.unique(sample.folds).tolist()
+        self.judged = len(self.parts) > 1 and not classes_of_one_fold(sample)
         work = (2 + 2 * len(self.parts) * _FOLD_SHARE) if len(self.parts) > 1 else 1
         self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / work))
         steps = int(stages.STEPS * _FOLD_SHARE)
@@ -140,7 +145,7 @@ class _Fit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
         networks, others, unseen = self._networks(views)
         offsets = np.zeros(self.classes, np.float32)
-        if len(self.parts) > 1:
+        if self.judged:
             offsets = class_offsets(unseen, self.sample.labels, self.sample.weights)
         self.head.set_networks(*networks)
         self.head.offsets = torch.from_numpy(offsets)
@@ -155,6 +160,9 @@ class _Fit:
         of_folds = [partial(fit_first, self._without(fold), *of_fold) for fold in self.parts]
         first, *firsts = _at_once([partial(fit_first, self.sample, *fit), *of_folds])
         unseen = each_unseen(self.sample, [partial(first_probabilities, layers) for layers in firsts])
+        first_alone: dict[int, Networks] = {fold: (layers, ()) for fold, layers in zip(self.parts, firsts, strict=True)}
+        if not self.judged:
+            return (first, ()), first_alone, unseen
         self.sample = replace(self.sample, context=self._context(views, firsts))
         seconds = _at_once([partial(fit_second, self._without(fold), *of_fold) for fold in self.parts])
         networks = [partial(second_probabilities, layers, self.layout.fine) for layers in seconds]
@@ -163,7 +171,7 @@ class _Fit:
         logger.info("Pixel head: mean IoU of left-out images %.3f, with autocontext %.3f.", before, after)
         if after <= before:
             self.sample = replace(self.sample, context=self.sample.context[:, :0])
-            return (first, ()), {fold: (layers, ()) for fold, layers in zip(self.parts, firsts, strict=True)}, unseen
+            return (first, ()), first_alone, unseen
         others = dict(zip(self.parts, zip(firsts, seconds, strict=True), strict=True))
         return (first, fit_second(self.sample, *fit)), others, again
 

@@ -13,6 +13,7 @@ from anomalib_aoissl.pixel_head.learning.sample import (
     KINDS,
     STEP,
     class_offsets,
+    classes_of_one_fold,
     joined_pixels,
     mean_iou,
     sample_of,
@@ -159,3 +160,8 @@ def test_offsets_give_the_largest_mean_iou_of_all_differences() -> None:
 def test_offsets_that_bring_nothing_are_0() -> None:
     labels = np.array([0, 1, 2], np.uint8)
     assert class_offsets(np.eye(3), labels, np.ones(3)).tolist() == [0, 0, 0]
+
+
+def test_classes_of_one_fold_alone_are_found() -> None:
+    labels, folds = np.array([0, 0, 1, 1, 1, 2, 2, 5]), np.array([0, 1, 2, 2, 2, 2, 0, 1])
+    assert classes_of_one_fold(sample_with(np.zeros((8, 3)), labels, folds)) == [1, 5]

@@ -53,10 +53,13 @@ def reader(read: Callable[[torch.Tensor], torch.Tensor] = noise_tokens, seed: in
 
 
 def fitted(
-    images: list[LabelledImage], read: Callable[[torch.Tensor], torch.Tensor] = noise_tokens, seed: int = 0
+    images: list[LabelledImage],
+    read: Callable[[torch.Tensor], torch.Tensor] = noise_tokens,
+    seed: int = 0,
+    classes: int = 2,
 ) -> tuple[PixelHead, PixelSample, np.ndarray]:
     head = PixelHead()
-    fit = fit_head(head, images, 2, reader(read, seed))
+    fit = fit_head(head, images, classes, reader(read, seed))
     return head, fit.sample, fit.sure
 
 
@@ -115,6 +118,20 @@ def test_autocontext_is_kept_where_it_pays(
     assert head.fitted
     assert head.has_autocontext == kept
     assert sample.context.shape == (len(sample), 12 if kept else 0)
+
+
+def test_a_class_of_one_image_alone_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = labelled(3)
+    images[1].mask[:, :20] = 2  # which the other images do not show
+    choose(monkeypatch, 0.5, 0.6)
+    head, sample, sure = fitted(images, classes=3)
+    assert not head.has_autocontext
+    assert sample.context.shape == (len(sample), 0)
+    assert (head.offsets == 0).all()
+    assert len(sure) == len(sample)
+    images[0].mask[:, :20] = 2
+    choose(monkeypatch, 0.5, 0.6)
+    assert fitted(images, classes=3)[0].has_autocontext
 
 
 def test_what_a_head_had_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
