@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -167,38 +167,16 @@ class OpenVINOBankMixin:
             ValueError: If the sizes differ, an index has no name, every pixel is ignored, a name is none, the bank has
                 an image of this name already, or ``bank_size`` is too small for its classes and devices.
         """
-        bank, settings = bank_of(self._model), settings_of(self._model)
-        names = names_of_mask(class_names, self.class_names)
-        check_name("device", device)
-        name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
-        check_name("name", name)
-        if name in bank.image_names:
-            msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
-            raise ValueError(msg)
+        names, name = names_of_mask(class_names, self.class_names), self._new_name(image, device, name)
         masks = self.file_format.masks if class_names is None else MaskFormat()
         planes, labels = self._read(image, color_order), _class_indices(mask, names, masks)
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
         names, labels = _after(self.class_names, names, labels)
-        head = head_of(self._model)
-        label: dict[str, Any] = {"device": device, "image": name, "class_names": names}
-        learn: Callable[..., PixelSample] = labelled_pixels
-        if self.tiling is None:
-            planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
-            new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
-        else:
-            light = light_reader(self._model)
-            learn = partial(tile_pixels, self.tiling, light)
-            new = learned_tiles(self._embeddings, light, planes, labels, self.tiling, settings, label)
-        if head is not None and refit:
-            fold = len(bank.image_names) % FOLDS
-            run = self._compile(self._part(learning_outputs(head)))
-            pixels = learn(run, planes, labels, head, len(names), settings.seed, fold)
-            new = replace(new, pixels=pixels)
-        new = replace(new, encoder_hash=bank.encoder_hash)
-        same = same_picture(bank, new)
-        if same is not None:
+        new = self._learned(planes, labels, {"device": device, "image": name, "class_names": names}, refit)
+        bank = bank_of(self._model)
+        if (same := same_picture(bank, new)) is not None:
             logger.warning(
                 "%s looks like %s, which the bank has already: the picture votes twice now. If it is the same one, "
                 "remove one of them.",
@@ -223,6 +201,34 @@ class OpenVINOBankMixin:
     def save_bank(self, path: str | Path) -> Path:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
+
+    def _new_name(self, image: str | Path | np.ndarray, device: str, name: str | None) -> str:
+        """Return the name of an image to be learnt, once it and the device are names that the bank can take."""
+        known = bank_of(self._model).image_names
+        check_name("device", device)
+        name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(known)}")
+        check_name("name", name)
+        if name in known:
+            msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
+            raise ValueError(msg)
+        return name
+
+    def _learned(self, planes: np.ndarray, labels: np.ndarray, label: Mapping[str, Any], refit: bool) -> BankArrays:
+        """Return the entries of a labelled image ``[C, H, W]``, ``[H, W]``, with pixels for the head that it refits."""
+        bank, settings, head = bank_of(self._model), settings_of(self._model), head_of(self._model)
+        learn: Callable[..., PixelSample] = labelled_pixels
+        if self.tiling is None:
+            planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
+            new = labelled_image(self._embeddings(planes), patch_labels(labels, settings.patch_size), **label)
+        else:
+            light = light_reader(self._model)
+            learn = partial(tile_pixels, self.tiling, light)
+            new = learned_tiles(self._embeddings, light, planes, labels, self.tiling, settings, label)
+        if head is not None and refit:
+            fold = len(bank.image_names) % FOLDS
+            run = self._compile(self._part(learning_outputs(head)))
+            new = replace(new, pixels=learn(run, planes, labels, head, len(label["class_names"]), settings.seed, fold))
+        return replace(new, encoder_hash=bank.encoder_hash)
 
     def _part(self, names: Sequence[str]) -> openvino.Model:
         """Return the part of the model from images, or from tiles and their light, to named tensors."""
