@@ -21,7 +21,7 @@ from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View
-from anomalib_aoissl.pixel_head.learning.sample import PixelSample, evenly_taken, joined_pixels
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample, classes_of_one_fold, evenly_taken, joined_pixels
 from anomalib_aoissl.pixel_head.learning.stages import Stages, left_out_probabilities, refitted
 from anomalib_aoissl.pixel_head.learning.training import fit_head, sample_more
 
@@ -55,6 +55,12 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
         logger.warning("No labelled pixel shows %s: no mask will. Label an image that does.", missing)
     logger.info("Fitting the pixel head to %d labelled images.", len(images))
     sample, sure = fit(model, images, module.pre_processor, len(module.class_names), module.hparams["seed"])
+    if alone := classes_of_one_fold(sample):
+        logger.info(
+            "Too few labelled images show %s: the pixel head has no autocontext, and no offsets of the classes. Label "
+            "more images that show it.",
+            [module.class_names[index] for index in alone],
+        )
     return unseen_uncertainty(sample, sure)
 
 
