@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -83,11 +84,13 @@ def overview_figure(rows: Sequence[Row]) -> Figure | None:
 
 
 def _draw_labels(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
-    for name, line in grouped(chosen, _called).items():
-        points = sorted(grouped(line, lambda row: row.labels).items())
+    for model, line in grouped(chosen, lambda row: row.model).items():
+        longest = [row for row in line if row.budget == max(row.budget for row in line)]
+        points = sorted(grouped(longest, lambda row: row.labels).items())
         values = [spread([row.value for row in group]) for _, group in points]
         xs, means = [labels for labels, _ in points], [value.mean for value in values]
-        axes.errorbar(xs, means, [value.deviation for value in values], label=name, capsize=2, **styles[name])
+        deviations, name = [value.deviation for value in values], _called(longest[0])
+        axes.errorbar(xs, means, deviations, label=name, capsize=2, **styles[model])
     axes.set_xscale("log")
     ticks = sorted({row.labels for row in chosen})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -103,14 +106,13 @@ def _draw_seconds(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None
         seconds = [max(spread([row.seconds for row in group]).mean, 0.1) for _, group in groups]
         values = [spread([row.value for row in group]) for _, group in groups]
         means = [value.mean for value in values]
-        style = styles[_called(line[0])]
-        axes.errorbar(seconds, means, [value.deviation for value in values], label=model, capsize=2, **style)
+        axes.errorbar(seconds, means, [value.deviation for value in values], label=model, capsize=2, **styles[model])
     axes.set_xscale("log")
     axes.set_xlabel(f"CPU seconds of the fit, {labels} labelled")
 
 
 def pretraining_figure(rows: Sequence[Row]) -> Figure | None:
-    """Return mean IoU over CPU minutes of pretraining, with the weights that took none as lines."""
+    """Return mean IoU over CPU minutes of pretraining, a plot for each set and model; other weights are lines."""
     trained = [row for row in _masks(rows) if row.pretraining_seconds]
     if not trained:
         return None
@@ -118,24 +120,31 @@ def pretraining_figure(rows: Sequence[Row]) -> Figure | None:
     known = [row for row in _masks(rows) if row.pretraining_seconds or row.weights in {"random", "drawn", "shipped"}]
     places = {(row.set, row.labels) for row in trained}
     chosen = [row for row in known if row.model in models and (row.set, row.labels) in places]
+    return _by_set([replace(row, set=f"{row.set}, {row.model}") for row in chosen], _draw_pretraining)
 
-    def draw(axes: Axes, here: list[Row], styles: dict[str, Any]) -> None:
-        del styles
-        labels = _usual_labels([row for row in here if row.pretraining_seconds])
-        here = [row for row in here if row.labels == labels]
-        for (model, weights), group in grouped(here, lambda row: (row.model, row.weights)).items():
-            value = spread([row.value for row in group])
-            minutes = spread([row.pretraining_seconds for row in group]).mean / 60
-            if minutes:
-                bars = axes.errorbar(minutes, value.mean, value.deviation, fmt="o", capsize=2)
-                axes.annotate(f"{weights}, {model}", (minutes, value.mean), fontsize=6, color=bars[0].get_color())
-            else:
-                axes.axhline(value.mean, linestyle=":", color="#777777")
-                axes.annotate(f"{weights}, {model}", (0.01, value.mean), xycoords=("axes fraction", "data"), fontsize=6)
-        axes.set_xscale("log")
-        axes.set_xlabel(f"CPU minutes of pretraining, {labels} labelled")
 
-    return _by_set(chosen, draw)
+def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> None:
+    del styles
+    labels = _usual_labels([row for row in here if row.pretraining_seconds])
+    shown: list[float] = []
+    for weights, group in grouped((row for row in here if row.labels == labels), lambda row: row.weights).items():
+        value = spread([row.value for row in group])
+        minutes = spread([row.pretraining_seconds for row in group]).mean / 60
+        if minutes:
+            shown.append(minutes)
+            bars = axes.errorbar(minutes, value.mean, value.deviation, fmt="o", markersize=4, capsize=2)
+            style: dict[str, Any] = {"fontsize": 6, "color": bars[0].get_color(), "textcoords": "offset points"}
+            axes.annotate(weights, (minutes, value.mean), (5, 2), **style)
+        else:
+            axes.axhline(value.mean, linestyle=":", color="#777777")
+            place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(weights, (0.01, value.mean), (0, 2), fontsize=6, **place)
+    axes.set_xscale("log")
+    axes.set_xlim(min(shown) / 3, max(shown) * 3)
+    ticks = {f"{minutes:.2g}": minutes for minutes in shown}
+    axes.set_xticks(list(ticks.values()), list(ticks))
+    axes.minorticks_off()
+    axes.set_xlabel(f"CPU minutes of pretraining, {labels} labelled")
 
 
 def classes_figure(rows: Sequence[Row]) -> Figure | None:
@@ -222,9 +231,9 @@ def _styles(rows: Iterable[Row]) -> dict[str, Any]:
     colours: Any = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined] # a listed one
     found: dict[str, Any] = {}
     for row in rows:
-        if _called(row) not in found:
+        if row.model not in found:
             style = {"linestyle": "--" if row.is_peer else "-", "marker": "s" if row.is_peer else "o", "markersize": 4}
-            found[_called(row)] = {**style, "color": colours[(2 * len(found)) % 20 + len(found) // 10]}
+            found[row.model] = {**style, "color": colours[(2 * len(found)) % 20 + len(found) // 10]}
     return found
 
 
