@@ -18,7 +18,7 @@ from typing import Any
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
-from anomalib_aoissl.deployment.files.model_file import SUFFIXES
+from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES, read_model
 
 from .dispatching import said
 from .outputs import check_outputs
@@ -219,7 +219,7 @@ def adapt(
     """
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in MODEL_SUFFIXES:
         msg = f"{path}: only an exported model (.xml, .onnx) can be adapted. Others: train with --model.bank.extends."
         raise ValueError(msg)
     target = _target(path, output, in_place, overwrite, [image, mask])
@@ -262,8 +262,7 @@ def bank_in(path: Path) -> BankArrays:
         from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint
 
         return content_of(load_checkpoint(path))
-    if path.suffix in SUFFIXES:
-        from anomalib_aoissl.deployment.files.model_file import read_model
+    if path.suffix in MODEL_SUFFIXES:
         from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of
 
         try:
@@ -296,7 +295,7 @@ def _target(
         msg = "Say where the result goes: --output <file>, or --in_place to write over the file; one of them."
         raise ValueError(msg)
     target = path if output is None else output
-    wanted = ".xml" if path.suffix in SUFFIXES else path.suffix
+    wanted = ".xml" if path.suffix in MODEL_SUFFIXES else path.suffix
     if target.suffix != wanted:
         msg = f"{target}: the result of {path.name} is written as {wanted}."
         raise ValueError(msg)
@@ -326,7 +325,7 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
-        from anomalib_aoissl.deployment.files.model_file import read_model, save_model
+        from anomalib_aoissl.deployment.files.model_file import save_model
         from anomalib_aoissl.deployment.gate import beside
         from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
         from anomalib_aoissl.deployment.refitting import refitted_head

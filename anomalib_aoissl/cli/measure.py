@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.deployment.files.model_file import SUFFIXES
-
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -34,6 +32,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> None:
     """Measure the parts in masks: area, length and width along the centre line, position, angle, touching classes."""
+    from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES
     from anomalib_aoissl.measuring.parts import measure as measured_parts
     from anomalib_aoissl.measuring.writing import entry, write_csv
 
@@ -41,7 +40,7 @@ def measure(options: argparse.Namespace) -> None:
 
     _check(options)
     check_outputs({"--output": options.output}, [options.source, options.pictures], overwrite=options.overwrite)
-    masks = _of_model(options) if options.source.suffix.lower() in SUFFIXES else _of_labels(options)
+    masks = _of_model(options) if options.source.suffix.lower() in MODEL_SUFFIXES else _of_labels(options)
     entries: list[list[Any]] = []
     widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     names: tuple[str, ...] = ()

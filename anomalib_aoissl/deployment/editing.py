@@ -167,15 +167,15 @@ class OpenVINOBankMixin:
             ValueError: If the sizes differ, an index has no name, every pixel is ignored, a name is none, the bank has
                 an image of this name already, or ``bank_size`` is too small for its classes and devices.
         """
-        names, name = names_of_mask(class_names, self.class_names), self._new_name(image, device, name)
+        bank, names = bank_of(self._model), names_of_mask(class_names, self.class_names)
+        name = _new_name(bank, image, device, name)
         masks = self.file_format.masks if class_names is None else MaskFormat()
         planes, labels = self._read(image, color_order), _class_indices(mask, names, masks)
         if planes.shape[-2:] != labels.shape:
             msg = f"The image has {planes.shape[-2:]} px (height, width), its mask {labels.shape}; they must be equal."
             raise ValueError(msg)
         names, labels = _after(self.class_names, names, labels)
-        new = self._learned(planes, labels, {"device": device, "image": name, "class_names": names}, refit)
-        bank = bank_of(self._model)
+        new = self._learned(bank, planes, labels, {"device": device, "image": name, "class_names": names}, refit)
         if (same := same_picture(bank, new)) is not None:
             logger.warning(
                 "%s looks like %s, which the bank has already: the picture votes twice now. If it is the same one, "
@@ -202,20 +202,11 @@ class OpenVINOBankMixin:
         """Write the present bank as a bank file, which a model on a workstation can extend, and return the path."""
         return write_bank(bank_of(self._model), path)
 
-    def _new_name(self, image: str | Path | np.ndarray, device: str, name: str | None) -> str:
-        """Return the name of an image to be learnt, once it and the device are names that the bank can take."""
-        known = bank_of(self._model).image_names
-        check_name("device", device)
-        name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(known)}")
-        check_name("name", name)
-        if name in known:
-            msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
-            raise ValueError(msg)
-        return name
-
-    def _learned(self, planes: np.ndarray, labels: np.ndarray, label: Mapping[str, Any], refit: bool) -> BankArrays:
+    def _learned(
+        self, bank: BankArrays, planes: np.ndarray, labels: np.ndarray, label: Mapping[str, Any], refit: bool
+    ) -> BankArrays:
         """Return the entries of a labelled image ``[C, H, W]``, ``[H, W]``, with pixels for the head that it refits."""
-        bank, settings, head = bank_of(self._model), settings_of(self._model), head_of(self._model)
+        settings, head = settings_of(self._model), head_of(self._model)
         learn: Callable[..., PixelSample] = labelled_pixels
         if self.tiling is None:
             planes, labels = resize_planes(planes, settings.image_size), resize_labels(labels, settings.image_size)
@@ -264,6 +255,17 @@ class OpenVINOBankMixin:
         if head is not None:
             head = refitted_head(head, bank, settings.seed, refit)
         self._use(with_bank(self._model, bank, head))
+
+
+def _new_name(bank: BankArrays, image: str | Path | np.ndarray, device: str, name: str | None) -> str:
+    """Return the name of an image to be learnt, once it and the device are names that the bank can take."""
+    check_name("device", device)
+    name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+    check_name("name", name)
+    if name in bank.image_names:
+        msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
+        raise ValueError(msg)
+    return name
 
 
 def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

@@ -85,7 +85,8 @@ def overview_figure(rows: Sequence[Row]) -> Figure | None:
 
 def _draw_labels(axes: Axes, chosen: list[Row], styles: dict[str, Any]) -> None:
     for model, line in grouped(chosen, lambda row: row.model).items():
-        longest = [row for row in line if row.budget == max(row.budget for row in line)]
+        budget = max(row.budget for row in line)
+        longest = [row for row in line if row.budget == budget]
         points = sorted(grouped(longest, lambda row: row.labels).items())
         values = [spread([row.value for row in group]) for _, group in points]
         xs, means = [labels for labels, _ in points], [value.mean for value in values]

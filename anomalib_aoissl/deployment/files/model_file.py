@@ -24,7 +24,7 @@ from .onnx_checksum import read_onnx
 if TYPE_CHECKING:
     import openvino
 
-SUFFIXES = (".xml", ".onnx")
+MODEL_SUFFIXES = (".xml", ".onnx")
 """Of exported models that OpenVINO reads."""
 
 _MAY_BE_UNKNOWN = ("pixels.novelty",)
@@ -70,7 +70,7 @@ def read_model(path: str | Path) -> openvino.Model:
         ValueError: If it was changed since it was written, is damaged, or is no model.
     """
     reader, path = core(), Path(path)
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in MODEL_SUFFIXES:
         msg = f"{path}: an exported model ends with .xml (its .bin beside it) or .onnx. Give that file."
         raise ValueError(msg)
     if not path.is_file():
