@@ -21,17 +21,24 @@ __all__ = ["PyramidEncoder"]
 _FINE, _PATCH, _COARSE = 4, 8, 16
 """Strides of the feature maps that are read, px; the second one is the patch."""
 
+_OCTAVES = 7
+"""Octaves of the noise that tells how long features usually are."""
+
 _PARTS = ("feature_info", "forward_intermediates", "prune_intermediate_layers")
 """Attributes of a timm network with feature maps."""
 
 
 class PyramidEncoder(Encoder):
-    """A timm network whose feature maps at strides 4, 8 and 16 are read, each of unit length at every place.
+    """A timm network whose feature maps at strides 4, 8 and 16 are read.
 
     A patch of 8x8 px has as its embedding the four features at stride 4, the one at stride 8 and, bilinear, the one at
     stride 16. The first two tell what the patch shows, the last one where it lies; both halves weigh the same in a
-    similarity. A token stands for 4x4 px: the three maps, bilinear. Networks without a map at stride 16 are read at the
-    other two.
+    similarity. A feature x is divided by (|x|^2 + l^2)^0.5, where l is the usual length at its stride, and a last
+    dimension makes the embedding as long as all others. So bare ground, whose features are short, is like other bare
+    ground, whichever way noise turns them; a cosine alone would not see how short they are.
+
+    A token stands for 4x4 px: the three maps, each of unit length at every place, bilinear. Networks without a map at
+    stride 16 are read at the other two.
 
     Args:
         encoder: Name that ``timm.create_model`` takes, or the mapping that `describe` returns.
@@ -67,9 +74,11 @@ class PyramidEncoder(Encoder):
             raise ValueError(msg)
         self.indices, widths = zip(*(stages[stride] for stride in self.strides), strict=True)
         self.pyramid.prune_intermediate_layers(list(self.indices), prune_head=True)
-        self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + sum(widths[1:])
+        self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + sum(widths[1:]) + 1
         self.token_dim = sum(widths)
         self._check_maps(encoder)
+        self.lengths: torch.Tensor
+        self.register_buffer("lengths", self._usual_lengths())
 
     @property
     def network(self) -> Any:
@@ -83,22 +92,31 @@ class PyramidEncoder(Encoder):
 
     @property
     def signature(self) -> list[Any]:
-        """Strides that are read, and which parts of an embedding weigh the same."""
-        return [self.strides, "details and surroundings"]
+        """Strides that are read, and what an embedding is made of."""
+        return [self.strides, "details, surroundings, lengths"]
 
     def read(self, images: torch.Tensor) -> EncoderMaps:
         """Return embeddings ``[B, P, D]`` of patches, and tokens ``[B, T, H / 4, W / 4]``."""
-        fine, patch, *coarse = (of_unit_length(maps, dim=1) for maps in self._maps(images))
-        each = _PATCH // _FINE  # features at stride 4 along a patch
-        details = [functional.pixel_unshuffle(fine, each) / each, patch]  # each of unit length, so 2 ** 0.5 together
-        around = [2**0.5 * of_unit_length(_enlarged(maps, _COARSE // _PATCH, patch.shape), dim=1) for maps in coarse]
-        embeddings = torch.cat([*details, *around], dim=1)
+        maps = self._maps(images)
+        fine, patch, *coarse = (of_unit_length(one, dim=1) for one in maps)
         enlarged = [
-            _enlarged(maps, stride // _FINE, fine.shape)
-            for maps, stride in zip((patch, *coarse), self.strides[1:], strict=True)
+            _enlarged(one, stride // _FINE, fine.shape)
+            for one, stride in zip((patch, *coarse), self.strides[1:], strict=True)
         ]
         tokens = torch.cat([fine, *enlarged], dim=1)
-        return EncoderMaps(embeddings.flatten(2).transpose(1, 2), tokens)
+        return EncoderMaps(self._embeddings(maps).flatten(2).transpose(1, 2), tokens)
+
+    def _embeddings(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings ``[B, D, rows, columns]`` of patches, all of the same length, from the feature maps."""
+        fine, patch, *coarse = (
+            one / (_squared(one) + length**2).sqrt() for one, length in zip(maps, self.lengths, strict=True)
+        )
+        each = _PATCH // _FINE  # features at stride 4 along a patch
+        details = [functional.pixel_unshuffle(fine, each) / each, patch]  # each of length 1 at most
+        around = [2**0.5 * _enlarged(one, _COARSE // _PATCH, patch.shape) for one in coarse]
+        parts = torch.cat([*details, *around], dim=1)
+        missing = 2.0 * (1 + len(coarse)) - _squared(parts)  # to the square of the length that none exceeds
+        return torch.cat([parts, missing.clamp(min=0).sqrt()], dim=1)
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the feature maps that are read, the finest first."""
@@ -106,6 +124,24 @@ class PyramidEncoder(Encoder):
             images, indices=list(self.indices), stop_early=True, intermediates_only=True
         )
         return maps
+
+    @torch.no_grad()
+    def _usual_lengths(self) -> torch.Tensor:
+        """Return the length of features at each stride, the root of the mean square, of noise like a picture's.
+
+        Noise of deviation 1 with as much in each octave, as natural images have it [0]; always the same.
+
+        [0]: Field, Relations between the statistics of natural images and the response properties of cortical cells,
+        1987.
+        """
+        random = torch.Generator().manual_seed(0)
+        noise = torch.zeros(1, 1, *self.image_size)
+        for octave in range(_OCTAVES):
+            cells = [max(side >> octave, 1) for side in self.image_size]
+            values = torch.randn(1, 1, *cells, generator=random)
+            noise += functional.interpolate(values, self.image_size, mode="bilinear", align_corners=False)
+        images = (noise / noise.std()).expand(1, self.in_channels, -1, -1)
+        return torch.stack([_squared(maps).mean().sqrt() for maps in self._maps(images)])
 
     @torch.no_grad()
     def _check_maps(self, encoder: str | Mapping[str, Any]) -> None:
@@ -132,6 +168,11 @@ class PyramidEncoder(Encoder):
                 f"{found}). Choose another image_size, or another encoder, for instance mobilenetv2_100 or resnet18."
             )
             raise ValueError(msg)
+
+
+def _squared(features: torch.Tensor) -> torch.Tensor:
+    """Return the squared length ``[B, 1, rows, columns]`` of features ``[B, D, rows, columns]``."""
+    return (features * features).sum(dim=1, keepdim=True)
 
 
 def _enlarged(maps: torch.Tensor, factor: int, size: torch.Size) -> torch.Tensor:

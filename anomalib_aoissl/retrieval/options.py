@@ -48,7 +48,7 @@ class VoteOptions(Options):
     }
 
     k: int = 15
-    temperature: float = 0.05
+    temperature: float = 0.03
     aggregation: Literal["attention", "similarity"] = "attention"
     level: Literal["patches", "images"] = "patches"
     search: Literal["exact", "faiss-flat", "faiss-ivf"] = "exact"

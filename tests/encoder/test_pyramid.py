@@ -16,6 +16,7 @@ from torchvision.models import mobilenet_v2
 
 from anomalib_aoissl.encoder import PyramidEncoder
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED
+from anomalib_aoissl.wirebond.drawing.rendering import draw
 
 SIZES = [(32, 48), (24, 40), (40, 16), (64, 8)]  # of the last three, 16 px do not divide both sides
 TORCHVISION_LAYERS = (4, 7, 14)
@@ -34,24 +35,29 @@ def torchvision_maps(images: torch.Tensor) -> list[torch.Tensor]:
         return [network.features[:layers](images) for layers in TORCHVISION_LAYERS]
 
 
-def unit(maps: torch.Tensor) -> np.ndarray:
+def unit(values: np.ndarray) -> np.ndarray:
     """Return maps ``[D, rows, columns]`` of unit length at each place."""
-    values = maps.double().numpy()
     return values / np.linalg.norm(values, axis=0)
 
 
-def embeddings_by_hand(fine: np.ndarray, patch: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+def embeddings_by_hand(maps: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """Return an embedding ``[P, D]`` for each patch: its details, and its surroundings with the same weight.
 
-    Details are each fine feature at its four places, then the patch's; surroundings OpenCV's enlargement.
+    Details are each fine feature at its four places, then the patch's; surroundings OpenCV's enlargement. A feature's
+    share in the square of its own and the usual length is what it keeps; the rest to the squared length 4 comes last.
     """
+    kept = []
+    for values, usual in zip(maps, lengths, strict=True):
+        squared = np.linalg.norm(values, axis=0) ** 2
+        kept.append(unit(values) * np.sqrt(squared / (squared + usual**2)))
+    fine, patch, coarse = kept
     around = enlarged(coarse, 2, patch.shape[1:])
     rows = []
     for row, column in np.ndindex(patch.shape[1:]):
         corner = fine[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]  # [D, 2, 2]
-        details = np.concatenate([corner.reshape(-1) / np.linalg.norm(corner), patch[:, row, column]])
-        there = around[:, row, column]
-        rows.append(np.concatenate([details, there * np.linalg.norm(details) / np.linalg.norm(there)]))
+        shown = [corner.reshape(-1) / 2, patch[:, row, column], around[:, row, column] * np.sqrt(2)]
+        one = np.concatenate(shown)
+        rows.append(np.append(one, np.sqrt(4 - one @ one)))
     return np.stack(rows)
 
 
@@ -79,11 +85,34 @@ def test_the_default_reads_torchvisions_maps(size: tuple[int, int]) -> None:
         read = encoder.read(images)
     assert encoder.grid_size == (size[0] // 8, size[1] // 8)
     assert encoder.token_grid == (size[0] // 4, size[1] // 4) == read.tokens.shape[-2:]
-    assert (encoder.embed_dim, encoder.token_dim) == (4 * 24 + 32 + 96, 24 + 32 + 96)
+    assert (encoder.embed_dim, encoder.token_dim) == (4 * 24 + 32 + 96 + 1, 24 + 32 + 96)
     for image in range(2):
-        maps = [unit(one[image]) for one in expected]
-        np.testing.assert_allclose(read.embeddings[image].numpy(), embeddings_by_hand(*maps), atol=1e-4)
-        np.testing.assert_allclose(read.tokens[image].numpy(), tokens_by_hand(maps), atol=1e-4)
+        maps = [one[image].double().numpy() for one in expected]
+        by_hand = embeddings_by_hand(maps, encoder.lengths.double().numpy())
+        np.testing.assert_allclose(read.embeddings[image].numpy(), by_hand, atol=1e-4)
+        np.testing.assert_allclose(read.tokens[image].numpy(), tokens_by_hand([unit(one) for one in maps]), atol=1e-4)
+
+
+def test_usual_lengths_are_those_of_pictures() -> None:
+    """Of a drawn picture whose greys have mean 0 and deviation 1: within a factor of two at each stride."""
+    encoder = PyramidEncoder(image_size=(256, 256)).eval()
+    picture = draw("soic8_gold", seed=0, unit=0, size=(256, 256)).bright_field.astype(np.float32)
+    shown = torch.from_numpy((picture - picture.mean()) / picture.std()).expand(1, 3, -1, -1)
+    with torch.no_grad():
+        found = [maps.square().sum(dim=1).mean().sqrt().item() for maps in encoder._maps(shown)]
+    np.testing.assert_allclose(np.log2(encoder.lengths.numpy() / found), 0, atol=1)
+
+
+def test_bare_ground_is_like_other_bare_ground() -> None:
+    """Noise that cannot be seen turns short features any way; the embeddings of long ones it leaves as they are."""
+    encoder = PyramidEncoder(image_size=(64, 64)).eval()
+    random = torch.Generator().manual_seed(0)
+    grounds = 0.02 * torch.randn(2, 3, 64, 64, generator=random)
+    with torch.no_grad():
+        one, other = encoder(grounds) / 2
+        finest = [unit(maps.numpy()) for maps in encoder._maps(grounds)[0]]
+    assert (one @ other.T).amax(dim=1).min() > 0.98
+    assert (finest[0] * finest[1]).sum(axis=0).min() < 0.9
 
 
 def test_forward_gives_the_embeddings() -> None:
@@ -134,7 +163,7 @@ def test_random_weights_are_the_same_in_every_run() -> None:
     images = torch.rand(1, 3, 24, 40)
     read = first.read(images)
     assert torch.equal(read.tokens, second.read(images).tokens)
-    assert (first.embed_dim, first.token_dim) == (4 * 64 + 128 + 256, 64 + 128 + 256)
+    assert (first.embed_dim, first.token_dim) == (4 * 64 + 128 + 256 + 1, 64 + 128 + 256)
     assert read.embeddings.shape == (1, 15, first.embed_dim)
     assert read.tokens.shape == (1, first.token_dim, 6, 10)
 
@@ -147,9 +176,10 @@ def test_resnet_is_read_after_its_first_three_stages() -> None:
         maps += [network.layer2(maps[0])]
         maps += [network.layer3(maps[1])]
         found = encoder.read(images)
-    units = [unit(one[0]) for one in maps]
-    np.testing.assert_allclose(found.embeddings[0].numpy(), embeddings_by_hand(*units), atol=1e-5)
-    np.testing.assert_allclose(found.tokens[0].numpy(), tokens_by_hand(units), atol=1e-5)
+    features = [one[0].double().numpy() for one in maps]
+    by_hand = embeddings_by_hand(features, encoder.lengths.double().numpy())
+    np.testing.assert_allclose(found.embeddings[0].numpy(), by_hand, atol=1e-5)
+    np.testing.assert_allclose(found.tokens[0].numpy(), tokens_by_hand([unit(one) for one in features]), atol=1e-5)
 
 
 def test_maps_that_were_rounded_down_go_on_to_the_border() -> None:
@@ -157,7 +187,7 @@ def test_maps_that_were_rounded_down_go_on_to_the_border() -> None:
     encoder = PyramidEncoder("convnext_atto", image_size=(24, 40), pretrained=False).eval()
     images = torch.randn(1, 3, 24, 40)
     with torch.no_grad():
-        coarse = unit(encoder._maps(images)[2][0])  # [D, 1, 2]
+        coarse = unit(encoder._maps(images)[2][0].numpy())  # [D, 1, 2]
         found = encoder.read(images).tokens[0, -len(coarse) :].numpy()
     assert coarse.shape[1:] == (1, 2)
     planes = [cv2.resize(plane, (8, 4), interpolation=cv2.INTER_LINEAR) for plane in coarse]
@@ -171,7 +201,7 @@ def test_without_a_map_at_stride_16() -> None:
     encoder = PyramidEncoder(arguments, image_size=(24, 40), pretrained=False).eval()
     assert encoder.strides == [4, 8]
     assert encoder.read(torch.rand(1, 3, 24, 40)).tokens.shape == (1, encoder.token_dim, 6, 10)
-    assert encoder.embed_dim == 4 * 64 + 512  # the last one at stride 8
+    assert encoder.embed_dim == 4 * 64 + 512 + 1  # the last one at stride 8
     assert encoder.signature[0] == [4, 8]
 
 
@@ -180,7 +210,7 @@ def test_a_network_that_is_made_for_one_size_is_made_for_the_images() -> None:
     description = {"architecture": "swin_tiny_patch4_window7_224", "model_args": arguments}
     encoder = PyramidEncoder(description, image_size=(64, 96), pretrained=False).eval()
     read = encoder.read(torch.rand(1, 3, 64, 96))
-    assert read.embeddings.shape == (1, 96, 4 * 16 + 32 + 64)
+    assert read.embeddings.shape == (1, 96, 4 * 16 + 32 + 64 + 1)
     assert read.tokens.shape == (1, 16 + 32 + 64, 16, 24)
 
 

@@ -53,7 +53,7 @@ def predictions(model: AOISSLRetrieval) -> torch.Tensor:
 
 def test_the_default_reads_patches_and_finer_tokens(default: Run) -> None:
     model = default.model.model
-    assert model.bank.embeddings.shape[1] == 4 * 24 + 32 + 96
+    assert model.bank.embeddings.shape[1] == 4 * 24 + 32 + 96 + 1
     assert model.bank.patch_size == (8, 8)
     assert model.head.directions.shape == (152, 128)
     read = model.read(torch.zeros(1, 3, 64, 96))

@@ -170,7 +170,7 @@ def test_crops_that_the_patches_do_not_fill_are_named_before_training(tmp_path: 
         callback.pretrain(encoder, [(tmp_path / "u.png",)])
 
 
-VOTE = {"k": 15, "temperature": 0.05, "aggregation": "attention", "level": "patches", "search": "exact"}
+VOTE = {"k": 15, "temperature": 0.03, "aggregation": "attention", "level": "patches", "search": "exact"}
 BANK = {"size": 4000, "precision": "fp32", "extends": None}
 
 
