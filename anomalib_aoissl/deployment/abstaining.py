@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from .graph.joint import JOINT
 if TYPE_CHECKING:
     import openvino
 
+ArrayT = TypeVar("ArrayT")
+
 VOTES = "class_votes"
 """Name in a graph of the bank's votes ``[Q, C, L]``, Q = batch * patches."""
 
@@ -25,6 +27,9 @@ DECIDING = (JOINT, "class_probabilities", VOTES)
 
 _BEFORE = {"smooth_shares", "mean_shares"}
 """Names in graphs of version 0.1.0, whose thresholds belong to votes that were averaged over pixels or grids."""
+
+NOVELTY_POWER = 4
+"""Power of novelty in the uncertainty: all of a picture is a little novel, which must not count."""
 
 WINNING_PROBABILITY = "winning_probability"
 """Name of the output that `add_winning_probability` adds."""
@@ -38,20 +43,24 @@ class AbstentionFormat:
         threshold: Uncertainty above which it abstains; None where it never does.
         grid_size: (rows, columns) of patches.
         patch_size: (height, width) of a patch, px.
+        power: Of novelty in the uncertainty that the threshold was set for.
     """
 
     threshold: float | None
     grid_size: tuple[int, int]
     patch_size: tuple[int, int]
+    power: int = NOVELTY_POWER
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> AbstentionFormat:
-        """Return the format from the plain data of `to_dict`."""
-        return cls(content["threshold"], tuple(content["grid_size"]), tuple(content["patch_size"]))
+        """Return the format from the plain data of `to_dict`; that of 0.2.0 has no power."""
+        sizes = tuple(content["grid_size"]), tuple(content["patch_size"])
+        return cls(content["threshold"], *sizes, content.get("power", 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for an exported model."""
-        return {"threshold": self.threshold, "grid_size": list(self.grid_size), "patch_size": list(self.patch_size)}
+        sizes = {"grid_size": list(self.grid_size), "patch_size": list(self.patch_size)}
+        return {"threshold": self.threshold, **sizes, "power": self.power}
 
     def picture(self, patches: np.ndarray) -> np.ndarray:
         """Return ``[B, H, W]`` of values ``[Q, L]`` of the pixels of patches."""
@@ -60,14 +69,26 @@ class AbstentionFormat:
         return patches_to_image(every, self.grid_size, self.patch_size)
 
     def uncertainty(self, probability: np.ndarray, novelty: np.ndarray) -> np.ndarray:
-        """Return 1 - probability * similarity, ``[B, H, W]`` float32 in [0, 1]; the same as the trained model's.
+        """Return the uncertainty ``[B, H, W]`` float32, see `uncertainty_of`; the same as the trained model's.
 
         Args:
             probability: Of each pixel's class, ``[B, H, W]``, or ``[Q, L]`` where patches vote.
             novelty: ``[B, H, W]``, 1 - similarity to the nearest labelled patch.
         """
         probability = self.picture(probability) if probability.ndim == 2 else probability
-        return 1.0 - probability * np.maximum(1.0 - novelty, 0.0)
+        return uncertainty_of(probability, novelty, self.power)
+
+
+def uncertainty_of(probability: ArrayT, novelty: ArrayT, power: int = NOVELTY_POWER) -> ArrayT:
+    """Return 1 - probability * (1 - novelty ** power), in [0, 1]: large where the class is unlikely or the place novel.
+
+    Args:
+        probability: Of each pixel's class, in [0, 1]; an array or a tensor, as the novelty is.
+        novelty: 1 - cosine similarity to the nearest labelled patch, of the same shape; above 1 it counts as 1.
+        power: See `NOVELTY_POWER`; 1 for thresholds of version 0.2.0.
+    """
+    result: ArrayT = 1.0 - probability * (1.0 - novelty.clip(0.0, 1.0) ** power)  # type: ignore[attr-defined]
+    return result
 
 
 def add_winning_probability(model: openvino.Model) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER
 from anomalib_aoissl.deployment.tiles.blending import StripReader, blended_strips
 from anomalib_aoissl.deployment.tiles.light import thinned
 from anomalib_aoissl.deployment.tiles.tiling import Tile, Tiling, chosen_tiles
@@ -112,9 +113,10 @@ def tiled_predictions(module: Any, images: torch.Tensor) -> dict[str, torch.Tens
         maps: np.ndarray = module.model.maps(torch.from_numpy(tiles).to(device)).float().cpu().numpy()
         return maps
 
+    power = int(module.model.abstention.power) if module.HAS_BANK else NOVELTY_POWER
     found: list[tuple[torch.Tensor, ...]] = []
     for image in images:
-        reader = StripReader(novelty=module.HAS_BANK)
+        reader = StripReader(novelty=module.HAS_BANK, power=power)
         planes = image.as_subclass(torch.Tensor).cpu().numpy()
         strips = [reader.read(maps) for _, maps in blended_strips(planes, grid, run)]
         maps = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*strips, strict=True))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""When retrieval does not know: the uncertainty of a pixel, and the threshold above which the model abstains."""
+"""When retrieval does not know: the threshold of the uncertainty above which it abstains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER
 from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram, threshold_of
 
 
@@ -27,16 +28,6 @@ def check_abstain(share: float | None) -> None:
         raise ValueError(msg)
 
 
-def uncertainty_of(share: torch.Tensor, novelty: torch.Tensor) -> torch.Tensor:
-    """Return 1 - share * similarity, in [0, 1]: large where the vote is split, or where nothing alike was labelled.
-
-    Args:
-        share: Probability of the class that the pixel was given, or its share of the vote, in [0, 1].
-        novelty: 1 - cosine similarity to the nearest labelled patch, of the same shape; similarities below 0 are 0.
-    """
-    return 1.0 - share * (1.0 - novelty).clamp(min=0.0)
-
-
 class Abstention(nn.Module):
     """The calibration of a model: a histogram of uncertainties, from which the threshold for any share follows.
 
@@ -48,12 +39,14 @@ class Abstention(nn.Module):
     """
 
     pixels: torch.Tensor
+    power: torch.Tensor  # of novelty in these uncertainties
 
     def __init__(self, share: float | None = None) -> None:
         super().__init__()
         check_abstain(share)
         self.share = share
         self.register_buffer("pixels", torch.zeros(BINS, dtype=torch.int64))
+        self.register_buffer("power", torch.tensor(NOVELTY_POWER))
 
     @property
     def calibrated(self) -> bool:
@@ -68,12 +61,14 @@ class Abstention(nn.Module):
     def clear(self) -> None:
         """Forget the calibration."""
         self.pixels.zero_()
+        self.power.fill_(NOVELTY_POWER)
 
     def add(self, uncertainty: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Add pixels of any shape to the calibration, each as often as its weight says."""
         self.pixels += histogram(uncertainty, weights).to(self.pixels)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Load the calibration; a checkpoint from before there was one has none."""
+        """Load the calibration; a checkpoint from before there was one has none, one of 0.2.0 that of plain novelty."""
+        state_dict.setdefault(f"{prefix}power", torch.tensor(1 if f"{prefix}pixels" in state_dict else NOVELTY_POWER))
         state_dict.setdefault(f"{prefix}pixels", torch.zeros_like(self.pixels))
         super()._load_from_state_dict(state_dict, prefix, *arguments)

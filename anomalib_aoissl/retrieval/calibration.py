@@ -17,10 +17,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.tiles import labelled_tiles
 
-from .abstention import uncertainty_of
 from .head_fitting import left_out, unseen_uncertainty
 from .memory.memory_bank import MemoryBank
 from .torch_model import RetrievalModel

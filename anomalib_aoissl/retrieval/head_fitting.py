@@ -15,17 +15,17 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View
+from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View, effort
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample, classes_of_one_fold, evenly_taken, joined_pixels
 from anomalib_aoissl.pixel_head.learning.stages import Stages, left_out_probabilities, refitted
 from anomalib_aoissl.pixel_head.learning.training import fit_head, sample_more
 
-from .abstention import uncertainty_of
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def fit(
     fitted = PixelHead()  # on the CPU, where it is fitted
     done = fit_head(fitted, images, classes, reader_of(model, pre_processor, seed))
     head.take(fitted)
-    model.bank.pixels = done.sample
+    model.bank.pixels = done.sample.every(effort(len(images)))
     return done.sample, done.sure
 
 

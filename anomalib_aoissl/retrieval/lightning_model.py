@@ -258,7 +258,8 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: also the threshold, and how patches make an image."""
         model = self.model
-        abstention = AbstentionFormat(model.abstention.threshold, model.grid_size, model.patch_size)
+        calibration = model.abstention
+        abstention = AbstentionFormat(calibration.threshold, model.grid_size, model.patch_size, int(calibration.power))
         return {**super().export_metadata(), "abstention": abstention.to_dict()}
 
     # --- abstention --------------------------------------------------------------------------------------------------

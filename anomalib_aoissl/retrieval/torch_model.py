@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_aoissl.bank.patches import patches_to_image
+from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.deployment.graph.joint import JOINT, LEAST_VOTE
 from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
@@ -23,7 +24,7 @@ from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
-from .abstention import Abstention, uncertainty_of
+from .abstention import Abstention
 from .memory.memory_bank import MemoryBank
 from .memory.units import check_bank_unit, check_head, unit_size
 from .options import VoteOptions
@@ -255,7 +256,7 @@ class RetrievalModel(nn.Module):
     def uncertainty(self, batch: InferenceBatch, share: torch.Tensor) -> torch.Tensor:
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer` gave."""
         novelty: Any = batch.anomaly_map
-        return uncertainty_of(share, novelty)
+        return uncertainty_of(share, novelty, int(self.abstention.power))
 
 
 def joint_probabilities(head: torch.Tensor, vote: torch.Tensor) -> torch.Tensor:

@@ -17,12 +17,12 @@ import torch
 from label_pictures import SIZE, picture, scribbles, truth, until
 from PIL import Image
 
+from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.labelling.teaching import enlarging, judging, ordering
 from anomalib_aoissl.labelling.teaching.worker import Worker
-from anomalib_aoissl.retrieval.abstention import uncertainty_of
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 

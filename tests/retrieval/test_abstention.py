@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomalib.data import InferenceBatch
 from anomalib.engine import Engine
 from editable_models import ENCODER, labelled
 from PIL import Image
@@ -18,13 +19,12 @@ from PIL import Image
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.items import SegmentationBatch
-from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.abstaining import AbstentionFormat, uncertainty_of
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram
 from anomalib_aoissl.pixel_head.learning.views import symmetric_view, views_of
 from anomalib_aoissl.retrieval import calibration
-from anomalib_aoissl.retrieval.abstention import uncertainty_of
 from anomalib_aoissl.retrieval.calibration import CALIBRATION_IMAGES, ask_of_others, calibrate_on_bank, without_images
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
@@ -51,8 +51,10 @@ def make_model(tiny_encoder: dict, images: int = 3, **arguments: Any) -> tuple[R
 
 def test_uncertainty_by_hand() -> None:
     share, novelty = torch.tensor([0.75, 0.5, 0.0]), torch.tensor([0.2, 0.0, 0.5])
-    torch.testing.assert_close(uncertainty_of(share, novelty), torch.tensor([0.4, 0.5, 1.0]))
+    torch.testing.assert_close(uncertainty_of(share, novelty), torch.tensor([1 - 0.75 * 0.9984, 0.5, 1.0]))
+    torch.testing.assert_close(uncertainty_of(share, novelty, 1), torch.tensor([0.4, 0.5, 1.0]))  # of version 0.2.0
     assert uncertainty_of(torch.tensor(1.0), torch.tensor(1.7)) == 1  # a similarity below 0 is none
+    np.testing.assert_allclose(uncertainty_of(share.numpy(), novelty.numpy()), uncertainty_of(share, novelty).numpy())
 
 
 def test_uncertainty_of_the_model_equals_a_loop_over_pixels(tiny_encoder: dict) -> None:
@@ -72,7 +74,7 @@ def test_uncertainty_of_the_model_equals_a_loop_over_pixels(tiny_encoder: dict) 
             label = bank.labels[neighbour, place]
             if label != 255:
                 votes[label] += weight
-        expected = 1 - votes.max() / votes.sum() * (1 - batch.anomaly_map[0, 0, row, column].item())
+        expected = 1 - votes.max() / votes.sum() * (1 - batch.anomaly_map[0, 0, row, column].item() ** 4)
         assert result[0, 0, row, column].item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -92,7 +94,7 @@ def test_calibration_on_the_bank_asks_each_image_of_the_others(tiny_encoder: dic
             for index in range(3):
                 votes[:, index] += weight * counts[int(entry)] ** 0.5 * (bank.labels[entry] == index)
         share = votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9)
-        uncertainty = (1 - share * values[0])[bank.labels[query] != 255]
+        uncertainty = (1 - share * (1 - (1 - values[0]) ** 4))[bank.labels[query] != 255]
         expected += counts[query] * histogram(uncertainty)
     moved = (model.abstention.pixels - expected).cumsum(0).abs().max()  # rounding moves few pixels to the next bin
     assert moved <= 0.01 * expected.sum()
@@ -125,6 +127,15 @@ def test_the_calibration_is_in_the_state_dict_and_an_older_one_loads(tiny_encode
     other.load_state_dict(model.state_dict())
     assert other.abstention.threshold == model.abstention.threshold
     assert 0 < model.abstention.threshold < 1
+    state = {key: value for key, value in model.state_dict().items() if key != "abstention.power"}  # of 0.2.0
+    other.load_state_dict(state)
+    assert other.abstention.threshold == model.abstention.threshold
+    answer, share = torch.tensor([[[[0.25]]]]), torch.tensor([[[[0.5]]]])
+    batch = InferenceBatch(anomaly_map=answer)
+    assert other.uncertainty(batch, share).item() == pytest.approx(1 - 0.5 * 0.75)  # what its threshold was set for
+    assert model.uncertainty(batch, share).item() == pytest.approx(1 - 0.5 * (1 - 0.25**4))
+    calibrate_on_bank(other)
+    assert other.uncertainty(batch, share).item() == pytest.approx(1 - 0.5 * (1 - 0.25**4))
     state = {key: value for key, value in model.state_dict().items() if "abstention" not in key}
     other.load_state_dict(state)
     assert other.abstention.threshold is None
@@ -364,11 +375,13 @@ def test_the_exported_model_abstains_as_the_trained_one(
 
 def test_pixels_of_patches_in_numpy() -> None:
     form = AbstentionFormat.from_dict(AbstentionFormat(0.5, (2, 3), (4, 5)).to_dict())
+    old = {key: value for key, value in form.to_dict().items() if key != "power"}  # of version 0.2.0
+    assert (form.power, AbstentionFormat.from_dict(old).power) == (4, 1)
     share = np.arange(2 * 6 * 20, dtype=np.float32).reshape(12, 20) / 240
     result = form.uncertainty(share, np.full((2, 8, 15), 0.5, dtype=np.float32))
     for image, row, column in [(0, 0, 0), (0, 5, 11), (1, 7, 14)]:
         patch = image * 6 + row // 4 * 3 + column // 5
-        assert result[image, row, column] == pytest.approx(1 - 0.5 * share[patch, row % 4 * 5 + column % 5])
+        assert result[image, row, column] == pytest.approx(1 - 0.9375 * share[patch, row % 4 * 5 + column % 5])
     pixels = np.random.default_rng(0).random((2, 8, 15), dtype=np.float32)
     np.testing.assert_allclose(form.uncertainty(pixels, np.zeros_like(pixels)), 1 - pixels)
 

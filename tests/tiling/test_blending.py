@@ -101,7 +101,7 @@ def test_the_score_is_the_largest_novelty_or_the_percentile_of_uncertainty() -> 
         assert np.array_equal(classes, probabilities[:, first : first + 16].argmax(axis=0))
         assert np.array_equal(values, novelty[0, first : first + 16])
         share = probabilities[:, first : first + 16].max(axis=0)
-        np.testing.assert_allclose(uncertainty, 1 - share * (1 - values), atol=1e-6)
+        np.testing.assert_allclose(uncertainty, 1 - share * (1 - values**4), atol=1e-6)
     assert reader.score == novelty.max()
     segmenter = StripReader(novelty=False)
     for first in range(0, 80, 16):

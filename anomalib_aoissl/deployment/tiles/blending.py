@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER, uncertainty_of
 from anomalib_aoissl.deployment.many import in_order
 
 from .tiling import Tile, TileGrid
@@ -170,16 +171,18 @@ class StripReader:
 
     Attributes:
         novelty: Whether the last of the maps is the novelty; else all are class probabilities.
+        power: Of novelty in the uncertainty, see `uncertainty_of`.
     """
 
     novelty: bool
+    power: int = NOVELTY_POWER
     _largest: float = 0.0
     _bins: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def read(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return class indices uint8, the model's map and the uncertainty float32, ``[rows, W]`` each.
 
-        The map is the novelty of a retrieval model, whose uncertainty is 1 - probability * similarity; of another it is
+        The map is the novelty of a retrieval model, whose uncertainty is that of `uncertainty_of`; of another it is
         the uncertainty, 1 - the largest class probability.
 
         Raises:
@@ -190,7 +193,7 @@ class StripReader:
         share = np.minimum(share, 1)
         if self.novelty:
             values = maps[-1].copy()
-            uncertainty = 1 - share * np.maximum(1 - values, 0)
+            uncertainty = uncertainty_of(share, values, self.power)
         else:
             values = uncertainty = 1 - share
         if not (np.isfinite(values).all() and np.isfinite(share).all()):

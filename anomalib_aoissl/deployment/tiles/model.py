@@ -19,6 +19,7 @@ import numpy as np
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from anomalib_aoissl.deployment.segmentation import NOT_FINITE
 
+from ..abstaining import NOVELTY_POWER
 from .blending import Answers, CutPicture, StripReader, answered, strips_of
 from .graph import answer_names, light_reader, maps_of, size_of, tile_graph
 from .strip_files import MAPS, StripFiles
@@ -97,7 +98,12 @@ class TiledModel:
         Raises:
             ValueError: If a value is not finite.
         """
-        return _finite(StripReader(novelty=len(self._names) > 1), self.maps(tile[np.newaxis], light)[0])
+        return _finite(self._reader(), self.maps(tile[np.newaxis], light)[0])
+
+    def _reader(self) -> StripReader:
+        """Return what reads the maps of one picture."""
+        power = NOVELTY_POWER if self._patches is None else self._patches.power
+        return StripReader(novelty=len(self._names) > 1, power=power)
 
     def cut(self, planes: np.ndarray) -> CutPicture:
         """Return a picture ``[C, H, W]`` in [0, 1] with its tiles, which are asked under the picture's light."""
@@ -123,7 +129,7 @@ class TiledModel:
     def blended(self, picture: CutPicture, answers: Answers, output: str | Path | None = None) -> TiledAnswer:
         """Return what `answer` returns, given the answers of the picture's tiles."""
         size = picture.planes.shape[-2], picture.planes.shape[-1]
-        reader = StripReader(novelty=len(self._names) > 1)
+        reader = self._reader()
         kinds = {"": np.uint8, "novelty": np.float32}
         if self._patches is not None:
             kinds["uncertainty"] = np.float32

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from anomalib_aoissl.retrieval.abstention import uncertainty_of
+from anomalib_aoissl.deployment.abstaining import uncertainty_of
 
 LARGEST = 16_000_000
 """Pixels of a suggestion; those of larger pictures are made for fewer."""

@@ -18,8 +18,10 @@ from .sample import FOLDS, PixelSample, stored_values
 from .views import symmetric_view, view, view_light, views_of
 
 PIXELS = 60_000
-"""Pixels that are drawn of all images together."""
+"""Pixels that are drawn of few images together, and that a bank keeps."""
 
+_FEW = 8
+"""Labelled images of which a fit draws `PIXELS` pixels; of more it draws twice as many."""
 
 _BLOCKS = 8
 """Blocks of a single image along each side."""
@@ -120,7 +122,7 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
     known = list(dict.fromkeys(owners))
     for order, source in enumerate(images):
         numbers = views_of(order, len(images))
-        wanted = PIXELS // (len(numbers) * len(images))
+        wanted = effort(len(images)) * PIXELS // (len(numbers) * len(images))
         for index in numbers:
             random = np.random.default_rng([reader.seed, order, index])
             planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random)
@@ -132,6 +134,11 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
             lights = [] if source.picture is None else [_light(source.picture, index, [reader.seed, order, index])]
             image = reader.see(torch.from_numpy(planes)[None], *lights)
             yield View(image, reader.tokens(image), labels, parts, points, weights, source, index % 2 == 0)
+
+
+def effort(images: int) -> int:
+    """Return how many times the pixels and the steps of a fit to few images one to so many images takes."""
+    return 1 if images <= _FEW else 2
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:

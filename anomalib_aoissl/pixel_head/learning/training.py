@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,16 @@ from ..filters import filter_counts
 from ..head import PixelHead
 from . import stages
 from .fitting import Layers, Schedule
-from .labelled import LabelledImage, Reader, View, labelled_views, sample_of_views, view_context, view_values
+from .labelled import (
+    LabelledImage,
+    Reader,
+    View,
+    effort,
+    labelled_views,
+    sample_of_views,
+    view_context,
+    view_values,
+)
 from .sample import PixelSample, class_offsets, classes_of_one_fold, mean_iou
 from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, offset, second_probabilities
 
@@ -74,9 +82,8 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
     fine, tokens = filter_counts(images[0].image.shape[1])[0], head.directions.shape[1]
     layout = Stages((), (), np.zeros(classes, np.float32), fine, tokens)
     with tqdm(desc="Fitting the pixel head", total=1.0, disable=None, leave=False, bar_format=_BAR) as bar:
-        return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, reader.seed, bar.update).run(
-            views
-        )
+        schedule = Schedule(stages.STEPS * effort(len(images)), reader.seed, bar.update)
+        return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, schedule).run(views)
 
 
 @torch.no_grad()
@@ -119,26 +126,17 @@ class _Fit:
         sample: Pixels with these features.
         classes: C.
         layout: Stages without networks.
-        seed: Of what is random.
-        report: Is called with each part of the work that is done; they sum up to 1.
+        schedule: Of a network that is kept; what it reports is of all networks together.
     """
 
-    def __init__(
-        self,
-        head: PixelHead,
-        sample: PixelSample,
-        classes: int,
-        layout: Stages,
-        seed: int,
-        report: Callable[[float], Any],
-    ) -> None:
-        self.head, self.sample, self.classes, self.layout, self.report = head, sample, classes, layout, report
+    def __init__(self, head: PixelHead, sample: PixelSample, classes: int, layout: Stages, schedule: Schedule) -> None:
+        self.head, self.sample, self.classes, self.layout = head, sample, classes, layout
         self.parts = np.unique(sample.folds).tolist()
         self.judged = len(self.parts) > 1 and not classes_of_one_fold(sample)
         work = (2 + 2 * len(self.parts) * _FOLD_SHARE) if len(self.parts) > 1 else 1
-        self.schedule = Schedule(stages.STEPS, seed, lambda share: report(share / work))
-        steps = int(stages.STEPS * _FOLD_SHARE)
-        self.of_fold = Schedule(steps, seed, lambda share: report(share * _FOLD_SHARE / work))
+        steps, seed, report = schedule.steps, schedule.seed, schedule.report
+        self.schedule = Schedule(steps, seed, lambda share: report(share / work))
+        self.of_fold = Schedule(int(steps * _FOLD_SHARE), seed, lambda share: report(share * _FOLD_SHARE / work))
 
     def run(self, views: Sequence[View]) -> HeadFit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""

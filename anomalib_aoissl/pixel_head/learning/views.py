@@ -19,7 +19,7 @@ _BLUR, _NOISE = (0.5, 1.5), 0.04
 _TONE, _FIELD = 0.4, 0.3
 """Of a plane alone: the largest change of its gamma, as a power of two, and of the logarithm of its light across it."""
 
-_VIEWS = ((1, 8), (5, 6), (8, 4), (24, 2))
+_VIEWS = ((1, 8), (5, 6), (24, 4), (48, 2))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
 

@@ -63,6 +63,14 @@ def test_chosen_pixels_keep_all_that_belongs_to_them() -> None:
     assert sample.chosen(which).basis == sample.basis
 
 
+def test_every_second_pixel_stands_for_two() -> None:
+    sample = toy_sample(7, 2)
+    taken = sample.every(2)
+    assert np.array_equal(taken.values, sample.values[::2])
+    np.testing.assert_allclose(taken.weights, 2 * sample.weights[::2])
+    assert np.array_equal(sample.every(1).weights, sample.weights)
+
+
 def test_renumbered_ids_are_looked_up() -> None:
     sample = sample_with(np.zeros((3, 1)), np.array([0, 1, 2]), np.array([2, 0, 1]))
     new = sample.renumbered(np.array([4]), np.array([10, 11, 12]))
