@@ -18,10 +18,11 @@ from .sample import FOLDS, PixelSample, stored_values
 from .views import symmetric_view, view, view_light, views_of
 
 PIXELS = 60_000
-"""Pixels that are drawn of few images together, and that a bank keeps."""
+"""Pixels that are drawn of all images together, and that a bank keeps."""
 
-_FEW = 8
-"""Labelled images of which a fit draws `PIXELS` pixels; of more it draws twice as many."""
+_TWICE = range(9, 25)
+"""Numbers of labelled images of which twice as many pixels are drawn, in twice the steps: fewer images show no more, and
+for more, which show enough in one view each, time counts."""
 
 _BLOCKS = 8
 """Blocks of a single image along each side."""
@@ -137,8 +138,8 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[
 
 
 def effort(images: int) -> int:
-    """Return how many times the pixels and the steps of a fit to few images one to so many images takes."""
-    return 1 if images <= _FEW else 2
+    """Return how many times the usual pixels and steps a fit to so many labelled images takes."""
+    return 2 if images in _TWICE else 1
 
 
 def fold_map(order: int, images: int, size: tuple[int, ...]) -> np.ndarray:

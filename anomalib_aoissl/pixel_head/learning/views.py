@@ -19,17 +19,17 @@ _BLUR, _NOISE = (0.5, 1.5), 0.04
 _TONE, _FIELD = 0.4, 0.3
 """Of a plane alone: the largest change of its gamma, as a power of two, and of the logarithm of its light across it."""
 
-_VIEWS = ((1, 8), (5, 6), (24, 4), (48, 2))
+_VIEWS = ((1, 8), (5, 6), (24, 4))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
 
 def views_of(order: int, images: int) -> list[int]:
     """Return the numbers of the views in which an image, by its number, is seen among so many labelled ones.
 
-    Where there are one or two of each, the next image has others, so that all turns and lights occur.
+    Where there is one of each, the next image has another, so that all turns and lights occur.
     """
     number = next((views for most, views in _VIEWS if images <= most), 1)
-    first = order * number if number <= 2 else 0
+    first = order if number == 1 else 0
     return [(first + index) % len(_SYMMETRIES) for index in range(number)]
 
 

