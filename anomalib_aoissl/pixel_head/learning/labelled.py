@@ -21,8 +21,8 @@ PIXELS = 60_000
 """Pixels that are drawn of all images together, and that a bank keeps."""
 
 _TWICE = range(9, 25)
-"""Numbers of labelled images of which twice as many pixels are drawn, in twice the steps: fewer images show no more, and
-for more, which show enough in one view each, time counts."""
+"""Numbers of labelled images of which twice as many pixels are drawn, in twice the steps. Fewer show no more; more are
+seen in one view each, and time counts."""
 
 _BLOCKS = 8
 """Blocks of a single image along each side."""
