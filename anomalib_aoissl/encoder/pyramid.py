@@ -141,7 +141,7 @@ class PyramidEncoder(Encoder):
             values = torch.randn(1, 1, *cells, generator=random)
             noise += functional.interpolate(values, self.image_size, mode="bilinear", align_corners=False)
         images = (noise / noise.std()).expand(1, self.in_channels, -1, -1)
-        return torch.stack([_squared(maps).mean().sqrt() for maps in self._maps(images)])
+        return torch.stack([_squared(maps).mean().sqrt() for maps in self._maps(images)]).clamp(min=1e-6)
 
     @torch.no_grad()
     def _check_maps(self, encoder: str | Mapping[str, Any]) -> None:

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomalib_aoissl.deployment.abstaining import AbstentionFormat
+from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER, AbstentionFormat
 from anomalib_aoissl.deployment.segmentation import NOT_FINITE
 
-from ..abstaining import NOVELTY_POWER
 from .blending import Answers, CutPicture, StripReader, answered, strips_of
 from .graph import answer_names, light_reader, maps_of, size_of, tile_graph
 from .strip_files import MAPS, StripFiles
