@@ -104,7 +104,7 @@ def test_usual_lengths_are_those_of_pictures() -> None:
 
 
 def test_bare_ground_is_like_other_bare_ground() -> None:
-    """Noise that cannot be seen turns short features any way; the embeddings of long ones it leaves as they are."""
+    """Noise that cannot be seen turns short features any way; their embeddings stay alike."""
     encoder = PyramidEncoder(image_size=(64, 64)).eval()
     random = torch.Generator().manual_seed(0)
     grounds = 0.02 * torch.randn(2, 3, 64, 64, generator=random)
