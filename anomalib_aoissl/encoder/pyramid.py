@@ -76,9 +76,9 @@ class PyramidEncoder(Encoder):
         self.pyramid.prune_intermediate_layers(list(self.indices), prune_head=True)
         self.embed_dim = (_PATCH // _FINE) ** 2 * widths[0] + sum(widths[1:]) + 1
         self.token_dim = sum(widths)
-        self._check_maps(encoder)
-        self.lengths: torch.Tensor
-        self.register_buffer("lengths", self._usual_lengths())
+        maps = self._checked_maps(encoder, _noise(image_size).expand(1, in_channels, -1, -1))
+        self.lengths: torch.Tensor  # at each stride, the root of the mean square
+        self.register_buffer("lengths", torch.stack([_squared(one).mean().sqrt() for one in maps]).clamp(min=1e-6))
 
     @property
     def network(self) -> Any:
@@ -126,35 +126,17 @@ class PyramidEncoder(Encoder):
         return maps
 
     @torch.no_grad()
-    def _usual_lengths(self) -> torch.Tensor:
-        """Return the length of features at each stride, the root of the mean square, of noise like a picture's.
-
-        Noise of deviation 1 with as much in each octave, as natural images have it [0]; always the same.
-
-        [0]: Field, Relations between the statistics of natural images and the response properties of cortical cells,
-        1987.
-        """
-        random = torch.Generator().manual_seed(0)
-        noise = torch.zeros(1, 1, *self.image_size)
-        for octave in range(_OCTAVES):
-            cells = [max(side >> octave, 1) for side in self.image_size]
-            values = torch.randn(1, 1, *cells, generator=random)
-            noise += functional.interpolate(values, self.image_size, mode="bilinear", align_corners=False)
-        images = (noise / noise.std()).expand(1, self.in_channels, -1, -1)
-        return torch.stack([_squared(maps).mean().sqrt() for maps in self._maps(images)]).clamp(min=1e-6)
-
-    @torch.no_grad()
-    def _check_maps(self, encoder: str | Mapping[str, Any]) -> None:
-        """Validate that images of the input size give maps of the strides; some networks take few sizes only.
+    def _checked_maps(self, encoder: str | Mapping[str, Any], images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps of images of the input size, which have the strides; some networks take few sizes only.
 
         Raises:
-            ValueError: If they do not.
+            ValueError: If they have not.
         """
         height, width = self.image_size
+        maps: list[torch.Tensor] = []
         try:
-            found: Any = [
-                tuple(maps.shape[-2:]) for maps in self._maps(torch.zeros(1, self.in_channels, height, width))
-            ]
+            maps = self._maps(images)
+            found: Any = [tuple(one.shape[-2:]) for one in maps]
             fits = all(
                 side // stride <= cells <= -(-side // stride)  # networks round down or up
                 for stride, cell in zip(self.strides, found, strict=True)
@@ -168,6 +150,22 @@ class PyramidEncoder(Encoder):
                 f"{found}). Choose another image_size, or another encoder, for instance mobilenetv2_100 or resnet18."
             )
             raise ValueError(msg)
+        return maps
+
+
+def _noise(size: tuple[int, int]) -> torch.Tensor:
+    """Return noise ``[1, 1, H, W]`` of deviation 1 with as much in each octave, as natural images have it [0].
+
+    It is always the same.
+
+    [0]: Field, Relations between the statistics of natural images and the response properties of cortical cells, 1987.
+    """
+    random = torch.Generator().manual_seed(0)
+    noise = torch.zeros(1, 1, *size)
+    for octave in range(_OCTAVES):
+        values = torch.randn(1, 1, *(max(side >> octave, 1) for side in size), generator=random)
+        noise += functional.interpolate(values, size, mode="bilinear", align_corners=False)
+    return noise / noise.std()
 
 
 def _squared(features: torch.Tensor) -> torch.Tensor:

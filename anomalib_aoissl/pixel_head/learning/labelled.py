@@ -117,13 +117,19 @@ class Reader:
     seed: int = 0
 
 
-def labelled_views(images: Sequence[LabelledImage], reader: Reader) -> Iterator[View]:
-    """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light."""
+def labelled_views(images: Sequence[LabelledImage], reader: Reader, times: int = 1) -> Iterator[View]:
+    """Give views of labelled images with the pixels that are drawn in each; every second one is under a drawn light.
+
+    Args:
+        images: The labelled images.
+        reader: How they are read, and the seed.
+        times: How many times `PIXELS` are drawn.
+    """
     owners = [order if source.picture is None else (source.name,) for order, source in enumerate(images)]
     known = list(dict.fromkeys(owners))
     for order, source in enumerate(images):
         numbers = views_of(order, len(images))
-        wanted = effort(len(images)) * PIXELS // (len(numbers) * len(images))
+        wanted = times * PIXELS // (len(numbers) * len(images))
         for index in numbers:
             random = np.random.default_rng([reader.seed, order, index])
             planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random)

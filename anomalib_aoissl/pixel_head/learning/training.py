@@ -75,14 +75,15 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
         classes: C.
         reader: How the images are read, and the seed.
     """
-    views = list(labelled_views(images, reader))
+    times = effort(len(images))
+    views = list(labelled_views(images, reader, times))
     head.directions, head.centre = principal_directions([view.tokens for view in views])
     values = np.concatenate([view_values(head, view) for view in views])
     head.mean, head.scale = feature_spread(values, head.directions.shape[1])
     fine, tokens = filter_counts(images[0].image.shape[1])[0], head.directions.shape[1]
     layout = Stages((), (), np.zeros(classes, np.float32), fine, tokens)
     with tqdm(desc="Fitting the pixel head", total=1.0, disable=None, leave=False, bar_format=_BAR) as bar:
-        schedule = Schedule(stages.STEPS * effort(len(images)), reader.seed, bar.update)
+        schedule = Schedule(stages.STEPS * times, reader.seed, bar.update)
         return _Fit(head, sample_of_views(head, views, values, reader), classes, layout, schedule).run(views)
 
 

@@ -12,7 +12,7 @@ from pixel_oracles import labelled
 
 from anomalib_aoissl.pixel_head.learning import labelled as labelled_module
 from anomalib_aoissl.pixel_head.learning import views
-from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Reader, fold_map, labelled_views
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Reader, effort, fold_map, labelled_views
 from anomalib_aoissl.pixel_head.learning.views import views_of
 
 PLAIN = Reader(see=lambda seen: seen, tokens=lambda seen: seen, novelty=lambda view: np.full(len(view.points), 0.5))
@@ -34,7 +34,7 @@ def test_the_model_sees_what_see_gives() -> None:
 @pytest.mark.parametrize(("number", "each"), [(1, 8), (3, 6), (7, 4), (9, 4), (25, 1)])
 def test_images_are_seen_in_as_many_views_as_they_are_few(number: int, each: int) -> None:
     images = labelled(number, (12, 16))
-    found = list(labelled_views(images, PLAIN))
+    found = list(labelled_views(images, PLAIN, effort(number)))
     assert [view.source.name for view in found] == [10 + order for order in range(number) for _ in range(each)]
     lit = [index % 2 == 0 for order in range(number) for index in views_of(order, number)]
     assert [view.plain for view in found] == lit
