@@ -25,6 +25,15 @@ _LABEL_SHARE = 2.0
 """Weight of the labels' differences against the embeddings', as a factor on distances of equal spread: a patch that
 looks like another and is labelled otherwise, the same edge a pixel further, is what a bank cannot do without."""
 
+_AT_ONCE = 256
+"""Entries to which distances are computed at once."""
+
+_SAME = 1e-4
+"""Squared distance, where 1 is usual, up to which patches look the same."""
+
+_RARE_SHARE = 0.1
+"""Share of the entries that are kept since no other looks like them: else what is rare but usual counts as novel."""
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -93,7 +102,7 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
     show. The group with the largest error is then cut in two again and again: the squared distances to its centre,
     of the embeddings and of the labels, each patch weighted by one over the square root of how frequent its classes
     are. So a thousand patches of the same background are one entry, and boundaries and rare classes, which decide, are
-    many.
+    many. A tenth of the budget is for the patches that look least like all others, see `farthest`.
 
     Args:
         entries: All entries.
@@ -116,11 +125,46 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
     if len(cover) == budget:
         nearest = np.square(points[:, None] - points[cover]).sum(axis=2).argmin(axis=1)
         return _in_order(cover, _counts_of(nearest, entries.counts, budget))
-    if int(groups.max()) + 1 > budget:
+    common = max(budget - int(_RARE_SHARE * budget), len(cover) + 1)
+    if int(groups.max()) + 1 > common:
         groups = np.zeros_like(groups)
         groups[cover] = np.arange(1, len(cover) + 1)
-    groups = divide(points, weights, _numbered(groups), budget)
-    return _in_order(nearest_to_centres(points, weights, groups), _counts_of(groups, entries.counts))
+    groups = divide(points, weights, _numbered(groups), common)
+    kept, counts = nearest_to_centres(points, weights, groups), _counts_of(groups, entries.counts)
+    looks = points[:, : min(_DIMS, entries.embeddings.shape[1])]
+    rare = farthest(looks, kept, budget - common)
+    alone = entries.counts[rare].astype(np.int32)
+    np.subtract.at(counts, groups[rare], alone)
+    return _in_order(np.concatenate([kept, rare]), np.concatenate([counts, alone]))
+
+
+def farthest(points: np.ndarray, kept: np.ndarray, number: int) -> np.ndarray:
+    """Return the indices of the points that are farthest from those that are kept, one after the other.
+
+    Each is kept before the next one is looked for: Gonzalez, Clustering to Minimize the Maximum Intercluster Distance,
+    1985, 10.1016/0304-3975(85)90224-5.
+
+    Args:
+        points: ``[N, E]``.
+        kept: Indices of the points that are kept already.
+        number: Points to return; fewer where all others are the same as one that is kept.
+    """
+    squares = np.einsum("ne,ne->n", points, points)
+    nearest = np.full(len(points), np.inf, np.float32)
+    for part in np.array_split(kept, -(-len(kept) // _AT_ONCE)):
+        products = points @ points[part].T
+        nearest = np.minimum(nearest, (squares[part] - 2 * products).min(axis=1))
+    nearest += squares
+    nearest[kept] = 0
+    chosen: list[int] = []
+    while len(chosen) < number:
+        best = int(nearest.argmax())
+        if nearest[best] <= _SAME:
+            break
+        chosen.append(best)
+        nearest = np.minimum(nearest, squares + squares[best] - 2 * (points @ points[best]))
+        nearest[best] = 0
+    return np.array(chosen, dtype=np.int64)
 
 
 def covering_entries(entries: Entries) -> np.ndarray:

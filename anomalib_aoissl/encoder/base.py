@@ -34,6 +34,7 @@ class Encoder(nn.Module):
         patch_size: (height, width) of the patch that an embedding stands for, px.
         embed_dim: Dimensions of a patch's embedding.
         token_dim: Dimensions of a token.
+        border: Patches along each side of an image whose embeddings show that it ends there.
         normalize: Whether a final layer norm is applied to each block that is read; of transformers.
     """
 
@@ -42,6 +43,7 @@ class Encoder(nn.Module):
     patch_size: tuple[int, int]
     embed_dim: int
     token_dim: int
+    border: int = 0
     normalize: bool = True
 
     @property

@@ -50,6 +50,8 @@ class PyramidEncoder(Encoder):
         ValueError: If the name is unknown, has no weights or no such feature maps, or the size does not fit.
     """
 
+    border = 1  # convolutions see zeros beyond the image, which no labelled patch inside shows
+
     def __init__(
         self,
         encoder: str | Mapping[str, Any] = DEFAULT_ENCODER,

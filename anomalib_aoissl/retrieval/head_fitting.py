@@ -198,7 +198,9 @@ class _Readings:
         if not view.plain or not bool(others.any()):
             return np.full(len(view.points), np.nan, np.float32)
         nearest = search(queries, bank.embeddings[others], 1)[0][:, 0].reshape(1, 1, *model.grid_size)
-        maps = functional.interpolate(1 - nearest, model.encoder.image_size, mode="bilinear", align_corners=False)
+        maps = functional.interpolate(
+            model.novelty(nearest), model.encoder.image_size, mode="bilinear", align_corners=False
+        )
         values: np.ndarray = maps[0, 0].cpu()[view.points[:, 0], view.points[:, 1]].numpy()
         return values
 

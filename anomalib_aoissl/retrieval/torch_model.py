@@ -210,8 +210,20 @@ class RetrievalModel(nn.Module):
             UntrainedError: If the bank is empty.
         """
         similarities, neighbours, weights = self.vote(embeddings.flatten(0, 1))  # [Q, k] each
-        novelty = 1.0 - similarities[:, 0].reshape(-1, 1, *self.grid_size)  # of the nearest entry
-        return self.class_votes(weights, neighbours), novelty
+        nearest = similarities[:, 0].reshape(-1, 1, *self.grid_size)
+        return self.class_votes(weights, neighbours), self.novelty(nearest)
+
+    def novelty(self, nearest: torch.Tensor) -> torch.Tensor:
+        """Return the novelty ``[B, 1, rows, columns]`` of patches, given the similarity of each to its nearest entry.
+
+        Patches at the border have that of the patches inside: their embeddings differ from all others because the image
+        ends there, and would hide what is new in it.
+        """
+        novelty, border = 1.0 - nearest, self.encoder.border
+        if not border or min(self.grid_size) <= 2 * border:
+            return novelty
+        inside = slice(border, -border)
+        return functional.pad(novelty[..., inside, inside], (border,) * 4, mode="replicate")
 
     def pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches."""

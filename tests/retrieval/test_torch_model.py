@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from anomalib_aoissl.encoder.pyramid import PyramidEncoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching import searching
 from anomalib_aoissl.matching.aggregation import class_votes
@@ -75,6 +76,21 @@ def test_a_training_image_gives_back_its_own_mask(tiny_encoder: dict) -> None:
     result = model(picture)
     assert torch.equal(result.pred_mask[:, 0], mask)
     assert result.pred_score.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_of_a_network_with_zeros_around_the_image_the_patches_inside_say_how_novel_its_border_is() -> None:
+    size = (48, 64)  # 6 x 8 patches
+    encoder = PyramidEncoder("resnet10t", image_size=size, pretrained=False)
+    model = RetrievalModel(encoder, VoteOptions(1))
+    images = torch.rand(2, 3, *size)
+    model.fill(images[:1], torch.zeros(1, *size, dtype=torch.uint8), ["a"], ["x"])
+    model.bank.finish()
+    model.bank.class_names = ["background"]
+    keys, queries = (model.read(image[None]).embeddings[0].numpy() for image in images)
+    inside = (1 - (queries @ keys.T).max(axis=1)).reshape(6, 8)[1:-1, 1:-1]
+    novelty = model.ask(torch.from_numpy(queries)[None])[1][0, 0].numpy()
+    np.testing.assert_allclose(novelty, np.pad(inside, 1, mode="edge"), atol=1e-5)
+    assert model(images[1:]).pred_score.item() == pytest.approx(inside.max(), abs=1e-5)
 
 
 def test_a_batch_equals_its_images_one_by_one(tiny_encoder: dict) -> None:

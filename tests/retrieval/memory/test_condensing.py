@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anomalib_aoissl.bank.condensing import Entries, balancing_weights, condense, covering_entries, joint_points
+from anomalib_aoissl.bank.condensing import (
+    Entries,
+    balancing_weights,
+    condense,
+    covering_entries,
+    farthest,
+    joint_points,
+)
 from anomalib_aoissl.bank.dividing import divide, nearest_to_centres
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
@@ -116,12 +123,12 @@ def test_patches_that_look_alike_and_are_labelled_otherwise_are_kept_before_thos
 
 
 def test_the_entry_in_the_middle_stands_for_its_group() -> None:
-    middle = 10 * torch.eye(12)  # twelve groups far from each other
+    middle = 10 * torch.eye(9)  # nine groups far from each other
     embeddings = torch.cat([middle, middle + 0.3, middle - 0.3])
-    labels = torch.zeros(36, 16, dtype=torch.uint8)
-    kept, counts = condense(make_entries(embeddings, labels), 12, random())
-    assert kept.tolist() == list(range(12))
-    assert counts.tolist() == [3] * 12
+    labels = torch.zeros(27, 16, dtype=torch.uint8)
+    kept, counts = condense(make_entries(embeddings, labels), 9, random())
+    assert kept.tolist() == list(range(9))
+    assert counts.tolist() == [3] * 9
 
 
 def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
@@ -131,6 +138,31 @@ def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
     kept, counts = condense(entries, 40, random())
     assert len(kept) == 10
     assert counts.tolist() == [9] * 10
+
+
+def test_the_farthest_points_equal_brute_force() -> None:
+    points = np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32)
+    known = [5, 17]
+    for _ in range(12):
+        gaps = np.linalg.norm(points[:, None] - points[known], axis=2).min(axis=1)
+        known.append(int(gaps.argmax()))
+    assert farthest(points, np.array([5, 17]), 12).tolist() == known[2:]
+
+
+def test_no_point_is_farthest_that_is_the_same_as_another() -> None:
+    points = np.array([[0, 0], [0, 0], [3, 4], [3, 4], [0, 0]], np.float32)
+    assert farthest(points, np.array([1]), 4).tolist() == [2]
+
+
+def test_patches_that_look_like_no_other_are_kept_in_a_tenth_of_the_budget() -> None:
+    g = generator()
+    common, rare = torch.randn(2000, 32, generator=g) * 0.1, torch.randn(5, 32, generator=g)
+    common[:, 0] += 1
+    looks = functional.normalize(torch.cat([common, rare]), dim=-1)
+    kept, counts = condense(make_entries(looks, torch.zeros(2005, 16, dtype=torch.uint8)), 100, random())
+    assert set(range(2000, 2005)) <= set(kept.tolist())
+    assert counts[np.isin(kept, range(2000, 2005))].tolist() == [1] * 5
+    assert counts.sum() == 2005
 
 
 def test_boundary_patches_and_rare_classes_stay_when_background_is_thinned() -> None:

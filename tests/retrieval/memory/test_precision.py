@@ -105,11 +105,9 @@ def test_a_state_of_another_precision_is_converted(encoder: PatchEncoder, pair: 
 
 def test_megabytes_of_int8_entries_and_a_condensed_bank_of_them(encoder: PatchEncoder) -> None:
     assert entries_of_size("1MB", 192, (8, 8), "int8") == 3676  # 192 + 64 + 16 = 272 bytes an entry
-    bank = make_bank(encoder, "int8", range(6), budget=10)
+    bank = make_bank(encoder, "int8", range(6), budget=9)
     assert bank.embeddings.dtype == torch.int8
-    kept = make_bank(
-        encoder, "fp32", range(6), budget=10
-    )  # the same entries: a group's middle is far from the next one
+    kept = make_bank(encoder, "fp32", range(6), budget=9)  # the same entries: a group's middle is far from the next one
     assert torch.equal(bank.positions, kept.positions)
 
 
