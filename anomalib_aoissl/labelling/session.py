@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -58,6 +59,7 @@ class Session:
         self.lessons = Lessons(self, settings or ModelSettings())
         self._counts = PaintedPixels()
         self._versions: dict[str, str] = {}
+        self._states = itertools.count()
         self._untold = False  # pictures arrived of which the tabs were not told
         self._ended = threading.Event()
 
@@ -79,6 +81,9 @@ class Session:
         """Return what a page shows beside the picture."""
         colours = zip(self.classes.names, self.classes.colours, strict=True)
         return {
+            "number": next(
+                self._states
+            ),  # taken first: a state with a larger one is newer, in whatever order they arrive
             "folder": self.folder.root.name,
             "classes": [{"name": name, "colour": colour} for name, colour in colours],
             "pictures": [[one.name, one.version] for one in self.folder.pictures],

@@ -52,6 +52,31 @@ def test_a_class_has_another_colour(opened: Page, session: Any) -> None:
     opened.until("return document.querySelectorAll('#classes input')[2].value === '#ff0000'")
 
 
+def test_an_answer_that_was_overtaken_changes_nothing(opened: Page, session: Any) -> None:
+    opened.run(
+        "const real = window.fetch;"
+        "window.fetch = async (address, ...rest) => {"
+        "  const answer = await real(address, ...rest);"
+        "  if (!address.startsWith('/api/class')) return answer;"
+        "  await new Promise((go) => { window.release = go; });"
+        "  answer.json = async () => {"
+        "    const content = await Response.prototype.json.call(answer);"
+        "    setTimeout(() => { window.arrived = content.classes[2].colour; });"
+        "    return content;"
+        "  };"
+        "  return answer;"
+        "};"
+        "const field = document.querySelectorAll('#classes input')[2];"
+        "field.value = '#12ab34'; field.dispatchEvent(new Event('change'))"
+    )
+    opened.until("return !!window.release")
+    session.change_class("recolour", 2, "#ff0000")
+    opened.until("return labelling.state.classes[2].colour === '#ff0000'")
+    opened.run("window.release()")
+    assert opened.until("return window.arrived") == "#12ab34"
+    assert opened.run("return labelling.state.classes[2].colour") == "#ff0000"
+
+
 def test_hidden_masks_are_said_and_painted_on(opened: Page, device: Path) -> None:
     opened.keys("o")
     assert "The masks are hidden" in opened.notes()

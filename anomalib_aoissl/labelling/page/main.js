@@ -26,7 +26,9 @@ let opening = 0, heard = null, steps = Promise.resolve();
 
 // --- what is there -----------------------------------------------------------------------------------------------------
 
+// Answers overtake each other: one that is older than what is shown is left out.
 function loaded(content) {
+  if (content.number < state.number) return;
   const chosen = state.classes[state.chosen]?.name;
   Object.assign(state, content);
   state.versions = new Map(state.pictures);
@@ -343,6 +345,7 @@ let away = false;
 listen((event) => HEARD[event.kind]?.(event), (lost) => {
   if (lost && !away) note("The server does not answer. Is the program still running? What you paint is kept here and saved when it is back.", true, "away");
   if (!lost && away) {
+    state.number = -1; // it may be another program, which counts anew
     document.querySelector("#notes [data-key=away]")?.remove();
     refresh().then(() => { if (state.mask && saver.idle) saver.merge(state.mask).catch(() => open(state.mask.name)); });
   }
