@@ -38,6 +38,7 @@ from anomalib_aoissl.deployment.doctor.diagnosis import noise_picture
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.graph.bank import part_model
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.requests import of_one_picture
 
 SETTINGS = {"default": {}, "THROUGHPUT": {"PERFORMANCE_HINT": "THROUGHPUT"}}
 CAMERAS = (1, 2, 4)
@@ -100,7 +101,7 @@ def _picture(inferencer: SegmentationOpenVINOInferencer) -> np.ndarray:
 def _queue(inferencer: SegmentationOpenVINOInferencer, picture: np.ndarray) -> Contender:
     """Return OpenVINO's own queue over the encoder alone."""
     part = part_model(inferencer._model, ["patch_embeddings"])
-    queue = openvino.AsyncInferQueue(core().compile_model(part, *inferencer._target))
+    queue = openvino.AsyncInferQueue(core().compile_model(of_one_picture(part), *inferencer._target))
     planes, times = inferencer._read(picture)[np.newaxis], []
     queue.set_callback(lambda _, started: times.append(time.perf_counter() - started))
 

@@ -195,7 +195,7 @@ def judge(
 
 
 def openvino_runner(model: openvino.Model, device: str = "CPU") -> Runner:
-    """Return a runner of an `openvino.Model`, compiled as the inferencer compiles it."""
+    """Return a runner of an `openvino.Model`, compiled as its file is, for any number of pictures."""
     from .files.model_file import core
 
     run = SharedModel(core().compile_model(model, device, with_defaults(device, None)))

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,13 @@ def check_device(device: str) -> None:
 
 
 def compiled(model: openvino.Model, device: str, config: Mapping[str, Any]) -> SharedModel:
-    """Return a model compiled for a device.
+    """Return a model compiled for a device, to answer one picture at a time.
 
     Raises:
         ValueError: If OpenVINO takes neither the configuration nor the model there.
     """
     try:
-        done = core().compile_model(model, device, dict(config))
+        done = core().compile_model(of_one_picture(model), device, dict(config))
     except (RuntimeError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
         msg = (
@@ -66,7 +67,43 @@ def compiled(model: openvino.Model, device: str, config: Mapping[str, Any]) -> S
             "out."
         )
         raise ValueError(msg) from error
-    return SharedModel(done)
+    return SharedModel(done, one_by_one=True)
+
+
+def of_one_picture(model: openvino.Model) -> openvino.Model:
+    """Return a copy of a model that takes one picture at a time, of any size as before.
+
+    Where OpenVINO knows all shapes, it puts elementwise operations together, which takes a quarter of the time off
+    (2026.4). Behind the resize only the number of pictures is open.
+    """
+    model = model.clone()
+    shapes = {}
+    for port in model.inputs:
+        shape = port.get_partial_shape()
+        shape[0] = 1
+        shapes[port] = shape
+    model.reshape(shapes)
+    return model
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of several pictures.
+
+    Attributes:
+        arrays: The outputs, in their order.
+        places: Place of each output by its names.
+    """
+
+    arrays: Sequence[np.ndarray]
+    places: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[self.places[name]]
+
+    def to_tuple(self) -> tuple[np.ndarray, ...]:
+        """Return the outputs, as OpenVINO's own answers do."""
+        return tuple(self.arrays)
 
 
 class SharedModel:
@@ -78,18 +115,30 @@ class SharedModel:
     Args:
         compiled: `openvino.CompiledModel`.
         requests: Calls at once at most; None for one more than the device computes at once, so that it never waits.
+        one_by_one: Whether the model takes one picture at a time, see `of_one_picture`.
     """
 
-    def __init__(self, compiled: Any, requests: int | None = None) -> None:
+    def __init__(self, compiled: Any, requests: int | None = None, *, one_by_one: bool = False) -> None:
         if requests is None:
             requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
-        self._compiled, self.requests = compiled, requests
+        self._compiled, self.requests, self._one_by_one = compiled, requests, one_by_one
         self._free: LifoQueue[Any] = LifoQueue()
         for _ in range(requests):
             self._free.put(None)  # to be made
 
     def __call__(self, images: np.ndarray | list[np.ndarray]) -> Any:
         """Return the outputs for images ``[B, C, H, W]``, or a list of all inputs, by name, copied from the request."""
+        inputs = images if isinstance(images, list) else [images]
+        if not self._one_by_one or len(inputs[0]) == 1:
+            return self._answer(images)
+        number = len(inputs[0])
+        answers = [self._answer([part[i : i + 1] for part in inputs]).to_tuple() for i in range(number)]
+        names = [port.get_names() for port in self._compiled.outputs]
+        places = {name: place for place, some in enumerate(names) for name in some}
+        return Answers([np.concatenate(parts) for parts in zip(*answers, strict=True)], places)
+
+    def _answer(self, images: np.ndarray | list[np.ndarray]) -> Any:
+        """Return the outputs of one infer request."""
         request, outputs = self._free.get(), None
         try:
             request = self._compiled.create_infer_request() if request is None else request

@@ -13,9 +13,9 @@ from editable_models import array_of, labelled
 from small_exports import exported
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
-from anomalib_aoissl.deployment.files.model_file import read_model
+from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.graph.bank import bank_of
-from anomalib_aoissl.deployment.requests import SharedModel
+from anomalib_aoissl.deployment.requests import SharedModel, compiled, of_one_picture, with_defaults
 
 pytest.importorskip("openvino")
 
@@ -75,6 +75,17 @@ def test_edits_of_several_threads_all_count(tmp_path: Path) -> None:
     with ThreadPoolExecutor(len(PICTURES)) as pool:
         list(pool.map(learn, range(len(PICTURES))))
     assert set(inferencer.bank["entries_of_device"]) == {"old", "d0", "d1", "d2", "d3"}
+
+
+def test_pictures_that_are_answered_one_by_one_get_what_the_file_gives() -> None:
+    model, images = read_model(exported()), labelled(4, seed=21)[0].numpy()
+    one = of_one_picture(model)
+    assert (str(model.input(0).partial_shape), str(one.input(0).partial_shape)) == ("[?,3,?,?]", "[1,3,?,?]")
+    expected = core().compile_model(model, "CPU", with_defaults("CPU", None))(images)
+    found = compiled(model, "CPU", with_defaults("CPU", None))(images)
+    for name in ("pred_mask", "anomaly_map", "pred_score"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+    assert [array.shape for array in found.to_tuple()] == [array.shape for array in expected.to_tuple()]
 
 
 def test_a_request_that_fails_is_not_used_again() -> None:
