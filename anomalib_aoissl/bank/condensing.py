@@ -28,11 +28,15 @@ looks like another and is labelled otherwise, the same edge a pixel further, is 
 _AT_ONCE = 256
 """Entries to which distances are computed at once."""
 
+_FEW = 2048
+"""Points whose distances are computed anew at once."""
+
 _SAME = 1e-4
 """Squared distance, where 1 is usual, up to which patches look the same."""
 
-_RARE_SHARE = 0.1
-"""Share of the entries that are kept since no other looks like them: else what is rare but usual counts as novel."""
+_RARE_SHARE, _MOST_RARE = 0.1, 1000
+"""Share of the entries, and how many at most, that are kept since no other looks like them: else what is rare but usual
+counts as novel."""
 
 
 @dataclass(frozen=True)
@@ -125,46 +129,55 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
     if len(cover) == budget:
         nearest = np.square(points[:, None] - points[cover]).sum(axis=2).argmin(axis=1)
         return _in_order(cover, _counts_of(nearest, entries.counts, budget))
-    common = max(budget - int(_RARE_SHARE * budget), len(cover) + 1)
+    common = max(budget - min(int(_RARE_SHARE * budget), _MOST_RARE), len(cover) + 1)
     if int(groups.max()) + 1 > common:
         groups = np.zeros_like(groups)
         groups[cover] = np.arange(1, len(cover) + 1)
     groups = divide(points, weights, _numbered(groups), common)
     kept, counts = nearest_to_centres(points, weights, groups), _counts_of(groups, entries.counts)
     looks = points[:, : min(_DIMS, entries.embeddings.shape[1])]
-    rare = farthest(looks, kept, budget - common)
+    rare = farthest(looks, kept, np.square(looks - looks[kept[groups]]).sum(axis=1), budget - common)
     alone = entries.counts[rare].astype(np.int32)
     np.subtract.at(counts, groups[rare], alone)
     return _in_order(np.concatenate([kept, rare]), np.concatenate([counts, alone]))
 
 
-def farthest(points: np.ndarray, kept: np.ndarray, number: int) -> np.ndarray:
+def farthest(points: np.ndarray, kept: np.ndarray, bounds: np.ndarray, number: int) -> np.ndarray:
     """Return the indices of the points that are farthest from those that are kept, one after the other.
 
     Each is kept before the next one is looked for: Gonzalez, Clustering to Minimize the Maximum Intercluster Distance,
-    1985, 10.1016/0304-3975(85)90224-5.
+    1985, 10.1016/0304-3975(85)90224-5. Distances only fall, so that what was known before is an upper bound: of a few
+    points they are computed anew, and the farthest of these is the farthest of all while no bound of the others is
+    larger.
 
     Args:
         points: ``[N, E]``.
         kept: Indices of the points that are kept already.
+        bounds: ``[N]``, squared distances to one of these each.
         number: Points to return; fewer where all others are the same as one that is kept.
     """
-    squares = np.einsum("ne,ne->n", points, points)
-    nearest = np.full(len(points), np.inf, np.float32)
-    for part in np.array_split(kept, -(-len(kept) // _AT_ONCE)):
-        products = points @ points[part].T
-        nearest = np.minimum(nearest, (squares[part] - 2 * products).min(axis=1))
-    nearest += squares
+    nearest, known = bounds.copy(), kept
     nearest[kept] = 0
-    chosen: list[int] = []
-    while len(chosen) < number:
-        best = int(nearest.argmax())
-        if nearest[best] <= _SAME:
-            break
-        chosen.append(best)
-        nearest = np.minimum(nearest, squares + squares[best] - 2 * (points @ points[best]))
-        nearest[best] = 0
-    return np.array(chosen, dtype=np.int64)
+    while len(known) < len(kept) + number and nearest.max() > _SAME:
+        few = np.sort(np.argsort(-nearest, kind="stable")[:_FEW])
+        others = np.delete(nearest, few).max(initial=_SAME)
+        some = points[few]
+        distances = np.minimum(nearest[few], _squared_distances(some, points[known]))
+        found: list[int] = []
+        while len(known) + len(found) < len(kept) + number and distances.max() >= others:
+            found.append(int(distances.argmax()))
+            distances = np.minimum(distances, np.square(some - some[found[-1]]).sum(axis=1))
+        nearest[few] = distances
+        known = np.concatenate([known, few[found]])
+    return known[len(kept) :]
+
+
+def _squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the squared distance ``[N]`` of each point to the nearest of others."""
+    nearest = np.full(len(points), np.inf, np.float32)
+    for part in np.array_split(others, -(-len(others) // _AT_ONCE)):
+        nearest = np.minimum(nearest, (np.square(part).sum(axis=1) - 2 * (points @ part.T)).min(axis=1))
+    return np.maximum(nearest + np.square(points).sum(axis=1), 0)
 
 
 def covering_entries(entries: Entries) -> np.ndarray:

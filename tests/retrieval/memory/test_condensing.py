@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from anomalib_aoissl.bank import condensing
 from anomalib_aoissl.bank.condensing import (
     Entries,
     balancing_weights,
@@ -140,18 +141,23 @@ def test_entries_that_are_the_same_leave_the_budget_unused() -> None:
     assert counts.tolist() == [9] * 10
 
 
-def test_the_farthest_points_equal_brute_force() -> None:
+@pytest.mark.parametrize("few", [3, 50, 2048])
+def test_the_farthest_points_equal_brute_force(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condensing, "_FEW", few)
     points = np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32)
     known = [5, 17]
+    bounds = np.square(points - points[5]).sum(axis=1)
     for _ in range(12):
         gaps = np.linalg.norm(points[:, None] - points[known], axis=2).min(axis=1)
         known.append(int(gaps.argmax()))
-    assert farthest(points, np.array([5, 17]), 12).tolist() == known[2:]
+    assert farthest(points, np.array([5, 17]), bounds, 12).tolist() == known[2:]
 
 
-def test_no_point_is_farthest_that_is_the_same_as_another() -> None:
+@pytest.mark.parametrize("few", [1, 2, 2048])
+def test_no_point_is_farthest_that_is_the_same_as_another(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condensing, "_FEW", few)
     points = np.array([[0, 0], [0, 0], [3, 4], [3, 4], [0, 0]], np.float32)
-    assert farthest(points, np.array([1]), 4).tolist() == [2]
+    assert farthest(points, np.array([1]), np.square(points).sum(axis=1), 4).tolist() in ([2], [3])
 
 
 def test_patches_that_look_like_no_other_are_kept_in_a_tenth_of_the_budget() -> None:
