@@ -106,7 +106,7 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
     show. The group with the largest error is then cut in two again and again: the squared distances to its centre,
     of the embeddings and of the labels, each patch weighted by one over the square root of how frequent its classes
     are. So a thousand patches of the same background are one entry, and boundaries and rare classes, which decide, are
-    many. A tenth of the budget is for the patches that look least like all others, see `farthest`.
+    many. A tenth of the budget, 1,000 at most, is for the patches that look least like all others, see `farthest`.
 
     Args:
         entries: All entries.
