@@ -135,7 +135,7 @@ def condense(entries: Entries, budget: int, generator: np.random.Generator) -> t
         groups[cover] = np.arange(1, len(cover) + 1)
     groups = divide(points, weights, _numbered(groups), common)
     kept, counts = nearest_to_centres(points, weights, groups), _counts_of(groups, entries.counts)
-    looks = points[:, : min(_DIMS, entries.embeddings.shape[1])]
+    looks = points[:, : min(_DIMS, entries.embeddings.shape[1])]  # without the labels, which come after them
     rare = farthest(looks, kept, np.square(looks - looks[kept[groups]]).sum(axis=1), budget - common)
     alone = entries.counts[rare].astype(np.int32)
     np.subtract.at(counts, groups[rare], alone)
@@ -156,15 +156,15 @@ def farthest(points: np.ndarray, kept: np.ndarray, bounds: np.ndarray, number: i
         bounds: ``[N]``, squared distances to one of these each.
         number: Points to return; fewer where all others are the same as one that is kept.
     """
-    nearest, known = bounds.copy(), kept
+    nearest, known, wanted = bounds.copy(), kept, len(kept) + number
     nearest[kept] = 0
-    while len(known) < len(kept) + number and nearest.max() > _SAME:
+    while len(known) < wanted and nearest.max() > _SAME:
         few = np.sort(np.argsort(-nearest, kind="stable")[:_FEW])
         others = np.delete(nearest, few).max(initial=_SAME)
         some = points[few]
         distances = np.minimum(nearest[few], _squared_distances(some, points[known]))
         found: list[int] = []
-        while len(known) + len(found) < len(kept) + number and distances.max() >= others:
+        while len(known) + len(found) < wanted and distances.max() >= others:
             found.append(int(distances.argmax()))
             distances = np.minimum(distances, np.square(some - some[found[-1]]).sum(axis=1))
         nearest[few] = distances

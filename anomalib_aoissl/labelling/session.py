@@ -79,11 +79,10 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """Return what a page shows beside the picture."""
+        number = next(self._states)  # taken first: a larger one is newer, in whatever order answers arrive
         colours = zip(self.classes.names, self.classes.colours, strict=True)
         return {
-            "number": next(
-                self._states
-            ),  # taken first: a state with a larger one is newer, in whatever order they arrive
+            "number": number,
             "folder": self.folder.root.name,
             "classes": [{"name": name, "colour": colour} for name, colour in colours],
             "pictures": [[one.name, one.version] for one in self.folder.pictures],

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
@@ -198,9 +197,7 @@ class _Readings:
         if not view.plain or not bool(others.any()):
             return np.full(len(view.points), np.nan, np.float32)
         nearest = search(queries, bank.embeddings[others], 1)[0][:, 0].reshape(1, 1, *model.grid_size)
-        maps = functional.interpolate(
-            model.novelty(nearest), model.encoder.image_size, mode="bilinear", align_corners=False
-        )
+        maps = model.enlarged(model.novelty(nearest))
         values: np.ndarray = maps[0, 0].cpu()[view.points[:, 0], view.points[:, 1]].numpy()
         return values
 

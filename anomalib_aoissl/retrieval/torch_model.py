@@ -161,10 +161,9 @@ class RetrievalModel(nn.Module):
         else:
             mask = self.pixels(votes.argmax(dim=1).to(torch.uint8))
             share = self.pixels(votes.amax(dim=1) / votes.sum(dim=1).clamp(min=1e-9))
-        size = self.encoder.image_size
         batch = InferenceBatch(
             pred_score=novelty.amax(dim=(1, 2, 3)),
-            anomaly_map=functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False),
+            anomaly_map=self.enlarged(novelty),
             pred_mask=mask,
         )
         return batch, share
@@ -181,9 +180,7 @@ class RetrievalModel(nn.Module):
             classes = self.joint(self.head_probabilities(images, reading.tokens), votes)
         else:
             classes = self.pixel_probabilities(votes)
-        size = self.encoder.image_size
-        maps = functional.interpolate(novelty, size=size, mode="bilinear", align_corners=False)
-        return torch.cat([classes, maps], dim=1)
+        return torch.cat([classes, self.enlarged(novelty)], dim=1)
 
     def head_probabilities(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the pixel head's class probabilities ``[B, C, H, W]``."""
@@ -224,6 +221,10 @@ class RetrievalModel(nn.Module):
             return novelty
         inside = slice(border, -border)
         return functional.pad(novelty[..., inside, inside], (border,) * 4, mode="replicate")
+
+    def enlarged(self, novelty: torch.Tensor) -> torch.Tensor:
+        """Return the novelty ``[B, 1, rows, columns]`` of patches at the image's pixels, bilinear."""
+        return functional.interpolate(novelty, size=self.encoder.image_size, mode="bilinear", align_corners=False)
 
     def pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """Return ``[B, 1, H, W]`` of values ``[Q, L]`` of the pixels of patches."""
