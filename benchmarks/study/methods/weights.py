@@ -24,8 +24,8 @@ from ..sharing import Board
 
 __all__ = ["encoder_arguments", "pretrain"]
 
-_TRIAL_PICTURES, _TRIAL_STEPS = 32, 3
-_DECODING_SECONDS = 0.01  # a picture, once
+_TRIAL_STEPS = 12
+_DECODING_SECONDS = 0.015  # a picture, once
 
 
 def encoder_arguments(spec: Mapping[str, Any], needs: Sequence[str], board: Board) -> dict[str, Any]:
@@ -86,15 +86,19 @@ def _pictures(
 def _steps(
     arguments: Mapping[str, Any], encoder: PatchEncoder, files: list[ImageFiles], file_format: Any, seconds: float
 ) -> int:
-    """Return how many steps fit into the seconds, by the difference of a run of one and of a few steps."""
+    """Return how many steps fit into the seconds, by the difference of a run of one and of a few steps.
+
+    The first run of a process imports and allocates more than later ones, so it does not count.
+    """
     taken = []
-    for steps in (1, 1 + _TRIAL_STEPS):
+    for steps in (1, 1, 1 + _TRIAL_STEPS):
         with tempfile.TemporaryDirectory() as cache:
             callback: Any = make_pretraining({**arguments, "max_steps": steps, "cache_dir": cache})
             started = time.process_time()
-            few = files[:_TRIAL_PICTURES]
+            few = files[: arguments["batch_size"]]  # whole batches alone: a smaller last one takes less
             callback.pretrain(copy.deepcopy(encoder), few, file_format=file_format, trainer_arguments=_TRAINER)
             taken.append(time.process_time() - started)
-    step = max(taken[1] - taken[0], 1e-3) / _TRIAL_STEPS
-    rest = seconds - max(taken[0] - step, 0.0) - _DECODING_SECONDS * len(files)
+    _, one, more = taken
+    step = max(more - one, 1e-3) / _TRIAL_STEPS
+    rest = seconds - max(one - step, 0.0) - _DECODING_SECONDS * len(files)
     return max(1, round(rest / step))
