@@ -16,6 +16,7 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: # in an environment of its own: sources are read, not imported
 	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install 'mkdocs-material>=9.8.2' 'mkdocstrings[python]>=1.0.8'; }

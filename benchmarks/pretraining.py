@@ -25,8 +25,8 @@ from timm.models import VisionTransformer
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, MAECropOptions
+from anomalib_aoissl.pretraining.training.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.training.tokens import encode
 
 

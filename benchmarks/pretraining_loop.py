@@ -22,10 +22,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import make_pretraining
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
 from anomalib_aoissl.pretraining.training.augmentation import Crops
 from anomalib_aoissl.pretraining.training.images import CropDataset, ImageFiles
 from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.training.objective import Objective, Progress
 
 _CROPS_PER_IMAGE = 4  # so that an epoch of few pictures has some steps
 

@@ -28,7 +28,7 @@ from table import give_line
 
 from anomalib_aoissl import AOISSLRetrieval, Tiling, WireBond
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.visualization.overlay import resize_mask
+from anomalib_aoissl.data.resizing import resize_mask
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ from train_shipped_encoder import halve, labelled_pictures, training_parser
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.objectives.contextual import ContextualTuning
-from anomalib_aoissl.pretraining.objectives.losses import cut_patches
 from anomalib_aoissl.pretraining.training.artefact import WEIGHTS_NAME, save_encoder
+from anomalib_aoissl.pretraining.training.patches import cut_patches
 from anomalib_aoissl.pretraining.training.schedule import warmup_cosine
 from anomalib_aoissl.pretraining.watching.measures import probe_mean_iou
 from anomalib_aoissl.wirebond.drawing import CLASS_NAMES, draw, random_device

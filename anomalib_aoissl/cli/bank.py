@@ -18,6 +18,7 @@ from typing import Any
 from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
+from anomalib_aoissl.deployment.files.companions import beside, files_of
 from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES, read_model
 
 from .dispatching import said
@@ -243,7 +244,7 @@ def export(
     if output.suffix != _BANK:
         msg = f"{output}: a bank file's name ends with {_BANK}."
         raise ValueError(msg)
-    check_outputs({"--output": output}, _files(path), overwrite=overwrite)
+    check_outputs({"--output": output}, files_of(path), overwrite=overwrite)
     bank = selected(bank_in(path), device=device, image=image)
     return f"{write_bank(bank, output)}: {_entries_of(bank)}"
 
@@ -299,15 +300,10 @@ def _target(
     if target.suffix != wanted:
         msg = f"{target}: the result of {path.name} is written as {wanted}."
         raise ValueError(msg)
-    read = [file for other in others for file in _files(other)]
-    given = {"--output" if file == target else "--output's weights": file for file in _files(target)}
-    check_outputs(given, read if in_place else [*_files(path), *read], overwrite=overwrite or in_place)
+    read = [file for other in others for file in files_of(other)]
+    given = {"--output" if file == target else "--output's weights": file for file in files_of(target)}
+    check_outputs(given, read if in_place else [*files_of(path), *read], overwrite=overwrite or in_place)
     return target
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files of a bank, a checkpoint, or a model, whose weights lie beside it."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool = True) -> str:
@@ -326,7 +322,6 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
         from anomalib_aoissl.deployment.files.model_file import save_model
-        from anomalib_aoissl.deployment.gate import beside
         from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
         from anomalib_aoissl.deployment.refitting import refitted_head
 

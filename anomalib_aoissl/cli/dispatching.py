@@ -22,7 +22,7 @@ COMMANDS = {
     "doctor": ("doctor:add_doctor", "doctor:doctor"),
     "explain": ("explain:add_explain", "explain:explain"),
     "label": ("label:label_arguments", "label:label"),
-    "label-next": ("commands:add_label_next", "commands:label_next"),
+    "label-next": ("checkpoints:add_label_next", "checkpoints:label_next"),
     "labels": ("labels:describe", "labels:labels"),
     "measure": ("measure:describe", "measure:measure"),
     "report": ("report:add_report_arguments", "report:report"),

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from anomalib_aoissl.bank.explaining import Explanation
-from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.reading import image_size, read_mask
 
 from .dispatching import CommandError, add_overwrite
-from .outputs import check_outputs
+from .outputs import check_outputs, write_explanation
 
 _TILES = 12
 
@@ -50,7 +47,7 @@ def explain(options: argparse.Namespace) -> None:
         raise CommandError(msg)
     region = _region(options, image_size(options.image))
     if options.model is None:
-        from .commands import explain as explain_checkpoint
+        from .checkpoints import explain as explain_checkpoint
 
         explain_checkpoint(options, region)
     else:
@@ -67,24 +64,7 @@ def _explain_exported(options: argparse.Namespace, region: np.ndarray) -> None:
     outputs = {"--output": options.output, "--data": options.data}
     check_outputs(outputs, [*read, *inferencer.bank["entries_of_image"]], overwrite=options.overwrite)
     explanation, picture = explain_with_picture(inferencer, options.image, region, options.votes)
-    write(explanation, picture, options)
-
-
-def write(explanation: Explanation, picture: Image.Image, options: argparse.Namespace) -> None:
-    """Write the picture and the data, and print the votes for each class."""
-    with whole_file(options.output) as temporary:
-        picture.save(temporary)
-    if options.data is not None:
-        with whole_file(options.data) as temporary:
-            temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
-    for name, share in explanation.tally.items():
-        print(f"{share:6.1%} of the votes: {name or 'ignored'}")
-    for name, share in explanation.predicted.items():
-        print(f"{share:6.1%} of the mask: {name}")
-    if explanation.differs:
-        print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
-    unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
-    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+    write_explanation(explanation, picture, options)
 
 
 def _region(options: argparse.Namespace, size: tuple[int, int]) -> np.ndarray:

@@ -1,15 +1,22 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that a command is to write, validated before its work: none replaces an input, or another file unasked."""
+"""Files that a command is to write: validated before its work, none replaces an input, or another unasked."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["OutputError", "check_outputs"]
+from PIL import Image
+
+from anomalib_aoissl.bank.explaining import Explanation
+from anomalib_aoissl.data.files import whole_file
+
+__all__ = ["OutputError", "check_outputs", "write_explanation"]
 
 _LONGEST_NAME = 255  # bytes, on every common file system
 
@@ -46,6 +53,23 @@ def check_outputs(
             msg = f"{argument} {path}: {problem}."
             raise OutputError(msg)
         seen[identity] = argument
+
+
+def write_explanation(explanation: Explanation, picture: Image.Image, options: argparse.Namespace) -> None:
+    """Write the picture and the data of the command explain, and print the votes for each class."""
+    with whole_file(options.output) as temporary:
+        picture.save(temporary)
+    if options.data is not None:
+        with whole_file(options.data) as temporary:
+            temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
+    for name, share in explanation.tally.items():
+        print(f"{share:6.1%} of the votes: {name or 'ignored'}")
+    for name, share in explanation.predicted.items():
+        print(f"{share:6.1%} of the mask: {name}")
+    if explanation.differs:
+        print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
+    unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
+    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
 
 
 def _problem(path: Path, overwrite: bool) -> str:

@@ -19,7 +19,7 @@ from .finding.checking import check_training_masks
 from .finding.folders import say
 from .finding.listing import Record, check_groups, list_records
 from .finding.splitting import Splits, check_devices, take_shots
-from .labels.cache import as_masks
+from .label_formats.cache import as_masks
 
 SPLIT_NAMES = ("train", "val", "test")
 

@@ -24,12 +24,13 @@ from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.reading import ColorOrder
+from anomalib_aoissl.data.resizing import resize_labels
 from anomalib_aoissl.pixel_head.learning.sample import FOLDS, PixelSample
 
+from .files.companions import beside
 from .files.model_file import save_model
-from .gate import beside
 from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
-from .images import resize_labels, resize_planes
+from .images import resize_planes
 from .naming import check_name, names_of_mask
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import light_reader, tile_graph

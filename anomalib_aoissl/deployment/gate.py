@@ -9,7 +9,6 @@ A runner takes images ``[B, C, H, W]`` float32 in [0, 1] and returns ``pred_mask
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -242,35 +241,6 @@ def onnx_runner(path: Path) -> Runner:
         return dict(zip(OUTPUTS, outputs, strict=True))
 
     return answer
-
-
-# --- the result beside a model --------------------------------------------------------------------------------------
-
-
-def report_path(path: Path) -> Path:
-    """Return the path of the gate's result beside an exported model."""
-    return path.with_suffix(".gate.json")
-
-
-def model_api_path(path: Path) -> Path:
-    """Return the path of the model for OpenVINO's Model API beside an exported ``.xml``."""
-    return path.with_name(f"{path.stem}_model_api.xml")
-
-
-def beside(path: Path, metadata: Mapping[str, Any]) -> dict[Path, str | None]:
-    """Return what goes along with a model, given what the model says of itself, as `save_model` takes.
-
-    The gate's result; None where the model has none: an older one there says nothing of this model. A model for the
-    Model API there was made of an older one, and goes too.
-    """
-    result, other = metadata.get("gate"), model_api_path(path)
-    text = None if result is None else report_text(result)
-    return {report_path(path): text, other: None, other.with_suffix(".bin"): None}
-
-
-def report_text(result: Mapping[str, Any]) -> str:
-    """Return the plain data of a gate's result as it is written."""
-    return json.dumps(result, indent=1) + "\n"
 
 
 # --- measures -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from anomalib_aoissl.data.resizing import resize_labels
+
 
 def resize_planes(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return planes ``[C, H, W]`` at (height, width) px, antialiased as `preprocessing.antialiased_resize` does."""
@@ -22,11 +24,6 @@ def _triangle_weights(length: int, target: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def resize_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask ``[H, W]`` at (height, width) px: of each pixel's centre, the same as torch's "nearest-exact"."""
-    return mask[np.ix_(*_nearest(mask.shape, size))]
-
-
 def resize_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the region ``[H, W]`` bool at (height, width) px; of the smallest region a pixel is left."""
     rows, columns = region.nonzero()
@@ -34,12 +31,3 @@ def resize_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if not scaled.any():
         scaled[rows * size[0] // region.shape[0], columns * size[1] // region.shape[1]] = True
     return scaled
-
-
-def _nearest(shape: tuple[int, ...], size: tuple[int, int]) -> list[np.ndarray]:
-    """Return the rows and the columns in which the centres of the new pixels lie."""
-    pairs = zip(shape, size, strict=True)
-    return [
-        np.minimum(((np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new)).astype(np.int64), old - 1)
-        for old, new in pairs
-    ]

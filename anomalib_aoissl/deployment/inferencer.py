@@ -18,7 +18,8 @@ import numpy as np
 from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import ColorOrder
-from anomalib_aoissl.visualization.overlay import picture_of, resize_mask
+from anomalib_aoissl.data.resizing import resize_mask
+from anomalib_aoissl.visualization.overlay import picture_of
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability, checked_threshold
 from .editing import OpenVINOBankMixin

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from anomalib_aoissl.bank.content import BankArrays
-from anomalib_aoissl.pixel_head.learning.sample import PixelSample, spread_context, stored_values
+from anomalib_aoissl.pixel_head.learning.sample import PixelSample, spread_context
 from anomalib_aoissl.pixel_head.learning.stages import refitted, with_classes
 from anomalib_aoissl.pixel_head.learning.views import view
 from anomalib_aoissl.pixel_head.points import context_values, draw_points, pixel_values
+from anomalib_aoissl.pixel_head.stored import stored_values
 
 from .graph.head import HeadContent
 

@@ -22,7 +22,7 @@ import numpy as np
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.deployment.images import resize_labels
+from anomalib_aoissl.data.resizing import resize_labels
 
 from .storage.exports import last_export
 from .storage.problems import Problem

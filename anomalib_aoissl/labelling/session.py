@@ -18,8 +18,8 @@ import numpy as np
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from .events import Events
 from .lessons import Lessons
-from .server.events import Events
 from .storage.arriving import Arrivals
 from .storage.classes import ClassNames, Removal
 from .storage.counting import PaintedPixels

@@ -13,10 +13,10 @@ from torch.compiler import is_exporting
 
 from .autocontext import context_maps
 from .features import FeatureMaps, feature_maps
-from .learning.fitting import Layers
 from .marking import mark
 from .network import class_scores
 from .points import CONTEXT_SCALE
+from .stored import Layers
 
 _STAGES, _ARRAYS = ("first", "second"), 6
 _FEATURES = ("directions", "centre", "mean", "scale")

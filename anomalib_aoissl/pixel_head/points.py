@@ -9,7 +9,7 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .learning.sample import stored_values
+from .stored import stored_values
 
 STRIDE = 4
 """Pixels of the image, across and down, that one pixel of the coarse maps covers."""

@@ -26,7 +26,7 @@ from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
 from anomalib_aoissl.plugin.options import OptionsRule, plain_data
-from anomalib_aoissl.pretraining.objectives.objective import Objective
+from anomalib_aoissl.pretraining.run import Run
 from anomalib_aoissl.pretraining.training.artefact import (
     cache_folder,
     cache_key,
@@ -36,7 +36,7 @@ from anomalib_aoissl.pretraining.training.artefact import (
 )
 from anomalib_aoissl.pretraining.training.augmentation import Light
 from anomalib_aoissl.pretraining.training.images import ImageFiles, fingerprint, pretraining_images
-from anomalib_aoissl.pretraining.training.run import Run
+from anomalib_aoissl.pretraining.training.objective import Objective
 from anomalib_aoissl.pretraining.watching.labelled import probe_images
 from anomalib_aoissl.pretraining.watching.watcher import Labelled
 

@@ -32,8 +32,8 @@ from .head_fitting import fit_to_training_images
 from .memory.bank_size import entries_of_size
 from .memory.checkpoint_bank import check_bank_of, load_content
 from .memory.memory_bank import MemoryBank
-from .memory.model_editing import BankEditingMixin
 from .memory.units import unit_size
+from .model_editing import BankEditingMixin
 from .options import BankOptions, VoteOptions
 from .torch_model import RetrievalModel
 

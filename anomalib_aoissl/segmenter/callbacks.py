@@ -17,9 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
+from .budget import progress
 from .losses import root_weights
 from .options import TrainingOptions
-from .schedule import progress
 from .starting import start_from_head
 
 __all__ = [

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_aoissl.bank.explaining import Box, Explanation, Vote
 from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.resizing import resize_mask
 
-from .overlay import legend, overlay_mask, palette, picture_of, resize_mask
+from .overlay import legend, overlay_mask, palette, picture_of
 
 _QUERY_WIDTH = 520
 _TILE, _CAPTION, _GAP = 190, 54, 12

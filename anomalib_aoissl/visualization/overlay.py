@@ -20,7 +20,6 @@ __all__ = [
     "overlay_mask",
     "palette",
     "picture_of",
-    "resize_mask",
     "write_class_index_png",
 ]
 
@@ -121,9 +120,3 @@ def _colours(num_classes: int, colours: np.ndarray | None) -> np.ndarray:
     if colours is not None:
         usual[: len(colours)] = colours
     return usual
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask at (height, width) px, each pixel that of the nearest."""
-    image = Image.fromarray(np.ascontiguousarray(mask))
-    return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))

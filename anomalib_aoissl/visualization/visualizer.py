@@ -19,10 +19,11 @@ from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.data.reading import image_size
+from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.evaluation.risk_coverage import write_risk_coverage
 
 from .output_names import OutputNames
-from .overlay import hatch, legend, overlay_mask, picture_of, resize_mask, write_class_index_png
+from .overlay import hatch, legend, overlay_mask, picture_of, write_class_index_png
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18

@@ -12,10 +12,9 @@ from exports import EXPORTS, drawing, export, pad, runs
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
-from anomalib_aoissl.data.label_formats import FORMATS, WRITTEN, masks, read_labels
+from anomalib_aoissl.data.label_formats import FORMATS, WRITTEN, cache, masks, read_labels
 from anomalib_aoissl.data.label_formats.label_studio import unpacked
 from anomalib_aoissl.data.label_formats.pascal_voc import voc_colour
-from anomalib_aoissl.data.labels import cache
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
 from anomalib_aoissl.data.labels.converting import Choices, convert
 from anomalib_aoissl.data.labels.shapes.geometry import decoded_counts

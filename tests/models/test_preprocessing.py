@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Normalize
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aoissl.deployment.images import resize_labels
+from anomalib_aoissl.data.resizing import resize_labels
 from anomalib_aoissl.models.preprocessing import (
     CentredResize,
     SegmentationPreProcessor,

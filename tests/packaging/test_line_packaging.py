@@ -23,7 +23,7 @@ LINE = ROOT / "packaging" / "line"
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
 DIST = f"anomalib_aoissl_line-{VERSION}"
 HEAVY = {"torch", "torchvision", "lightning", "anomalib", "timm", "pandas", "nncf", "onnx", "faiss", "tqdm"}
-ELSEWHERE = {"anomalib_aoissl.retrieval", "anomalib_aoissl.cli.commands", "anomalib_aoissl.labelling"}
+ELSEWHERE = {"anomalib_aoissl.retrieval", "anomalib_aoissl.cli.checkpoints", "anomalib_aoissl.labelling"}
 """What commands import when they are given a checkpoint, or that need torch."""
 
 

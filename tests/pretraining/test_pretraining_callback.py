@@ -228,7 +228,7 @@ def test_a_model_with_tiles_learns_from_pictures_at_their_own_resolution(
         sizes.append(size)
         return CropDataset(*arguments, size=size, **others)
 
-    monkeypatch.setattr("anomalib_aoissl.pretraining.training.run.CropDataset", spied)
+    monkeypatch.setattr("anomalib_aoissl.pretraining.run.CropDataset", spied)
     for tiling, expected in ((None, {(48, 64)}), (Tiling((48, 64), 16), {None})):
         model = _Model(make_encoder())
         model.tiling = tiling  # type: ignore[assignment]

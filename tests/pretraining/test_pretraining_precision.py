@@ -13,8 +13,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from small_runs import CPU, SMALL, Files, MakeEncoder, callback_of
 
 from anomalib_aoissl.pretraining.objectives.dino import SelfDistillation
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress
 from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.training.objective import Objective, Progress
 
 
 def test_bf16_trains(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:

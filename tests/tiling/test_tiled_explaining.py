@@ -18,7 +18,7 @@ from tiled_models import CLASSES, TILING, array_of, drawn
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer, Tiling
 from anomalib_aoissl.bank.explaining import Explanation, Vote
-from anomalib_aoissl.cli import commands
+from anomalib_aoissl.cli import checkpoints
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.deployment.files.model_file import read_model, save_model
 from anomalib_aoissl.deployment.graph.bank import bank_of, with_bank
@@ -183,7 +183,7 @@ def test_the_command_shows_places_in_the_whole_picture(
         model, checkpoint = copy.deepcopy(tiled_model), tmp_path / "model.ckpt"
         model.model.bank.image_names = [str(file) for file in files]
         checkpoint.touch()
-        monkeypatch.setattr(commands, "load_retrieval", lambda _: model)
+        monkeypatch.setattr(checkpoints, "load_retrieval", lambda _: model)
         source = ["--ckpt_path", str(checkpoint)]
     data, output = tmp_path / "e.json", tmp_path / "e.png"
     given = ["explain", *source, "--image", str(files[1]), "--at", "100,70", "--data", str(data)]

@@ -28,7 +28,7 @@ from anomalib_aoissl.wirebond.drawing import (
     random_device,
     write_images,
 )
-from anomalib_aoissl.wirebond.drawing.files import workers, writing
+from anomalib_aoissl.wirebond.drawing.files import unit_files, workers
 
 SMALL = (96, 96)
 BACKGROUND, WIRE, BALL, WEDGE, EPOXY = range(5)
@@ -274,7 +274,7 @@ def test_broken_off_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: py
     assert all(whole[name] == content for name, content in partial.items())
     stamps = {name: (root / name).stat().st_mtime_ns for name in partial}
     drawn: list[int] = []
-    monkeypatch.setattr(writing, "draw", lambda *given, **named: drawn.append(1) or draw(*given, **named))
+    monkeypatch.setattr(unit_files, "draw", lambda *given, **named: drawn.append(1) or draw(*given, **named))
     write_images(root, **settings)
     assert files(root) == whole
     assert len(drawn) == 4  # two of six units were complete
@@ -285,7 +285,7 @@ def test_broken_off_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: py
 def test_finished_set_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"devices": PAIR, "units": 1, "seed": 1, "size": SMALL, "workers": 0}
     write_images(tmp_path, **settings)
-    monkeypatch.setattr(writing, "draw", None)
+    monkeypatch.setattr(unit_files, "draw", None)
     write_images(tmp_path, **settings)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from anomalib_aoissl.bank.content import described
 from anomalib_aoissl.data.describing.file_format import FileFormat
 
+from ..files.companions import files_of
 from ..files.file_pair import has_checksum
 from ..files.model_file import core
 from ..graph.bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
@@ -119,7 +120,7 @@ def diagnose(
     bank = _bank(model)
     diagnosis = Diagnosis(
         path=path,
-        megabytes=sum(file.stat().st_size for file in _files(path)) / 1e6,
+        megabytes=sum(file.stat().st_size for file in files_of(path)) / 1e6,
         versions={"python": platform.python_version(), **installed((*DISTRIBUTIONS, *PACKAGES))},
         devices={name: str(core().get_property(name, "FULL_DEVICE_NAME")) for name in core().available_devices},
         device=device,
@@ -252,8 +253,3 @@ def _timed(
         times.append(time.perf_counter() - started)
     height, width = result.class_map.shape
     return sorted(times), (height, width)
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files of a model."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomalib_aoissl.pixel_head.learning.fitting import Layers
 from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 from anomalib_aoissl.pixel_head.learning.stages import Stages
 from anomalib_aoissl.pixel_head.points import CONTEXT_SCALE, RADII, STRIDE, blur
+from anomalib_aoissl.pixel_head.stored import Layers
 
 if TYPE_CHECKING:
     import openvino

@@ -15,8 +15,9 @@ import torch
 from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.evaluation.risk_coverage import histogram, threshold_of
 from anomalib_aoissl.pixel_head.learning.fitting import Schedule, probabilities
-from anomalib_aoissl.pixel_head.learning.sample import STEP, class_offsets, mean_iou, stored_values
+from anomalib_aoissl.pixel_head.learning.sample import class_offsets, mean_iou
 from anomalib_aoissl.pixel_head.learning.stages import offset
+from anomalib_aoissl.pixel_head.stored import STEP, stored_values
 from anomalib_aoissl.retrieval.calibration import without_images
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel, joint_probabilities
 

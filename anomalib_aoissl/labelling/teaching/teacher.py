@@ -24,10 +24,11 @@ from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.pixel_head.features import FeatureMaps
 from anomalib_aoissl.pixel_head.head import PixelHead
-from anomalib_aoissl.pixel_head.learning.fitting import Layers, Schedule, fit_network
-from anomalib_aoissl.pixel_head.learning.sample import STEP, evenly_taken, stored_values
+from anomalib_aoissl.pixel_head.learning.fitting import Schedule, fit_network
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 from anomalib_aoissl.pixel_head.learning.training import feature_spread, principal_directions
 from anomalib_aoissl.pixel_head.points import draw_points, pixel_values
+from anomalib_aoissl.pixel_head.stored import STEP, Layers, stored_values
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..stored import Layers
+
 BATCH, HIDDEN = 1024, (64, 64)
 _RATE, _DECAY, _WARM_STEPS = 3e-3, 1e-2, 30
 _DROPOUT, _NOISE = 0.1, 0.05  # of standardised features
@@ -24,9 +26,6 @@ on what only the labelled images' tokens have."""
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
 
 _REPORTED = 50  # steps between reports
-
-Layers = tuple[np.ndarray, ...]
-"""Weights ``[in, out]`` and bias ``[out]`` of each layer in turn, float32."""
 
 
 @dataclass(frozen=True)

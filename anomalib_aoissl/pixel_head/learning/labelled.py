@@ -14,7 +14,8 @@ import torch
 from ..autocontext import context_maps
 from ..head import PixelHead
 from ..points import context_values, draw_points, pixel_values
-from .sample import FOLDS, PixelSample, stored_values
+from ..stored import stored_values
+from .sample import FOLDS, PixelSample
 from .views import symmetric_view, view, view_light, views_of
 
 PIXELS = 60_000

@@ -13,15 +13,6 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-LEVELS = 127
-"""Largest integer of a stored feature."""
-
-_RANGE = 6.0
-"""Standard deviations up to which features are stored; larger ones are cut."""
-
-STEP = _RANGE / LEVELS
-"""Standard deviations that one integer of a stored feature stands for."""
-
 FOLDS = 3
 """Parts of the images for each of which a network is fitted to the others."""
 
@@ -115,12 +106,6 @@ class PixelSample:
 def sample_of(arrays: Mapping[str, np.ndarray], basis: str) -> PixelSample:
     """Return the sample of arrays by name, in the types that it has in memory."""
     return PixelSample(**{name: np.asarray(arrays[name], kind) for name, kind in KINDS.items()}, basis=basis)
-
-
-def stored_values(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return features ``[N, F]`` standardised by a mean and a scale ``[F]``, as int8 in units of `STEP`."""
-    units = (values - mean) / (scale * np.float32(STEP))
-    return np.clip(np.rint(units), -LEVELS, LEVELS).astype(np.int8)
 
 
 def spread_context(context: np.ndarray, classes: Sequence[int], number: int) -> np.ndarray:

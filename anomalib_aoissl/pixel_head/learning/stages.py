@@ -11,8 +11,9 @@ from functools import partial
 
 import numpy as np
 
-from .fitting import Layers, Schedule, fit_network, probabilities
-from .sample import STEP, PixelSample
+from ..stored import STEP, Layers
+from .fitting import Schedule, fit_network, probabilities
+from .sample import PixelSample
 
 STEPS, REFIT_STEPS = 2000, 300
 """Steps of a fit, and of one that goes on from the present networks."""

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from ..filters import filter_counts
 from ..head import PixelHead
+from ..stored import Layers
 from . import stages
-from .fitting import Layers, Schedule
+from .fitting import Schedule
 from .labelled import (
     LabelledImage,
     Reader,

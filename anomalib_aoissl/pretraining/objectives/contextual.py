@@ -16,9 +16,8 @@ from timm.models import VisionTransformer
 from torch import nn
 from torch.nn import functional
 
+from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches
 from anomalib_aoissl.pretraining.training.tokens import check_transformer, encode, grid_of, random_offsets
-
-from .losses import PatchWhitening, cut_patches
 
 __all__ = ["ContextualTuning", "cell_shares", "retrieval_loss"]
 

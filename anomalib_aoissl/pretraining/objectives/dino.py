@@ -25,12 +25,12 @@ from anomalib_aoissl.pretraining.options import (
     size_pair,
 )
 from anomalib_aoissl.pretraining.training.augmentation import CropKind
+from anomalib_aoissl.pretraining.training.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.training.schedule import cosine, warmup_linear
 from anomalib_aoissl.pretraining.training.tokens import check_transformer, encode, grid_of, random_offsets
 
 from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
-from .objective import Objective, Progress, Views
 
 __all__ = ["DINOPretraining", "SelfDistillation"]
 

@@ -17,12 +17,12 @@ from anomalib_aoissl.plugin.arguments import Rule
 from anomalib_aoissl.plugin.removed_arguments import had_arguments
 from anomalib_aoissl.pretraining.argument_rules import GONE, IBOT_MOVED, IBOT_RULES
 from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, MaskingOptions, TeacherOptions
+from anomalib_aoissl.pretraining.training.objective import Progress, Views
 from anomalib_aoissl.pretraining.training.tokens import grid_of
 
 from .dino import STUDENT_TEMPERATURE, DINOPretraining, SelfDistillation, global_token
 from .distillation import Center, masked_patch_loss, prototype_entropy
 from .masking import block_mask
-from .objective import Progress, Views
 
 __all__ = ["IBOTPretraining", "MaskedDistillation"]
 

@@ -18,6 +18,8 @@ from anomalib_aoissl.pretraining.argument_rules import GONE, MAE_MOVED, MAE_RULE
 from anomalib_aoissl.pretraining.callback import PretrainingCallback
 from anomalib_aoissl.pretraining.options import DecoderOptions, MAECropOptions, size_pair
 from anomalib_aoissl.pretraining.training.augmentation import CropKind
+from anomalib_aoissl.pretraining.training.objective import Objective, Progress, Views
+from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches, paste_patches
 from anomalib_aoissl.pretraining.training.tokens import (
     check_transformer,
     encode,
@@ -27,9 +29,8 @@ from anomalib_aoissl.pretraining.training.tokens import (
 )
 
 from .heads import PixelDecoder
-from .losses import PatchWhitening, cut_patches, masked_pixel_loss, normalise_patches, paste_patches
+from .losses import masked_pixel_loss, normalise_patches
 from .masking import random_partition
-from .objective import Objective, Progress, Views
 
 __all__ = ["MAEPretraining", "MaskedAutoencoder"]
 

@@ -14,8 +14,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from anomalib_aoissl.pretraining.objectives.losses import PatchWhitening, cut_patches
-
+from .patches import PatchWhitening, cut_patches
 from .tokens import encode, sincos_positions
 
 __all__ = ["even_last_norm", "whiten_patch_embedding"]

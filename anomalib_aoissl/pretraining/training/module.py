@@ -12,11 +12,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.options import OptimizerOptions
 
 from .augmentation import Light
 from .images import CropDataset
+from .objective import Objective, Progress, Views
 from .schedule import warmup_cosine
 
 __all__ = ["PretrainingModule", "crop_loader"]

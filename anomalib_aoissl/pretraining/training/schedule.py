@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["cosine", "warmup_cosine", "warmup_linear"]
+__all__ = ["cosine", "half_cosine", "warmup_cosine", "warmup_linear"]
+
+
+def half_cosine(progress: float) -> float:
+    """Return the value of half a cosine wave that falls from 1 at progress 0 to 0 at progress 1, and stays."""
+    return (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:
     """Return the value at a step 0..steps - 1 of half a cosine wave from ``start`` to ``end``."""
-    progress = min(max(step / max(steps - 1, 1), 0.0), 1.0)
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+    return end + (start - end) * half_cosine(step / max(steps - 1, 1))
 
 
 def warmup_linear(step: int, warmup: int, start: float, end: float) -> float:

@@ -14,6 +14,9 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.matching.aggregation import class_votes, vote_weights
+from anomalib_aoissl.matching.searching import search
+from anomalib_aoissl.pretraining.training.patches import cut_patches
 
 __all__ = ["Probe", "effective_rank", "probe_mean_iou", "spectrum_entropy"]
 
@@ -23,7 +26,7 @@ LabelledImage = tuple[torch.Tensor, torch.Tensor]
 _QUERIES_AT_ONCE = 512
 
 
-class Encoder(Protocol):
+class FrozenEncoder(Protocol):
     """What the measures need of an encoder; `PatchEncoder` is one."""
 
     image_size: tuple[int, int]
@@ -55,7 +58,7 @@ class Probe:
 
 
 def probe_mean_iou(
-    encoder: Encoder,
+    encoder: FrozenEncoder,
     bank_items: Iterable[LabelledImage],
     query_items: Iterable[LabelledImage],
     *,
@@ -91,8 +94,12 @@ def probe_mean_iou(
     for image, mask in query_items:
         queries, target = _embed(encoder, image, mask)
         parts = queries.split(_QUERIES_AT_ONCE)
-        predicted = torch.cat([_vote(part, entries, labels, num_classes, neighbours, temperature) for part in parts])
-        metric.update(predicted, target.long())
+        predicted = []
+        for part in parts:
+            similarities, nearest = search(part, entries, neighbours)
+            weights = vote_weights(similarities, "attention", temperature)
+            predicted.append(class_votes(weights, labels[nearest], num_classes).argmax(dim=1))
+        metric.update(torch.cat(predicted), target.long())
     class_iou = metric.compute()
     occurs = (metric.confmat.sum(0) + metric.confmat.sum(1)) > 0
     return Probe(float(class_iou[occurs].mean()), tuple(class_iou.tolist()))
@@ -124,28 +131,11 @@ def spectrum_entropy(embeddings: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def _embed(encoder: Encoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(encoder: FrozenEncoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return unit patch embeddings ``[P, D]`` of the resized image and the labels ``[P, S]`` of each patch."""
     resized = functional.interpolate(image[None], encoder.image_size, mode="bilinear", antialias=True)
     mean, std = (resized.new_tensor(values).view(1, -1, 1, 1) for values in (encoder.mean, encoder.std))
     embeddings = encoder((resized - mean) / std)[0].float()
     labels = functional.interpolate(mask[None, None].float(), encoder.image_size, mode="nearest-exact")
-    patches = functional.unfold(labels, encoder.patch_size, stride=encoder.patch_size)  # [1, S, P]
-    return functional.normalize(embeddings, dim=-1), patches[0].T.to(torch.uint8)
-
-
-def _vote(
-    queries: torch.Tensor,
-    entries: torch.Tensor,
-    labels: torch.Tensor,
-    num_classes: int,
-    neighbours: int,
-    temperature: float,
-) -> torch.Tensor:
-    """Return the class ``[Q, S]`` of each pixel of the query patches ``[Q, D]``."""
-    similarity, nearest = (queries @ entries.T).topk(min(neighbours, len(entries)), dim=1)  # [Q, K]
-    weights = (similarity / temperature).softmax(dim=1)
-    found = labels[nearest]  # [Q, K, S]
-    # q = queries, k = neighbours, s = pixels of a patch
-    votes = [torch.einsum("qk,qks->qs", weights, (found == index).float()) for index in range(num_classes)]
-    return torch.stack(votes).argmax(dim=0)
+    patches = cut_patches(labels, encoder.patch_size)[0]  # [P, S]
+    return functional.normalize(embeddings, dim=-1), patches.to(torch.uint8)

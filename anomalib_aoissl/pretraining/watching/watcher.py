@@ -16,8 +16,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchvision.utils import save_image
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.pretraining.objectives.objective import Objective
 from anomalib_aoissl.pretraining.training.initialization import even_last_norm
+from anomalib_aoissl.pretraining.training.objective import Objective
 
 from .measures import LabelledImage, effective_rank, probe_mean_iou, spectrum_entropy
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from .devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType, random_device
 from .files.sheet import contact_sheet
-from .files.writing import PALETTE, write_images
+from .files.unit_files import PALETTE
+from .files.writing import write_images
 from .rendering import Drawing, draw
 
 __all__ = [

@@ -11,14 +11,13 @@ from pixel_oracles import sample_with, toy_sample
 
 from anomalib_aoissl.pixel_head.learning.sample import (
     KINDS,
-    STEP,
     class_offsets,
     classes_of_one_fold,
     joined_pixels,
     mean_iou,
     sample_of,
-    stored_values,
 )
+from anomalib_aoissl.pixel_head.stored import STEP, stored_values
 
 
 def test_stored_values_come_back_within_half_a_step() -> None:

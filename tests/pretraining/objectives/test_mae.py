@@ -9,9 +9,9 @@ import torch
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.objectives.mae import MAEPretraining, MaskedAutoencoder
-from anomalib_aoissl.pretraining.objectives.objective import Progress
+from anomalib_aoissl.pretraining.run import is_untrained
 from anomalib_aoissl.pretraining.training.initialization import even_last_norm, whiten_patch_embedding
-from anomalib_aoissl.pretraining.training.run import is_untrained
+from anomalib_aoissl.pretraining.training.objective import Progress
 from anomalib_aoissl.pretraining.training.schedule import cosine, warmup_cosine, warmup_linear
 
 MakeEncoder = Callable[..., PatchEncoder]

@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from anomalib_aoissl.pretraining.objectives.distillation import Center, masked_patch_loss, move_average, view_loss
-from anomalib_aoissl.pretraining.objectives.losses import (
-    PatchWhitening,
-    cut_patches,
-    masked_pixel_loss,
-    normalise_patches,
-    paste_patches,
-)
+from anomalib_aoissl.pretraining.objectives.losses import masked_pixel_loss, normalise_patches
+from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches, paste_patches
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 24), (1, 1, 8, 8), (2, 4, 24, 16)])

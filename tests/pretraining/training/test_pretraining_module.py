@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_aoissl.pretraining.objectives.objective import Objective, Views
 from anomalib_aoissl.pretraining.options import OptimizerOptions
 from anomalib_aoissl.pretraining.training.module import PretrainingModule
+from anomalib_aoissl.pretraining.training.objective import Objective, Views
 
 
 class Watched(Objective):

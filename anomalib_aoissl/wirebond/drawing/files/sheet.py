@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..devices import CLASS_NAMES
 from ..rendering import Drawing
-from .writing import LIGHTING_CHANNELS, PALETTE
+from .unit_files import LIGHTING_CHANNELS, PALETTE
 
 _TITLES = ("bright field", "dark field", "labels")
 _GAP = 6

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 
-from .writing import Job, write_job
+from .unit_files import Job, write_job
 
 _IDLE_SECONDS = 10  # then workers that have nothing to draw end
 

@@ -4,49 +4,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.plugin.arguments import validate, whole
-from anomalib_aoissl.visualization.overlay import palette
 
 from ..devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
-from ..rendering import check_arguments, draw
+from ..rendering import check_arguments
+from .unit_files import LIGHTING_CHANNELS, Job, is_complete, stem_of, write_bytes, write_job
+from .workers import run_in_workers
 
 logger = logging.getLogger(__name__)
-
-LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
-# RGB by class index, as in every picture of masks.
-PALETTE: tuple[tuple[int, ...], ...] = tuple(
-    tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One type of device and the units of it that are to be written."""
-
-    device: DeviceType
-    units: tuple[int, ...]
-    seed: int
-    lot: int
-    size: tuple[int, int]
-    difficulty: float
 
 
 def write_images(
@@ -92,25 +68,13 @@ def write_images(
     _claim(root, settings)
     jobs = []
     for device in types:
-        missing = tuple(unit for unit in range(units) if not _complete(root, _stem(device, lot, unit)))
+        missing = tuple(unit for unit in range(units) if not is_complete(root, stem_of(device, lot, unit)))
         if missing:
             jobs.append(Job(device, missing, seed, lot, (int(size[0]), int(size[1])), float(difficulty)))
     _run(root, jobs, workers, progress=progress)
-    groups = {_stem(device, lot, unit): device.name for device in types for unit in range(units)}
-    _write_bytes(root / "dataset.json", _dataset(groups, settings))
+    groups = {stem_of(device, lot, unit): device.name for device in types for unit in range(units)}
+    write_bytes(root / "dataset.json", _dataset(groups, settings))
     return root
-
-
-def write_job(root: Path, job: Job) -> Iterator[str]:
-    """Draw the units of a job and yield the stem of each as soon as its files are written."""
-    for unit in job.units:
-        drawing = draw(job.device, seed=job.seed, unit=unit, lot=job.lot, size=job.size, difficulty=job.difficulty)
-        stem = _stem(job.device, job.lot, unit)
-        bright, dark, mask = _paths(root, stem)
-        _write_bytes(bright, _gray_png(drawing.bright_field))
-        _write_bytes(dark, _gray_png(drawing.dark_field))
-        _write_bytes(mask, _index_png(drawing.mask))
-        yield stem
 
 
 def _resolve(devices: Sequence[str | DeviceType] | None) -> list[DeviceType]:
@@ -183,42 +147,6 @@ def _create(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _stem(device: DeviceType, lot: int, unit: int) -> str:
-    return f"{device.name}_{lot:02d}_{unit:03d}"
-
-
-def _paths(root: Path, stem: str) -> tuple[Path, Path, Path]:
-    """Return the paths of bright field, dark field and mask."""
-    images = root / "images"
-    bright, dark = (images / f"{stem}{channel}.png" for channel in LIGHTING_CHANNELS)
-    return bright, dark, root / "masks" / f"{stem}.png"
-
-
-def _complete(root: Path, stem: str) -> bool:
-    return all(path.exists() for path in _paths(root, stem))
-
-
-def _gray_png(image: NDArray[np.uint8]) -> bytes:
-    """Return an image as PNG; light compression, as noise does not compress anyway."""
-    return bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
-
-
-def _index_png(mask: NDArray[np.uint8]) -> bytes:
-    """Return a mask as PNG of class indices with a palette to look at."""
-    image = Image.fromarray(mask).convert("L")
-    indexed = Image.frombytes("P", image.size, image.tobytes())
-    indexed.putpalette([value for color in PALETTE for value in color])
-    buffer = io.BytesIO()
-    indexed.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
     """Return the description of the data set as JSON."""
     description = {
@@ -236,8 +164,6 @@ def _run(root: Path, jobs: list[Job], workers: int, *, progress: bool) -> None:
     """Work off the jobs, here or in worker processes, and log about ten times how far it is."""
     total = sum(len(job.units) for job in jobs)
     if workers > 1 and total > workers:
-        from .workers import run_in_workers
-
         stems: Iterator[str] = run_in_workers(root, jobs, workers)
     else:
         stems = (stem for job in jobs for stem in write_job(root, job))

@@ -22,18 +22,18 @@ from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.full_disk import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder, create_vit
 from anomalib_aoissl.plugin.arguments import ArgumentError
-from anomalib_aoissl.pretraining.objectives.nesting import nested_arguments
-from anomalib_aoissl.pretraining.watching.watcher import Labelled, Watcher
 
-from .artefact import save_encoder
-from .augmentation import CropKind, Crops
-from .images import CropDataset, ImageFiles
-from .initialization import whiten_patch_embedding
-from .module import PretrainingModule, crop_loader
-from .resuming import LAST, KeepsPrevious, newest_whole
+from .nesting import nested_arguments
+from .training.artefact import save_encoder
+from .training.augmentation import CropKind, Crops
+from .training.images import CropDataset, ImageFiles
+from .training.initialization import whiten_patch_embedding
+from .training.module import PretrainingModule, crop_loader
+from .training.resuming import LAST, KeepsPrevious, newest_whole
+from .watching.watcher import Labelled, Watcher
 
 if TYPE_CHECKING:
-    from anomalib_aoissl.pretraining.callback import PretrainingCallback
+    from .callback import PretrainingCallback
 
 __all__ = ["Run", "is_untrained"]
 

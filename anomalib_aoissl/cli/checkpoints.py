@@ -35,8 +35,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of, shown_around
     from anomalib_aoissl.visualization.overlay import picture_of
 
-    from .explain import write
-    from .outputs import check_outputs
+    from .outputs import check_outputs, write_explanation
 
     model = load_retrieval(options.ckpt_path)
     read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
@@ -51,7 +50,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     read_picture, size = reader_of(model.file_format), model.input_size if model.tiling is None else None
     query = picture_of(model.file_format.read(options.image))
     picture = draw_explanation(explanation, query, mask, model.class_names, labels, read_picture, size)
-    write(explanation, picture, options)
+    write_explanation(explanation, picture, options)
 
 
 # --- label-next ------------------------------------------------------------------------------------------------------

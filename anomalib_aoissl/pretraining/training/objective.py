@@ -13,7 +13,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from anomalib_aoissl.pretraining.training.augmentation import CropKind
+from .augmentation import CropKind
 
 __all__ = ["Objective", "Progress", "Views"]
 

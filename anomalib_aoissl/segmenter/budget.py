@@ -10,6 +10,8 @@ import math
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
+from anomalib_aoissl.pretraining.training.schedule import half_cosine
+
 __all__ = ["learning_rate_factor", "progress", "time_used"]
 
 _FIRST = 0.01  # share of the peak at the start of the warm-up: a step at rate 0 would be lost
@@ -27,7 +29,7 @@ def learning_rate_factor(done: float, warmup: float) -> float:
     done = min(max(done, 0.0), 1.0)
     if done < warmup:
         return _FIRST + (1 - _FIRST) * done / warmup
-    return (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
+    return half_cosine((done - warmup) / (1 - warmup))
 
 
 def progress(trainer: Trainer) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import Timer
 
-from anomalib_aoissl.segmenter.schedule import learning_rate_factor, progress
+from anomalib_aoissl.segmenter.budget import learning_rate_factor, progress
 
 
 def test_the_rate_rises_then_falls_as_a_cosine_to_zero() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.label_formats import find_format, masks, read_labels
+from anomalib_aoissl.data.labels.converting import Choices, convert
+from anomalib_aoissl.data.labels.source import Source
 
-from .converting import Choices, convert
-from .source import Source
+from . import find_format, masks, read_labels
 
 logger = logging.getLogger(__name__)
 

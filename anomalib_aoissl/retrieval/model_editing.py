@@ -28,10 +28,10 @@ from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, resize_masks
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 
-from ..head_fitting import fit_on, refit, stages_of
-from .bank_file import encoder_hash
-from .checkpoint_bank import check_dims, load_content
-from .memory_bank import MemoryBank
+from .head_fitting import fit_on, refit, stages_of
+from .memory.bank_file import encoder_hash
+from .memory.checkpoint_bank import check_dims, load_content
+from .memory.memory_bank import MemoryBank
 
 if TYPE_CHECKING:
     from anomalib_aoissl.models.module import SegmentationModuleMixin as _Base
