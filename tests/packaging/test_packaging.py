@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from conftest import Built, MakeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
+DIST = f"anomalib_aoissl-{VERSION}"
 HOOK_LINE = "import anomalib_aoissl.plugin.autoload; anomalib_aoissl.plugin.autoload.install()\n"
 
 #: Prints what a fresh interpreter holds before any code of the user has run.
@@ -71,9 +74,9 @@ def test_wheel_carries_the_hook_at_the_top_of_site_packages(wheel_files: dict[st
 
 
 def test_wheel_is_named_typed_licensed_and_free_of_tests(built: Built, wheel_files: dict[str, str]) -> None:
-    assert built.wheel.name == "anomalib_aoissl-0.2.0-py3-none-any.whl"
+    assert built.wheel.name == f"{DIST}-py3-none-any.whl"
     assert "anomalib_aoissl/py.typed" in wheel_files
-    info = "anomalib_aoissl-0.2.0.dist-info"
+    info = f"{DIST}.dist-info"
     assert "Apache License" in wheel_files[f"{info}/licenses/LICENSE"]
     assert "License-Expression: Apache-2.0 AND BSD-3-Clause\n" in wheel_files[f"{info}/METADATA"]
     # That of torchvision's weights, which asks to be passed on with them.
@@ -86,7 +89,7 @@ def test_wheel_is_named_typed_licensed_and_free_of_tests(built: Built, wheel_fil
 
 
 def test_wheel_declares_its_plugins(wheel_files: dict[str, str]) -> None:
-    declared = wheel_files["anomalib_aoissl-0.2.0.dist-info/entry_points.txt"]
+    declared = wheel_files[f"{DIST}.dist-info/entry_points.txt"]
     assert "[anomalib.models]\nAOISSLRetrieval = anomalib_aoissl:AOISSLRetrieval\n" in declared
     assert "SegmentationFolder = anomalib_aoissl.data.folder:SegmentationFolder\n" in declared
     assert "WireBond = anomalib_aoissl.wirebond.datamodule:WireBond\n" in declared
@@ -120,7 +123,7 @@ def test_installed_wheel_starts_the_hook_and_nothing_heavy(
     state = started(python, tmp_path, clean_environment)
     assert state["hooks"] == 1
     assert state["heavy"] == []
-    assert state["version"] == "0.2.0"
+    assert state["version"] == VERSION
     assert Path(state["file"]).is_relative_to(installed_environment)
 
 
@@ -143,7 +146,7 @@ def test_report_of_an_unused_hook_says_which_file_was_not_read(
     assert f"started with -S and did not read {package.parent / 'anomalib_aoissl.pth'}" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     place = "anomalib_aoissl.wirebond.datamodule:WireBond"
-    wire_bond = ["anomalib.data", "WireBond", place, "anomalib-aoissl", "0.2.0"]
+    wire_bond = ["anomalib.data", "WireBond", place, "anomalib-aoissl", VERSION]
     assert [*wire_bond, "not", "registered:", "the", "hook", "is", "not", "in", "use"] in rows
 
 
@@ -164,7 +167,7 @@ def test_target_install_leaves_python_as_it_was(
     state = json.loads(result.stdout)
     assert state["hooks"] == 0
     assert Path(state["file"]).is_relative_to(tmp_path)
-    assert state["version"] == "0.2.0"
+    assert state["version"] == VERSION
 
 
 def test_editable_install_starts_the_hook_from_the_checkout(
