@@ -80,13 +80,13 @@ def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[in
 
     looks = _each(look, records)
     planes = []
-    for light, seen in enumerate(zip(*looks, strict=True)):
+    for channel, seen in enumerate(zip(*looks, strict=True)):
         counts = {count for count, _ in seen}
         if len(counts - {1, 3}) > 1 or (counts - {1, 3} and counts & {1, 3}):
             odd = next(index for index, (count, _) in enumerate(seen) if count != seen[0][0])
             msg = (
-                f"{records[odd].image_paths[light]}: has {seen[odd][0]} planes, but "
-                f"{records[0].image_paths[light].name} has {seen[0][0]}; all training pictures must have the same."
+                f"{records[odd].image_paths[channel]}: has {seen[odd][0]} planes, but "
+                f"{records[0].image_paths[channel].name} has {seen[0][0]}; all training pictures must have the same."
             )
             raise DatasetError(msg)
         largest = max(counts)
