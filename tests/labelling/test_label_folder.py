@@ -96,12 +96,12 @@ def test_folders_that_cannot_be_labelled(tmp_path: Path, kind: str, monkeypatch:
         path.write_text("")
     if kind == "read-only":
         path.mkdir()
-        refuse = OSError(errno.EACCES, os.strerror(errno.EACCES))
+        denied = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-        def refused(**_: Any) -> None:
-            raise refuse
+        def fail(**_: Any) -> None:
+            raise denied
 
-        monkeypatch.setattr("anomalib_aoissl.labelling.storage.folder.tempfile.TemporaryFile", refused)
+        monkeypatch.setattr("anomalib_aoissl.labelling.storage.folder.tempfile.TemporaryFile", fail)
     message = {"missing": "does not exist", "file": "is a file", "read-only": "cannot be written to"}[kind]
     with pytest.raises(ValueError, match=message):
         Session(path)

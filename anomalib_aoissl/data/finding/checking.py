@@ -111,14 +111,15 @@ def _check_measured(splits: Splits) -> None:
 def _say_turned(records: Sequence[Record]) -> None:
     """Say which masks may lie turned on their picture, though their size fits: the picture has an orientation tag."""
 
-    def doubtful(record: Record) -> bool:
+    def may_lie_turned(record: Record) -> bool:
         if record.mask_path is None or (tag := orientation_of(record.image_paths[0])) == 1:
             return False
         height, width = image_size(record.image_paths[0])
         # another tag turns the sides of a picture that is no square, so that a wrong mask does not fit
         return (tag < 5 or height == width) and orientation_of(record.mask_path) != tag
 
-    found = [record.image_paths[0] for record, doubt in zip(records, _each(doubtful, records), strict=True) if doubt]
+    turned = _each(may_lie_turned, records)
+    found = [record.image_paths[0] for record, is_turned in zip(records, turned, strict=True) if is_turned]
     say("pictures are turned by their orientation tag; look whether their masks, which have none, lie on them", found)
 
 
