@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--encoder", default=SHIPPED_TRANSFORMER, help="any timm vision transformer")
     parser.add_argument("--pretrained", action="store_true", help="start from the encoder's own weights")
     parser.add_argument("--image-size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--illuminations", nargs="*", default=[], help="suffixes of the files of one item")
+    parser.add_argument("--lighting-channels", nargs="*", default=[], help="suffixes of the files of one item")
     parser.add_argument("--objective", default="mae", choices=["mae", "dino", "ibot"])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the objective")
     arguments = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
     callback = make_pretraining({"objective": arguments.objective, **nested(given), "save_to": arguments.output})
     if callback is None:
         raise SystemExit
-    source = SimpleNamespace(unlabelled_dir=arguments.pictures, illuminations=arguments.illuminations)
+    source = SimpleNamespace(unlabelled_dir=arguments.pictures, lighting_channels=arguments.lighting_channels)
     size = (arguments.image_size[0], arguments.image_size[1])
     encoder = PatchEncoder(arguments.encoder, image_size=size, pretrained=arguments.pretrained)
     callback.pretrain(encoder, pretraining_images(source))

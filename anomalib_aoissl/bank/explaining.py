@@ -232,9 +232,9 @@ def evidence_of(model: AskedModel, image: np.ndarray, region: np.ndarray, answer
     shown = [bank.entries["labels"][neighbours.entries] == c for c in classes]  # [q, k, L] each
     votes = np.stack([np.einsum("qk,qkl->ql", weights, s.astype(np.float32)) for s in shown[:-1]])  # [C, q, L]
     # of each neighbour's weight, the part that it gives to each class
-    shares = np.stack([(s & counted[:, None]).sum(axis=2) for s in shown], axis=2) * weights[..., None]  # [q, k, C + 1]
+    voted = np.stack([(s & counted[:, None]).sum(axis=2) for s in shown], axis=2) * weights[..., None]  # [q, k, C + 1]
     entries, of_entry, nearest = _summed(
-        neighbours.entries.reshape(-1), shares.reshape(-1, len(classes)), neighbours.similarities.reshape(-1)
+        neighbours.entries.reshape(-1), voted.reshape(-1, len(classes)), neighbours.similarities.reshape(-1)
     )
     given, uncertainty = patch_labels(answer.class_map, patch_size)[asked], answer.uncertainty[region]  # given: [q, L]
     return Evidence(
@@ -290,8 +290,8 @@ def explained(model: AskedModel, parts: Sequence[Evidence], box: Box) -> Explana
     )
 
 
-def _vote(model: AskedModel, entry: int, similarity: float, shares: np.ndarray, names: Sequence[str]) -> Vote:
-    """Return the vote of an entry that gives these shares to the classes."""
+def _vote(model: AskedModel, entry: int, similarity: float, votes: np.ndarray, names: Sequence[str]) -> Vote:
+    """Return the vote of an entry, given what it gives to each class."""
     bank = model.bank
     image = bank.image_names[bank.entries["image_ids"][entry]]
     box, tile = model.places(image, int(bank.entries["positions"][entry]))
@@ -300,8 +300,8 @@ def _vote(model: AskedModel, entry: int, similarity: float, shares: np.ndarray, 
         device=bank.device_names[bank.entries["device_ids"][entry]],
         box=box,
         similarity=similarity,
-        weight=float(shares.sum()),
-        label=names[int(shares.argmax())],
+        weight=float(votes.sum()),
+        label=names[int(votes.argmax())],
         patches=int(bank.entries["counts"][entry]) if "counts" in bank.entries else 1,
         entry=entry,
         tile=tile,
@@ -328,7 +328,7 @@ def box_around(region: np.ndarray) -> Box:
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
 
 
-def _by_name(shares: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Return the shares that are not zero by name, the largest first."""
-    order = np.argsort(-shares, kind="stable").tolist()
-    return {names[i]: float(shares[i]) for i in order if shares[i] > 0}
+def _by_name(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return the values that are not zero by name, the largest first."""
+    order = np.argsort(-values, kind="stable").tolist()
+    return {names[i]: float(values[i]) for i in order if values[i] > 0}

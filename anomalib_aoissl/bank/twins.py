@@ -24,10 +24,10 @@ def same_picture(bank: BankArrays, new: BankArrays) -> str | None:
         new: Bank of one image.
     """
     places, ids = bank.entries["positions"], bank.entries["image_ids"]
-    rows = np.full(int(max(places.max(initial=0), new.entries["positions"].max(initial=0))) + 1, -1)
-    rows[new.entries["positions"]] = np.arange(len(new))
-    asked = np.flatnonzero(rows[places] >= 0)
-    ours, theirs = float_embeddings(bank.entries)[asked], float_embeddings(new.entries)[rows[places[asked]]]
+    entry_at = np.full(int(max(places.max(initial=0), new.entries["positions"].max(initial=0))) + 1, -1)
+    entry_at[new.entries["positions"]] = np.arange(len(new))
+    asked = np.flatnonzero(entry_at[places] >= 0)
+    ours, theirs = float_embeddings(bank.entries)[asked], float_embeddings(new.entries)[entry_at[places[asked]]]
     alike = np.einsum("nd,nd->n", ours, theirs) >= _ALIKE
     count = len(bank.image_names)
     compared, equal = np.bincount(ids[asked], minlength=count), np.bincount(ids[asked], alike, minlength=count)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .dispatching import CommandError, add_overwrite
+from .dispatching import CommandError, add_lighting_channels, add_overwrite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,9 +62,7 @@ def add_label_next(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--ckpt_path", type=Path, help="checkpoint of AOISSLRetrieval, whose bank is to be extended")
     source.add_argument("--encoder", help="encoder to begin with, where nothing is labelled yet")
     parser.add_argument("--image_size", type=int, nargs=2, default=None, help="with --encoder: height and width, px")
-    parser.add_argument(
-        "--illuminations", nargs="+", default=(), help="with --encoder: suffixes of the lighting channels"
-    )
+    add_lighting_channels(parser, "with --encoder: suffixes of the lighting channels")
     parser.add_argument("--pool", type=Path, required=True, help="folder of unlabelled images, sub-folders too")
     parser.add_argument("--count", type=int, default=10, help="images to choose (%(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write; the pictures go beside it as PNG")
@@ -79,8 +77,8 @@ def label_next(options: argparse.Namespace) -> None:
     if options.output.suffix.lower() == ".png":
         msg = f"--output {options.output}: is the CSV, the pictures take its name with .png; call it next.csv."
         raise CommandError(msg)
-    if options.ckpt_path is not None and (options.image_size is not None or options.illuminations):
-        msg = "--image_size and --illuminations belong to --encoder: a checkpoint brings its own."
+    if options.ckpt_path is not None and (options.image_size is not None or options.lighting_channels):
+        msg = "--image_size and --lighting-channels belong to --encoder: a checkpoint brings its own."
         raise CommandError(msg)
     from anomalib_aoissl.data.finding.listing import list_records
 
@@ -89,7 +87,7 @@ def label_next(options: argparse.Namespace) -> None:
     outputs = {"--output": options.output, "--output's picture": options.output.with_suffix(".png")}
     check_outputs(outputs, [options.ckpt_path], overwrite=options.overwrite)
     model = load_retrieval(options.ckpt_path) if options.ckpt_path is not None else _unlabelled_model(options)
-    records = list_records(options.pool, None, illuminations=model.file_format.illuminations)
+    records = list_records(options.pool, None, lighting_channels=model.file_format.lighting_channels)
     read = [path for record in records for path in record.image_paths]
     check_outputs(outputs, [*read, *model.model.bank.image_names], overwrite=options.overwrite)
     labelled = {Path(name).resolve() for name in model.model.bank.image_names}
@@ -109,7 +107,7 @@ def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
     model: AOISSLRetrieval = AOISSLRetrieval(
         encoder=options.encoder, image_size=tuple(options.image_size or (512, 512))
     )
-    model.file_format = FileFormat(tuple(options.illuminations))
+    model.file_format = FileFormat(tuple(options.lighting_channels))
     return model.eval()
 
 

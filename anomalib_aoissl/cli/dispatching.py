@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import resolve_name
+from typing import Any
 
 from anomalib_aoissl import MISSING_HERE
 
@@ -64,6 +65,26 @@ def said(error: Exception) -> str:
     """Return what an error says; of a part of the package that the line's install has not, what to do."""
     missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("anomalib_aoissl.")
     return MISSING_HERE if missing else str(error)
+
+
+def add_lighting_channels(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--lighting-channels`` with its help text; its name of version 0.2.0 is taken with a warning."""
+    names = "--lighting-channels", "--lighting_channels"  # other options are written with underscores
+    parser.add_argument(*names, nargs="+", default=(), metavar="SUFFIX", help=text)
+    hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--illuminations", dest="lighting_channels", nargs="+", action=_OldOption, **hidden)
+
+
+class _OldOption(argparse.Action):
+    """Takes an option under its old name, and warns of it."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        del parser
+        new = f"--{self.dest.replace('_', '-')}"
+        print(f"warning: {option_string} is {new} now; the next release will not take it.", file=sys.stderr)
+        setattr(namespace, self.dest, values)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

@@ -81,10 +81,10 @@ def _model(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     """Yield what the model says of itself."""
     facts = diagnosis.facts
     yield "classes", ", ".join(facts["classes"])
-    lights = facts["file_format"].get("illuminations") or ()
-    bits = facts["file_format"].get("bit_depth")
+    channels = facts["file_format"]["lighting_channels"]
+    bits = facts["file_format"]["bit_depth"]
     height, width = facts["model_size"]
-    files = f" ({len(lights)} files: {', '.join(lights)})" if lights else ""
+    files = f" ({len(channels)} files: {', '.join(channels)})" if channels else ""
     how = f"{'cut into tiles' if facts['tiling'] else 'resized'} to {height}x{width} px (height x width)"
     yield "pictures", f"{facts['planes']} planes{files}{f', {bits} bits' if bits else ''}; {how}"
     yield "masks", f"decided by the {facts['decided_by']}"

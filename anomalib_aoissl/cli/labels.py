@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .dispatching import add_lighting_channels
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -37,7 +39,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="other names for labels; background, ignore, or nothing to leave them out",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="names in the order of their indices")
-    parser.add_argument("--illuminations", nargs="+", default=(), help="suffixes of the files of an item")
+    add_lighting_channels(parser, "suffixes of the files of an item")
     parser.add_argument("--device_pattern", help="regular expression; its first group in a name is the device")
     parser.add_argument(
         "--on_top",
@@ -82,8 +84,10 @@ def _opened(options: argparse.Namespace) -> Any:
     """Return the inferencer of ``--model``; None without."""
     if options.model is None:
         return None
-    if options.illuminations or options.images is not None:
-        msg = "--illuminations and --images do not go with --model, which brings its own and reads the folder source."
+    if options.lighting_channels or options.images is not None:
+        msg = (
+            "--lighting-channels and --images do not go with --model, which brings its own and reads the folder source."
+        )
         raise ValueError(msg)
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
@@ -97,9 +101,9 @@ def _file_format(options: argparse.Namespace, model: Any) -> Any:
 
     if model is not None:
         return model.file_format
-    if not options.illuminations and (options.source / DESCRIPTION_NAME).is_file():
-        return FileFormat(read_description(options.source, options.classes or ("background", "any")).illuminations)
-    return FileFormat(tuple(options.illuminations))
+    if not options.lighting_channels and (options.source / DESCRIPTION_NAME).is_file():
+        return FileFormat(read_description(options.source, options.classes or ("background", "any")).lighting_channels)
+    return FileFormat(tuple(options.lighting_channels))
 
 
 def _predicted(model: Any, source: Source) -> LabelSet:

@@ -98,7 +98,7 @@ def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tup
         raise ValueError(msg)
     model = SegmentationOpenVINOInferencer(options.source)
     if options.pictures.is_dir():
-        records = list_records(options.pictures, None, illuminations=model.file_format.illuminations)
+        records = list_records(options.pictures, None, lighting_channels=model.file_format.lighting_channels)
         paths = [(record.stem, record.image_paths[0]) for record in records]
     else:
         paths = [(model.file_format.stem(options.pictures), options.pictures)]

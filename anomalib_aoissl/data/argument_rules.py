@@ -78,6 +78,6 @@ def validate_data(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> None:
         raise ArgumentError(msg)
     try:
         validate_bit_depth(values.get("bit_depth"))
-        validate_suffixes(values.get("illuminations") or ())
+        validate_suffixes(values.get("lighting_channels") or ())
     except ValueError as error:
         raise ArgumentError(str(error)) from error

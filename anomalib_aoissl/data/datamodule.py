@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_aoissl.plugin.removed_arguments import renamed_attribute
+
 from .dataset import SegmentationDataset
 from .describing.description import DatasetDescription
 from .describing.file_format import FileFormat
@@ -31,7 +33,8 @@ class SegmentationDataModuleMixin(_Base):
     ``AnomalibDataModule`` and defines `load_splits`.
     """
 
-    illuminations: list[str] | None = None
+    lighting_channels: list[str] | None = None
+    illuminations = renamed_attribute("illuminations", "lighting_channels")
     bit_depth: int | None = None
     foreground: list[str] | None = None
     unlabelled_dir: Path | None = None
@@ -77,9 +80,9 @@ class SegmentationDataModuleMixin(_Base):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files that make one item: the argument, else what the dataset says of itself."""
-        if self.illuminations is not None:
-            return tuple(self.illuminations)
-        return self.description.illuminations if self.description is not None else ()
+        if self.lighting_channels is not None:
+            return tuple(self.lighting_channels)
+        return self.description.lighting_channels if self.description is not None else ()
 
     def _setup(self, _stage: str | None = None) -> None:
         """Make the datasets of the splits."""

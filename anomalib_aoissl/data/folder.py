@@ -11,9 +11,12 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
+from anomalib_aoissl.plugin.removed_arguments import takes_removed
+
 from .argument_rules import FOLDER_RULES, OF_ANOMALIB, validate_data
 from .datamodule import SegmentationDataModuleMixin
 from .describing.description import DESCRIPTION_NAME, DatasetDescription, read_description
+from .describing.file_format import OLD_NAMES
 from .errors import DatasetError
 from .finding.checking import check_training_masks
 from .finding.folders import say
@@ -36,7 +39,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
     Args:
         root: Folder of the dataset.
         classes: Names of the classes in the order of their indices, background first.
-        illuminations: Suffixes of an item's lighting channels, such as ["_ch0", "_ch1"]; default: what
+        lighting_channels: Suffixes of an item's lighting channels, such as ["_ch0", "_ch1"]; default: what
             dataset.json says, else one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; default: all 16.
         device_pattern: Regular expression searched in an image's name; its first group names the device. Default:
@@ -64,11 +67,12 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         DatasetError: At setup, if the files are at fault. The message names the file, and what was expected.
     """
 
+    @takes_removed(moved=OLD_NAMES)
     def __init__(
         self,
         root: Path | str,
         classes: list[str] | None = None,
-        illuminations: list[str] | None = None,
+        lighting_channels: list[str] | None = None,
         bit_depth: int | None = None,
         device_pattern: str | None = None,
         devices: list[str] | None = None,
@@ -94,7 +98,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         super().__init__(**{name: given[name] for name in OF_ANOMALIB})
         self.root = Path(root)
         self.classes = classes
-        self.illuminations = illuminations
+        self.lighting_channels = lighting_channels
         self.bit_depth = bit_depth
         self.device_pattern = device_pattern
         self.devices = devices
@@ -106,7 +110,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
         """Return the description and the records of each split."""
-        self.root = as_masks(self.root, self.classes, self.illuminations or ())
+        self.root = as_masks(self.root, self.classes, self.lighting_channels or ())
         self.description = description = read_description(self.root, self.classes)
         if self.unlabelled_dir is not None and not self.unlabelled_dir.is_dir():
             msg = f"unlabelled_dir={self.unlabelled_dir}: the folder does not exist."
@@ -120,7 +124,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         return list_records(
             folder / "images",
             folder / "masks",
-            illuminations=self.suffixes,
+            lighting_channels=self.suffixes,
             groups=description.groups,
             device_pattern=self.device_pattern,
         )

@@ -48,7 +48,7 @@ class Session:
     def __init__(self, root: Path | str, settings: ModelSettings | None = None, bit_depth: int | None = None) -> None:
         LabelFolder(root)  # says what is wrong with the folder before its description is read
         self.classes = ClassNames(Path(root).resolve())
-        self.folder = LabelFolder(root, FileFormat(self.classes.description.illuminations, bit_depth))
+        self.folder = LabelFolder(root, FileFormat(self.classes.description.lighting_channels, bit_depth))
         self.masks = MaskStore(self.folder, lambda: self.classes.description)
         self.removal = Removal(self.classes, self.masks)
         self.removal.finish()

@@ -60,7 +60,7 @@ class PredictImages(IterableDataset[SegmentationItem]):
         """The files of each item; an item of which a lighting channel is missing is among the faults."""
         file_format, items, others = self._file_format(), [], []
         for path in self._files:
-            if file_format.illuminations and not path.stem.endswith(file_format.illuminations):
+            if file_format.lighting_channels and not path.stem.endswith(file_format.lighting_channels):
                 others.append(path)
                 continue
             try:
@@ -69,7 +69,7 @@ class PredictImages(IterableDataset[SegmentationItem]):
                 self.faults.append(str(error))
         if not items and others:
             file_format.files(others[0])
-        channels = list(file_format.illuminations)
+        channels = list(file_format.lighting_channels)
         say(f"pictures are of none of the lighting channels {channels}", [path.name for path in others])
         return list(dict.fromkeys(items))
 

@@ -59,6 +59,24 @@ def had_arguments(*names: str, moved: Mapping[str, str] | None = None) -> Callab
     return decorate
 
 
+def renamed_attribute(old: str, new: str) -> Any:
+    """Return a property that reads and sets the attribute which has another name now, and warns of it."""
+
+    def warn(owner: object) -> None:
+        message = f"{type(owner).__name__}.{old} is {new} now; the next release will not have the old name."
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+    def read(self: object) -> Any:
+        warn(self)
+        return getattr(self, new)
+
+    def write(self: object, value: Any) -> None:
+        warn(self)
+        setattr(self, new, value)
+
+    return property(read, write)
+
+
 def removed_from(cls: type) -> tuple[str, ...]:
     """Return the names of the arguments that a class took once."""
     return getattr(inspect.getattr_static(cls, "__init__"), _REMOVED, ())
@@ -74,7 +92,7 @@ def renamed(cls: Any, arguments: Mapping[str, Any], stacklevel: int) -> dict[str
     old = moved_among(arguments, moved_in(cls))
     if old:
         warnings.warn(moving_message(cls.__name__, old), DeprecationWarning, stacklevel=stacklevel)
-    return with_new_names(arguments, old, cls.RULES)
+    return with_new_names(arguments, old, getattr(cls, "RULES", {}))
 
 
 def moved_among(arguments: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:

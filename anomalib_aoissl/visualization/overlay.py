@@ -34,8 +34,8 @@ ABSTAINED = "does not know"
 def picture_of(planes: np.ndarray) -> np.ndarray:
     """Return planes ``[P, H, W]`` in [0, 1] as a picture ``[H, W, 3]`` uint8.
 
-    Two lights that were packed to three planes, and any number of planes other than three, are shown by their first
-    in grey: their false colours would be taken for the classes' colours.
+    Two lighting channels that were packed to three planes, and any number of planes other than three, are shown by
+    their first in grey: their false colours would be taken for the classes' colours.
     """
     strips = [slice(first, first + _STRIP) for first in range(0, planes.shape[1], _STRIP)]  # a picture may be large
     packed = len(planes) == 3 and all(

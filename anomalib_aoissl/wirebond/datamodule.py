@@ -127,7 +127,7 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         self.prepare_data()
         description = read_description(self.root)
         folders = self.root / "images", self.root / "masks"
-        records = list_records(*folders, illuminations=description.illuminations, groups=description.groups)
+        records = list_records(*folders, lighting_channels=description.lighting_channels, groups=description.groups)
         records = select_devices(records, self.devices)
         splits = self.split(records)
         splits = Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)

@@ -101,8 +101,8 @@ def test_bad_arguments_of_explain(run: Any, tmp_path: Path, capsys: Any, argumen
 
 def test_label_next_leaves_out_what_is_labelled_and_what_cannot_be_read(run: Any, tmp_path: Path, capsys: Any) -> None:
     pool = shutil.copytree(run.images, tmp_path / "pool")
-    for light in (0, 1):
-        (pool / f"broken_ch{light}.png").write_bytes(b"no picture")
+    for channel in (0, 1):
+        (pool / f"broken_ch{channel}.png").write_bytes(b"no picture")
     arguments = ["--ckpt_path", run.ckpt, "--pool", str(pool), "--count", "3"]
     assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "next.csv")]) == 0
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))
@@ -134,7 +134,7 @@ def test_outputs_never_replace_inputs(run: Any, tmp_path: Path, capsys: Any) -> 
         [*label_next, str(picture.with_suffix(".csv")), "--overwrite"],
         [*explain, str(picture)],
         [*explain, str(tmp_path / "e.png"), "--data", str(picture)],
-        [*explain, str(sorted(before)[1])],  # its other light
+        [*explain, str(sorted(before)[1])],  # its other lighting channel
         [*explain, run.ckpt],
     ):
         assert dispatch(arguments) == 2
@@ -144,7 +144,7 @@ def test_outputs_never_replace_inputs(run: Any, tmp_path: Path, capsys: Any) -> 
 
 
 def test_label_next_begins_with_an_encoder_alone(run: Any, tmp_path: Path) -> None:
-    encoder = ["--encoder", DEFAULT_ENCODER, "--image_size", "64", "96", "--illuminations", "_ch0", "_ch1"]
+    encoder = ["--encoder", DEFAULT_ENCODER, "--image_size", "64", "96", "--lighting-channels", "_ch0", "_ch1"]
     arguments = [*encoder, "--pool", str(run.images), "--count", "2", "--output", str(tmp_path / "next.csv")]
     assert dispatch(["label-next", *arguments]) == 0
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))

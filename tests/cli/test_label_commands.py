@@ -49,6 +49,24 @@ def test_labels_says_what_it_found_and_writes_the_check(tmp_path: Path, capsys: 
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--lighting-channels", "--lighting_channels", "--illuminations"])
+def test_lighting_channels_of_labels(option: str, tmp_path: Path, capsys: Any) -> None:
+    for channel in ("_ch0", "_ch1"):
+        path = tmp_path / "masks_of" / "images" / f"u1{channel}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((60, 80), 90, np.uint8)).save(path)
+    root = path.parents[1]
+    (root / "masks").mkdir()
+    Image.fromarray(drawing()).save(root / "masks" / "u1.png")
+    (root / "classes.txt").write_text("background\npad\nwire\nball\n")
+    out = tmp_path / "out"
+    assert dispatch(["labels", str(root), str(out), option, "_ch0", "_ch1"]) == 0
+    assert json.loads((out / "dataset.json").read_text())["lighting_channels"] == ["_ch0", "_ch1"]
+    assert sorted(path.name for path in (out / "images").iterdir()) == ["u1_ch0.png", "u1_ch1.png"]
+    old = "warning: --illuminations is --lighting-channels now; the next release will not take it.\n"
+    assert capsys.readouterr().err == (old if option == "--illuminations" else "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

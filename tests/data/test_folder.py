@@ -3,8 +3,10 @@
 
 """`SegmentationFolder`: the three layouts, devices from every source, and one clear error for each bad file."""
 
+import inspect
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.folder import SegmentationFolder
 
@@ -97,19 +100,70 @@ def test_ratio_split_and_shots(tmp_path: Path) -> None:
 
 def test_lighting_channels_from_the_argument_make_one_item(tmp_path: Path) -> None:
     for unit in range(2):
-        for light in (0, 1):
-            write(tmp_path / "images" / f"u{unit}_ch{light}.png", np.full((8, 12), 100 * light, dtype=np.uint8))
+        for channel in (0, 1):
+            write(tmp_path / "images" / f"u{unit}_ch{channel}.png", np.full((8, 12), 100 * channel, dtype=np.uint8))
         mask = np.eye(8, 12, dtype=np.uint8)
         write(tmp_path / "masks" / f"u{unit}.png", mask)
-    arguments = {"classes": ["background", "wire"], "illuminations": ["_ch0", "_ch1"], "test_ratio": 0.5}
+    arguments = {"classes": ["background", "wire"], "lighting_channels": ["_ch0", "_ch1"], "test_ratio": 0.5}
     data: Any = SegmentationFolder(tmp_path, **arguments)
     data.setup()
     item = data.train_data[0]
     assert [round(255 * float(plane.mean())) for plane in item.image] == [0, 100, 50]
-    assert data.train_data.file_format.illuminations == ("_ch0", "_ch1")
+    assert data.train_data.file_format.lighting_channels == ("_ch0", "_ch1")
     (tmp_path / "images" / "u1_ch1.png").unlink()
     with pytest.raises(DatasetError, match=r"u1_ch0\.png: the file of the lighting channel '_ch1' is missing"):
         SegmentationFolder(tmp_path, **arguments).setup()
+
+
+def test_the_old_name_of_the_lighting_channels_is_taken_with_one_warning(tmp_path: Path) -> None:
+    suffixes = ["_ch0", "_ch1"]
+    message = "SegmentationFolder: old names of arguments, .*: illuminations is lighting_channels now"
+    with pytest.warns(DeprecationWarning, match=message) as caught:
+        data: Any = SegmentationFolder(tmp_path, illuminations=suffixes)  # type: ignore[call-arg]
+    assert [warning.filename for warning in caught] == [__file__]
+    assert data.lighting_channels == suffixes
+    assert data.suffixes == ("_ch0", "_ch1")
+    with pytest.warns(DeprecationWarning, match=r"SegmentationFolder\.illuminations is lighting_channels now"):
+        assert data.illuminations == suffixes
+    with pytest.warns(DeprecationWarning, match=r"SegmentationFolder\.illuminations is lighting_channels now"):
+        data.illuminations = ["_a"]  # as a datamodule of the user's own may do
+    assert data.lighting_channels == ["_a"]
+    assert "illuminations" not in inspect.signature(SegmentationFolder).parameters
+
+
+def test_the_old_names_of_a_file_format_are_taken_and_plain_data_has_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match="FileFormat: .* illuminations is lighting_channels now"):
+        made: Any = FileFormat(illuminations=("_a", "_b"))  # type: ignore[call-arg]
+    assert made == FileFormat(("_a", "_b"))
+    with pytest.warns(DeprecationWarning, match=r"FileFormat\.illuminations is lighting_channels now"):
+        assert made.illuminations == ("_a", "_b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        plain = made.to_dict()
+        old = {"illuminations": plain.pop("lighting_channels"), **plain}  # as 0.2.0 wrote it
+        assert FileFormat.from_dict(old) == made
+        assert FileFormat.from_dict(made.to_dict()) == made
+        assert FileFormat.from_dict({}) == FileFormat()
+    assert made.to_dict()["lighting_channels"] == ["_a", "_b"]
+    assert "illuminations" not in made.to_dict()
+
+
+def test_a_description_of_0_2_0_is_read_as_the_new_one_without_a_warning(drawn_folder: Path, tmp_path: Path) -> None:
+    items = []
+    for key in ("lighting_channels", "illuminations"):
+        root = shutil.copytree(drawn_folder, tmp_path / key)
+        content = json.loads((root / "dataset.json").read_text())
+        content[key] = content.pop("lighting_channels")
+        (root / "dataset.json").write_text(json.dumps(content))
+        data = SegmentationFolder(root, train_devices=["soic8_gold"], val_ratio=0.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            data.setup()
+        assert data.suffixes == ("_ch0", "_ch1")
+        assert len(data.train_data) == 4
+        items.append(data.train_data[0])
+    assert torch.equal(items[0].image, items[1].image)
+    assert torch.equal(items[0].gt_mask, items[1].gt_mask)
 
 
 def test_drawn_folder_is_read_with_its_own_lighting_channels(drawn_folder: Path) -> None:

@@ -173,15 +173,18 @@ def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp
         assert any("18 px have two classes" in note for note in report.notes)
 
 
-def test_lights_and_devices_stay_known(drawn_folder: Path, tmp_path: Path) -> None:
+def test_lighting_channels_and_devices_stay_known(drawn_folder: Path, tmp_path: Path) -> None:
     from anomalib_aoissl.data.describing.file_format import FileFormat
 
-    lights = FileFormat(("_ch0", "_ch1"))
-    source = Source(drawn_folder, file_format=lights)
+    channels = FileFormat(("_ch0", "_ch1"))
+    source = Source(drawn_folder, file_format=channels)
     report = convert(read_labels(source), source, tmp_path / "coco", WRITTEN["coco"])
     assert report.devices == {"sot23_copper": 4, "soic8_gold": 4}
-    source = Source(tmp_path / "coco", file_format=lights)
+    source = Source(tmp_path / "coco", file_format=channels)
     convert(read_labels(source), source, tmp_path / "back", masks.FORMAT)
+    written = json.loads((tmp_path / "back" / "dataset.json").read_text())
+    assert written["lighting_channels"] == ["_ch0", "_ch1"]
+    assert set(written) == {"groups", "lighting_channels"}
     data = SegmentationFolder(tmp_path / "back", train_devices=["soic8_gold"], val_ratio=0)
     data.setup()
     assert len(data.train_data) == 4

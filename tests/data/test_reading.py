@@ -107,7 +107,7 @@ def test_lighting_channels_of_different_size_name_both_files(tmp_path: Path) -> 
 
 def test_file_format_finds_the_other_lighting_channels_and_travels_as_plain_data(tmp_path: Path) -> None:
     file_format = FileFormat(("_ch0", "_ch1"), bit_depth=12)
-    paths = [write_png(tmp_path / f"unit7_ch{light}.png", GREY8) for light in (0, 1)]
+    paths = [write_png(tmp_path / f"unit7_ch{channel}.png", GREY8) for channel in (0, 1)]
     assert file_format.files(paths[1]) == paths
     assert file_format.stem(paths[1]) == "unit7"
     assert FileFormat.from_dict(file_format.to_dict()) == file_format

@@ -4,6 +4,7 @@
 """The doctor's page: what it says is so, and what is unusual is found."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,26 @@ def test_the_gates_report_is_read_beside_the_model(models: Path, tmp_path: Path,
     assert content["gate"]["pictures"] == 7
     assert content["facts"]["decided_by"] == "bank"
     assert len(content["latency"]) == 1
+
+
+@pytest.mark.parametrize("key", ["lighting_channels", "illuminations"])
+def test_lighting_channels_of_this_version_and_of_0_2_0_are_said(
+    key: str, models: Path, tmp_path: Path, capsys: Any
+) -> None:
+    graph = read_model(models / "bank.xml")
+    metadata = read_metadata(graph)
+    metadata["file_format"] = {key: ["_ch0", "_ch1"], "bit_depth": 12, "planes": [1, 1]}
+    graph.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    model = save_model(graph, tmp_path / "m.xml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        inferencer = SegmentationOpenVINOInferencer(model)
+        assert inferencer.file_format == FileFormat(("_ch0", "_ch1"), 12, (1, 1))
+    for name in ("u_ch0.png", "u_ch1.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in inferencer.file_format.files(tmp_path / "u_ch1.png")] == ["u_ch0.png", "u_ch1.png"]
+    assert dispatch(["doctor", str(model), "--rounds", "1"]) == 0
+    assert "3 planes (2 files: _ch0, _ch1), 12 bits" in capsys.readouterr().out
 
 
 def test_the_gates_report_in_the_model_is_of_before_an_edit(models: Path, tmp_path: Path, capsys: Any) -> None:

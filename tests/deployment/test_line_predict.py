@@ -57,8 +57,8 @@ def test_masks_novelty_and_uncertainty_are_those_of_torch(
     answer = inferencer._compiled(arrays["pictures"].transpose(0, 3, 1, 2).astype(np.float32) / 255)
     assert (answer["pred_mask"] == arrays[f"{name}_mask"]).mean() >= 0.999
     np.testing.assert_allclose(answer["anomaly_map"], arrays[f"{name}_novelty"], atol=1e-5)
-    doubt = inferencer._loaded.abstention.uncertainty(answer["winning_probability"], answer["anomaly_map"][:, 0])
-    np.testing.assert_allclose(doubt, arrays[f"{name}_uncertainty"][:, 0], atol=1e-4)
+    uncertainty = inferencer._loaded.abstention.uncertainty(answer["winning_probability"], answer["anomaly_map"][:, 0])
+    np.testing.assert_allclose(uncertainty, arrays[f"{name}_uncertainty"][:, 0], atol=1e-4)
 
 
 def test_a_result_has_the_pictures_size_and_is_written(
@@ -114,6 +114,6 @@ def test_the_line_has_no_torch_and_says_what_is_elsewhere(tmp_path: Path) -> Non
     report = run()
     assert (report.returncode, report.stderr) == (0, "")
     assert report.stdout.startswith(f"anomalib-aoissl-line {anomalib_aoissl.__version__}, Python 3")
-    refused = run("label-next", "--count", "3")
-    assert refused.returncode == 2
-    assert "label-next: this machine has anomalib-aoissl-line" in refused.stderr
+    rejected = run("label-next", "--count", "3")
+    assert rejected.returncode == 2
+    assert "label-next: this machine has anomalib-aoissl-line" in rejected.stderr

@@ -82,9 +82,9 @@ def test_predict_writes_masks_at_the_original_size(trained: Path, shell: Shell) 
     data = next((shell.folder / "datasets" / "WireBond").iterdir())
     folder = shell.folder / "new"
     folder.mkdir()
-    for light in (0, 1):
-        image = Image.open(data / "images" / f"sot23_copper_00_000_ch{light}.png")
-        image.resize((150, 100)).save(folder / f"unit_ch{light}.png")
+    for channel in (0, 1):
+        image = Image.open(data / "images" / f"sot23_copper_00_000_ch{channel}.png")
+        image.resize((150, 100)).save(folder / f"unit_ch{channel}.png")
     checkpoint = str(trained / "weights" / "lightning" / "model.ckpt")
     shell("anomalib", "predict", *MODEL, "--data", str(folder), "--ckpt_path", checkpoint, *CPU)
     (mask,) = (shell.folder / "results").rglob("masks/unit.png")

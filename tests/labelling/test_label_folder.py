@@ -4,6 +4,7 @@
 """The folder of the page: which pictures are listed, what is dropped, and what is not taken."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
 from anomalib_aoissl.labelling.storage.problems import Problem
+from anomalib_aoissl.labelling.teaching.exporting import write_dataset
 
 
 def test_nothing_outside_of_the_folder_is_read_or_written(session: Session, device: Path) -> None:
@@ -94,35 +96,39 @@ def test_folders_that_cannot_be_labelled(tmp_path: Path, kind: str, monkeypatch:
         path.write_text("")
     if kind == "read-only":
         path.mkdir()
-        refuse = OSError(errno.EACCES, os.strerror(errno.EACCES))
+        denied = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-        def refused(**_: Any) -> None:
-            raise refuse
+        def fail(**_: Any) -> None:
+            raise denied
 
-        monkeypatch.setattr("anomalib_aoissl.labelling.storage.folder.tempfile.TemporaryFile", refused)
+        monkeypatch.setattr("anomalib_aoissl.labelling.storage.folder.tempfile.TemporaryFile", fail)
     message = {"missing": "does not exist", "file": "is a file", "read-only": "cannot be written to"}[kind]
     with pytest.raises(ValueError, match=message):
         Session(path)
 
 
-def test_lighting_channels_make_one_item(tmp_path: Path, settings: Any) -> None:
+@pytest.mark.parametrize("key", ["lighting_channels", "illuminations"])  # the second is that of 0.2.0
+def test_lighting_channels_make_one_item(key: str, tmp_path: Path, settings: Any) -> None:
     (tmp_path / "images").mkdir()
-    for light in ("_ch0", "_ch1"):
-        Image.fromarray(np.full(SIZE, 90, np.uint8)).save(tmp_path / "images" / f"a{light}.png")
+    for channel in ("_ch0", "_ch1"):
+        Image.fromarray(np.full(SIZE, 90, np.uint8)).save(tmp_path / "images" / f"a{channel}.png")
     Image.fromarray(np.full(SIZE, 90, np.uint8)).save(tmp_path / "images" / "b_ch0.png")
-    (tmp_path / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["x", "y"], key: ["_ch0", "_ch1"]}))
     session = Session(tmp_path, settings)
     assert [one.name for one in session.folder.pictures] == ["a"]
     assert session.state()["faults"] == ["b: the lighting channel _ch1 is missing. Drop b_ch1 too."]
     assert [one["name"] for one in session.open("a")["channels"]] == ["ch0", "ch1"]
+    written = write_dataset(session.folder, session.masks, ["a"], tmp_path / "written")
+    content = {"classes": ["x", "y"], "lighting_channels": ["_ch0", "_ch1"]}
+    assert json.loads((written / "dataset.json").read_text()) == content
 
 
 def channel_folder(root: Path, inner: str) -> bytes:
     """Make a folder of one picture of two lighting channels, and return the content of a channel."""
     (root / inner).mkdir(exist_ok=True)
-    for light in ("_ch0", "_ch1"):
-        Image.fromarray(np.full(SIZE, 90, np.uint8)).save(root / inner / f"a{light}.png")
-    (root / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    for channel in ("_ch0", "_ch1"):
+        Image.fromarray(np.full(SIZE, 90, np.uint8)).save(root / inner / f"a{channel}.png")
+    (root / "dataset.json").write_text('{"classes": ["x", "y"], "lighting_channels": ["_ch0", "_ch1"]}')
     return (root / inner / "a_ch0.png").read_bytes()
 
 
@@ -231,13 +237,13 @@ def test_dropped_channels_cost_the_same_in_a_large_folder(
     session, costs = Session(tmp_path, settings), []
     for number in (0, 150):
         for index in range(number):
-            for light in ("_ch0", "_ch1"):
-                os.link(tmp_path / inner / f"a{light}.png", tmp_path / inner / f"more_{index}{light}.png")
+            for channel in ("_ch0", "_ch1"):
+                os.link(tmp_path / inner / f"a{channel}.png", tmp_path / inner / f"more_{index}{channel}.png")
         session.look()
         with monkeypatch.context() as patch:
             seen = looks(patch)
-            for light in ("_ch0", "_ch1"):
-                dropped(session, f"new_{number}{light}.png", content, more=more)
+            for channel in ("_ch0", "_ch1"):
+                dropped(session, f"new_{number}{channel}.png", content, more=more)
         assert not [path for path in seen if "more_" in path]
         costs.append(len(seen))
     assert len(session.folder.pictures) == 153

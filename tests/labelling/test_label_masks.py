@@ -59,7 +59,7 @@ def test_undo_and_redo_outlive_the_program(session: Session, device: Path, setti
     assert again.step("unit_0", True, "me") is None
 
 
-def test_undo_of_what_another_program_changed_is_refused(session: Session, device: Path) -> None:
+def test_undo_of_what_another_program_changed_is_rejected(session: Session, device: Path) -> None:
     paint(session, "unit_0", 0, 0, np.full((4, 4), 2))
     Image.fromarray(truth()).save(device / "masks" / "unit_0.png")
     with pytest.raises(Problem, match="cannot be undone any more"):

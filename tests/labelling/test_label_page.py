@@ -282,7 +282,7 @@ def test_dropped_files_that_are_not_shown_are_said(
     from anomalib_aoissl.labelling.session import Session
 
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "dataset.json").write_text('{"classes": ["x", "y"], "illuminations": ["_ch0", "_ch1"]}')
+    (tmp_path / "new" / "dataset.json").write_text('{"classes": ["x", "y"], "lighting_channels": ["_ch0", "_ch1"]}')
     browser.get(serving(Session(tmp_path / "new", settings)).address)
     until(lambda: browser.execute_script("return !!window.labelling"))
     for name in ("a", "b_ch0", "c_ch0", "c_ch1"):

@@ -43,8 +43,8 @@ def test_a_stroke_and_its_undo_by_requests(server: SimpleNamespace, device: Path
         mask = np.array(image)
     assert (mask[3:8, 2:6] == 1).all()
     assert (mask == 255).sum() == SIZE[0] * SIZE[1] - 20
-    status, refused = stroke(server, "0")
-    assert (status, refused["version"]) == (409, content["version"])
+    status, rejected = stroke(server, "0")
+    assert (status, rejected["version"]) == (409, content["version"])
     status, values = server.ask("/api/mask?name=unit_0")
     assert (np.frombuffer(zlib.decompress(values), np.uint8).reshape(SIZE) == mask).all()
     status, values = server.ask("/api/step?name=unit_0&back=1", b"")
@@ -174,7 +174,7 @@ def test_a_dropped_picture_never_lies_in_memory(server: SimpleNamespace, device:
 
 
 @pytest.mark.parametrize("how", ["length", "chunks"])
-def test_a_picture_that_is_too_large_is_refused(
+def test_a_picture_that_is_too_large_is_rejected(
     server: SimpleNamespace, device: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     import http.client

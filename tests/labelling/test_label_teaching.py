@@ -94,12 +94,12 @@ def test_a_suggestion_is_enlarged_by_its_probabilities() -> None:
 
     generator = torch.Generator().manual_seed(0)
     for size, strip in (((37, 53), 10**6), ((129, 64), 900), ((16, 24), 900)):
-        shares = torch.rand(3, 16, 24, generator=generator).softmax(dim=0)
+        probabilities = torch.rand(3, 16, 24, generator=generator).softmax(dim=0)
         novelty = torch.rand(4, 6, generator=generator)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(enlarging, "_STRIP", strip)
-            classes, unsure, novel = enlarging.decided(shares, novelty, size, (0.8, 0.5))
-        larger = functional.interpolate(shares[None], size, mode="bilinear", align_corners=False)[0]
+            classes, unsure, novel = enlarging.decided(probabilities, novelty, size, (0.8, 0.5))
+        larger = functional.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
         new = functional.interpolate(novelty[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         sure = larger.sort(dim=0, descending=True)[0]
         clear = (sure[0] - sure[1]) > 1e-5

@@ -166,6 +166,32 @@ def test_command_lines_without_old_names_stay_as_they_are(arguments: list[str], 
     assert capsys.readouterr().err == ""
 
 
+def test_the_lighting_channels_of_a_command_line_get_their_new_name(capsys: pytest.CaptureFixture) -> None:
+    import anomalib.data  # noqa: F401 - by which the classes are found
+
+    before = ["train", "--model=AOISSLRetrieval", "--data", "SegmentationFolder", "--data.root=a"]
+    new = ["train", "--model=AOISSLRetrieval", "--data=SegmentationFolder", "--data.root=a"]
+    for name in ("--data.illuminations", "--data.init_args.illuminations"):
+        assert with_new_arguments([*before, name, "[_ch0, _ch1]"]) == [*new, "--data.lighting_channels=[_ch0, _ch1]"]
+        said = capsys.readouterr().err
+        assert said.startswith("warning: SegmentationFolder: old names of arguments, which the next release will not")
+        assert said.endswith(": illuminations is lighting_channels now.\n")
+
+
+def test_the_lighting_channels_of_a_configuration_get_their_new_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from anomalib.cli import AnomalibCLI
+
+    arguments = {"root": str(tmp_path), "illuminations": ["_ch0", "_ch1"]}
+    content = {"data": {"class_path": "anomalib_aoissl.SegmentationFolder", "init_args": arguments}}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+    line = ["--config", str(tmp_path / "old.yaml"), "--model", "AOISSLRetrieval"]
+    cli = AnomalibCLI(["test", *line, "--default_root_dir", str(tmp_path)], run=False)
+    assert cli.datamodule.lighting_channels == ["_ch0", "_ch1"]
+    assert "illuminations is lighting_channels now." in capsys.readouterr().err
+
+
 def test_a_configuration_of_0_1_0_gets_the_new_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from anomalib.cli import AnomalibCLI
 

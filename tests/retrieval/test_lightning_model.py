@@ -4,6 +4,7 @@
 """`AOISSLRetrieval` in anomalib's engine: train, test, predict, checkpoints; on drawn images of two devices."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,27 @@ def test_a_picture_is_written_for_each_test_image(run: Run) -> None:
 def test_checkpoint_is_plain_data_and_gives_the_same_model(run: Run) -> None:
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["anomalib_aoissl"]["class_names"][1] == "wire"
-    assert content["anomalib_aoissl"]["file_format"]["illuminations"] == ["_ch0", "_ch1"]
+    assert content["anomalib_aoissl"]["file_format"]["lighting_channels"] == ["_ch0", "_ch1"]
     loaded = AOISSLRetrieval.load_from_checkpoint(run.checkpoint).eval()
     images = torch.rand(2, 3, 70, 90)
     expected, result = run.model.eval()(images), loaded(images)
     assert torch.equal(result.pred_mask, expected.pred_mask)
     torch.testing.assert_close(result.anomaly_map, expected.anomaly_map)
     assert loaded.class_names == run.model.class_names
+
+
+def test_a_checkpoint_of_0_2_0_gives_the_same_model(run: Run, tmp_path: Path) -> None:
+    content = torch.load(run.checkpoint, weights_only=True)
+    saved = content["anomalib_aoissl"]["file_format"]
+    saved["illuminations"] = saved.pop("lighting_channels")
+    torch.save(content, tmp_path / "old.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        loaded = AOISSLRetrieval.load_from_checkpoint(tmp_path / "old.ckpt").eval()
+    assert loaded.file_format == run.model.file_format
+    assert loaded.file_format.lighting_channels == ("_ch0", "_ch1")
+    images = torch.rand(1, 3, 70, 90)
+    assert torch.equal(loaded(images).pred_mask, run.model.eval()(images).pred_mask)
 
 
 def test_predict_needs_the_checkpoint_only_and_writes_masks_at_the_original_size(
@@ -102,7 +117,7 @@ def test_predict_needs_the_checkpoint_only_and_writes_masks_at_the_original_size
     masks = sorted((tmp_path / "results").rglob("masks/*.png"))
     assert [path.name for path in masks] == ["soic8_gold_00_000.png", "sot23_copper_00_000.png"]
     assert all(Image.open(path).size == (150, 100) for path in masks)
-    # both lights of the item were read, whichever of its files was named
+    # both lighting channels of the item were read, whichever of its files was named
     planes = read_lighting_channels([tmp_path / "soic8_gold_00_000_ch0.png", tmp_path / "soic8_gold_00_000_ch1.png"])
     expected = run.model.eval()(torch.from_numpy(planes)[None]).pred_mask[0, 0].numpy()
     assert np.array_equal(outputs[0].pred_mask[0].numpy(), expected)

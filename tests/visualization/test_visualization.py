@@ -117,12 +117,12 @@ def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
 
 
 def test_output_names_mirror_the_datasets_folders(tmp_path: Path) -> None:
-    def names(root: Path | None, *paths: Path | str, lights: tuple[str, ...] = ()) -> list[str]:
+    def names(root: Path | None, *paths: Path | str, channels: tuple[str, ...] = ()) -> list[str]:
         given = [str(path) for path in paths]
-        made = OutputNames(root, given, FileFormat(lights), dataset=root == tmp_path)
+        made = OutputNames(root, given, FileFormat(channels), dataset=root == tmp_path)
         return [made(path).as_posix() for path in given]
 
-    assert names(tmp_path, tmp_path / "images/a/1_ch0.png", lights=("_ch0",)) == ["a/1.png"]
+    assert names(tmp_path, tmp_path / "images/a/1_ch0.png", channels=("_ch0",)) == ["a/1.png"]
     assert names(tmp_path, tmp_path / "test/images/1.jpg") == ["1.png"]
     assert names(tmp_path, tmp_path / "images/test/1.jpg", tmp_path / "images/1.jpg") == ["test/1.png", "1.png"]
     assert names(tmp_path, "/elsewhere/1.tif", "/elsewhere/b/1.tif") == ["1.png", "b/1.png"]

@@ -236,7 +236,7 @@ def test_written_set(tmp_path: Path) -> None:
     assert description["name"] == "wire_bond"
     assert description["classes"] == list(CLASS_NAMES)
     assert description["ignore_index"] == 255
-    assert description["illuminations"] == ["_ch0", "_ch1"]
+    assert description["lighting_channels"] == ["_ch0", "_ch1"]
     assert description["groups"] == {stem: stem[:-7] for stem in stems}
     expected = {"version": 1, "seed": 7, "lot": 1, "size": list(SMALL), "difficulty": 0.5, "units": 2}
     assert expected.items() <= description["generator"].items()

@@ -19,7 +19,7 @@ from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
 from ..reading import Colour, read_mask
 from .class_names import parse_class_names
-from .file_format import validate_suffixes
+from .file_format import OLD_NAMES, validate_suffixes
 
 DESCRIPTION_NAME = "dataset.json"
 CLASSES_NAME = "classes.txt"
@@ -33,14 +33,14 @@ class DatasetDescription:
         classes: Names of the classes, background first.
         ignore_index: Value in the mask files that is ignored.
         groups: Device of each image stem.
-        illuminations: Suffixes of the lighting channels' files, which make one item; empty where one file is one item.
+        lighting_channels: Suffixes of the files that make one item; empty where one file is one item.
         colours: Class index of each (red, green, blue), where masks are colour-coded.
     """
 
     classes: tuple[str, ...]
     ignore_index: int = IGNORE_INDEX
     groups: dict[str, str] = field(default_factory=dict)
-    illuminations: tuple[str, ...] = ()
+    lighting_channels: tuple[str, ...] = ()
     colours: dict[Colour, int] | None = None
 
     def read_mask(self, path: str | Path) -> np.ndarray:
@@ -48,15 +48,16 @@ class DatasetDescription:
         return read_mask(path, num_classes=len(self.classes), ignore_index=self.ignore_index, colours=self.colours)
 
 
-_KEYS = ("classes", "ignore_index", "groups", "illuminations", "colours")
+_KEYS = ("classes", "ignore_index", "groups", "lighting_channels", "colours")
 _MEANT = {
     "class": "classes",
     "class_names": "classes",
     "color": "colours",
     "colors": "colours",
     "ignore": "ignore_index",
+    "illumination": "lighting_channels",
     "labels": "classes",
-    "lights": "illuminations",
+    "lights": "lighting_channels",
     "names": "classes",
 }
 
@@ -66,7 +67,7 @@ def read_description(root: str | Path, classes: Sequence[str] | None = None) -> 
 
     The class names come from the argument, else from ``classes`` of dataset.json, else from classes.txt (one name a
     line). All keys of dataset.json are optional: ``classes`` (see `parse_class_names`), ``ignore_index``, ``groups``
-    (stem -> device), ``illuminations`` (list of suffixes), ``colours`` (class name -> [red, green, blue]).
+    (stem -> device), ``lighting_channels`` (list of suffixes), ``colours`` (class name -> [red, green, blue]).
 
     Raises:
         DatasetError: If the folder is missing, no class names are found, two are equal, a text file is in an unknown
@@ -84,7 +85,7 @@ def read_description(root: str | Path, classes: Sequence[str] | None = None) -> 
         classes=names,
         ignore_index=_ignore_index(content, names, path),
         groups=_groups(content, path),
-        illuminations=_illuminations(content, path),
+        lighting_channels=_lighting_channels(content, path),
         colours=_colours(_typed(content, "colours", dict, path, None), names, path),
     )
 
@@ -129,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         msg = f"{path}: must hold one JSON object, got {type(content).__name__}."
         raise DatasetError(msg)
     for key in content:
-        if key not in _KEYS and (meant := _meant(key)) is not None:
+        if key not in (*_KEYS, *OLD_NAMES) and (meant := _meant(key)) is not None:
             msg = f'{path}: "{key}" is no key of a dataset. Did you mean "{meant}"?'
             raise DatasetError(msg)
     return content
@@ -187,10 +188,14 @@ def _groups(content: dict[str, Any], path: Path) -> dict[str, str]:
     return {stem: str(device) for stem, device in groups.items()}
 
 
-def _illuminations(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Return the suffixes of the files of an item."""
+def _lighting_channels(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the suffixes of the files of an item; files of versions up to 0.2.0 have them under the old key."""
+    given = [key for key in ("lighting_channels", *OLD_NAMES) if key in content]
+    if len(given) > 1:
+        msg = f'{path}: has "{given[0]}" and "{given[1]}", the old name of the same. Remove "{given[1]}".'
+        raise DatasetError(msg)
     try:
-        return validate_suffixes(_typed(content, "illuminations", list, path, []))
+        return validate_suffixes(_typed(content, (given or ["lighting_channels"])[0], list, path, []))
     except DatasetError:
         raise
     except ValueError as error:

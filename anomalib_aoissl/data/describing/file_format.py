@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from anomalib_aoissl.plugin.removed_arguments import had_arguments, renamed_attribute
+
 from ..errors import DatasetError
 from ..reading import (
     IMAGE_SUFFIXES,
@@ -23,13 +25,17 @@ from ..reading import (
 )
 from .mask_format import MaskFormat
 
+OLD_NAMES = {"illuminations": "lighting_channels"}
+"""New names of arguments, and of keys in files, that versions up to 0.2.0 called otherwise."""
 
+
+@had_arguments(moved=OLD_NAMES)
 @dataclass(frozen=True)
 class FileFormat:
     """Suffixes of the files that make one item, the bits of a 16-bit file, and the planes of each file.
 
     Attributes:
-        illuminations: Suffixes of the lighting channels, such as ("_ch0", "_ch1"); empty where one file is one item.
+        lighting_channels: Suffixes of an item's files, such as ("_ch0", "_ch1"); empty where one file is one item.
         bit_depth: Bits that the camera uses of a 16-bit file, 8 to 16; None for all.
         planes: Planes of each of an item's files, as its dataset's training pictures have them, so that they depend
             on no single picture's values; None where no dataset was seen.
@@ -39,27 +45,28 @@ class FileFormat:
         ValueError: If a suffix or the bit depth is none.
     """
 
-    illuminations: tuple[str, ...] = ()
+    lighting_channels: tuple[str, ...] = ()
     bit_depth: int | None = None
     planes: tuple[int, ...] | None = None
     masks: MaskFormat = field(default_factory=MaskFormat)
+    illuminations = renamed_attribute("illuminations", "lighting_channels")
 
     def __post_init__(self) -> None:
-        validate_suffixes(self.illuminations)
+        validate_suffixes(self.lighting_channels)
         validate_bit_depth(self.bit_depth)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> FileFormat:
-        """Return the format from the plain data of `to_dict`."""
+        """Return the format from the plain data of `to_dict`, as this version or an earlier one wrote it."""
         planes = content.get("planes")
-        lights = tuple(content.get("illuminations", ()))
+        suffixes = tuple(content.get("lighting_channels", content.get("illuminations", ())))
         masks = MaskFormat.from_dict(content.get("masks", {}))
-        return cls(lights, content.get("bit_depth"), None if planes is None else tuple(planes), masks)
+        return cls(suffixes, content.get("bit_depth"), None if planes is None else tuple(planes), masks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or an exported model."""
         return {
-            "illuminations": list(self.illuminations),
+            "lighting_channels": list(self.lighting_channels),
             "bit_depth": self.bit_depth,
             "planes": None if self.planes is None else list(self.planes),
             "masks": self.masks.to_dict(),
@@ -73,7 +80,7 @@ class FileFormat:
     def stem(self, path: str | Path) -> str:
         """Return the file's name without its suffix and without the lighting channel's."""
         name = Path(path).stem
-        return next((name.removesuffix(light) for light in self.illuminations if name.endswith(light)), name)
+        return next((name.removesuffix(suffix) for suffix in self.lighting_channels if name.endswith(suffix)), name)
 
     def files(self, path: str | Path) -> list[Path]:
         """Return the files of the item that ``path``, any one of its lighting channels, belongs to.
@@ -82,22 +89,22 @@ class FileFormat:
             DatasetError: If the name has none of the suffixes, or the file of another lighting channel is missing.
         """
         path = Path(path)
-        if not self.illuminations:
+        if not self.lighting_channels:
             return [path]
         if self.stem(path) == path.stem:
             msg = (
-                f"{path}: the model was trained on the lighting channels {list(self.illuminations)}, which end the "
+                f"{path}: the model was trained on the lighting channels {list(self.lighting_channels)}, which end the "
                 "names of an item's files. This name ends with none of them."
             )
             raise DatasetError(msg)
-        return [self._light(path, light) for light in self.illuminations]
+        return [self._channel_file(path, suffix) for suffix in self.lighting_channels]
 
-    def _light(self, path: Path, light: str) -> Path:
+    def _channel_file(self, path: Path, suffix: str) -> Path:
         """Return the file of one lighting channel of the item, of any suffix of pictures."""
-        own = path.with_name(f"{self.stem(path)}{light}{path.suffix}")
+        own = path.with_name(f"{self.stem(path)}{suffix}{path.suffix}")
         if own.is_file():
             return own
-        others = [own.with_suffix(suffix) for suffix in IMAGE_SUFFIXES if own.with_suffix(suffix).is_file()]
+        others = [own.with_suffix(kind) for kind in IMAGE_SUFFIXES if own.with_suffix(kind).is_file()]
         if len(others) != 1:
             found = f"; there are {[other.name for other in others]}" if others else ""
             msg = f"{own}: this lighting channel's file is missing beside {path.name}{found}."
@@ -136,26 +143,26 @@ class FileFormat:
         if total == 2 and len(planes) != 2:
             msg = (
                 f"The array has {len(planes)} channels, but the model was trained on 2 grey pictures of an item "
-                f"({', '.join(self.illuminations) or 'pages of a file'}). Give them as [H, W, 2]."
+                f"({', '.join(self.lighting_channels) or 'pages of a file'}). Give them as [H, W, 2]."
             )
             raise ValueError(msg)
         return pack_channels(planes)
 
 
-def validate_suffixes(illuminations: Sequence[str]) -> tuple[str, ...]:
+def validate_suffixes(lighting_channels: Sequence[str]) -> tuple[str, ...]:
     """Return the suffixes.
 
     Raises:
         ValueError: If they are one text, one is no text or empty, or one ends with another.
     """
-    names = tuple(illuminations)
-    if isinstance(illuminations, str) or any(not isinstance(name, str) or not name for name in names):
-        msg = f"illuminations={illuminations!r} must be a list of suffixes, such as [_ch0, _ch1]."
+    names = tuple(lighting_channels)
+    if isinstance(lighting_channels, str) or any(not isinstance(name, str) or not name for name in names):
+        msg = f"lighting_channels={lighting_channels!r} must be a list of suffixes, such as [_ch0, _ch1]."
         raise ValueError(msg)
     for index, name in enumerate(names):
         other = next((other for i, other in enumerate(names) if i != index and other.endswith(name)), None)
         if other is not None:
-            msg = f"illuminations={list(names)}: {other!r} ends with {name!r}, so that a file could be of both."
+            msg = f"lighting_channels={list(names)}: {other!r} ends with {name!r}, so that a file could be of both."
             raise ValueError(msg)
     return names
 

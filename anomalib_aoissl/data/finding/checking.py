@@ -80,13 +80,13 @@ def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[in
 
     looks = _each(look, records)
     planes = []
-    for light, seen in enumerate(zip(*looks, strict=True)):
+    for channel, seen in enumerate(zip(*looks, strict=True)):
         counts = {count for count, _ in seen}
         if len(counts - {1, 3}) > 1 or (counts - {1, 3} and counts & {1, 3}):
             odd = next(index for index, (count, _) in enumerate(seen) if count != seen[0][0])
             msg = (
-                f"{records[odd].image_paths[light]}: has {seen[odd][0]} planes, but "
-                f"{records[0].image_paths[light].name} has {seen[0][0]}; all training pictures must have the same."
+                f"{records[odd].image_paths[channel]}: has {seen[odd][0]} planes, but "
+                f"{records[0].image_paths[channel].name} has {seen[0][0]}; all training pictures must have the same."
             )
             raise DatasetError(msg)
         largest = max(counts)
@@ -111,14 +111,15 @@ def _check_measured(splits: Splits) -> None:
 def _say_turned(records: Sequence[Record]) -> None:
     """Say which masks may lie turned on their picture, though their size fits: the picture has an orientation tag."""
 
-    def doubtful(record: Record) -> bool:
+    def may_lie_turned(record: Record) -> bool:
         if record.mask_path is None or (tag := orientation_of(record.image_paths[0])) == 1:
             return False
         height, width = image_size(record.image_paths[0])
         # another tag turns the sides of a picture that is no square, so that a wrong mask does not fit
         return (tag < 5 or height == width) and orientation_of(record.mask_path) != tag
 
-    found = [record.image_paths[0] for record, doubt in zip(records, _each(doubtful, records), strict=True) if doubt]
+    turned = _each(may_lie_turned, records)
+    found = [record.image_paths[0] for record, is_turned in zip(records, turned, strict=True) if is_turned]
     say("pictures are turned by their orientation tag; look whether their masks, which have none, lie on them", found)
 
 

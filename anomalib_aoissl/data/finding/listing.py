@@ -42,7 +42,7 @@ def list_records(
     image_dir: Path,
     mask_dir: Path | None,
     *,
-    illuminations: Sequence[str] = (),
+    lighting_channels: Sequence[str] = (),
     groups: Mapping[str, str] | None = None,
     device_pattern: str | None = None,
 ) -> list[Record]:
@@ -53,10 +53,10 @@ def list_records(
     unusual, such as a mask without a picture, is said in one line each.
 
     Raises:
-        DatasetError: If the folder is missing or holds no image, two images or two masks have one stem, an
+        DatasetError: If the folder is missing or holds no image, two images or two masks have one stem, a
             lighting channel is missing, or the pattern does not match a stem.
     """
-    stems = _stems(image_dir, tuple(illuminations))
+    stems = _stems(image_dir, tuple(lighting_channels))
     masks = _spelt_as(stems, _masks(mask_dir))
     say(f"masks in {mask_dir} have no picture of their name in {image_dir}", sorted(set(masks) - set(stems)))
     pattern = _compiled(device_pattern)
@@ -94,33 +94,33 @@ def check_groups(groups: Mapping[str, str], records: Iterable[Record], name: obj
         say(f'pictures are in none of the "groups" of {name}; their device is their sub-folder or unknown', without)
 
 
-def _stems(folder: Path, illuminations: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
+def _stems(folder: Path, lighting_channels: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
     """Return the files of each stem, one for each lighting channel."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for path in image_files(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        light = next((suffix for suffix in illuminations if name.endswith(suffix)), None)
-        if illuminations and light is None:
+        channel = next((suffix for suffix in lighting_channels if name.endswith(suffix)), None)
+        if lighting_channels and channel is None:
             others.append(path.name)  # for instance a third lighting channel that is not asked for
             continue
-        stem, key = (name.removesuffix(light), light) if light is not None else (name, "")
+        stem, key = (name.removesuffix(channel), channel) if channel is not None else (name, "")
         if key in found[stem]:
             msg = f"{path}: has the same name as {found[stem][key].name}; an item's name must be unique."
             raise DatasetError(msg)
         found[stem][key] = path
     if not found:
-        msg = f"{folder}: no file name ends with one of the lighting channels {list(illuminations)}."
+        msg = f"{folder}: no file name ends with one of the lighting channels {list(lighting_channels)}."
         raise DatasetError(msg)
-    say(f"pictures in {folder} are of none of the lighting channels {list(illuminations)}", others)
+    say(f"pictures in {folder} are of none of the lighting channels {list(lighting_channels)}", others)
     for stem, files in found.items():
-        missing = [light for light in illuminations if light not in files]
+        missing = [channel for channel in lighting_channels if channel not in files]
         if missing:
             present = next(iter(files.values()))
             wanted = f"{stem}{missing[0]}.*"
             msg = f"{present}: the file of the lighting channel {missing[0]!r} is missing beside it ({wanted})."
             raise DatasetError(msg)
-    return {stem: tuple(files[light] for light in illuminations or ("",)) for stem, files in found.items()}
+    return {stem: tuple(files[channel] for channel in lighting_channels or ("",)) for stem, files in found.items()}
 
 
 def _masks(folder: Path | None) -> dict[str, Path]:

@@ -23,7 +23,7 @@ CACHE = Path("datasets")
 _VERSION = 1
 
 
-def as_masks(root: Path, classes: Sequence[str] | None = None, illuminations: Sequence[str] = ()) -> Path:
+def as_masks(root: Path, classes: Sequence[str] | None = None, lighting_channels: Sequence[str] = ()) -> Path:
     """Return the folder of masks of an export, made below ``./datasets`` where it is not there yet.
 
     A folder that holds masks already, or no labels of a known format, is returned as it is.
@@ -34,10 +34,10 @@ def as_masks(root: Path, classes: Sequence[str] | None = None, illuminations: Se
     if not root.is_dir() or any((root / name).is_dir() for name in ("masks", "train/masks")):
         return root
     files = [path for path in root.iterdir() if not path.name.startswith(".")]
-    source = Source(root, file_format=FileFormat(tuple(illuminations)), classes=classes) if files else None
+    source = Source(root, file_format=FileFormat(tuple(lighting_channels)), classes=classes) if files else None
     if source is None or find_format(source) is None:
         return root
-    target = CACHE / f"{root.resolve().name}-{_fingerprint(source, classes, illuminations)}"
+    target = CACHE / f"{root.resolve().name}-{_fingerprint(source, classes, lighting_channels)}"
     if target.is_dir():
         return target
     labels = read_labels(source)

@@ -267,8 +267,7 @@ def _copy(source: Source, path: Path, target: Path) -> None:
 
 def _write_description(folder: Path, run: _Run, source: Source) -> None:
     """Write dataset.json where devices or lighting channels are known."""
-    lights = source.pictures.file_format.illuminations
-    content = {"groups": run.groups, "illuminations": list(lights)}
+    content = {"groups": run.groups, "lighting_channels": list(source.pictures.file_format.lighting_channels)}
     if any(content.values()):
         with whole_file(folder / DESCRIPTION_NAME) as temporary:
             text = json.dumps({key: value for key, value in content.items() if value}, indent=1, ensure_ascii=False)

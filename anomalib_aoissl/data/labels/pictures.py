@@ -65,9 +65,9 @@ class Pictures:
             DatasetError: If several pictures fit equally well.
         """
         given = PurePosixPath(name.replace("\\", "/"))
-        lights = [f"{given.name}{light}" for light in self.file_format.illuminations[:1]]
+        first_channel = [f"{given.name}{suffix}" for suffix in self.file_format.lighting_channels[:1]]
         stem = given.stem if given.suffix.lower() in _SUFFIXES else given.name  # "unit_1.2" may be without a suffix
-        for last in (given.name, *lights, stem, _UPLOAD_PREFIX.sub("", given.name)):
+        for last in (given.name, *first_channel, stem, _UPLOAD_PREFIX.sub("", given.name)):
             found = self._by_name.get(last.lower(), [])
             if found:
                 return self._nearest(found, given)
@@ -87,8 +87,8 @@ class Pictures:
 
     def items(self) -> list[Path]:
         """Return the first file of each item, sorted."""
-        lights = self.file_format.illuminations
-        return sorted(path for path in self._roots if not lights or path.stem.endswith(lights[0]))
+        channels = self.file_format.lighting_channels
+        return sorted(path for path in self._roots if not channels or path.stem.endswith(channels[0]))
 
     def targets(self, paths: Iterable[Path]) -> dict[Path, PurePosixPath]:
         """Return the name of each picture below an images folder: its own, without the folders of the tool's layout.

@@ -200,7 +200,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
     return {
         "classes": list(inferencer.class_names),
         "planes": inferencer.in_channels,
-        "file_format": metadata.get("file_format", {}),
+        "file_format": inferencer.file_format.to_dict(),
         "model_size": _model_size(inferencer),
         "tiling": metadata.get("tiling"),
         "can_abstain": metadata.get("abstention") is not None,

@@ -40,7 +40,7 @@ def build_joint(
     classes = head.get_partial_shape()[1].get_length()
     total = ops.maximum(ops.reduce_sum(votes, axis, keep_dims=True), np.float32(1e-9))
     cells = [-1, height // down, width // right, classes, down, right]  # batch, patches, classes, pixels
-    shares = ops.transpose(ops.reshape(ops.divide(votes, total), cells, False), [0, 3, 1, 4, 2, 5])
-    likely = ops.add(ops.reshape(shares, [-1, classes, height, width], False), np.float32(LEAST_VOTE))
+    voted = ops.transpose(ops.reshape(ops.divide(votes, total), cells, False), [0, 3, 1, 4, 2, 5])
+    likely = ops.add(ops.reshape(voted, [-1, classes, height, width], False), np.float32(LEAST_VOTE))
     joint = ops.multiply(head, likely)
     return ops.divide(joint, ops.reduce_sum(joint, axis, keep_dims=True)).output(0)

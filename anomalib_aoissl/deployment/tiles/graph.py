@@ -82,8 +82,8 @@ def maps_of(outputs: Sequence[np.ndarray], names: Sequence[str], patches: Absten
     """
     probabilities = outputs[0]
     if names[0] == VOTES and patches is not None:
-        shares = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-9)  # [Q, C, L]
-        classes = [patches.picture(shares[:, index]) for index in range(shares.shape[1])]
+        votes = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-9)  # [Q, C, L]
+        classes = [patches.picture(votes[:, index]) for index in range(votes.shape[1])]
         probabilities = np.stack(classes, axis=1)
     maps = [probabilities, *outputs[1:]]
     return np.concatenate([np.asarray(part, np.float32) for part in maps], axis=1)

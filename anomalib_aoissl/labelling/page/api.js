@@ -3,7 +3,7 @@
 
 export const tab = sessionStorage.tab || (sessionStorage.tab = crypto.getRandomValues(new Uint32Array(2)).join("-"));
 
-export class Refused extends Error {
+export class RequestError extends Error {
   constructor(text, status, version) {
     super(text);
     this.status = status;
@@ -21,13 +21,13 @@ async function ask(method, name, query, body) {
   try {
     answer = await fetch(address(name, query), { method, body, headers: { "x-labelling": "1", "x-tab": tab } });
   } catch {
-    throw new Refused("The server does not answer. Is the program still running?", 0);
+    throw new RequestError("The server does not answer. Is the program still running?", 0);
   }
   if (answer.ok) return answer;
   const text = await answer.text();
   let content = { error: text };
-  try { content = JSON.parse(text); } catch { /* a plain refusal */ }
-  throw new Refused(content.error || answer.statusText, answer.status, content.version);
+  try { content = JSON.parse(text); } catch { /* plain text */ }
+  throw new RequestError(content.error || answer.statusText, answer.status, content.version);
 }
 
 export const get = (name, query) => ask("GET", name, query);

@@ -1,6 +1,6 @@
 // Copyright (C) 2026 The anomalib-aoissl authors. SPDX-License-Identifier: Apache-2.0
 // The mask in the browser: a uint8 index layer, what a stroke changed of it, and how changes reach the disk.
-import { Refused, deflate, get, inflate, post } from "./api.js";
+import { RequestError, deflate, get, inflate, post } from "./api.js";
 
 export const UNPAINTED = 255;
 const TILE = 256;
@@ -111,7 +111,7 @@ export class Saver {
         this.queue.shift();
         this.told(this.queue.length ? "busy" : "saved", this.queue.length);
       } catch (error) {
-        if (error instanceof Refused && error.status === 409 && error.version !== undefined) {
+        if (error instanceof RequestError && error.status === 409 && error.version !== undefined) {
           try { await this.merge(mask); continue; } catch (other) { error = other; }
         }
         if ([400, 404, 409, 410, 413].includes(error.status)) { // it will never work
@@ -126,7 +126,7 @@ export class Saver {
     this.busy = false;
   }
 
-  // Takes a stroke that was refused out of the mask: later ones, whose boxes hold its pixels, must not bring it along.
+  // Takes a stroke that was rejected out of the mask: later ones, whose boxes hold its pixels, must not bring it along.
   async lose(mask, text) {
     try { await this.merge(mask, true); } catch { mask = null; }
     this.told("lost", text, mask);
@@ -137,7 +137,7 @@ export class Saver {
     const pending = this.queue.find(({ mask }) => mask.name === name)?.mask;
     try {
       if (pending) { await this.merge(pending, true); return pending; }
-    } catch { /* of another size: its strokes are refused when they are sent */ }
+    } catch { /* of another size: its strokes are rejected when they are sent */ }
     return Mask.load(name);
   }
 
@@ -149,7 +149,7 @@ export class Saver {
   async mergeNow(mask, quiet) {
     const fresh = await Mask.load(mask.name);
     if (mask.width !== fresh.width || mask.height !== fresh.height)
-      throw new Refused("The picture has another size now. Load the page again.", 410);
+      throw new RequestError("The picture has another size now. Load the page again.", 410);
     const drawing = mask.tiles !== null; // a stroke that is being drawn is cut in two
     if (drawing) {
       const part = mask.end("brush");

@@ -33,7 +33,7 @@ LARGEST_FILE = 2_000_000_000
 """Bytes of a picture that is dropped on the page."""
 
 _LARGEST = {"stroke": 64_000_000}  # bytes of a request
-_DRAINED = 16_000_000  # bytes of a refused request that are read: browsers see the answer when they have sent all
+_DRAINED = 16_000_000  # bytes of a rejected request that are read: browsers see the answer when they have sent all
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # addresses that hold a version
 _NEVER = {"cache-control": "no-store"}

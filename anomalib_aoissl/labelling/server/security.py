@@ -61,34 +61,34 @@ class Guard:
         self._names = {name.lower() for name in {*_LOOPBACK_NAMES, *own}}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, or refuse it."""
+        """Answer a request, or reject it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        refusal = self._refusal(scope, headers)
-        if refusal is not None:
-            await refusal(scope, receive, _with_headers(send))
+        rejection = self._rejection(scope, headers)
+        if rejection is not None:
+            await rejection(scope, receive, _with_headers(send))
             return
         await self.app(scope, receive, _with_headers(send))
 
-    def _refusal(self, scope: Any, headers: dict[str, str]) -> Response | None:
+    def _rejection(self, scope: Any, headers: dict[str, str]) -> Response | None:
         """Return the answer to a request that is not let through, or that brings the token."""
         host = headers.get("host", "")
         if not self._is_own_host(host):
-            return _refused(f"This server is not called {host!r}. Open the address that it printed.")
+            return _rejected(f"This server is not called {host!r}. Open the address that it printed.")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
         navigation = headers.get("sec-fetch-mode") == "navigate" and scope["path"] == "/"
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return _refused("A page of another origin asked. Nothing was done.")
+            return _rejected("A page of another origin asked. Nothing was done.")
         if site not in {"same-origin", "none"} and not navigation:
-            return _refused("A page of another origin asked. Nothing was done.")
+            return _rejected("A page of another origin asked. Nothing was done.")
         if scope["method"] not in {"GET", "HEAD"} and headers.get(OWN_HEADER) != "1":
-            return _refused("Only the labelling page itself may change something.")
-        return self._token_refusal(scope, headers)
+            return _rejected("Only the labelling page itself may change something.")
+        return self._token_rejection(scope, headers)
 
-    def _token_refusal(self, scope: Any, headers: dict[str, str]) -> Response | None:
+    def _token_rejection(self, scope: Any, headers: dict[str, str]) -> Response | None:
         """Return the answer to a request without the token, or to the one that brings it in its link."""
         if self.token is None:
             return None
@@ -100,7 +100,7 @@ class Guard:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         if cookie is not None and hmac.compare_digest(cookie.value.encode(), self.token.encode()):
             return None
-        return _refused("The token is missing or wrong. Open the link that the program printed when it started.")
+        return _rejected("The token is missing or wrong. Open the link that the program printed when it started.")
 
     def _is_own_host(self, host: str) -> bool:
         """Tell whether the host that a request names is this server."""
@@ -114,7 +114,7 @@ class Guard:
         return self.token is not None or is_loopback(name)  # an address cannot be rebound
 
 
-def _refused(text: str) -> Response:
+def _rejected(text: str) -> Response:
     """Return the answer to a request that is not let through."""
     return PlainTextResponse(text, status_code=403)
 

@@ -79,7 +79,7 @@ class LabelFolder:
             inner = self.root / "images"
             here = [] if inner.is_dir() else list(_picture_files(self.root))
             files = here or _below(inner, self.root)
-            found = Listing(self.root if here else inner, self.file_format.illuminations, files)
+            found = Listing(self.root if here else inner, self.file_format.lighting_channels, files)
             with self._lock:
                 for path in self._arrived:  # it may not have been there yet when its folder was looked through
                     if path.parent == found.folder:
@@ -161,10 +161,12 @@ class LabelFolder:
             Problem: If its name is none of a picture, or of none of the lighting channels, or is there already.
         """
         self.check_name(name)
-        plain, lights = Path(name), self.file_format.illuminations
+        plain, channels = Path(name), self.file_format.lighting_channels
         if not self._listing.has_channel(plain.stem):
             msg = f"{name}: was not taken. A picture of this folder is one file for each lighting channel, and this "
-            msg += f"name ends in none of {', '.join(lights)} (dataset.json). Name its files {plain.stem}{lights[0]}"
+            msg += (
+                f"name ends in none of {', '.join(channels)} (dataset.json). Name its files {plain.stem}{channels[0]}"
+            )
             msg += f"{plain.suffix} and so on, and drop them together."
             raise Problem(msg)
         path = self.inside(self.image_dir / name)

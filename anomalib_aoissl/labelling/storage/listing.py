@@ -30,12 +30,12 @@ class Listing:
 
     Args:
         folder: Folder of the pictures.
-        lights: Suffixes of the lighting channels; none where each file is a picture.
+        lighting_channels: Suffixes of the lighting channels; none where each file is a picture.
         files: The files, in the order in which the first of two of one name counts.
     """
 
-    def __init__(self, folder: Path, lights: tuple[str, ...] = (), files: Iterable[Path] = ()) -> None:
-        self.folder, self.lights = folder, lights
+    def __init__(self, folder: Path, lighting_channels: tuple[str, ...] = (), files: Iterable[Path] = ()) -> None:
+        self.folder, self.lighting_channels = folder, lighting_channels
         self._groups: dict[str, dict[str, Path]] = {}
         self._doubled: list[str] = []
         self._others: list[str] = []
@@ -56,7 +56,7 @@ class Listing:
 
     def has_channel(self, stem: str) -> bool:
         """Tell whether a file of this name, without suffix, is one of a lighting channel, where there are some."""
-        return not self.lights or stem.endswith(self.lights)
+        return not self.lighting_channels or stem.endswith(self.lighting_channels)
 
     def add(self, path: Path) -> str:
         """List one more file; return the name of the picture that is complete with it, or an empty text."""
@@ -77,35 +77,35 @@ class Listing:
         if not self.has_channel(stem):
             self._others.append(path.name)
             return ""
-        light = next((suffix for suffix in self.lights if stem.endswith(suffix)), "")
-        name = stem.removesuffix(light) if light else stem
+        channel = next((suffix for suffix in self.lighting_channels if stem.endswith(suffix)), "")
+        name = stem.removesuffix(channel) if channel else stem
         files = self._groups.setdefault(name, {})
-        first = files.setdefault(light, path)
+        first = files.setdefault(channel, path)
         if first != path and first.exists():
             self._doubled.append(f"{path.name}: has the same name as {first.name}; only the first is shown.")
         else:
-            files[light] = path
+            files[channel] = path
         return name
 
     def _of_no_channel(self) -> list[str]:
         """Return one line on the files that are of no lighting channel; nothing where there are none."""
         if not self._others:
             return []
-        number, lights = len(self._others), ", ".join(self.lights)
+        number, channels = len(self._others), ", ".join(self.lighting_channels)
         files = "name of 1 file ends" if number == 1 else f"names of {number} files end"
-        return [f"The {files} in none of the lighting channels {lights}: {', '.join(sorted(self._others)[:3])}."]
+        return [f"The {files} in none of the lighting channels {channels}: {', '.join(sorted(self._others)[:3])}."]
 
     def _made(self, name: str) -> Picture | None:
         """Return the picture of a name; None where a channel is missing, or a file is gone."""
         files = self._groups[name]
-        missing = [light for light in self.lights if light not in files]
+        missing = [channel for channel in self.lighting_channels if channel not in files]
         self._missing.pop(name, None)
         if missing:
             self._missing[name] = (
                 f"{name}: the lighting channel {missing[0]} is missing. Drop {Path(name).name}{missing[0]} too."
             )
             return None
-        paths = tuple(files[light] for light in self.lights or ("",))
+        paths = tuple(files[channel] for channel in self.lighting_channels or ("",))
         version = version_of(paths)
         return None if version is None else Picture(name, paths, version)
 

@@ -124,7 +124,7 @@ class Pictures:
             if channels is None:
                 form = self.folder.file_format
                 try:
-                    channels = read_channels(picture.files, form.bit_depth, form.illuminations)
+                    channels = read_channels(picture.files, form.bit_depth, form.lighting_channels)
                 except (DatasetError, OSError) as error:
                     raise Problem(str(error)) from error
                 size = sum(one.values.nbytes for one in channels)
@@ -132,13 +132,15 @@ class Pictures:
             return channels
 
 
-def read_channels(files: tuple[Path, ...], bit_depth: int | None, lights: Sequence[str] = ()) -> list[Channel]:
+def read_channels(
+    files: tuple[Path, ...], bit_depth: int | None, lighting_channels: Sequence[str] = ()
+) -> list[Channel]:
     """Return what can be seen of an item: each grey plane, and colours together.
 
     Args:
         files: One of each lighting channel.
         bit_depth: Bits of their values; None for those of the files.
-        lights: Suffix of each lighting channel, by which it is named.
+        lighting_channels: Suffix of each lighting channel, by which it is named.
 
     Raises:
         DatasetError: If a file cannot be read, or differs in size from the first.
@@ -150,7 +152,7 @@ def read_channels(files: tuple[Path, ...], bit_depth: int | None, lights: Sequen
         if planes.shape[1:] != size:
             msg = f"{path.name}: has another size than {files[0].name}. All lighting channels of an item need one."
             raise DatasetError(msg)
-        said = lights[number].strip("_-. ") if number < len(lights) else ""
+        said = lighting_channels[number].strip("_-. ") if number < len(lighting_channels) else ""
         label = (said or f"channel {number + 1}") if len(files) > 1 else ""
         if len(planes) == 3:
             colours = _stored(planes)

@@ -23,25 +23,25 @@ def fine_size(picture: tuple[int, int], model: tuple[int, int]) -> tuple[int, in
 
 
 def decided(
-    shares: torch.Tensor, novelty: torch.Tensor, size: tuple[int, int], limits: tuple[float, float]
+    probabilities: torch.Tensor, novelty: torch.Tensor, size: tuple[int, int], limits: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return classes ``[H, W]`` uint8, where they are unsure, and where the picture is novel, both bool.
 
     Probabilities are enlarged bilinearly, strip by strip, so that those of all classes never lie in memory whole.
 
     Args:
-        shares: Class probabilities ``[C, h, w]``.
+        probabilities: Class probabilities ``[C, h, w]``.
         novelty: ``[rows, columns]``, of the patches.
         size: (H, W).
         limits: Uncertainty and novelty above which a pixel is unsure, and novel.
     """
-    wide = [linear(values, 2, size[1]) for values in (shares, novelty[None])]
-    rows = max(1, _STRIP // (len(shares) * size[1]))
+    wide = [linear(values, 2, size[1]) for values in (probabilities, novelty[None])]
+    rows = max(1, _STRIP // (len(probabilities) * size[1]))
     strips = []
     for start in range(0, size[0], rows):
         part = range(start, min(start + rows, size[0]))
-        (share, found), new = linear(wide[0], 1, size[0], part).max(dim=0), linear(wide[1], 1, size[0], part)[0]
-        strips.append((found.to(torch.uint8), uncertainty_of(share, new) > limits[0], new > limits[1]))
+        (largest, found), new = linear(wide[0], 1, size[0], part).max(dim=0), linear(wide[1], 1, size[0], part)[0]
+        strips.append((found.to(torch.uint8), uncertainty_of(largest, new) > limits[0], new > limits[1]))
     classes, unsure, novel = (torch.cat(parts) for parts in zip(*strips, strict=True))
     return classes, unsure, novel
 

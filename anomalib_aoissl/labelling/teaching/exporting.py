@@ -58,8 +58,8 @@ def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], t
     known = groups_by_stem(described.groups)
     groups = {name: device_of(name, folder.picture(name).files, known) for name in names} if known else {}
     content: dict[str, Any] = {"classes": list(described.classes)}
-    if folder.file_format.illuminations:
-        content["illuminations"] = list(folder.file_format.illuminations)
+    if folder.file_format.lighting_channels:
+        content["lighting_channels"] = list(folder.file_format.lighting_channels)
     if groups:
         content["groups"] = groups
     with whole_file(target / DESCRIPTION_NAME) as temporary:

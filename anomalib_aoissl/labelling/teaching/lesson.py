@@ -90,9 +90,9 @@ class Lesson:
             size: (height, width) of the suggestion, not less than the model's, which it is without.
         """
         votes, novelties = self.model.ask(embeddings[None])
-        shares = self.model.joint(self.head.of_features(features), votes)[0]  # [C, h, w]
+        probabilities = self.model.joint(self.head.of_features(features), votes)[0]  # [C, h, w]
         novelty = novelties[0, 0]
         limits = self.limits.uncertainty, self.limits.novelty
-        height, width = size or shares.shape[1:]
-        classes, unsure, novel = (part.numpy() for part in decided(shares, novelty, (height, width), limits))
+        height, width = size or probabilities.shape[1:]
+        classes, unsure, novel = (part.numpy() for part in decided(probabilities, novelty, (height, width), limits))
         return Suggestion(classes, unsure, novel, float(novelty.mean()), self.number)

@@ -65,8 +65,8 @@ def summarized(name: str, embeddings: torch.Tensor, bank: torch.Tensor | None) -
         embeddings: ``[P, D]`` of its patches.
         bank: ``[N, D]`` of labelled patches; None where nothing is labelled.
     """
-    rows = torch.empty(0, embeddings.shape[1]) if bank is None else bank
-    model: Any = SimpleNamespace(bank=SimpleNamespace(embeddings=rows))
+    labelled = torch.empty(0, embeddings.shape[1]) if bank is None else bank
+    model: Any = SimpleNamespace(bank=SimpleNamespace(embeddings=labelled))
     return summarize(model, name, embeddings)
 
 

@@ -164,6 +164,6 @@ def drawn_pictures(count: int, planes: int, size: tuple[int, int] = _DRAWN_SIZE)
     for index in range(count):
         device = DEVICES[names[index * len(names) // count % len(names)]]
         drawing = draw(device, seed=_DRAWN_SEED, unit=index, size=size)
-        lights = np.stack([drawing.bright_field, drawing.dark_field])
-        pictures.append(lights[np.arange(planes) % len(lights)].astype(np.float32) / 255)
+        channels = np.stack([drawing.bright_field, drawing.dark_field])
+        pictures.append(channels[np.arange(planes) % len(channels)].astype(np.float32) / 255)
     return pictures

@@ -37,9 +37,9 @@ def pretraining_images(datamodule: object) -> list[ImageFiles]:
     folder = getattr(datamodule, "unlabelled_dir", None)
     if folder is not None:
         description = getattr(datamodule, "description", None)
-        suffixes = getattr(datamodule, "illuminations", None)
-        suffixes = getattr(description, "illuminations", ()) if suffixes is None else suffixes
-        return [record.image_paths for record in list_records(Path(folder), None, illuminations=suffixes or ())]
+        suffixes = getattr(datamodule, "lighting_channels", None)
+        suffixes = getattr(description, "lighting_channels", ()) if suffixes is None else suffixes
+        return [record.image_paths for record in list_records(Path(folder), None, lighting_channels=suffixes or ())]
     samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
     if samples is None or not len(samples):
         msg = (

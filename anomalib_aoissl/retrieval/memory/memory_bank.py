@@ -47,9 +47,9 @@ class MemoryBank(DynamicBufferMixin):
 
     Buffers: ``embeddings`` ``[N, D]`` of unit length, ``labels`` ``[N, L]`` uint8 (255 = ignore), ``device_ids`` and
     ``image_ids`` ``[N]`` int32, indices into `device_names` and `image_names`, ``positions`` ``[N]`` int32, the patch
-    in its image in row-major order, and ``counts`` int32, the patches that each row stands for: ``[N]`` in a condensed
-    bank and empty in one that holds every patch. All of it is in the state dict, names included, and any number of
-    entries is loaded.
+    in its image in row-major order, and ``counts`` int32, the patches that each entry stands for: ``[N]`` in a
+    condensed bank and empty in one that holds every patch. All of it is in the state dict, names included, and any
+    number of entries is loaded.
 
     ``pixels`` are the labelled pixels that the pixel head was fitted to, None without one.
 

@@ -29,7 +29,7 @@ def test_two_lights_of_a_folder_make_one_item(pictures: Files) -> None:
     folder = pictures[0][0].parent
     for index, (path,) in enumerate(pictures):
         path.rename(folder / f"unit_{index // 2}_ch{index % 2}.png")
-    found = pretraining_images(SimpleNamespace(unlabelled_dir=folder, illuminations=["_ch0", "_ch1"]))
+    found = pretraining_images(SimpleNamespace(unlabelled_dir=folder, lighting_channels=["_ch0", "_ch1"]))
     assert [path.name for path in found[0]] == ["unit_0_ch0.png", "unit_0_ch1.png"]
     assert len(found) == 3
 

@@ -260,12 +260,12 @@ PREDICTED = table(
     Row("no folder", lambda root: PredictImages(root / "no", FileFormat), "no: does not exist"),
     Row(
         "two lighting channels, each once",
-        predicted(pool("u_a.png", "u_b.png"), illuminations=("_a", "_b")),
+        predicted(pool("u_a.png", "u_b.png"), lighting_channels=("_a", "_b")),
         value=["u_a.png"],
     ),
     Row(
         "two lighting channels of two kinds of file",
-        predicted(pool("u_a.png", "u_b.bmp"), illuminations=("_a", "_b")),
+        predicted(pool("u_a.png", "u_b.bmp"), lighting_channels=("_a", "_b")),
         value=["u_a.png"],
     ),
     Row(
@@ -273,18 +273,18 @@ PREDICTED = table(
         predicted(
             pool("u_a.png", "v_a.png", "v_b.png"),
             "u_b.png: this lighting channel's file is missing",
-            illuminations=("_a", "_b"),
+            lighting_channels=("_a", "_b"),
         ),
         value=["v_a.png"],
     ),
     Row(
         "a third lighting channel",
-        predicted(pool("u_a.png", "u_b.png", "u_c.png"), illuminations=("_a", "_b")),
+        predicted(pool("u_a.png", "u_b.png", "u_c.png"), lighting_channels=("_a", "_b")),
         value=["u_a.png"],
     ),
     Row(
         "no lighting channel at all",
-        predicted(pool("u.png"), illuminations=("_a", "_b")),
+        predicted(pool("u.png"), lighting_channels=("_a", "_b")),
         r"u\.png: .* ends with none of them",
     ),
     Row(
@@ -362,14 +362,14 @@ def test_the_command_ends_with_1_where_pictures_were_left_out(left_out: int, cod
 def test_the_test_of_colour_lights_asks_for_their_planes(trained: SimpleNamespace, tmp_path: Path) -> None:
     make(tmp_path)
     for path in list((tmp_path / "images").iterdir()):
-        for light in "ab":
-            lamp = 0 if light == "b" and path.stem == "u1" else 200  # the lamp of one was off
+        for channel in "ab":
+            lamp = 0 if channel == "b" and path.stem == "u1" else 200  # the lamp of one was off
             image = np.zeros((8, 12, 3), np.uint8)
             image[..., 0] = lamp
-            Image.fromarray(image).save(path.with_name(f"{path.stem}_{light}.png"))
+            Image.fromarray(image).save(path.with_name(f"{path.stem}_{channel}.png"))
         path.unlink()
     data: Any = SegmentationFolder(
-        tmp_path, num_workers=0, val_ratio=0.0, test_ratio=0.25, illuminations=["_a", "_b"], train_batch_size=4
+        tmp_path, num_workers=0, val_ratio=0.0, test_ratio=0.25, lighting_channels=["_a", "_b"], train_batch_size=4
     )
     data.setup()
     assert data.train_data.file_format.planes == (3, 3)

@@ -319,7 +319,7 @@ ARRAYS = table(
     Row("four axes", array(COLOUR[None]), "must have the shape"),
     Row(
         "colours for two grey lighting channels",
-        array(COLOUR, file_format={"illuminations": ("_a", "_b"), "planes": (1, 1)}),
+        array(COLOUR, file_format={"lighting_channels": ("_a", "_b"), "planes": (1, 1)}),
         "trained on 2 grey pictures",
     ),
 )
@@ -364,7 +364,7 @@ def test_a_missing_codec_names_the_package(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_planes_of_lights_depend_on_the_training_pictures_and_on_no_pixel(tmp_path: Path) -> None:
-    names = [tmp_path / f"u_{light}.png" for light in "ab"]
+    names = [tmp_path / f"u_{channel}.png" for channel in "ab"]
     saved(COLOUR)(names[0])
     saved(COLOUR * 0)(names[1])  # the lamp was off
     assert read_lighting_channels(names, planes=(3, 3)).shape == (6, 6, 9)

@@ -105,7 +105,7 @@ KEYS = table(
     Row("a colour of fractions", described(colours={"wire": [0, 0, 0.5]}), "not three numbers"),
     Row("a colour as a text", described(colours={"wire": "#ff0000"}), "not three numbers"),
     Row("American spelling", described(colors={"wire": [1, 2, 3]}), '"colors" is no key .* Did you mean "colours"'),
-    Row("a key misspelt", described(illumination=["_a"]), 'Did you mean "illuminations"'),
+    Row("a key misspelt", described(illumination=["_a"]), 'Did you mean "lighting_channels"'),
     Row("a key of one's own", described(source="camera 3"), value=NAMES),
     Row("an ignore index that is a class", described(ignore_index=1), "the index of the class 'wire'"),
     Row("an ignore index as a text", described(ignore_index="255"), '"ignore_index" must be a int, got str'),
@@ -113,10 +113,25 @@ KEYS = table(
     Row("groups as a list", described(groups=["a"]), '"groups" must be a dict, got list'),
     Row("a group without a name", described(groups={"u1": None}), "'u1' has None"),
     Row("a group as a number", described("groups", groups={"u1": 7}), value={"u1": "7"}),
-    Row("illuminations as a text", described(illuminations="_a"), '"illuminations" must be a list, got str'),
-    Row("a lighting channel twice", described(illuminations=["_a", "_a"]), r"dataset\.json: illuminations=.* of both"),
-    Row("one that ends with another", described(illuminations=["_1", "x_1"]), "'x_1' ends with '_1'"),
-    Row("an empty lighting channel", described(illuminations=["", "_a"]), "a list of suffixes"),
+    Row(
+        "lighting_channels as a text", described(lighting_channels="_a"), '"lighting_channels" must be a list, got str'
+    ),
+    Row(
+        "a lighting channel twice",
+        described(lighting_channels=["_a", "_a"]),
+        r"dataset\.json: lighting_channels=.* of both",
+    ),
+    Row("the key of 0.2.0", described("lighting_channels", illuminations=["_a", "_b"]), value=["_a", "_b"]),
+    Row("the key of 0.2.0 as a text", described(illuminations="_a"), '"illuminations" must be a list, got str'),
+    Row("the key of 0.2.0, null", described("lighting_channels", illuminations=None), value=[]),
+    Row(
+        "both keys",
+        described(lighting_channels=["_a"], illuminations=["_a"]),
+        r'dataset\.json: has "lighting_channels" and "illuminations", .* Remove "illuminations"\.',
+    ),
+    Row("another word of the key", described(lights=["_a"]), 'Did you mean "lighting_channels"'),
+    Row("one that ends with another", described(lighting_channels=["_1", "x_1"]), "'x_1' ends with '_1'"),
+    Row("an empty lighting channel", described(lighting_channels=["", "_a"]), "a list of suffixes"),
 )
 
 ARGUMENTS = table(
@@ -138,7 +153,7 @@ ARGUMENTS = table(
         argument(val_ratio=0.5, test_ratio=0.5),
         "val_ratio=0.5 and test_ratio=0.5 must sum to less than",
     ),
-    Row("illuminations as a text", argument(illuminations="_a"), "illuminations='_a' must be a list"),
+    Row("lighting_channels as a text", argument(lighting_channels="_a"), "lighting_channels='_a' must be a list"),
     Row("a negative seed of drawings", drawn(seed=-1), "seed=-1 must lie in"),
     Row("no image of a device", drawn(images_per_device=0), "images_per_device=0 must be"),
     Row("a negative lot", drawn(lot=-1), "lot=-1 must not be negative"),

@@ -154,7 +154,7 @@ def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
         "classes": list(CLASS_NAMES),
         "ignore_index": IGNORE_INDEX,
         "groups": groups,
-        "illuminations": list(LIGHTING_CHANNELS),
+        "lighting_channels": list(LIGHTING_CHANNELS),
         "generator": settings,
     }
     return json.dumps(description, indent=2).encode()
