@@ -8,7 +8,7 @@ What the user wrote wins; what nobody wrote comes from the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +27,7 @@ from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 from .preprocessing import SegmentationPreProcessor
 
 if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Base
+    from .protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule
 
@@ -47,21 +47,10 @@ class CheckpointMixin(_Base):
     HAS_BANK: ClassVar[bool] = False
     """Whether the model's checkpoints hold a memory bank, by which those of the two models are told apart."""
 
-    model: Any
     written_arguments: frozenset[str] = frozenset()
     """Names of the arguments that the user wrote, fields of options as "vote.k": these win over a checkpoint's."""
     knows_defaults: bool = True
     """Whether arguments that the user wrote can be told from defaults."""
-    class_names: tuple[str, ...]
-    file_format: FileFormat
-
-    if TYPE_CHECKING:  # what a model brings along
-
-        def build_model(self) -> None: ...  # noqa: D102
-        def keep_encoder(self) -> None: ...  # noqa: D102
-        def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
-        def prepare_batches(self) -> None: ...  # noqa: D102
-        def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""

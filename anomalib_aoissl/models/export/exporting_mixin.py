@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_files
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
@@ -41,7 +40,7 @@ from .quantizing import check_compression, compress, compression_name
 from .telemetry import nothing_reported
 
 if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Base
+    from ..protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
@@ -51,9 +50,6 @@ logger = logging.getLogger(__name__)
 class ExportingMixin(_Base):
     """ONNX, OpenVINO and torch exports that carry class names, the file format and the gate's result."""
 
-    class_names: tuple[str, ...]
-    file_format: FileFormat
-    model: Any
     EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {}
     """Prefixes of the state that stays constants of a graph, see `onnx_model`."""
 
