@@ -27,6 +27,9 @@ from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 from .preprocessing import SegmentationPreProcessor
 
 if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule
+    from typing_extensions import Self
+
     from .protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule
@@ -75,7 +78,7 @@ class CheckpointMixin(_Base):
         return with_new_names(saved, moved_among(saved, moved_in(cls)), cls.RULES)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Return the model of a checkpoint; further arguments win over those that it was saved with.
 
         Raises:
@@ -106,7 +109,7 @@ class CheckpointMixin(_Base):
     def setup(self, stage: str) -> None:
         """Wrap the run's reading and writing of checkpoints, so that errors name the file."""
         super().setup(stage)
-        strategy: Any = self.trainer.strategy
+        strategy = self.trainer.strategy
         if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):
             strategy.checkpoint_io = NamingCheckpointIO(strategy.checkpoint_io)
 
@@ -170,7 +173,7 @@ class CheckpointMixin(_Base):
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
                 self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
-            datamodule: Any = getattr(self._trainer, "datamodule", None)
+            datamodule: AnomalibDataModule | None = getattr(self._trainer, "datamodule", None)
             if datamodule is not None:
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
         self.keep_encoder()
@@ -187,7 +190,7 @@ class NamingCheckpointIO(CheckpointIO):
         super().__init__()
         self.inner = inner
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -196,7 +199,7 @@ class NamingCheckpointIO(CheckpointIO):
         with names_full_disk(path):
             self.inner.save_checkpoint(checkpoint, path, storage_options)
 
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the content of a checkpoint.
 
         Raises:
@@ -208,7 +211,7 @@ class NamingCheckpointIO(CheckpointIO):
         except Exception as error:
             raise unreadable(path, error) from error
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
         self.inner.remove_checkpoint(path)
 

@@ -43,6 +43,8 @@ from .thin_parts import warn_of_thin_parts
 from .tiles import plain_sizes
 
 if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule
+
     from anomalib_aoissl.pretraining.callback import PretrainingCallback
 
     from .protocols import SegmentationModule as _Base
@@ -115,8 +117,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
         Raises:
             ValueError: If no such encoder can be made, or the image size does not fit it.
         """
-        h: Any = self.hparams
-        options = EncoderOptions(**h.encoder)
+        h = self.hparams
+        options = EncoderOptions(**h["encoder"])
         if self.tiling is not None and self.tiling.size != self.input_size:
             msg = (
                 f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
@@ -127,7 +129,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
             return create_encoder(
                 options.description,
                 image_size=self.input_size,
-                in_channels=h.in_channels,
+                in_channels=h["in_channels"],
                 pretrained=options.pretrained,
                 blocks=h.get("blocks", 1),
                 normalize=options.normalize,
@@ -220,7 +222,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
         if isinstance(self.visualizer, SegmentationVisualizer):
             self.visualizer.set_dataset(self.class_names, file_format)
 
-    def _adopt_dataset(self, loader: Any) -> None:
+    def _adopt_dataset(self, loader: object) -> None:
         """Take the class names of the data that a loader reads.
 
         Raises:
@@ -261,7 +263,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
 
     def on_train_start(self) -> None:
         """Take the class names of the training data, and warn where its masks are too fine for the model's size."""
-        loader: Any = self.trainer.train_dataloader
+        loader = self.trainer.train_dataloader
         self._adopt_dataset(loader)
         if self.tiling is None and self.trainer.is_global_zero:
             warn_of_thin_parts(getattr(loader, "dataset", None), self.input_size, self.class_names)
@@ -287,7 +289,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
 
     def prepare_batches(self) -> None:
         """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        datamodule: AnomalibDataModule | None = getattr(self._trainer, "datamodule", None)
         if self.tiling is not None and datamodule is not None:
             datamodule.eval_batch_size = 1
             if self.HAS_BANK:  # the segmenter reads its examples by itself

@@ -46,7 +46,7 @@ class PredictingMixin(_Base):
         datasets = [getattr(loader, "dataset", None) for loader in loaders]
         self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
-    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+    def forward(self, batch: torch.Tensor, *args: object, **kwargs: object) -> InferenceBatch:
         """Return what the model says of images ``[B, C, H, W]`` in [0, 1]; an export is the model of one tile."""
         if self.tiling is None or torch.compiler.is_exporting():
             answer: InferenceBatch = super().forward(batch, *args, **kwargs)
@@ -83,12 +83,12 @@ class PredictingMixin(_Base):
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
         return SegmentationBatch(image=torch.cat(images), image_path=first)
 
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+    def validation_step(self, batch: Any, *args: object, **kwargs: object) -> Any:
         """Return the batch with the model's predictions."""
         del args, kwargs
         return batch.update(**self.predictions(batch.image))
 
-    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+    def test_step(self, batch: Any, *args: object, **kwargs: object) -> Any:
         """Return the batch with the model's predictions."""
         del args, kwargs
         return batch.update(**self.predictions(batch.image))

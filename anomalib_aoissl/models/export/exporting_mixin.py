@@ -40,6 +40,8 @@ from .quantizing import check_compression, compress, compression_name
 from .telemetry import nothing_reported
 
 if TYPE_CHECKING:
+    import openvino
+
     from ..protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
@@ -138,7 +140,7 @@ class ExportingMixin(_Base):
         logger.info("Exporting %s for pictures of any size.", type(self).__name__)
         return onnx_model(self, self.hparams["in_channels"], constants=self.EXPORTED_CONSTANTS, **options)
 
-    def _converted(self, onnx: Path, arguments: Mapping[str, Any]) -> Any:
+    def _converted(self, onnx: Path, arguments: Mapping[str, Any]) -> openvino.Model:
         """Return the `openvino.Model` of an ONNX file, compressed as the arguments ask for."""
         import openvino
 
@@ -160,7 +162,7 @@ class ExportingMixin(_Base):
             return inferencer_runner(path)
         return onnx_runner(path) if path.suffix == ".onnx" else openvino_runner(read_model(path))
 
-    def finished_export(self, model: Any, compression_type: Any) -> Any:
+    def finished_export(self, model: openvino.Model, compression_type: object) -> openvino.Model:
         """Return the `openvino.Model` that is written, given the one that anomalib's export makes."""
         del compression_type
         return model
