@@ -338,7 +338,7 @@ def _merged_by_checkpoint(path: Path, others: list[BankArrays]) -> BankArrays:
     """Return the bank after merging with the checkpoint's own model, which condenses."""
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
-    model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
+    model = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
     for other in others:
         model.merge(other)
     return model.model.bank.content()

@@ -10,7 +10,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from .dispatching import CommandError, add_lighting_channels, add_overwrite
 
@@ -201,5 +201,5 @@ def load_retrieval(path: Path) -> AOISSLRetrieval:
     """
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
-    model: Any = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
-    return cast("AOISSLRetrieval", model.eval())
+    model = AOISSLRetrieval.load_from_checkpoint(path, map_location="cpu")
+    return model.eval()

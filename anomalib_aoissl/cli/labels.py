@@ -15,10 +15,12 @@ from .dispatching import add_lighting_channels
 if TYPE_CHECKING:
     import numpy as np
 
+    from anomalib_aoissl.data.describing.file_format import FileFormat
     from anomalib_aoissl.data.labels.content import LabelSet
     from anomalib_aoissl.data.labels.converting import Report
     from anomalib_aoissl.data.labels.source import Source
     from anomalib_aoissl.data.labels.suspicion import Evidence
+    from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 _SHOWN = 3
 _FORMATS = ("masks", "coco", "labelme", "cvat")
@@ -80,7 +82,7 @@ def labels(options: argparse.Namespace) -> None:
     _show(report, seen, source, options.target)
 
 
-def _opened(options: argparse.Namespace) -> Any:
+def _opened(options: argparse.Namespace) -> SegmentationOpenVINOInferencer | None:
     """Return the inferencer of ``--model``; None without."""
     if options.model is None:
         return None
@@ -94,7 +96,7 @@ def _opened(options: argparse.Namespace) -> Any:
     return SegmentationOpenVINOInferencer(options.model)
 
 
-def _file_format(options: argparse.Namespace, model: Any) -> Any:
+def _file_format(options: argparse.Namespace, model: SegmentationOpenVINOInferencer | None) -> FileFormat:
     """Return how the files of an item are named: as the model says, the argument, or the dataset's description."""
     from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_description
     from anomalib_aoissl.data.describing.file_format import FileFormat
@@ -106,7 +108,7 @@ def _file_format(options: argparse.Namespace, model: Any) -> Any:
     return FileFormat(tuple(options.lighting_channels))
 
 
-def _predicted(model: Any, source: Source) -> LabelSet:
+def _predicted(model: SegmentationOpenVINOInferencer, source: Source) -> LabelSet:
     """Return the masks that a model gives for the pictures of a folder."""
     from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from anomalib_aoissl.measuring.parts import Measured
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +146,14 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
         yield _item_name(image.name), picture, mask, names
 
 
-def _draw(options: argparse.Namespace, name: str, picture: Path | None, mask: Any, found: Any, names: Any) -> None:
+def _draw(
+    options: argparse.Namespace,
+    name: str,
+    picture: Path | None,
+    mask: np.ndarray,
+    found: Measured,
+    names: Sequence[str],
+) -> None:
     """Write the picture of a mask with its parts; on black where the mask has no picture."""
     import numpy as np
 

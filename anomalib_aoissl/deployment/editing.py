@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -42,18 +42,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
+_Editing = TypeVar("_Editing", bound="OpenVINOBankMixin")
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
-def _one_at_a_time(method: _Method) -> _Method:
+def _one_at_a_time(
+    method: Callable[Concatenate[_Editing, _Given], _Answer],
+) -> Callable[Concatenate[_Editing, _Given], _Answer]:
     """Lock a method: threads wait for each other, and an edit begins with what the one before it made."""
 
     @wraps(method)
-    def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def waiting(self: _Editing, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
         with self._editing:
             return method(self, *args, **kwargs)
 
-    return waiting  # type: ignore[return-value]
+    return waiting
 
 
 class OpenVINOBankMixin:

@@ -286,7 +286,10 @@ def _picked(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _compared(
-    runner: Runner, batches: Sequence[np.ndarray], expected: Sequence[Mapping[str, np.ndarray]], masks: Any
+    runner: Runner,
+    batches: Sequence[np.ndarray],
+    expected: Sequence[Mapping[str, np.ndarray]],
+    masks: Sequence[np.ndarray],
 ) -> Comparison:
     """Return how a runner's answers compare with those that are expected; faults only where it cannot be compared."""
     answers, equal, novelty = [], [], []

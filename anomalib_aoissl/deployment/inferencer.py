@@ -318,7 +318,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         assert loaded.run is not None  # noqa: S101 - for the type checker; of whole pictures
         outputs = loaded.run(np.ascontiguousarray(images))
         height, width = images.shape[-2:]
-        uncertainties: Any = [None] * len(images)
+        uncertainties: Iterable[np.ndarray | None] = [None] * len(images)
         if loaded.abstention is not None:
             uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):

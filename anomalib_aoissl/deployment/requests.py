@@ -118,7 +118,9 @@ class SharedModel:
         one_by_one: Whether the model takes one picture at a time, see `of_one_picture`.
     """
 
-    def __init__(self, compiled: Any, requests: int | None = None, *, one_by_one: bool = False) -> None:
+    def __init__(
+        self, compiled: openvino.CompiledModel, requests: int | None = None, *, one_by_one: bool = False
+    ) -> None:
         if requests is None:
             requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
         self._compiled, self.requests, self._one_by_one = compiled, requests, one_by_one

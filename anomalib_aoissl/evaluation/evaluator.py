@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.metrics import Evaluator
@@ -18,6 +18,9 @@ from torchmetrics.wrappers import ClasswiseWrapper
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
 from .risk_coverage import Abstained, Curve, RiskCoverage
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.items import SegmentationBatch
 
 
 def segmentation_metrics(class_names: Sequence[str], prefix: str = "") -> MetricCollection:
@@ -111,14 +114,14 @@ class SegmentationEvaluator(Evaluator):
         self.selective = SelectiveMetrics(len(self.class_names))
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: SegmentationBatch, *_: object
     ) -> None:
         """Count the batch's pixels."""
         del trainer, outputs
         _update(self.val_collection, batch, pl_module)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: SegmentationBatch, *_: object
     ) -> None:
         """Count the batch's pixels."""
         del trainer, outputs

@@ -9,7 +9,6 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 _WAITING = 500  # events of a tab that does not read them
 
@@ -22,7 +21,7 @@ class Events:
         self._lock = threading.Lock()
         self.closed = False
 
-    def send(self, kind: str, **content: Any) -> None:
+    def send(self, kind: str, **content: object) -> None:
         """Tell all tabs."""
         text = json.dumps({"kind": kind, **content})
         with self._lock:

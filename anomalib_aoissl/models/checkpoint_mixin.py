@@ -8,7 +8,7 @@ What the user wrote wins; what nobody wrote comes from the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +27,10 @@ from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 from .preprocessing import SegmentationPreProcessor
 
 if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Base
+    from anomalib.data import AnomalibDataModule
+    from typing_extensions import Self
+
+    from .protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule
 
@@ -47,21 +50,10 @@ class CheckpointMixin(_Base):
     HAS_BANK: ClassVar[bool] = False
     """Whether the model's checkpoints hold a memory bank, by which those of the two models are told apart."""
 
-    model: Any
     written_arguments: frozenset[str] = frozenset()
     """Names of the arguments that the user wrote, fields of options as "vote.k": these win over a checkpoint's."""
     knows_defaults: bool = True
     """Whether arguments that the user wrote can be told from defaults."""
-    class_names: tuple[str, ...]
-    file_format: FileFormat
-
-    if TYPE_CHECKING:  # what a model brings along
-
-        def build_model(self) -> None: ...  # noqa: D102
-        def keep_encoder(self) -> None: ...  # noqa: D102
-        def build_pre_processor(self) -> SegmentationPreProcessor: ...  # noqa: D102
-        def prepare_batches(self) -> None: ...  # noqa: D102
-        def set_dataset(self, class_names: Sequence[str], file_format: FileFormat) -> None: ...  # noqa: D102
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the model needs to be built again: the encoder's description, class names, file format."""
@@ -86,7 +78,7 @@ class CheckpointMixin(_Base):
         return with_new_names(saved, moved_among(saved, moved_in(cls)), cls.RULES)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Return the model of a checkpoint; further arguments win over those that it was saved with.
 
         Raises:
@@ -117,7 +109,7 @@ class CheckpointMixin(_Base):
     def setup(self, stage: str) -> None:
         """Wrap the run's reading and writing of checkpoints, so that errors name the file."""
         super().setup(stage)
-        strategy: Any = self.trainer.strategy
+        strategy = self.trainer.strategy
         if not isinstance(strategy.checkpoint_io, NamingCheckpointIO):
             strategy.checkpoint_io = NamingCheckpointIO(strategy.checkpoint_io)
 
@@ -181,7 +173,7 @@ class CheckpointMixin(_Base):
             self.build_model()
             if isinstance(self.pre_processor, SegmentationPreProcessor):
                 self.pre_processor.load_checkpoint_config(self.build_pre_processor().config)
-            datamodule: Any = getattr(self._trainer, "datamodule", None)
+            datamodule: AnomalibDataModule | None = getattr(self._trainer, "datamodule", None)
             if datamodule is not None:
                 datamodule.setup()  # anomalib resizes in the dataset too, to the size known until now
         self.keep_encoder()
@@ -198,7 +190,7 @@ class NamingCheckpointIO(CheckpointIO):
         super().__init__()
         self.inner = inner
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -207,7 +199,7 @@ class NamingCheckpointIO(CheckpointIO):
         with names_full_disk(path):
             self.inner.save_checkpoint(checkpoint, path, storage_options)
 
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the content of a checkpoint.
 
         Raises:
@@ -219,7 +211,7 @@ class NamingCheckpointIO(CheckpointIO):
         except Exception as error:
             raise unreadable(path, error) from error
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
         self.inner.remove_checkpoint(path)
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the plugin's models share: class names and checkpoints, demonstration data, prediction, export.
+"""What the plugin's models share: their parts and class names, and mixed in the rest.
 
 A mixin, since anomalib finds only direct children of its module: ``class Model(SegmentationModuleMixin,
 AnomalibModule)``.
@@ -15,15 +15,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch, InferenceBatch
 from lightning.pytorch import Callback
 from torch import nn
-from torch.utils.data import DataLoader
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.items import SegmentationBatch
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.base import Encoder
@@ -38,36 +34,36 @@ from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from .checkpoint_mixin import CheckpointMixin
+from .demonstration_mixin import DemonstrationMixin
 from .export.exporting_mixin import ExportingMixin
-from .predicting import PredictImages, serve_data_path, serve_written_arguments
+from .predicting import serve_data_path, serve_written_arguments
+from .predicting_mixin import PredictingMixin
 from .preprocessing import SegmentationPreProcessor
 from .thin_parts import warn_of_thin_parts
-from .tiles import plain_sizes, tiled_predictions
+from .tiles import plain_sizes
 
 if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Base
+    from anomalib.data import AnomalibDataModule
 
     from anomalib_aoissl.pretraining.callback import PretrainingCallback
+
+    from .protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
 logger = logging.getLogger(__name__)
 
 
-class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
+class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, DemonstrationMixin, _Base):
     """Class names, checkpoint, data and export of a model whose ``model`` has an `Encoder` as ``encoder``.
 
     A model defines `build_model` and lists in ``ENCODER_ARGUMENTS`` the arguments that its weights depend on.
     """
 
-    model: Any
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
-    left_out: int = 0
-    """Pictures that the last prediction of a folder could not read."""
     replaced_defaults: Mapping[str, Any] = MappingProxyType({})
     """Defaults that do not go with what the user wrote, by names such as "vote.k", with what stands in their place."""
-    _demonstration: Any = None
     _pretraining: PretrainingCallback | None = None
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -121,8 +117,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         Raises:
             ValueError: If no such encoder can be made, or the image size does not fit it.
         """
-        h: Any = self.hparams
-        options = EncoderOptions(**h.encoder)
+        h = self.hparams
+        options = EncoderOptions(**h["encoder"])
         if self.tiling is not None and self.tiling.size != self.input_size:
             msg = (
                 f"tiling.size={self.tiling.size} must be image_size={self.input_size}, what the model was trained to "
@@ -133,7 +129,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
             return create_encoder(
                 options.description,
                 image_size=self.input_size,
-                in_channels=h.in_channels,
+                in_channels=h["in_channels"],
                 pretrained=options.pretrained,
                 blocks=h.get("blocks", 1),
                 normalize=options.normalize,
@@ -226,7 +222,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         if isinstance(self.visualizer, SegmentationVisualizer):
             self.visualizer.set_dataset(self.class_names, file_format)
 
-    def _adopt_dataset(self, loader: Any) -> None:
+    def _adopt_dataset(self, loader: object) -> None:
         """Take the class names of the data that a loader reads.
 
         Raises:
@@ -267,7 +263,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
     def on_train_start(self) -> None:
         """Take the class names of the training data, and warn where its masks are too fine for the model's size."""
-        loader: Any = self.trainer.train_dataloader
+        loader = self.trainer.train_dataloader
         self._adopt_dataset(loader)
         if self.tiling is None and self.trainer.is_global_zero:
             warn_of_thin_parts(getattr(loader, "dataset", None), self.input_size, self.class_names)
@@ -284,22 +280,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
         """Take the class names of the test data; raise where its classes are others."""
         self._adopt_dataset(self.trainer.test_dataloaders)
 
-    def on_predict_start(self) -> None:
-        """Hand the class names of the checkpoint to the visualizer."""
-        self.set_dataset(self.class_names, self.file_format)
-
-    def on_predict_end(self) -> None:
-        """Say which pictures could not be read.
-
-        Raises:
-            DatasetError: If that is all of them.
-        """
-        loaders = self.trainer.predict_dataloaders
-        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-        datasets = [getattr(loader, "dataset", None) for loader in loaders]
-        self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
-
-    # --- steps -------------------------------------------------------------------------------------------------------
+    # --- batches -----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Prepare the data for tiles, where the model has them."""
@@ -308,91 +289,11 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, _Base):
 
     def prepare_batches(self) -> None:
         """Have pictures that are cut into tiles come one by one: in a batch they are resized to one size."""
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        datamodule: AnomalibDataModule | None = getattr(self._trainer, "datamodule", None)
         if self.tiling is not None and datamodule is not None:
             datamodule.eval_batch_size = 1
             if self.HAS_BANK:  # the segmenter reads its examples by itself
                 datamodule.train_batch_size = 1
-
-    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
-        """Return what the model says of images ``[B, C, H, W]`` in [0, 1]; an export is the model of one tile."""
-        if self.tiling is None or torch.compiler.is_exporting():
-            answer: InferenceBatch = super().forward(batch, *args, **kwargs)
-            return answer
-        fields = tiled_predictions(self, self._seen(batch))
-        return InferenceBatch(**{name: fields[name] for name in ("pred_score", "anomaly_map", "pred_mask")})
-
-    def _seen(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images ``[B, C, H, W]`` in [0, 1] as the batches of training are."""
-        if isinstance(self.pre_processor, SegmentationPreProcessor):
-            return self.pre_processor.see_picture(images)
-        seen: torch.Tensor = self.pre_processor(images) if self.pre_processor else images
-        return seen
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Return the batch with the model's predictions; pictures that anomalib read are read again as training did.
-
-        Anomalib's reader for prediction gives 8-bit RGB of single files: 16-bit pictures would be clipped, and the
-        lighting channels of one item torn apart.
-        """
-        del batch_idx, dataloader_idx
-        if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
-            batch = self._read_again(batch)
-        return batch.update(**self.predictions(batch.image))
-
-    def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
-        """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
-        if batch.image_path is None:
-            return SegmentationBatch(image=batch.image)
-        images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
-        for image, path in zip(images, batch.image_path, strict=True):
-            self._check_planes(image.shape[-3], str(path))
-        images = [self._seen(image) for image in images]  # each by itself: their sizes may differ
-        first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
-        return SegmentationBatch(image=torch.cat(images), image_path=first)
-
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the batch with the model's predictions."""
-        del args, kwargs
-        return batch.update(**self.predictions(batch.image))
-
-    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the batch with the model's predictions."""
-        del args, kwargs
-        return batch.update(**self.predictions(batch.image))
-
-    def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
-        """Return the fields of a batch that the model gives for normalised images ``[B, C, H, W]``."""
-        if self.tiling is not None:
-            return tiled_predictions(self, images)
-        outputs: dict[str, torch.Tensor | None] = self.model(images)._asdict()
-        return outputs
-
-    # --- data where none is given ------------------------------------------------------------------------------------
-
-    def _demonstration_data(self) -> Any:
-        """Return the demonstration set, drawn where it is not on disk yet."""
-        if self._demonstration is None:
-            from anomalib_aoissl.wirebond.datamodule import WireBond
-
-            logger.warning("No data given (--data): using the demonstration set WireBond.")
-            self._demonstration = WireBond()
-            self._demonstration.prepare_data()
-            self._demonstration.trainer = self.trainer
-            self._demonstration.setup()
-        return self._demonstration
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the demonstration set's training images; called where no data is given."""
-        return self._demonstration_data().train_dataloader()
-
-    def val_dataloader(self) -> Any:
-        """Return the demonstration set's validation images; called where no data is given."""
-        return self._demonstration_data().val_dataloader()
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the demonstration set's test images; called where no data is given."""
-        return self._demonstration_data().test_dataloader()
 
 
 serve_data_path(SegmentationModuleMixin)

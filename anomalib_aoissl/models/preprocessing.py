@@ -84,7 +84,7 @@ class CentredResize(Resize):  # type: ignore[misc]
     against the image: a quarter of a wire of two pixels.
     """
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Return an image or a mask, or batches of them, at the new size."""
         if not isinstance(inpt, tv_tensors.Mask):
             return super().transform(inpt, params)
@@ -98,7 +98,7 @@ def resize_masks(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return resized.reshape(*masks.shape[:-2], *resized.shape[-2:])
 
 
-def resize_of(pre_processor: Any) -> Resize:
+def resize_of(pre_processor: object) -> Resize:
     """Return the resize to the model's size that a pre-processor's transform begins with, for images and masks.
 
     Raises:

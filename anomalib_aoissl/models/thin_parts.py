@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -75,7 +74,7 @@ def thin_classes(masks: Sequence[np.ndarray], size: tuple[int, int], names: Sequ
     return found
 
 
-def warn_of_thin_parts(dataset: Any, size: tuple[int, int], names: Sequence[str]) -> None:
+def warn_of_thin_parts(dataset: object, size: tuple[int, int], names: Sequence[str]) -> None:
     """Warn once where masks of a dataset of ours have parts that the model's (height, width) px cannot show."""
     paths = [path for path in getattr(dataset, "samples", {}).get("mask_path", []) if path]
     read = getattr(getattr(dataset, "mask_format", None), "read", None)

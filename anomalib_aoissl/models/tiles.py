@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from anomalib_aoissl.deployment.tiles.light import thinned
 from anomalib_aoissl.deployment.tiles.tiling import Tile, Tiling, chosen_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Picture
 from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
+
+if TYPE_CHECKING:
+    from .protocols import Calibration, SegmentationModule
 
 DEFAULT_SIZE = (512, 512)
 """(height, width) px of a model's input where none is said."""
@@ -99,7 +102,7 @@ def head_tiles(
 
 
 @torch.no_grad()
-def tiled_predictions(module: Any, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
+def tiled_predictions(module: SegmentationModule, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
     """Return the fields of a batch that a model with tiles gives for normalised images ``[B, C, H, W]``, at their size.
 
     Args:
@@ -107,13 +110,15 @@ def tiled_predictions(module: Any, images: torch.Tensor) -> dict[str, torch.Tens
         images: The images.
     """
     device, tiling = images.device, module.tiling
+    assert tiling is not None  # noqa: S101 - for the type checker; asked of models with tiles
     grid = tiling.grid((images.shape[-2], images.shape[-1]))
 
     def run(tiles: np.ndarray) -> np.ndarray:
         maps: np.ndarray = module.model.maps(torch.from_numpy(tiles).to(device)).float().cpu().numpy()
         return maps
 
-    power = int(module.model.abstention.power) if module.HAS_BANK else NOVELTY_POWER
+    calibration: Calibration | None = getattr(module.model, "abstention", None)  # of a model with a bank
+    power = NOVELTY_POWER if calibration is None else int(calibration.power)
     found: list[tuple[torch.Tensor, ...]] = []
     for image in images:
         reader = StripReader(novelty=module.HAS_BANK, power=power)
@@ -127,8 +132,8 @@ def tiled_predictions(module: Any, images: torch.Tensor) -> dict[str, torch.Tens
         "anomaly_map": values[:, None],
         "pred_score": scores,
     }
-    if not module.HAS_BANK:
+    if calibration is None:
         return fields
-    threshold = module.model.abstention.threshold
+    threshold = calibration.threshold
     abstained = None if threshold is None else uncertainty > threshold
     return {**fields, "uncertainty": uncertainty, "abstained": abstained}

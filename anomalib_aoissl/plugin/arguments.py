@@ -56,7 +56,7 @@ class Rule:
     inside: Callable[[Any], bool] = lambda _: True
     bounds: str = ""
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: object) -> None:
         """Validate a value.
 
         Raises:
@@ -84,15 +84,15 @@ def validate(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> None:
         rule.check(name, values[name])
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
@@ -128,7 +128,7 @@ def number(interval: str) -> Rule:
 def wholes() -> Rule:
     """Return the rule of a list of whole numbers, not empty."""
 
-    def fits(value: Any) -> bool:
+    def fits(value: object) -> bool:
         return (
             isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0 and all(map(_is_whole, value))
         )
@@ -201,7 +201,7 @@ def _is_pair_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     )
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> bool:
     return _is_whole(value) or _is_pair_of(_is_whole)(value)
 
 

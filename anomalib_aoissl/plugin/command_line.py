@@ -19,11 +19,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MethodType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from .export import command as export_command
+from .export.options import ExportData
 from .old_command_lines import with_new_arguments
 from .options import Options, OptionsRule, flat
 from .removed_arguments import removal_message, removed_from
@@ -41,6 +42,18 @@ _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 _FAULTS = (ValueError, TypeError, OSError, ImportError)
 
 
+class CommandLine(Protocol):
+    """An ``AnomalibCLI`` that runs; parts are missing until it has made them."""
+
+    subcommand: str
+    config: Namespace
+    parser: ArgumentParser
+    model: object
+    datamodule: ExportData | None
+    engine: Any
+    export_log: ExitStack
+
+
 def attach(cli: Any) -> None:
     """Make a class like ``AnomalibCLI`` report faults of our classes' arguments in one line; once."""
     if hasattr(cli.init_parser, "attached"):
@@ -49,21 +62,21 @@ def attach(cli: Any) -> None:
     add_export = cli.add_export_arguments
 
     @functools.wraps(make)
-    def init_parser(**kwargs: Any) -> Any:
+    def init_parser(**kwargs: Any) -> ArgumentParser:
         parser = make(**kwargs)
         parser.error = MethodType(functools.partial(_error, parser.error), parser)
         parser.parse_args = functools.partial(_parse, parser.parse_args)
         return parser
 
     @functools.wraps(add_export)
-    def add_export_arguments(self: Any, parser: Any) -> None:
+    def add_export_arguments(self: CommandLine, parser: ArgumentParser) -> None:
         add_export(self, parser)
         export_command.add_options(parser)
 
     @functools.wraps(instantiate)
-    def instantiate_classes(self: Any) -> None:
+    def instantiate_classes(self: CommandLine) -> None:
         _check_options(self)
-        self.parser.add_instantiator(_instance, object, subclasses=True)
+        self.parser.add_instantiator(_instance, object, subclasses=True)  # type: ignore[arg-type] # it gives no names
         self.export_log = ExitStack()  # until the command has run
         try:
             _begin_export(self)
@@ -75,7 +88,7 @@ def attach(cli: Any) -> None:
         _keep_replaced(self)
 
     @functools.wraps(run)
-    def run_subcommand(self: Any) -> None:
+    def run_subcommand(self: CommandLine) -> None:
         _run(self, run)
 
     init_parser.attached = True  # type: ignore[attr-defined]
@@ -84,9 +97,9 @@ def attach(cli: Any) -> None:
     cli.add_export_arguments = add_export_arguments
 
 
-def _run(cli: Any, usual: Callable[[Any], None]) -> None:
+def _run(cli: CommandLine, usual: Callable[[CommandLine], None]) -> None:
     """Run the command; faults that this package found are one line, and pictures that were left out an exit code."""
-    model: Any = getattr(cli, "model", None)
+    model = getattr(cli, "model", None)
     try:
         with command_line_wrote(written_values(model)), _export_options(cli):
             usual(cli)
@@ -100,7 +113,7 @@ def _run(cli: Any, usual: Callable[[Any], None]) -> None:
         raise SystemExit(1)
 
 
-def _begin_export(cli: Any) -> None:
+def _begin_export(cli: CommandLine) -> None:
     """Validate our options of an export, and keep the log of one of our models short until it has run."""
     if cli.subcommand != export_command.COMMAND:
         return
@@ -116,7 +129,7 @@ def _begin_export(cli: Any) -> None:
 
 
 @contextmanager
-def _export_options(cli: Any) -> Iterator[None]:
+def _export_options(cli: CommandLine) -> Iterator[None]:
     """Have an export of one of our models take our options; other commands run as they are."""
     if cli.subcommand != export_command.COMMAND or not _is_ours(type(cli.model)):
         yield
@@ -145,7 +158,7 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _written(cli: Any) -> frozenset[str] | None:
+def _written(cli: CommandLine) -> frozenset[str] | None:
     """Return which arguments of a model of ours are written, on the command line or in a file; None for other models.
 
     The configuration holds defaults as well, so the arguments are parsed once more on to one without the model's.
@@ -161,7 +174,7 @@ def _written(cli: Any) -> frozenset[str] | None:
     return frozenset(flat(given, cls.RULES))
 
 
-def _keep_replaced(cli: Any) -> None:
+def _keep_replaced(cli: CommandLine) -> None:
     """Put defaults that a model replaced into the configuration, which the run saves: it is read again as written."""
     for name, value in getattr(getattr(cli, "model", None), "replaced_defaults", {}).items():
         arguments, (group, _, field) = cli.config[cli.subcommand].model.init_args, name.partition(".")
@@ -171,12 +184,12 @@ def _keep_replaced(cli: Any) -> None:
             arguments[group] = value
 
 
-def _parse(usual: Callable[..., Any], args: Sequence[str] | None = None, **kwargs: Any) -> Any:
+def _parse(usual: Callable[..., Any], args: Sequence[str] | None = None, **kwargs: object) -> Any:
     """Parse arguments, those with old names too."""
     return usual(with_new_arguments(sys.argv[1:] if args is None else args), **kwargs)
 
 
-def _check_options(cli: Any) -> None:
+def _check_options(cli: CommandLine) -> None:
     """Validate that options are not null, of which jsonargparse would make a fault without a name."""
     part = cli.config[cli.subcommand] or Namespace()
     callbacks = part.get("trainer.callbacks")
@@ -201,7 +214,9 @@ def _instance(cls: type, /, *args: Any, **kwargs: Any) -> Any:
         _fail(f"{cls.__name__}: {error}")
 
 
-def _error(usual: Callable[..., NoReturn], _parser: Any, message: str, ex: Exception | None = None) -> NoReturn:
+def _error(
+    usual: Callable[..., NoReturn], _parser: ArgumentParser, message: str, ex: Exception | None = None
+) -> NoReturn:
     """Report a fault of the arguments: of our classes in one line, of others as usual."""
     line = one_line(message)
     if line is None:
@@ -243,7 +258,7 @@ def _class_of(path: str) -> type:
     return typing.cast("type", getattr(sys.modules[module], name))
 
 
-def _options_at(cls: Any, name: str) -> Any:
+def _options_at(cls: type, name: str) -> type[Options] | None:
     """Return the options' class at a name such as "vote" of a class's arguments; None where there is none."""
     rule = getattr(cls, "RULES", {}).get(name)
     return rule.options if isinstance(rule, OptionsRule) else None
@@ -256,14 +271,14 @@ def _unknown(cls: type, name: str) -> str:
     if group in removed_from(cls):
         return removal_message(cls.__name__, [group])
     prefix = f"{group}." if field and options is not None else ""
-    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix else cls).parameters]
+    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix and options else cls).parameters]
     name = name if prefix else group
     close = difflib.get_close_matches(name, known, n=3) or _fields_like(cls, name)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."
     return f"{cls.__name__}: takes no argument {name}. {advice}"
 
 
-def _fields_like(cls: Any, name: str) -> list[str]:
+def _fields_like(cls: type, name: str) -> list[str]:
     """Return fields of a class's options whose names are like a name."""
     rules = {group: rule for group, rule in getattr(cls, "RULES", {}).items() if isinstance(rule, OptionsRule)}
     fields = {field: f"{group}.{field}" for group, rule in rules.items() for field in rule.options.RULES}

@@ -55,9 +55,9 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
             yield name, rest.pop(0) if rest and not rest[0].startswith("--") else None
 
 
-def _classes(pairs: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+def _classes(pairs: Sequence[tuple[str, str | None]]) -> dict[str, type | None]:
     """Return our classes that a command line names last for the model, the data and a callback; None for others."""
-    found: dict[str, Any] = {}
+    found: dict[str, type | None] = {}
     for name, value in pairs:
         for key in _KEYS:
             if name in _CONFIG and value is not None:
@@ -72,7 +72,7 @@ def _classes(pairs: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
     return found
 
 
-def _class_of(path: Any) -> Any:
+def _class_of(path: object) -> type | None:
     """Return our class of a name or an import path; None for others."""
     name = str(path).rpartition(".")[2]
     for host in HOSTS:
@@ -91,7 +91,7 @@ def _content(value: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _new_name(name: str, value: str | None, classes: Mapping[str, Any]) -> str:
+def _new_name(name: str, value: str | None, classes: Mapping[str, type | None]) -> str:
     """Return the new name of an option such as ``--model.k``."""
     key = next((key for key in _KEYS if name.startswith(f"--{key}.")), "")
     cls = classes.get(key)
@@ -105,7 +105,9 @@ def _new_name(name: str, value: str | None, classes: Mapping[str, Any]) -> str:
     return f"--{key}.{places[old]}"
 
 
-def _renewed_pair(name: str, value: str | None, classes: Mapping[str, Any], fields: set[str]) -> tuple[str, str | None]:
+def _renewed_pair(
+    name: str, value: str | None, classes: Mapping[str, type | None], fields: set[str]
+) -> tuple[str, str | None]:
     """Return an option and its value as they are to be parsed."""
     name = "--config" if name == "-c" else name
     if value is None:
@@ -123,13 +125,13 @@ def _renewed_pair(name: str, value: str | None, classes: Mapping[str, Any], fiel
     return name, value
 
 
-def _short(cls: Any, group: str) -> str:
+def _short(cls: type | None, group: str) -> str:
     """Return the field that text gives of a group of options."""
     rule = getattr(cls, "RULES", {}).get(group)
     return rule.short if isinstance(rule, OptionsRule) else ""
 
 
-def _renewed(node: Any, fields: set[str], place: str = "") -> Any:
+def _renewed(node: object, fields: set[str], place: str = "") -> Any:
     """Return a part of a configuration with the new names of our classes' arguments."""
     if isinstance(node, list):
         return [_renewed(item, fields, place) for item in node]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Options:
     RULES: ClassVar[Mapping[str, Rule]] = {}
     """What the fields may be."""
 
-    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
+    def __new__(cls: type[_Made], *args: object, **kwargs: object) -> _Made:
         """Remember which fields the caller gave."""
         self = object.__new__(cls)
         given = [field.name for field in fields(cls)][: len(args)]
@@ -43,6 +43,9 @@ class Options:
         """Names of the fields that were given, as opposed to defaults."""
         names: frozenset[str] = vars(self)["_written"]
         return names
+
+
+_Given: TypeAlias = Options | Mapping[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,17 @@ class OptionsRule(Rule):
     options: type[Options] = Options
     short: str = ""
 
-    def written(self, value: Any) -> dict[str, Any]:
+    def written(self, value: _Given) -> dict[str, Any]:
         """Return the fields that a value gives."""
         if isinstance(value, Options):
             return {name: getattr(value, name) for name in sorted(value.written)}
         return {self.short: value} if isinstance(value, str) else dict(value)
 
-    def made(self, value: Any) -> Options:
+    def made(self, value: _Given) -> Options:
         """Return a value as the dataclass."""
         return self.options(**self.written(value))
 
-    def all(self, value: Any) -> dict[str, Any]:
+    def all(self, value: _Given) -> dict[str, Any]:
         """Return all fields of a value, those that it does not give with their defaults."""
         made = self.made(value)
         return {field.name: getattr(made, field.name) for field in fields(made)}
@@ -91,7 +94,7 @@ def options_of(options: type[Options], short: str = "") -> OptionsRule:
     """Return the rule of an argument that is such a dataclass, or text for its field ``short``."""
     first = "text, or " if short else ""
 
-    def fits(value: Any) -> bool:
+    def fits(value: object) -> bool:
         return isinstance(value, options | Mapping) or (bool(short) and isinstance(value, str))
 
     kind = f"{first}a mapping of {', '.join(field.name for field in fields(options))}"
@@ -107,7 +110,7 @@ def plain(rules: Mapping[str, Rule], arguments: Mapping[str, Any]) -> dict[str, 
     return {name: plain_data(value) for name, value in values.items()}
 
 
-def plain_data(value: Any) -> Any:
+def plain_data(value: object) -> Any:
     """Return configuration objects and tuples as dictionaries and lists, paths as text, numpy's scalars as numbers."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain_data({field.name: getattr(value, field.name) for field in fields(value)})

@@ -33,7 +33,7 @@ def takes_removed(
 
     def decorate(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
-        def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        def wrapped(self: object, *args: object, **kwargs: object) -> None:
             owner = type(self).__name__
             given = [name for name in names if name in kwargs]
             if given:

@@ -14,14 +14,22 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-from .arguments import validate
+from .arguments import Rule, validate
 from .options import flat, plain
 
 _COMMAND_LINE: ContextVar[Mapping[str, Any]] = ContextVar("written_on_the_command_line", default={})  # noqa: B039
 
 _WRITTEN: ContextVar[frozenset[str] | None] = ContextVar("names_written_on_the_command_line", default=None)
+
+
+class TakesArguments(Protocol):
+    """An instance whose ``__init__`` is decorated with `takes_arguments`."""
+
+    RULES: ClassVar[Mapping[str, Rule]]
+    written_arguments: frozenset[str]
+    knows_defaults: bool
 
 
 def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
@@ -33,7 +41,7 @@ def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapped(self: TakesArguments, *args: object, **kwargs: object) -> None:
         rules = type(self).RULES
         bound = signature.bind(self, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])
@@ -49,7 +57,7 @@ def takes_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def is_written(model: Any, name: str) -> bool:
+def is_written(model: TakesArguments, name: str) -> bool:
     """Return whether the user wrote an argument such as "vote.k".
 
     False where a program gave all arguments, as a parser without the start-up hook does: nobody knows the defaults.

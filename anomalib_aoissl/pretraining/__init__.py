@@ -61,7 +61,7 @@ def make_pretraining(spec: str | Mapping[str, Any] | None) -> PretrainingCallbac
     return callback
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: object) -> Any:
     """Return 1e-4 as the number that is meant: YAML reads a number without a decimal point before its e as a string."""
     if isinstance(value, Mapping):
         return {key: _numbers(item) for key, item in value.items()}

@@ -96,7 +96,7 @@ class ForwardingLogger(Logger):
         """Version of the logger."""
         return ""
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Leave the outer run's hyperparameters alone."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,11 @@ from anomalib_aoissl.models.tiles import labelled_tiles
 from .head_fitting import left_out, unseen_uncertainty
 from .memory.memory_bank import MemoryBank
 from .torch_model import RetrievalModel
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.models.protocols import LabelledLoader
+
+    from .lightning_model import AOISSLRetrieval
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +72,7 @@ def ask_of_others(model: RetrievalModel, image: torch.Tensor, mask: torch.Tensor
         model.abstention.add(uncertainty[mask != IGNORE_INDEX])
 
 
-def calibrate_on_labelled_images(module: Any) -> None:
+def calibrate_on_labelled_images(module: AOISSLRetrieval) -> None:
     """Calibrate on up to `CALIBRATION_IMAGES` labelled images of a fit that ends, each asked of all others.
 
     They are evenly taken. Each rank has its share of them, and all have the sum.
@@ -76,7 +81,8 @@ def calibrate_on_labelled_images(module: Any) -> None:
         module: `AOISSLRetrieval` in the hands of its trainer, with a finished bank and no calibration.
     """
     trainer = module.trainer
-    model, processor, loader = module.model, module.pre_processor, trainer.train_dataloader
+    model, processor = module.model, module.pre_processor
+    loader: LabelledLoader = trainer.train_dataloader  # type: ignore[assignment] # there in a fit
     number = min(CALIBRATION_IMAGES, len(loader.dataset))
     logger.info("Calibrating abstention: %d labelled images are asked of each other.", number)
     indices = [index * len(loader.dataset) // number for index in range(number)]
@@ -93,7 +99,7 @@ def calibrate_on_labelled_images(module: Any) -> None:
     sum_over_ranks(module)
 
 
-def sum_over_ranks(module: Any) -> None:
+def sum_over_ranks(module: AOISSLRetrieval) -> None:
     """Make the calibration of `AOISSLRetrieval` in the hands of its trainer that of all ranks."""
     abstention = module.model.abstention
     abstention.pixels = module.trainer.strategy.reduce(abstention.pixels, reduce_op="sum")

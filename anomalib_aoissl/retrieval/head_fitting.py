@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,10 +27,17 @@ from anomalib_aoissl.pixel_head.learning.training import fit_head, sample_more
 
 from .torch_model import RetrievalModel
 
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.items import SegmentationBatch
+    from anomalib_aoissl.models.protocols import LabelledLoader, Sees
+
+    from .lightning_model import AOISSLRetrieval
+    from .model_editing import BankEditingMixin
+
 logger = logging.getLogger(__name__)
 
 
-def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+def fit_to_training_images(module: AOISSLRetrieval) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Fit the head of `AOISSLRetrieval` to its training images; return what `unseen_uncertainty` says of their pixels.
 
     Of many images it is fitted to some, evenly taken; all of them fill the bank.
@@ -38,7 +45,7 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
     warning, and the result is None.
     """
     model: RetrievalModel = module.model
-    loader = module.trainer.train_dataloader
+    loader: LabelledLoader = module.trainer.train_dataloader  # type: ignore[assignment] # there in a fit
     indices = evenly_taken(len(loader.dataset), MOST_IMAGES)
     images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
     shown = _shown(images)
@@ -64,7 +71,7 @@ def fit_to_training_images(module: Any) -> tuple[torch.Tensor, torch.Tensor] | N
 
 
 def fit(
-    model: RetrievalModel, images: list[LabelledImage], pre_processor: Any, classes: int, seed: int
+    model: RetrievalModel, images: list[LabelledImage], pre_processor: Sees, classes: int, seed: int
 ) -> tuple[PixelSample, np.ndarray]:
     """Fit the model's head to labelled images, keep their pixels in its bank; return them and how sure ``[N]`` it is.
 
@@ -73,22 +80,23 @@ def fit(
     Raises:
         ValueError: If a feature of an image is not a finite number.
     """
-    head: Any = model.head
     check_finite(model, images)
     fitted = PixelHead()  # on the CPU, where it is fitted
     done = fit_head(fitted, images, classes, reader_of(model, pre_processor, seed))
-    head.take(fitted)
+    own_head(model).take(fitted)
     model.bank.pixels = done.sample.every(effort(len(images)))
     return done.sample, done.sure
 
 
-def reader_of(model: RetrievalModel, pre_processor: Any, seed: int) -> Reader:
+def reader_of(model: RetrievalModel, pre_processor: Sees, seed: int) -> Reader:
     """Return how a fit of the model's head reads images."""
     readings = _Readings(model)
     return Reader(pre_processor.see, readings.tokens, readings.novelty, seed)
 
 
-def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]) -> None:
+def fit_on(
+    module: BankEditingMixin, images: torch.Tensor, masks: torch.Tensor, devices: list[str], names: list[str]
+) -> None:
     """Fit the head of `AOISSLRetrieval` to labelled images whose patches its bank has; the first ones make it.
 
     Args:
@@ -110,7 +118,7 @@ def fit_on(module: Any, images: torch.Tensor, masks: torch.Tensor, devices: list
     classes, seed = len(module.class_names), module.hparams["seed"]
     if model.has_fitted_head and bank.pixels is not None:
         known = PixelHead()  # on the CPU, where samples are made
-        known.take(model.head)
+        known.take(own_head(model))
         new = sample_more(known, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
@@ -154,10 +162,16 @@ def refit(model: RetrievalModel, classes: int, seed: int) -> None:
 
 def stages_of(model: RetrievalModel) -> Stages:
     """Return the networks of a model's fitted head as arrays."""
-    head: Any = model.head
+    head = own_head(model)
     fine = filter_counts(model.encoder.in_channels)[0]
     networks, offsets = (head.layers("first"), head.layers("second")), head.offsets.cpu().numpy()
     return Stages(*networks, offsets, fine, head.directions.shape[1])
+
+
+def own_head(model: RetrievalModel) -> PixelHead:
+    """Return the head of a model that has one."""
+    assert model.head is not None  # noqa: S101 - for the type checker; asked of models with a head
+    return model.head
 
 
 def left_out(model: RetrievalModel, sample: PixelSample) -> np.ndarray:
@@ -202,7 +216,7 @@ class _Readings:
         return values
 
 
-def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
+def _labelled(module: AOISSLRetrieval, loader: DataLoader[SegmentationBatch]) -> Iterator[LabelledImage]:
     """Give the loader's images that have labelled pixels, at the model's size."""
     bank = module.model.bank
     for batch in loader:
@@ -217,7 +231,7 @@ def _labelled(module: Any, loader: Any) -> Iterator[LabelledImage]:
 
 
 def _parts(
-    module: Any, image: torch.Tensor, mask: torch.Tensor, ids: tuple[int, int], images: int
+    module: BankEditingMixin, image: torch.Tensor, mask: torch.Tensor, ids: tuple[int, int], images: int
 ) -> list[LabelledImage]:
     """Return an image ``[C, H, W]``, one of so many, with its mask ``[H, W]`` as the head reads it: whole, or tiles."""
     if module.tiling is None:

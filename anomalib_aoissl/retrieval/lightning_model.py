@@ -150,9 +150,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     def build_model(self) -> None:
         """Make the retrieval model with an empty bank."""
-        h: Any = self.hparams
-        vote, bank = VoteOptions(**h.vote), self.bank_options
-        if h.tiling is not None and vote.level == "images":
+        h = self.hparams
+        vote, bank = VoteOptions(**h["vote"]), self.bank_options
+        if h["tiling"] is not None and vote.level == "images":
             msg = "tiling cuts pictures, but vote.level='images' compares whole ones. Leave out one of both."
             raise ArgumentError(msg)
         encoder = self.build_encoder()
@@ -161,9 +161,9 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         self.model: RetrievalModel = RetrievalModel(
             encoder,
             vote,
-            bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h.seed, precision=bank.precision),
-            head=h.head is not None,
-            abstain=h.abstain,
+            bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h["seed"], precision=bank.precision),
+            head=h["head"] is not None,
+            abstain=h["abstain"],
         )
 
     @property
@@ -228,7 +228,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         self._is_fitted.fill_(False)
         self.model.abstention.clear()
 
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, batch: Any, *args: object, **kwargs: object) -> torch.Tensor:
         """Put the batch's patches into the bank; the loss is zero."""
         del args, kwargs
         size = len(batch.image)
@@ -279,7 +279,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         super().on_validation_start()
         self.model.abstention.clear()
 
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+    def validation_step(self, batch: Any, *args: object, **kwargs: object) -> Any:
         """Return the batch with the model's predictions, and put them into the calibration.
 
         An image that is in the bank itself is left out of it: its own patches would vote for it.

@@ -28,13 +28,17 @@ from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, resize_masks
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 
-from .head_fitting import fit_on, refit, stages_of
+from .head_fitting import fit_on, own_head, refit, stages_of
 from .memory.bank_file import encoder_hash
 from .memory.checkpoint_bank import check_dims, load_content
 from .memory.memory_bank import MemoryBank
 
 if TYPE_CHECKING:
+    import openvino
+
     from anomalib_aoissl.models.module import SegmentationModuleMixin as _Base
+
+    from .torch_model import RetrievalModel
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
@@ -44,7 +48,7 @@ logger = logging.getLogger(__name__)
 class BankEditingMixin(_Base):
     """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
 
-    model: Any
+    model: RetrievalModel
     EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {"model.bank.": "bank."}
 
     def add(
@@ -163,13 +167,13 @@ class BankEditingMixin(_Base):
         model = self.model
         if not model.has_fitted_head:
             return None
-        head, pixels = model.head, model.bank.pixels
+        head, pixels = own_head(model), model.bank.pixels
         images = 1 if pixels is None else max(len(np.unique(pixels.image_ids)), 1)
         each = PIXELS // images if pixels is None else len(pixels) // images
         mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
         return HeadContent(stages_of(model), mean, scale, each, head.basis())
 
-    def finished_export(self, model: Any, compression_type: Any) -> Any:
+    def finished_export(self, model: openvino.Model, compression_type: object) -> openvino.Model:
         """Return the model with its bank in constants of stable names.
 
         Compression of the weights leaves the bank as it is, except that half precision halves its embeddings too.

@@ -268,7 +268,8 @@ class RetrievalModel(nn.Module):
 
     def uncertainty(self, batch: InferenceBatch, share: torch.Tensor) -> torch.Tensor:
         """Return the uncertainty ``[B, 1, H, W]`` in [0, 1] of what `answer` gave."""
-        novelty: Any = batch.anomaly_map
+        novelty = batch.anomaly_map
+        assert novelty is not None  # noqa: S101 - for the type checker; `answer` gave it
         return uncertainty_of(share, novelty, int(self.abstention.power))
 
 

@@ -10,7 +10,7 @@ import math
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anomalib.callbacks.checkpoint import ModelCheckpoint
 from lightning.pytorch import LightningModule, Trainer
@@ -21,6 +21,11 @@ from .budget import progress
 from .losses import root_weights
 from .options import TrainingOptions
 from .starting import start_from_head
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.dataset import SegmentationDataset
+
+    from .lightning_model import AOISSLSegmenter
 
 __all__ = [
     "MONITOR",
@@ -104,8 +109,8 @@ class HeadStart(Callback):
             ValueError: If weights are to be picked by validation images that are not there.
         """
         check_monitors(trainer)
-        module: Any = pl_module
-        dataset: Any = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        module = cast("AOISSLSegmenter", pl_module)
+        dataset: SegmentationDataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         module.model.eval()
         module.examples, counts = start_from_head(module, dataset)
         module.class_weights = root_weights(counts).to(module.device)
@@ -147,7 +152,7 @@ class SpacedValidation(Callback):
             trainer.val_check_batch = sys.maxsize
             self._reached = math.floor(progress(trainer) * self.count) if trainer.global_step else -1
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
         """Let the trainer validate where another part of the budget is used up."""
         del args, kwargs
         if not self._active:
@@ -208,8 +213,9 @@ def own_checkpoint(trainer: Trainer, select: str) -> ModelCheckpoint | None:
     """
     if len(trainer.checkpoint_callbacks) != 1 or trainer.state.fn != "fit":
         return None
-    callback: Any = trainer.checkpoint_callbacks[0]
-    added = type(callback) in {ModelCheckpoint, LightningCheckpoint}
-    if not added or callback.monitor is not None or callback.filename not in {None, "model"}:
+    callback = trainer.checkpoint_callbacks[0]
+    if not isinstance(callback, LightningCheckpoint) or type(callback) not in {ModelCheckpoint, LightningCheckpoint}:
+        return None
+    if callback.monitor is not None or callback.filename not in {None, "model"}:
         return None
     return BestCheckpoint(callback.dirpath) if select == "best" else LastCheckpoint(callback.dirpath)

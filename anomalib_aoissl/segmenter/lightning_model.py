@@ -203,7 +203,8 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over the decoder, with warm-up and half a cosine over the budget, step by step."""
-        decoder: Any = self.model.decoder
+        decoder = self.model.decoder
+        assert decoder is not None  # noqa: S101 - for the type checker; made in `setup`
         rate = self.training_options.learning_rate
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -225,7 +226,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         limit = _CLIP if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
 
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, batch: Any, *args: object, **kwargs: object) -> torch.Tensor:
         """Return the decoder's loss of drawn views of the batch's images; 0 where none of them is labelled.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,10 +26,15 @@ from anomalib_aoissl.pixel_head.learning.training import HeadFit, fit_head, left
 from .examples import Example, Examples
 from .torch_model import SegmenterModel, softened
 
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.dataset import SegmentationDataset
+
+    from .lightning_model import AOISSLSegmenter
+
 logger = logging.getLogger(__name__)
 
 
-def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
+def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tuple[Examples, torch.Tensor]:
     """Fit the head of `AOISSLSegmenter` to a dataset; return the decoder's examples and the pixels ``[C]`` of classes.
 
     Raises:
@@ -61,7 +66,7 @@ def start_from_head(module: Any, dataset: Any) -> tuple[Examples, torch.Tensor]:
     return Examples(makers, module.hparams["seed"]), counts
 
 
-def labelled_parts(module: Any, dataset: Any, index: int, most: int) -> list[LabelledImage]:
+def labelled_parts(module: AOISSLSegmenter, dataset: SegmentationDataset, index: int, most: int) -> list[LabelledImage]:
     """Return an image of a dataset as the model sees it, without augmentation; none where no pixel is labelled.
 
     At the model's size, or in tiles of its own resolution, so many at most.
@@ -71,7 +76,7 @@ def labelled_parts(module: Any, dataset: Any, index: int, most: int) -> list[Lab
     """
     augmentation, dataset.augmentations = getattr(dataset, "augmentations", None), None
     try:
-        item = dataset[index]
+        item: Any = dataset[index]
     finally:
         dataset.augmentations = augmentation
     if item.gt_mask is None:
@@ -101,7 +106,7 @@ def example_of(model: SegmenterModel, head: PixelHead, fit: HeadFit, view: View)
 
 
 @torch.no_grad()
-def _unfitted_example(module: Any, dataset: Any, index: int, part: int) -> Example:
+def _unfitted_example(module: AOISSLSegmenter, dataset: SegmentationDataset, index: int, part: int) -> Example:
     """Return the example of an image that the head was not fitted to; all of it is ignored where it has no labels."""
     model, parts = module.model, labelled_parts(module, dataset, index, part + 1)
     labelled = parts[part % len(parts)] if parts else None
@@ -111,6 +116,7 @@ def _unfitted_example(module: Any, dataset: Any, index: int, part: int) -> Examp
     whole = None if labelled.picture is None else labelled.picture.seen
     image = module.pre_processor.see(labelled.image, whole).to(module.device)
     tokens = model.extract(image)
+    assert model.decoder is not None  # noqa: S101 - for the type checker; made before the head is fitted
     known = model.standardized(tokens)[0, : model.decoder.tokens]
     return Example(image[0], softened(model.head(image, tokens))[0], known, labelled.mask)
 
@@ -141,7 +147,7 @@ def _check_classes(counts: torch.Tensor, names: list[str]) -> None:
         logger.warning("No image that the pixel head is fitted to shows %s: the model will hardly find it.", missing)
 
 
-def _warn_of_augmentation(dataset: Any) -> None:
+def _warn_of_augmentation(dataset: SegmentationDataset) -> None:
     """Say that augmentations of the data are not used; a resize alone is anomalib's."""
     given = getattr(dataset, "augmentations", None)
     if given is not None and not isinstance(given, Resize):
@@ -153,6 +159,6 @@ def _no_novelty(view: View) -> np.ndarray:
     return np.full(len(view.points), np.nan, np.float32)
 
 
-def _name(dataset: Any, index: int) -> str:
+def _name(dataset: SegmentationDataset, index: int) -> str:
     """Return the path of an item, which names it in a batch."""
     return str(dataset.samples.image_path.iloc[index])

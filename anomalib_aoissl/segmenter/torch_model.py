@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
@@ -108,7 +107,7 @@ class SegmenterModel(nn.Module):
         """
         decoder = self.check_trained()
         tokens = self.extract(images)
-        probabilities: Any = softened(self.head(images, tokens))
+        probabilities = softened(self.head(images, tokens))
         scores = decoder(images, probabilities, self.standardized(tokens))
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
         return joined.log_softmax(dim=1)

@@ -56,7 +56,7 @@ class SegmentationVisualizer(ImageVisualizer):
         self.class_names = tuple(class_names)
         self.file_format = file_format
 
-    def visualize(self, predictions: Any) -> Any:
+    def visualize(self, predictions: object) -> Any:
         """Return the picture of an item, or one for each item of a batch.
 
         Raises:
@@ -81,7 +81,7 @@ class SegmentationVisualizer(ImageVisualizer):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Any,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -101,11 +101,10 @@ class SegmentationVisualizer(ImageVisualizer):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write risk against coverage of the test images, ``risk_coverage.png`` of the run's folder."""
-        evaluator: Any = pl_module.evaluator
-        curve = getattr(evaluator, "curve", None)
+        curve = getattr(pl_module.evaluator, "curve", None)
         if curve is not None and len(curve.coverage) and trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
-            write_risk_coverage(folder / "risk_coverage.png", curve, evaluator.point)
+            write_risk_coverage(folder / "risk_coverage.png", curve, getattr(pl_module.evaluator, "point", None))
 
     def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""
@@ -166,7 +165,7 @@ def _names_of_run(trainer: Trainer, file_format: FileFormat) -> OutputNames:
     return OutputNames(folder or root, paths, file_format, dataset=folder is None)
 
 
-def _image_paths(dataset: Any) -> list[str]:
+def _image_paths(dataset: object) -> list[str]:
     """Return the pictures of a dataset of ours or of anomalib; none where it does not say."""
     samples = getattr(dataset, "samples", None)
     if samples is not None and "image_path" in samples:

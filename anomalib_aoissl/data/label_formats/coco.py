@@ -26,7 +26,7 @@ from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
 LABEL_FILE = Path("annotations", "instances_default.json")
 
 
-def _is_coco(content: Any) -> bool:
+def _is_coco(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("images"), list) and "categories" in content
 
 
@@ -39,7 +39,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     return LabelSet.joined("COCO", (_of_file(source.json(path), path) for path in files))
 
 
-def _of_file(content: Any, path: Path) -> LabelSet:
+def _of_file(content: dict[str, Any], path: Path) -> LabelSet:
     """Return the labels of one file."""
     names, notes = _categories(content, path), list[str]()
     return LabelSet("COCO", tuple(names.values()), _images(content, names, path, notes), notes)
@@ -108,7 +108,7 @@ def _add_shapes(
         notes.append(f"{path}: {boxes} annotations have no segmentation, only a box, and are left out")
 
 
-def _of_polygons(segmentation: Any, label: str, area: Any, path: Path, where: str) -> Shape:
+def _of_polygons(segmentation: object, label: str, area: object, path: Path, where: str) -> Shape:
     """Return an object of polygons; they are its parts, or holes of each other where its area says so."""
     if not isinstance(segmentation, list) or not isinstance(segmentation[0], list):
         msg = f'{path}: {where}: "segmentation" is no list of polygons. Export the labels again.'

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
@@ -20,10 +20,12 @@ from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
 
+_Entry: TypeAlias = dict[str, Any]
+
 _EMPTY_LABELS = {"empty", "no object", "empty label"}  # Geti marks pictures without objects by such a label
 
 
-def _is_datumaro(content: Any) -> bool:
+def _is_datumaro(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("items"), list) and "categories" in content
 
 
@@ -39,7 +41,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     return replace(found, classes=tuple(kept))
 
 
-def _of_file(content: Any, path: Path) -> LabelSet:
+def _of_file(content: _Entry, path: Path) -> LabelSet:
     """Return the labels of one subset."""
     table = get(get(content, "categories", dict, path, "the file"), "label", dict, path, '"categories"')
     labels = get(table, "labels", list, path, '"label"')
@@ -51,7 +53,7 @@ def _of_file(content: Any, path: Path) -> LabelSet:
     return LabelSet("Datumaro", tuple(names), images, notes)
 
 
-def _image(entry: Any, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledImage:
+def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledImage:
     """Return the labels of one item."""
     where = f"item {number}"
     key = get(entry, "id", str, path, where)
@@ -69,7 +71,7 @@ def _image(entry: Any, number: int, names: Sequence[str], path: Path, without_ar
     return LabelledImage(str(name or key), path, size, shapes)
 
 
-def _shape(entry: Any, names: Sequence[str], size: tuple[int, int] | None, path: Path, where: str) -> Shape | None:
+def _shape(entry: _Entry, names: Sequence[str], size: tuple[int, int] | None, path: Path, where: str) -> Shape | None:
     """Return one annotation; None where it has no area."""
     kind = get(entry, "type", str, path, where)
     if kind not in {"polygon", "mask", "bbox", "ellipse", "rotated_bbox"}:

@@ -34,11 +34,11 @@ _KINDS = {
 _NO_SHAPES = {"choices", "rating", "textarea", "relation", "taxonomy"}
 
 
-def _is_task(task: Any) -> bool:
+def _is_task(task: object) -> bool:
     return isinstance(task, dict) and isinstance(task.get("annotations"), list) and isinstance(task.get("data"), dict)
 
 
-def _is_label_studio(content: Any) -> bool:
+def _is_label_studio(content: object) -> bool:
     return isinstance(content, list) and bool(content) and _is_task(content[0])
 
 
@@ -53,7 +53,7 @@ def _files(source: Source) -> list[Path]:
     return found
 
 
-def _is_minimal(content: Any) -> bool:
+def _is_minimal(content: object) -> bool:
     return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "annotator" in content[0]
 
 

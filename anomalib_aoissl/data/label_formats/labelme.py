@@ -36,7 +36,7 @@ _NO_CLASSES = {_IGNORED, "_background_"}  # first lines of LabelMe's own labels.
 _WITHOUT_AREA = {"line", "linestrip", "point", "points"}
 
 
-def _is_labelme(content: Any) -> bool:
+def _is_labelme(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 

@@ -54,7 +54,7 @@ def read_xml(path: Path) -> ET.Element:
         raise DatasetError(msg) from error
 
 
-def get(entry: Any, key: str, kind: type | tuple[type, ...], path: Path, where: str) -> Any:
+def get(entry: object, key: str, kind: type | tuple[type, ...], path: Path, where: str) -> Any:
     """Return a value of an object of the file.
 
     Raises:

@@ -209,6 +209,6 @@ def _palette(page: tifffile.TiffPage) -> np.ndarray:
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     """Return the name of a tag's value, or the number that has none."""
     return str(getattr(value, "name", value))

@@ -10,6 +10,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from anomalib_aoissl.labelling.session import Session
@@ -99,9 +100,9 @@ def _server_class() -> Any:
 class _Server(_server_class()):  # type: ignore[misc]
     """Ends the streams of events first, which would never end by themselves."""
 
-    ends: Any = None
+    ends: Callable[[], None] | None = None
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End."""
         if self.ends is not None:
             self.ends()

@@ -17,10 +17,13 @@ import ipaddress
 import secrets
 import socket
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "labelling_token"
 OWN_HEADER = "x-labelling"
@@ -55,12 +58,12 @@ class Guard:
         token: What a browser must know; None where only this machine reaches the server.
     """
 
-    def __init__(self, app: Any, host: str, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
         self.app, self.token = app, token
         own = {host, socket.gethostname(), socket.getfqdn()} if token else set()
         self._names = {name.lower() for name in {*_LOOPBACK_NAMES, *own}}
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or reject it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
@@ -73,7 +76,7 @@ class Guard:
             return
         await self.app(scope, receive, _with_headers(send))
 
-    def _rejection(self, scope: Any, headers: dict[str, str]) -> Response | None:
+    def _rejection(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         """Return the answer to a request that is not let through, or that brings the token."""
         host = headers.get("host", "")
         if not self._is_own_host(host):
@@ -88,7 +91,7 @@ class Guard:
             return _rejected("Only the labelling page itself may change something.")
         return self._token_rejection(scope, headers)
 
-    def _token_rejection(self, scope: Any, headers: dict[str, str]) -> Response | None:
+    def _token_rejection(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         """Return the answer to a request without the token, or to the one that brings it in its link."""
         if self.token is None:
             return None
@@ -119,7 +122,7 @@ def _rejected(text: str) -> Response:
     return PlainTextResponse(text, status_code=403)
 
 
-def _with_headers(send: Any) -> Any:
+def _with_headers(send: Send) -> Send:
     """Return a send that adds what has browsers load nothing from elsewhere, and show the page in no other."""
     extra = [
         (b"content-security-policy", _POLICY.encode()),
@@ -129,7 +132,7 @@ def _with_headers(send: Any) -> Any:
         (b"referrer-policy", b"no-referrer"),
     ]
 
-    async def sending(message: Any) -> None:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *extra]
         await send(message)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
@@ -26,6 +26,9 @@ from anomalib_aoissl.labelling.storage.masks import MaskStore, write_mask
 
 from .judging import ABSTAIN
 from .settings import ModelSettings
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
 _README = """What the labelling page exported.
 
@@ -122,7 +125,7 @@ def trained(data: Path, settings: ModelSettings, folder: LabelFolder, target: Pa
     return model.eval().cpu()
 
 
-def command(settings: ModelSettings, model: Any, folder: LabelFolder) -> str:
+def command(settings: ModelSettings, model: AOISSLRetrieval, folder: LabelFolder) -> str:
     """Return the command that trains the same model from the exported data set."""
     height, width = settings.image_size
     words = [

@@ -158,8 +158,7 @@ class PictureReader:
 
     def _image(self, picture: Picture) -> torch.Tensor:
         """Return a picture ``[1, C, h, w]`` as the model sees it."""
-        module: Any = self.model
-        image: torch.Tensor = module.pre_processor.see(self._resized(picture)[None])
+        image: torch.Tensor = self.model.pre_processor.see(self._resized(picture)[None])
         return image
 
     def _stored(self, picture: Picture) -> EncoderMaps | None:

@@ -31,10 +31,9 @@ class ModelSettings:
         from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
         encoder = DEFAULT_ENCODER if self.encoder is None else self.encoder
-        model: Any = AOISSLRetrieval(
+        return AOISSLRetrieval(
             encoder=encoder if isinstance(encoder, str) else dict(encoder),
             image_size=self.image_size,
             in_channels=in_channels,
             **arguments,
         )
-        return model  # type: ignore[no-any-return]

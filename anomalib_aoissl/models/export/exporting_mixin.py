@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_files
 from anomalib_aoissl.deployment.files.companions import beside, model_api_path, report_path, report_text
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
@@ -32,7 +31,9 @@ from .quantizing import check_compression, compress, compression_name
 from .telemetry import nothing_reported
 
 if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Base
+    import openvino
+
+    from ..protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
@@ -42,9 +43,6 @@ logger = logging.getLogger(__name__)
 class ExportingMixin(_Base):
     """ONNX, OpenVINO and torch exports that carry class names, the file format and the gate's result."""
 
-    class_names: tuple[str, ...]
-    file_format: FileFormat
-    model: Any
     EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {}
     """Prefixes of the state that stays constants of a graph, see `onnx_model`."""
 
@@ -133,7 +131,7 @@ class ExportingMixin(_Base):
         logger.info("Exporting %s for pictures of any size.", type(self).__name__)
         return onnx_model(self, self.hparams["in_channels"], constants=self.EXPORTED_CONSTANTS, **options)
 
-    def _converted(self, onnx: Path, arguments: Mapping[str, Any]) -> Any:
+    def _converted(self, onnx: Path, arguments: Mapping[str, Any]) -> openvino.Model:
         """Return the `openvino.Model` of an ONNX file, compressed as the arguments ask for."""
         import openvino
 
@@ -155,7 +153,7 @@ class ExportingMixin(_Base):
             return inferencer_runner(path)
         return onnx_runner(path) if path.suffix == ".onnx" else openvino_runner(read_model(path))
 
-    def finished_export(self, model: Any, compression_type: Any) -> Any:
+    def finished_export(self, model: openvino.Model, compression_type: object) -> openvino.Model:
         """Return the `openvino.Model` that is written, given the one that anomalib's export makes."""
         del compression_type
         return model

@@ -9,14 +9,17 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from anomalib_aoissl.data.rarest import rarest_part
 from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
-from anomalib_aoissl.plugin.export.options import export_options
+from anomalib_aoissl.plugin.export.options import ExportData, export_options
+
+if TYPE_CHECKING:
+    from ..protocols import SegmentationModule
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +44,19 @@ class Gate:
         limits: What is asked of the compressed model.
     """
 
-    module: Any
+    module: SegmentationModule
     sample: Sample | None
     compression: str
     limits: Limits
 
     @classmethod
-    def of(cls, module: Any, datamodule: Any = None, compression: str = "", max_drop: float = 0.01) -> Gate:
+    def of(
+        cls,
+        module: SegmentationModule,
+        datamodule: ExportData | None = None,
+        compression: str = "",
+        max_drop: float = 0.01,
+    ) -> Gate:
         """Return the gate that the running export asks for.
 
         Raises:
@@ -90,7 +99,7 @@ class Gate:
         return report
 
 
-def torch_runner(module: Any) -> Runner:
+def torch_runner(module: SegmentationModule) -> Runner:
     """Return a runner of a model as torch computes it."""
     module = module.eval()
 
@@ -110,7 +119,7 @@ def saved_torch_runner(path: Path) -> Runner:
     return torch_runner(torch.load(path, weights_only=False, map_location="cpu")["model"])
 
 
-def _limits_of(module: Any, compression: str) -> Limits:
+def _limits_of(module: SegmentationModule, compression: str) -> Limits:
     """Return the limits of a model; one without a bank is judged by its pixels alone where it is compressed."""
     limits = LIMITS.get(compression, LIMITS[""])
     if module.HAS_BANK:
@@ -118,7 +127,9 @@ def _limits_of(module: Any, compression: str) -> Limits:
     return replace(limits, novelty=None if compression else _UNCERTAINTY)
 
 
-def sample_of(datamodule: Any, count: int, class_names: tuple[str, ...], most: tuple[int, int] | None = None) -> Sample:
+def sample_of(
+    datamodule: ExportData, count: int, class_names: tuple[str, ...], most: tuple[int, int] | None = None
+) -> Sample:
     """Return pictures of a datamodule, evenly over its test images, else its validation or training images.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.gate import class_pairs, mean_iou
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.plugin.export.log import set_aside
+
+if TYPE_CHECKING:
+    import openvino
+    from anomalib.data import AnomalibDataModule
+
+    from anomalib_aoissl.data.dataset import SegmentationDataset
+
+    from ..protocols import LabelledLoader
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +37,12 @@ NEEDS_IMAGES = ("int8_ptq", "int8_acq")
 """Compressions that look at images."""
 
 
-def compression_name(compression: Any) -> str:
+def compression_name(compression: object) -> str:
     """Return the name of a compression, in small letters; empty for none."""
     return "" if compression is None else str(getattr(compression, "value", compression)).lower()
 
 
-def check_compression(compression: Any, datamodule: Any, max_drop: float) -> None:
+def check_compression(compression: object, datamodule: AnomalibDataModule | None, max_drop: float) -> None:
     """Validate, before the work, that there are the images that a compression looks at.
 
     Raises:
@@ -63,7 +71,13 @@ def check_compression(compression: Any, datamodule: Any, max_drop: float) -> Non
             raise ValueError(msg)
 
 
-def compress(model: Any, name: str, datamodule: Any, max_drop: float, tiling: Tiling | None = None) -> Any:
+def compress(
+    model: openvino.Model,
+    name: str,
+    datamodule: AnomalibDataModule | None,
+    max_drop: float,
+    tiling: Tiling | None = None,
+) -> openvino.Model:
     """Return an `openvino.Model` in 8 bits, its encoder alone: search, head and votes stay as they are.
 
     Args:
@@ -88,6 +102,7 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float, tiling: Ti
     with set_aside("nncf"):  # it says hundreds of lines, one for each node that is left alone
         if name == "int8":
             return nncf.compress_weights(model, ignored_scope=ignored)
+        assert datamodule is not None  # noqa: S101 - for the type checker; `check_compression` saw to it
         loader = datamodule.val_dataloader()
         _warn_of_few(len(loader.dataset))
         calibration = nncf.Dataset(_seen(loader, tiling), _image)
@@ -100,7 +115,7 @@ def compress(model: Any, name: str, datamodule: Any, max_drop: float, tiling: Ti
         )
 
 
-def _outside_encoder(model: Any) -> set[str]:
+def _outside_encoder(model: openvino.Model) -> set[str]:
     """Return the names of the nodes that are not between the encoder's first convolution and its tokens.
 
     Constants are left out: NNCF would leave the encoder's own weights alone where it finds their names.
@@ -130,7 +145,7 @@ def _reached(nodes: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[st
     return set(found)
 
 
-def _seen(loader: Any, tiling: Tiling | None) -> Any:
+def _seen(loader: LabelledLoader, tiling: Tiling | None) -> LabelledLoader | TiledImages:
     """Return the batches that a graph sees of a loader's images."""
     return loader if tiling is None else TiledImages(loader.dataset, tiling)
 
@@ -145,7 +160,7 @@ class TiledImages:
         tiling: How they are cut.
     """
 
-    def __init__(self, dataset: Any, tiling: Tiling) -> None:
+    def __init__(self, dataset: SegmentationDataset, tiling: Tiling) -> None:
         self._dataset, self._tiling = dataset, tiling
 
     def __iter__(self) -> Iterator[Any]:

@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
 
 from ..arguments import ArgumentError
 from .log import logged_to
-from .options import PICTURES, exporting, gate_pictures
+from .options import PICTURES, ExportData, exporting, gate_pictures
 
 COMMAND = "export"
 
 
-def add_options(parser: Any) -> None:
+def add_options(parser: ArgumentParser) -> None:
     """Add the options to the parser of ``anomalib export``."""
     group = parser.add_argument_group("AOISSLRetrieval and AOISSLSegmenter")
     group.add_argument(
@@ -38,7 +39,7 @@ def add_options(parser: Any) -> None:
     )
 
 
-def check_options(config: Any, is_ours: bool, model: str) -> None:
+def check_options(config: Namespace, is_ours: bool, model: str) -> None:
     """Validate the options of a command before anything is made.
 
     Raises:
@@ -56,7 +57,7 @@ def check_options(config: Any, is_ours: bool, model: str) -> None:
 
 
 @contextmanager
-def options_of(config: Any, datamodule: Any) -> Iterator[None]:
+def options_of(config: Namespace, datamodule: ExportData | None) -> Iterator[None]:
     """Have exports take the options of a command while the block runs."""
     gate = PICTURES if config.get("gate") is None else config.gate
     with exporting(gate, model_api=bool(config.get("model_api")), datamodule=datamodule):
@@ -64,7 +65,7 @@ def options_of(config: Any, datamodule: Any) -> Iterator[None]:
 
 
 @contextmanager
-def quiet(config: Any) -> Iterator[Path]:
+def quiet(config: Namespace) -> Iterator[Path]:
     """Show our lines alone while the block runs; all go to ``<name>.log`` beside the model, whose path it gives."""
     root = config.get("export_root") or config.get("default_root_dir") or "results"
     path = Path(root) / "weights" / _folder(config) / f"{config.get('model_file_name') or 'model'}.log"
@@ -72,7 +73,7 @@ def quiet(config: Any) -> Iterator[Path]:
         yield path
 
 
-def _folder(config: Any) -> str:
+def _folder(config: Namespace) -> str:
     """Return the folder of the export's type."""
     kind = config.get("export_type")
     return str(getattr(kind, "value", kind)).lower()

@@ -13,12 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from ..arguments import ArgumentError
 
 PICTURES = 6
 """Pictures that the gate compares where none is said."""
+
+
+class ExportData(Protocol):
+    """A datamodule, from whose datasets an export takes pictures."""
+
+    def prepare_data(self) -> None:
+        """Fetch what is to be read."""
+
+    def setup(self, stage: str) -> None:
+        """Make the datasets."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class ExportOptions:
 
     gate: int = PICTURES
     model_api: bool = False
-    datamodule: Any = None
+    datamodule: ExportData | None = None
 
 
 _OPTIONS: ContextVar[ExportOptions] = ContextVar("export_options", default=ExportOptions())  # noqa: B039
@@ -45,7 +55,9 @@ def export_options() -> ExportOptions:
 
 
 @contextmanager
-def exporting(gate: int | str = PICTURES, *, model_api: bool = False, datamodule: Any = None) -> Iterator[None]:
+def exporting(
+    gate: int | str = PICTURES, *, model_api: bool = False, datamodule: ExportData | None = None
+) -> Iterator[None]:
     """Have exports of our models take these options while the block runs.
 
     Args:

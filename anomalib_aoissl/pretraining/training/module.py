@@ -105,7 +105,7 @@ class PretrainingModule(LightningModule):
         """Let the objective change gradients and numbers."""
         self.objective.before_step(optimizer, self.progress)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
         """Let the objective follow, once for each optimiser step; half precision skips some."""
         del args, kwargs
         if self.trainer.global_step != self._stepped:

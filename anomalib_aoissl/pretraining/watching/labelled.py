@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +14,9 @@ from anomalib_aoissl.data.rarest import rarest_part
 
 from .measures import LabelledImage
 from .watcher import Labelled
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.data.dataset import SegmentationDataset
 
 __all__ = ["probe_images"]
 
@@ -35,11 +39,11 @@ def probe_images(datamodule: object, count: int, most: tuple[int, int] | None = 
         return None
     masks = [mask[mask != 255] for _, mask in (*bank, *queries)]
     found = max(int(mask.max()) for mask in masks if mask.numel()) + 1
-    names: Any = getattr(datamodule, "class_names", ())
+    names: Sequence[str] = getattr(datamodule, "class_names", ())
     return Labelled(bank, queries, max(found, len(names), 2))
 
 
-def _labelled(dataset: Any, count: int, most: tuple[int, int] | None) -> list[LabelledImage]:
+def _labelled(dataset: SegmentationDataset | None, count: int, most: tuple[int, int] | None) -> list[LabelledImage]:
     """Return up to ``count`` images of the dataset that have a mask, spread over it, or parts of them."""
     if dataset is None or not len(dataset):
         return []
@@ -48,7 +52,7 @@ def _labelled(dataset: Any, count: int, most: tuple[int, int] | None) -> list[La
     if samples is not None and "mask_path" in samples:
         indices = [index for index, path in enumerate(samples["mask_path"].tolist()) if path]
     step = max(len(indices) // count, 1)
-    items = [dataset[index] for index in indices[::step][:count]]
+    items: list[Any] = [dataset[index] for index in indices[::step][:count]]
     pairs = [(_plain(i.image).float(), _plain(i.gt_mask).to(torch.uint8)) for i in items if i.gt_mask is not None]
     return pairs if most is None else [_part(image, mask, most) for image, mask in pairs]
 

@@ -90,7 +90,7 @@ class Watcher(Callback):
         if not self.history:
             self._check(trainer, pl_module, epoch=0)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Note the loss of the first batch."""
         if self.history[0]["loss"] is None:
             self.history[0]["loss"] = float(trainer.callback_metrics["loss"])

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from anomalib_aoissl.matching.precision import PRECISIONS
 from anomalib_aoissl.plugin.arguments import Rule
@@ -43,7 +42,8 @@ def entries_of_size(
     entries = size
     if isinstance(size, str):
         MEGABYTES.check("bank.size", size)
-        number: Any = _MEGABYTES.fullmatch(size)
+        number = _MEGABYTES.fullmatch(size)
+        assert number is not None  # noqa: S101 - for the type checker; checked above
         entry = embed_dim * PRECISIONS[precision].itemsize + patch_size[0] * patch_size[1] + _NUMBERS_BYTES
         entries = int(float(number[1]) * 1e6 / entry)
     if entries is not None and int(entries) < 1:
