@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--encoder", default=SHIPPED_TRANSFORMER, help="any timm vision transformer")
     parser.add_argument("--pretrained", action="store_true", help="start from the encoder's own weights")
     parser.add_argument("--image-size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--lighting-channels", nargs="*", default=[], help="suffixes of the files of one item")
+    parser.add_argument("--lighting_channels", nargs="*", default=[], help="suffixes of the files of one item")
     parser.add_argument("--objective", default="mae", choices=["mae", "dino", "ibot"])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the objective")
     arguments = parser.parse_args()

@@ -78,7 +78,7 @@ def label_next(options: argparse.Namespace) -> None:
         msg = f"--output {options.output}: is the CSV, the pictures take its name with .png; call it next.csv."
         raise CommandError(msg)
     if options.ckpt_path is not None and (options.image_size is not None or options.lighting_channels):
-        msg = "--image_size and --lighting-channels belong to --encoder: a checkpoint brings its own."
+        msg = "--image_size and --lighting_channels belong to --encoder: a checkpoint brings its own."
         raise CommandError(msg)
     from anomalib_aoissl.data.finding.listing import list_records
 

@@ -68,9 +68,8 @@ def said(error: Exception) -> str:
 
 
 def add_lighting_channels(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add ``--lighting-channels`` with its help text; its name of version 0.2.0 is taken with a warning."""
-    names = "--lighting-channels", "--lighting_channels"  # other options are written with underscores
-    parser.add_argument(*names, nargs="+", default=(), metavar="SUFFIX", help=text)
+    """Add ``--lighting_channels`` with its help text; its name of version 0.2.0 is taken with a warning."""
+    parser.add_argument("--lighting_channels", nargs="+", default=(), metavar="SUFFIX", help=text)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     parser.add_argument("--illuminations", dest="lighting_channels", nargs="+", action=_OldOption, **hidden)
 
@@ -82,8 +81,7 @@ class _OldOption(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
         del parser
-        new = f"--{self.dest.replace('_', '-')}"
-        print(f"warning: {option_string} is {new} now; the next release will not take it.", file=sys.stderr)
+        print(f"warning: {option_string} is --{self.dest} now; the next release will not take it.", file=sys.stderr)
         setattr(namespace, self.dest, values)
 
 

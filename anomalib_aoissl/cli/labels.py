@@ -88,7 +88,7 @@ def _opened(options: argparse.Namespace) -> SegmentationOpenVINOInferencer | Non
         return None
     if options.lighting_channels or options.images is not None:
         msg = (
-            "--lighting-channels and --images do not go with --model, which brings its own and reads the folder source."
+            "--lighting_channels and --images do not go with --model, which brings its own and reads the folder source."
         )
         raise ValueError(msg)
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer

@@ -144,7 +144,7 @@ def test_outputs_never_replace_inputs(run: Any, tmp_path: Path, capsys: Any) -> 
 
 
 def test_label_next_begins_with_an_encoder_alone(run: Any, tmp_path: Path) -> None:
-    encoder = ["--encoder", DEFAULT_ENCODER, "--image_size", "64", "96", "--lighting-channels", "_ch0", "_ch1"]
+    encoder = ["--encoder", DEFAULT_ENCODER, "--image_size", "64", "96", "--lighting_channels", "_ch0", "_ch1"]
     arguments = [*encoder, "--pool", str(run.images), "--count", "2", "--output", str(tmp_path / "next.csv")]
     assert dispatch(["label-next", *arguments]) == 0
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))

@@ -49,7 +49,7 @@ def test_labels_says_what_it_found_and_writes_the_check(tmp_path: Path, capsys: 
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--lighting-channels", "--lighting_channels", "--illuminations"])
+@pytest.mark.parametrize("option", ["--lighting_channels", "--illuminations"])
 def test_lighting_channels_of_labels(option: str, tmp_path: Path, capsys: Any) -> None:
     for channel in ("_ch0", "_ch1"):
         path = tmp_path / "masks_of" / "images" / f"u1{channel}.png"
@@ -63,7 +63,7 @@ def test_lighting_channels_of_labels(option: str, tmp_path: Path, capsys: Any) -
     assert dispatch(["labels", str(root), str(out), option, "_ch0", "_ch1"]) == 0
     assert json.loads((out / "dataset.json").read_text())["lighting_channels"] == ["_ch0", "_ch1"]
     assert sorted(path.name for path in (out / "images").iterdir()) == ["u1_ch0.png", "u1_ch1.png"]
-    old = "warning: --illuminations is --lighting-channels now; the next release will not take it.\n"
+    old = "warning: --illuminations is --lighting_channels now; the next release will not take it.\n"
     assert capsys.readouterr().err == (old if option == "--illuminations" else "")
 
 
