@@ -31,8 +31,8 @@ from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_ov
 from .head_fitting import fit_to_training_images
 from .memory.bank_size import entries_of_size
 from .memory.checkpoint_bank import check_bank_of, load_content
+from .memory.levels import entry_size
 from .memory.memory_bank import MemoryBank
-from .memory.units import unit_size
 from .model_editing import BankEditingMixin
 from .options import BankOptions, VoteOptions
 from .torch_model import RetrievalModel
@@ -156,7 +156,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             msg = "tiling cuts pictures, but vote.level='images' compares whole ones. Leave out one of both."
             raise ArgumentError(msg)
         encoder = self.build_encoder()
-        unit = unit_size(encoder, vote.level)
+        unit = entry_size(encoder, vote.level)
         budget = entries_of_size(bank.size, encoder.embed_dim, unit, bank.precision)
         self.model: RetrievalModel = RetrievalModel(
             encoder,

@@ -25,8 +25,8 @@ from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention
+from .memory.levels import check_bank_size, check_head, entry_size
 from .memory.memory_bank import MemoryBank
-from .memory.units import check_bank_unit, check_head, unit_size
 from .options import VoteOptions
 
 LABEL_BLOCK = 64
@@ -73,9 +73,9 @@ class RetrievalModel(nn.Module):
         check_faiss(vote.search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
-        self.patch_size = unit_size(encoder, vote.level)
+        self.patch_size = entry_size(encoder, vote.level)
         self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
-        check_bank_unit(self.bank, encoder.embed_dim, self.patch_size, vote.level)
+        check_bank_size(self.bank, encoder.embed_dim, self.patch_size, vote.level)
         self.vote_options = vote
         self.search = exact_search if vote.search == "exact" else FaissSearch(vote.search)
         self.head: PixelHead | None = PixelHead() if head else None

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from anomalib_aoissl.wirebond.drawing.optics import Light, shade
+from anomalib_aoissl.wirebond.drawing.optics import Lighting, shade
 from anomalib_aoissl.wirebond.drawing.painting.materials import Surface
 
-PLAIN = Light(
+PLAIN = Lighting(
     gain=(1.0, 1.0),
     gamma=(1.0, 1.0),
     tilt=np.zeros(2),

@@ -21,7 +21,7 @@ _RING_SLOPE, _RING_SPREAD, _RING_STEEP = 0.60, 0.24, 0.75  # slopes that mirror 
 
 
 @dataclass(frozen=True)
-class Light:
+class Lighting:
     """Light and camera settings of a lot, with the drift of one unit.
 
     Attributes:
@@ -45,7 +45,7 @@ class Light:
     shadow: Points
 
     @staticmethod
-    def of_lot(lot: int, device: DeviceType, rng: np.random.Generator, difficulty: float) -> Light:
+    def of_lot(lot: int, device: DeviceType, rng: np.random.Generator, difficulty: float) -> Lighting:
         """Return the light of a lot (the same machine for all types, set up a little for each) and unit."""
         base = generator(_LIGHT, lot)
         setup = generator(_LIGHT, lot, name_key(device.name))
@@ -55,7 +55,7 @@ class Light:
         drift = np.exp(rng.normal(0, 0.02 + 0.05 * difficulty, 2))
         angle = 0.7 + shift * float(base.uniform(0, 2 * np.pi))
         way = np.array([np.cos(angle), np.sin(angle)])
-        return Light(
+        return Lighting(
             gain=(float(gain[0] * drift[0]), float(gain[1] * drift[1])),
             gamma=(float(gamma[0]), float(gamma[1])),
             tilt=way * (0.015 + shift * float(base.uniform(0, 0.07))) + rng.normal(0, 0.008, 2),
@@ -67,7 +67,7 @@ class Light:
         )
 
 
-def shade(surface: Surface, light: Light, shadow: Map) -> tuple[Map, Map]:
+def shade(surface: Surface, light: Lighting, shadow: Map) -> tuple[Map, Map]:
     """Return the radiance of the scene under coaxial and under ring light, about 0 to 1.
 
     A facet model with one lobe per light: a surface mirrors the coaxial light into the lens where it lies flat, and
@@ -143,7 +143,7 @@ def reduce(field: Map, size: tuple[int, int]) -> Map:
 
 
 def expose(
-    radiance: Map, light: Light, channel: int, rng: np.random.Generator, difficulty: float, scale: float
+    radiance: Map, light: Lighting, channel: int, rng: np.random.Generator, difficulty: float, scale: float
 ) -> NDArray[np.uint8]:
     """Return the camera image uint8 [H, W] of a radiance: lens, uneven light, shot and read noise, tone curve."""
     height, width = radiance.shape

@@ -70,7 +70,7 @@ def draw(
     rng = generator(seed, name_key(device.name), _UNIT, lot, unit)
     scene = place_unit(layout, device, rng, size, samples, difficulty)
     scene = scene if change is None else change(scene)
-    light = optics.Light.of_lot(lot, device, rng, difficulty)
+    light = optics.Lighting.of_lot(lot, device, rng, difficulty)
     surface = _static(device, seed, lot, scene, size, samples)
     fine = (size[0] * samples, size[1] * samples)
     optics.add_scratches(surface, rng, difficulty, scene.scale * samples)

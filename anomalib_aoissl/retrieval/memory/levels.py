@@ -10,7 +10,7 @@ from anomalib_aoissl.encoder.base import Encoder
 from .memory_bank import MemoryBank
 
 
-def unit_size(encoder: Encoder, level: str) -> tuple[int, int]:
+def entry_size(encoder: Encoder, level: str) -> tuple[int, int]:
     """Return the (height, width) in px of what votes as a whole: the encoder's patch, or its whole input."""
     return encoder.patch_size if level == "patches" else encoder.image_size
 
@@ -26,7 +26,7 @@ def check_head(level: str, head: bool) -> None:
         raise ValueError(msg)
 
 
-def check_bank_unit(bank: MemoryBank, dims: int, unit: tuple[int, int], level: str) -> None:
+def check_bank_size(bank: MemoryBank, dims: int, unit: tuple[int, int], level: str) -> None:
     """Validate that a bank's entries have the size, (height, width) in px, and the dimensions of what is compared.
 
     Raises:
