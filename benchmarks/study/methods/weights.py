@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.loggers import Logger
 
 from anomalib_aoissl.data.describing.file_format import WHOLE_FILES
 from anomalib_aoissl.encoder.architecture import SHIPPED_TRANSFORMER
@@ -24,7 +28,7 @@ from ..sharing import Board
 
 __all__ = ["encoder_arguments", "pretrain"]
 
-_TRIAL_STEPS = 12
+_TRIAL_STEPS = 16
 _DECODING_SECONDS = 0.015  # a picture, once
 
 
@@ -86,19 +90,36 @@ def _pictures(
 def _steps(
     arguments: Mapping[str, Any], encoder: PatchEncoder, files: list[ImageFiles], file_format: Any, seconds: float
 ) -> int:
-    """Return how many steps fit into the seconds, by the difference of a run of one and of a few steps.
+    """Return how many steps fit into the seconds, by the median step of a short run, and what it takes beside steps.
 
-    The first run of a process imports and allocates more than later ones, so it does not count.
+    Its pictures fill whole batches: a smaller last one would take less.
     """
-    taken = []
-    for steps in (1, 1, 1 + _TRIAL_STEPS):
-        with tempfile.TemporaryDirectory() as cache:
-            callback: Any = make_pretraining({**arguments, "max_steps": steps, "cache_dir": cache})
-            started = time.process_time()
-            few = files[: arguments["batch_size"]]  # whole batches alone: a smaller last one takes less
-            callback.pretrain(copy.deepcopy(encoder), few, file_format=file_format, trainer_arguments=_TRAINER)
-            taken.append(time.process_time() - started)
-    _, one, more = taken
-    step = max(more - one, 1e-3) / _TRIAL_STEPS
-    rest = seconds - max(one - step, 0.0) - _DECODING_SECONDS * len(files)
-    return max(1, round(rest / step))
+    clock = _Clock()
+    with tempfile.TemporaryDirectory() as cache:
+        callback: Any = make_pretraining({**arguments, "max_steps": _TRIAL_STEPS, "cache_dir": cache})
+        started = time.process_time()
+        few = files[: arguments["batch_size"]]
+        trainer = {**_TRAINER, "logger": clock}
+        callback.pretrain(copy.deepcopy(encoder), few, file_format=file_format, trainer_arguments=trainer)
+        taken = time.process_time() - started
+    step = statistics.median(after - before for before, after in pairwise(clock.times))
+    beside = max(taken - _TRIAL_STEPS * step, 0.0) + _DECODING_SECONDS * len(files)
+    return max(1, round((seconds - beside) / step))
+
+
+class _Clock(Logger):
+    """Notes the CPU seconds of the process at each step."""
+
+    name, version = "clock", ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Note nothing."""
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Note the time of a step."""
+        del args, kwargs
+        self.times.append(time.process_time())
