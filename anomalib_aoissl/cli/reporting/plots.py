@@ -142,8 +142,11 @@ def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> No
             axes.annotate(weights, (0.01, value.mean), (0, 2), fontsize=6, **place)
     axes.set_xscale("log")
     axes.set_xlim(min(shown) / 3, max(shown) * 3)
-    ticks = {f"{minutes:.2g}": minutes for minutes in shown}
-    axes.set_xticks(list(ticks.values()), list(ticks))
+    ticks: list[float] = []
+    for minutes in sorted(shown):
+        if not ticks or minutes > 1.15 * ticks[-1]:  # names of nearer ones would cover each other
+            ticks.append(minutes)
+    axes.set_xticks(ticks, [f"{minutes:.2g}" for minutes in ticks])
     axes.minorticks_off()
     axes.set_xlabel(f"CPU minutes of pretraining, {labels} labelled")
 
