@@ -35,10 +35,10 @@ def main(model: Path, incoming: Path, masks: Path) -> None:
     for path in arrivals(incoming):
         try:
             result = inferencer.predict(path)
-        except ValueError as error:  # one bad picture must not end the line
+            result.save_mask(masks / f"{path.stem}.png")
+        except (ValueError, OSError) as error:  # one bad picture, or one that is gone, must not end the line
             print(f"{path.name}: {error}", file=sys.stderr)
             continue
-        result.save_mask(masks / f"{path.stem}.png")
         print(path.name, f"novelty {result.score:.3f}", result.class_shares())
 
 

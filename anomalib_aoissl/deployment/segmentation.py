@@ -51,7 +51,7 @@ class Segmentation:
 
     def class_shares(self) -> dict[str, float]:
         """Return the share of the image's pixels that each class has, 0 to 1."""
-        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
+        counts = [np.count_nonzero(self.class_map == index) for index in range(len(self.class_names))]  # 1 byte a pixel
         return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
 
     def overlay(self, colours: np.ndarray | None = None) -> Image:

@@ -19,10 +19,12 @@ SIZE, PICTURE = (32, 48), (40, 70)
 
 
 def write_models(folder: Path) -> Path:
-    """Write ``head.xml``, ``bank.xml`` and what they are compared with, and return the folder.
+    """Write the models and what they are compared with, and return the folder.
 
-    ``arrays.npz`` has four pictures ``[N, 40, 70, 3]`` uint8, their masks, and torch's answers: of both models, and of
-    the one whose bank decides once it has learnt the last picture too. ``explained.json`` is torch's explanation.
+    ``head.xml``, ``bank.xml``, and ``tiled.xml``, whose tiles have the size of the others; the first one as
+    ``head.onnx`` and ``head_model_api.xml`` too. ``arrays.npz`` has four pictures ``[N, 40, 70, 3]`` uint8, their
+    masks, and torch's answers: of the models, and of the one whose bank decides once it has learnt the last picture
+    too. ``explained.json`` is torch's explanation.
     """
     import numpy as np
     import torch
@@ -45,11 +47,17 @@ def write_models(folder: Path) -> Path:
             answer, share = model.model.answer(model.pre_processor(pictures))
             arrays[f"{name}_mask"], arrays[f"{name}_novelty"] = answer.pred_mask.numpy(), answer.anomaly_map.numpy()
             arrays[f"{name}_uncertainty"] = model.model.uncertainty(answer, share).numpy()
-    for name, model in (("head", head), ("bank", bank)):
-        with exporting("off"):  # the tests compare
-            path = model.to_openvino(folder / "export", model_file_name=name)
-        for file in (path, path.with_suffix(".bin")):
-            shutil.move(file, folder / file.name)
+    tiled = _model(pictures[:3], masks[:3], tiling={"size": SIZE, "overlap": 8})
+    with torch.no_grad():
+        arrays["tiled_mask"] = tiled(pictures).pred_mask.numpy()
+    with exporting("off", model_api=True):  # the tests compare
+        head.to_openvino(folder / "export", model_file_name="head")
+        head.to_onnx(folder / "export", model_file_name="head")
+    with exporting("off"):
+        for name, model in (("bank", bank), ("tiled", tiled)):
+            model.to_openvino(folder / "export", model_file_name=name)
+    for file in (folder / "export").rglob("*.*"):
+        shutil.move(file, folder / file.name)
     (folder / "explained.json").write_text(json.dumps({"region": _explained(head, pictures[3])}))
     np.savez(folder / "arrays.npz", **arrays)
     return folder
