@@ -56,13 +56,13 @@ def test_pretraining_has_a_plot_for_each_model_with_other_weights_as_lines(tmp_p
         groups += [cells(model, [worth], "random"), cells(model, [worth + 0.1], "shipped")]
         groups += [cells(model, [worth + 0.05], "MAE", pretraining_seconds=300)]
         groups += [cells(model, [worth + 0.07], "DINO", pretraining_seconds=310)]
-        groups += [cells(model, [worth + 0.08], "MAE of 10 min", pretraining_seconds=600)]
+        groups += [cells(model, [worth + 0.08], "MAE of 120 min", pretraining_seconds=7500)]
     figure: Any = pretraining_figure(read_rows(table(tmp_path, *groups)))
     assert [axes.get_title() for axes in figure.axes] == ["wires, pixel head", "wires, vote by attention"]
     for axes, worth in zip(figure.axes, (0.8, 0.5), strict=True):
         points = sorted((float(each[0].get_xdata()[0]), float(each[0].get_ydata()[0])) for each in axes.containers)
-        assert np.allclose(points, [(5, worth + 0.05), (31 / 6, worth + 0.07), (10, worth + 0.08)])
+        assert np.allclose(points, [(5, worth + 0.05), (31 / 6, worth + 0.07), (125, worth + 0.08)])
         dotted = sorted(line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() == ":")
         assert dotted == pytest.approx([worth, worth + 0.1])
-        assert {text.get_text() for text in axes.texts} == {"random", "shipped", "MAE", "DINO", "MAE of 10 min"}
-        assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "10"]  # 5.2 would lie on 5
+        assert {text.get_text() for text in axes.texts} == {"random", "shipped", "MAE", "DINO", "MAE of 120 min"}
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "125"]  # 5.2 would lie on 5

@@ -141,12 +141,12 @@ def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> No
             place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
             axes.annotate(weights, (0.01, value.mean), (0, 2), fontsize=6, **place)
     axes.set_xscale("log")
-    axes.set_xlim(min(shown) / 3, max(shown) * 3)
+    axes.set_xlim(min(shown) / 3, max(shown) * 5)  # names stand at the right
     ticks: list[float] = []
     for minutes in sorted(shown):
         if not ticks or minutes > 1.15 * ticks[-1]:  # names of nearer ones would cover each other
             ticks.append(minutes)
-    axes.set_xticks(ticks, [f"{minutes:.2g}" for minutes in ticks])
+    axes.set_xticks(ticks, [f"{minutes:.0f}" if minutes > 10 else f"{minutes:.2g}" for minutes in ticks])
     axes.minorticks_off()
     axes.set_xlabel(f"CPU minutes of pretraining, {labels} labelled")
 
