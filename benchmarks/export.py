@@ -34,6 +34,7 @@ from tiling import fit
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.deployment.files.companions import files_of
 from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
 from anomalib_aoissl.models.export.gating import sample_of, saved_torch_runner, torch_runner
@@ -114,7 +115,7 @@ def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dic
         path = model.to_openvino(folder / (kind or "fp32"), compression_type=kind or None, datamodule=data)
         name = f"OpenVINO {kind or 'fp32'}"
         runners[name] = openvino_runner(read_model(path))
-        sizes[name] = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+        sizes[name] = sum(file.stat().st_size for file in files_of(path))
         print(f"{name}: exported in {time.perf_counter() - started:.0f} s")
     return runners, sizes
 

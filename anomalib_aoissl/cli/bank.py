@@ -19,7 +19,7 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, described, merged, removed, selected
 from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
 from anomalib_aoissl.deployment.files.companions import beside, files_of
-from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES, read_model
+from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES, read_model, save_model
 
 from .dispatching import said
 from .outputs import check_outputs
@@ -321,7 +321,6 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
-        from anomalib_aoissl.deployment.files.model_file import save_model
         from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
         from anomalib_aoissl.deployment.refitting import refitted_head
 

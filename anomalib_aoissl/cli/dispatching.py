@@ -70,8 +70,14 @@ def said(error: Exception) -> str:
 def add_lighting_channels(parser: argparse.ArgumentParser, text: str) -> None:
     """Add ``--lighting_channels`` with its help text; its name of version 0.2.0 is taken with a warning."""
     parser.add_argument("--lighting_channels", nargs="+", default=(), metavar="SUFFIX", help=text)
-    hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-    parser.add_argument("--illuminations", dest="lighting_channels", nargs="+", action=_OldOption, **hidden)
+    parser.add_argument(
+        "--illuminations",
+        dest="lighting_channels",
+        nargs="+",
+        action=_OldOption,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
 
 
 class _OldOption(argparse.Action):

@@ -10,11 +10,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.files import whole_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from anomalib_aoissl.bank.explaining import Explanation
 
 __all__ = ["OutputError", "check_outputs", "write_explanation"]
 
@@ -55,7 +58,7 @@ def check_outputs(
         seen[identity] = argument
 
 
-def write_explanation(explanation: Explanation, picture: Image.Image, options: argparse.Namespace) -> None:
+def write_explanation(explanation: Explanation, picture: Image, options: argparse.Namespace) -> None:
     """Write the picture and the data of the command explain, and print the votes for each class."""
     with whole_file(options.output) as temporary:
         picture.save(temporary)

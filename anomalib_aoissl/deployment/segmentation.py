@@ -51,8 +51,8 @@ class Segmentation:
 
     def class_shares(self) -> dict[str, float]:
         """Return the share of the image's pixels that each class has, 0 to 1."""
-        counts = [np.count_nonzero(self.class_map == index) for index in range(len(self.class_names))]  # 1 byte a pixel
-        return {name: float(counts[index] / self.class_map.size) for index, name in enumerate(self.class_names)}
+        classes, pixels = enumerate(self.class_names), self.class_map.size  # one at a time: a byte a pixel
+        return {name: float(np.count_nonzero(self.class_map == index) / pixels) for index, name in classes}
 
     def overlay(self, colours: np.ndarray | None = None) -> Image:
         """Return the image with the classes' colours over it, hatched where the model abstained; a legend below.

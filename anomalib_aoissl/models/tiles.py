@@ -121,7 +121,7 @@ def tiled_predictions(module: SegmentationModule, images: torch.Tensor) -> dict[
     power = NOVELTY_POWER if calibration is None else int(calibration.power)
     found: list[tuple[torch.Tensor, ...]] = []
     for image in images:
-        reader = StripReader(novelty=module.HAS_BANK, power=power)
+        reader = StripReader(novelty=calibration is not None, power=power)
         planes = image.as_subclass(torch.Tensor).cpu().numpy()
         strips = [reader.read(maps) for _, maps in blended_strips(planes, grid, run)]
         maps = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*strips, strict=True))

@@ -270,8 +270,8 @@ def _unknown(cls: type, name: str) -> str:
     options = _options_at(cls, group)
     if group in removed_from(cls):
         return removal_message(cls.__name__, [group])
-    prefix = f"{group}." if field and options is not None else ""
-    known = [f"{prefix}{key}" for key in inspect.signature(options if prefix and options else cls).parameters]
+    holder, prefix = (options, f"{group}.") if field and options is not None else (cls, "")
+    known = [f"{prefix}{key}" for key in inspect.signature(holder).parameters]
     name = name if prefix else group
     close = difflib.get_close_matches(name, known, n=3) or _fields_like(cls, name)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(known)}."

@@ -214,7 +214,7 @@ def own_checkpoint(trainer: Trainer, select: str) -> ModelCheckpoint | None:
     if len(trainer.checkpoint_callbacks) != 1 or trainer.state.fn != "fit":
         return None
     callback = trainer.checkpoint_callbacks[0]
-    if not isinstance(callback, LightningCheckpoint) or type(callback) not in {ModelCheckpoint, LightningCheckpoint}:
+    if type(callback) is not ModelCheckpoint and type(callback) is not LightningCheckpoint:
         return None
     if callback.monitor is not None or callback.filename not in {None, "model"}:
         return None

@@ -58,8 +58,8 @@ class FileFormat:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> FileFormat:
         """Return the format from the plain data of `to_dict`, as this version or an earlier one wrote it."""
-        planes = content.get("planes")
-        suffixes = tuple(content.get("lighting_channels", content.get("illuminations", ())))
+        content = {OLD_NAMES.get(key, key): value for key, value in content.items()}
+        planes, suffixes = content.get("planes"), tuple(content.get("lighting_channels", ()))
         masks = MaskFormat.from_dict(content.get("masks", {}))
         return cls(suffixes, content.get("bit_depth"), None if planes is None else tuple(planes), masks)
 
