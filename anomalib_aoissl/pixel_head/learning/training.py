@@ -92,11 +92,13 @@ def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, rea
 def left_out_maps(head: PixelHead, fit: HeadFit, view: View) -> torch.Tensor:
     """Return class probabilities ``[1, C, H, W]`` of a view by networks that were not fitted to what it shows.
 
-    Where there is one fold alone, by the head itself.
+    By the head itself where there is one fold alone, and where the view shows a class that one fold alone has: the
+    others do not know it, and what they say of it is wrong in a way that no other picture has.
     """
     own, features = (head.layers("first"), head.layers("second")), head.features(view.image, view.tokens)
+    known = not np.isin(view.mask, classes_of_one_fold(fit.sample)).any()
     result: torch.Tensor | None = None
-    for fold, networks in fit.others.items():
+    for fold, networks in fit.others.items() if known else ():
         here = torch.from_numpy(view.parts == fold)
         if here.any():
             head.set_networks(*networks)

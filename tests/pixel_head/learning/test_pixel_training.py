@@ -231,6 +231,19 @@ def test_of_one_fold_alone_the_head_itself_answers() -> None:
             assert torch.equal(left_out_maps(head, fit, view), head(view.image, view.tokens))
 
 
+def test_of_what_one_fold_alone_shows_the_head_itself_answers() -> None:
+    images = labelled(3)
+    images[1].mask[:8] = 2
+    head = PixelHead()
+    fit = fit_head(head, images, 3, reader())
+    shows = [bool((view.mask == 2).any()) for view in fit.views]
+    assert 0 < sum(shows) < len(shows)
+    for view, shown in zip(fit.views, shows, strict=True):
+        with torch.no_grad():
+            own = head(view.image, view.tokens)
+        assert torch.equal(left_out_maps(head, fit, view), own) == shown
+
+
 def test_a_state_of_a_fitted_head_loads_into_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
     choose(monkeypatch, 0.5, 0.6)
     head, _, _ = fitted(labelled(3))
