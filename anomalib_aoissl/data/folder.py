@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
+from anomalib_aoissl.plugin.removed_arguments import had_arguments
 
 from .argument_rules import FOLDER_RULES, OF_ANOMALIB, validate_data
 from .datamodule import SegmentationDataModuleMixin
@@ -27,6 +27,7 @@ from .label_formats.cache import as_masks
 SPLIT_NAMES = ("train", "val", "test")
 
 
+@had_arguments(moved=OLD_NAMES)
 class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
     """Images and class-index masks in folders, or what a labelling tool exported.
 
@@ -67,7 +68,6 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         DatasetError: At setup, if the files are at fault. The message names the file, and what was expected.
     """
 
-    @takes_removed(moved=OLD_NAMES)
     def __init__(
         self,
         root: Path | str,

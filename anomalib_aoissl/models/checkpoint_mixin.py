@@ -21,7 +21,6 @@ from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, 
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
 from anomalib_aoissl.plugin.options import flat, nested, plain_data
-from anomalib_aoissl.plugin.removed_arguments import moved_among, moved_in, renamed, with_new_names
 from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 
 from .preprocessing import SegmentationPreProcessor
@@ -72,12 +71,6 @@ class CheckpointMixin(_Base):
         return asdict(EncoderOptions(pretrained=False, normalize=encoder.normalize, **encoder.describe()))
 
     @classmethod
-    def _saved_arguments(cls, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments in a checkpoint; those that were saved under old names have the new ones."""
-        saved = checkpoint.get("hyper_parameters", {})
-        return with_new_names(saved, moved_among(saved, moved_in(cls)), cls.RULES)
-
-    @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Return the model of a checkpoint; further arguments win over those that it was saved with.
 
@@ -88,8 +81,8 @@ class CheckpointMixin(_Base):
         if isinstance(checkpoint_path, str | Path):
             checkpoint = read_checkpoint(checkpoint_path)
             cls.check_checkpoint(checkpoint, str(checkpoint_path))
-            saved = flat(cls._saved_arguments(checkpoint), cls.RULES)
-        written = {**written_on_the_command_line(), **flat(renamed(cls, kwargs, stacklevel=3), cls.RULES)}
+            saved = flat(checkpoint.get("hyper_parameters", {}), cls.RULES)
+        written = {**written_on_the_command_line(), **flat(kwargs, cls.RULES)}
         given = {**saved, **written}
         pretraining = given.pop("pretraining", None)  # a new model would choose its encoder by it
         try:
@@ -122,7 +115,7 @@ class CheckpointMixin(_Base):
         """
         source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
         self.check_checkpoint(checkpoint, source)
-        self._adopt_arguments(self._saved_arguments(checkpoint))
+        self._adopt_arguments(checkpoint.get("hyper_parameters", {}))
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         if saved.get("class_names"):
             self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
@@ -138,14 +131,20 @@ class CheckpointMixin(_Base):
         """Validate that a checkpoint is of this model, and what it holds.
 
         Raises:
-            CheckpointError: If it is of another model, or its content is impossible.
+            CheckpointError: If it is of another model or of version 0.1.0, or its content is impossible.
         """
         if CHECKPOINT_KEY not in checkpoint or _holds_bank(checkpoint["state_dict"]) != cls.HAS_BANK:
             msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
             raise CheckpointError(msg)
         check_content(checkpoint, source)
+        arguments = checkpoint.get("hyper_parameters", {})
+        if "pretrained" in arguments:  # a field of the encoder's options since
+            msg = (
+                f"{source}: was saved by version 0.1.0, whose models did not standardise the light of pictures. "
+                "Train again, or use it with anomalib-aoissl 0.1.0."
+            )
+            raise CheckpointError(msg)
         try:
-            arguments = cls._saved_arguments(checkpoint)
             validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)
         except ArgumentError as error:
             msg = f"{source}: was saved with impossible arguments: {error}"

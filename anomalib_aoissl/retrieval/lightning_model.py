@@ -23,7 +23,6 @@ from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.models.tiles import tiled_predictions
 from anomalib_aoissl.plugin.arguments import ArgumentError
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
 from .argument_rules import RULES
@@ -97,30 +96,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     # The bank file's entries are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank.extends": None}
 
-    @takes_removed(
-        "labels",
-        "class_temperatures",
-        "class_thresholds",
-        "bank_shifts",
-        "query_shifts",
-        "smoothing",
-        "position_directions",
-        "context",
-        "condensing",
-        "learning_seconds",
-        moved={
-            "pretrained": "encoder.pretrained",
-            "normalize": "encoder.normalize",
-            "k": "vote.k",
-            "temperature": "vote.temperature",
-            "aggregation": "vote.aggregation",
-            "retrieval": "vote.level",
-            "search": "vote.search",
-            "bank": "bank.extends",
-            "bank_size": "bank.size",
-            "bank_precision": "bank.precision",
-        },
-    )
     @takes_arguments
     def __init__(
         self,

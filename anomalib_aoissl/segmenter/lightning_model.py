@@ -19,7 +19,6 @@ from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
@@ -84,28 +83,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     class_weights: torch.Tensor | None = None
     """Of the classes in the loss, ``[C]``; in a fit."""
 
-    @takes_removed(
-        "head",
-        "head_channels",
-        "probe",
-        "loss",
-        "class_weights",
-        "encoder_rate",
-        "layer_decay",
-        "weight_decay",
-        "warmup",
-        "freeze",
-        "lora_rank",
-        "ema_decay",
-        "crop_size",
-        "crops",
-        "augment",
-        moved={
-            "pretrained": "encoder.pretrained",
-            "normalize": "encoder.normalize",
-            **{name: f"training.{name}" for name in TrainingOptions.RULES},
-        },
-    )
     @takes_arguments
     def __init__(
         self,
