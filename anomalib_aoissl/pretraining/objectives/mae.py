@@ -14,7 +14,7 @@ from timm.models import VisionTransformer
 
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule
 from anomalib_aoissl.plugin.removed_arguments import had_arguments
-from anomalib_aoissl.pretraining.argument_rules import GONE, MAE_MOVED, MAE_RULES, Target
+from anomalib_aoissl.pretraining.argument_rules import MAE_GONE, MAE_MOVED, MAE_RULES, Target
 from anomalib_aoissl.pretraining.callback import PretrainingCallback
 from anomalib_aoissl.pretraining.options import DecoderOptions, MAECropOptions, size_pair
 from anomalib_aoissl.pretraining.training.augmentation import CropKind
@@ -134,7 +134,7 @@ class MaskedAutoencoder(Objective):
         return predicted * (variance + _NOISE_FLOOR**2).sqrt() + truth.mean(dim=-1, keepdim=True)
 
 
-@had_arguments(*GONE, "noise_floor", moved=MAE_MOVED)
+@had_arguments(*MAE_GONE, moved=MAE_MOVED)
 @dataclass(eq=False, repr=False)
 class MAEPretraining(PretrainingCallback):
     """Pretrains the model's encoder as a masked autoencoder before the model's own training begins.

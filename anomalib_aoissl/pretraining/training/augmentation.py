@@ -49,7 +49,7 @@ class Crops:
         symmetries: Turn by quarter turns and mirror at random.
     """
 
-    def __init__(self, kinds: dict[str, CropKind], *, structure: float = 1.0, symmetries: bool = True) -> None:
+    def __init__(self, kinds: dict[str, CropKind], *, structure: float = 0.8, symmetries: bool = True) -> None:
         self.kinds = kinds
         self.structure = structure
         self.symmetries = symmetries
