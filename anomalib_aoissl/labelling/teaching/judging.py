@@ -69,12 +69,12 @@ def judge(
     names = [name for name in lesson.names if name in teacher.drawn]
     if len(names) < 2:
         return
-    drawn = [thinned(teacher.drawn[name], max(400, PIXELS // len(names)), teacher.seed) for name in names]
+    drawn = [thinned(teacher.drawn[name], max(400, PIXELS // len(names))) for name in names]
     unseen: list[Unseen | None] = [None] * len(names)
     for group in range(min(GROUPS, len(names))):
         out = range(group, len(names), min(GROUPS, len(names)))
         others = [one for index, one in enumerate(drawn) if index not in out]
-        schedule = Schedule(FIRST_STEPS, teacher.seed, report)
+        schedule = Schedule(FIRST_STEPS, report=report)
         layers = teacher.fit_sample(lesson.head, others, len(lesson.classes), schedule)
         asked = without_images(lesson.model, [names[index] for index in out])
         for index in out:

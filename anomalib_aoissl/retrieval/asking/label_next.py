@@ -60,14 +60,13 @@ class Choice:
 
 
 @torch.no_grad()
-def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor, seed: int = 0) -> PoolImage:
+def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor) -> PoolImage:
     """Return an image as `REPRESENTATIVES` of its patches, chosen by k-center so that none is far from all of them.
 
     Args:
         model: Model whose bank is compared with; it may be empty.
         name: Name of the image.
         embeddings: ``[P, D]`` of unit length, all its patches, as `RetrievalModel.read` gives them.
-        seed: Of the first patch that is chosen.
     """
     bank = model.bank.embeddings
     if len(bank):
@@ -75,7 +74,7 @@ def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor, seed: 
         nearest = search(embeddings, unit, 1)[0][:, 0]
     else:
         nearest = torch.zeros(len(embeddings))
-    start = int(torch.randint(len(embeddings), (1,), generator=torch.Generator().manual_seed(seed)))
+    start = int(torch.randint(len(embeddings), (1,), generator=torch.Generator().manual_seed(0)))
     chosen, group = [start], torch.zeros(len(embeddings), dtype=torch.long)
     similarity = embeddings @ embeddings[start]
     while len(chosen) < min(REPRESENTATIVES, len(embeddings)):

@@ -20,24 +20,21 @@ _TITLES = ("bright field", "dark field", "labels")
 _GAP = 6
 
 
-def contact_sheet(
-    drawings: Mapping[str, Drawing] | str | Path, *, cell: int = 256, columns: int = 2, per_device: int = 1
-) -> Image.Image:
+def contact_sheet(drawings: Mapping[str, Drawing] | str | Path, *, cell: int = 256, columns: int = 2) -> Image.Image:
     """Return an RGB picture with bright field, dark field and label overlay of each unit, and a legend on top.
 
     Args:
-        drawings: Drawings by caption, or a folder that ``write_images`` has written.
+        drawings: Drawings by caption, or a folder that ``write_images`` has written: the first of each device type.
         cell: Width of one view in px.
         columns: Number of units side by side.
-        per_device: For a folder: number of units of each device type.
 
     Raises:
         ValueError: If there is nothing to show, or a number is below its least value.
     """
-    if cell < 64 or columns < 1 or per_device < 1:
-        msg = f"cell is {cell}, columns {columns}, per_device {per_device}; give at least 64, 1 and 1."
+    if cell < 64 or columns < 1:
+        msg = f"cell is {cell}, columns {columns}; give at least 64 and 1."
         raise ValueError(msg)
-    units = dict(drawings) if isinstance(drawings, Mapping) else read_drawings(drawings, per_device)
+    units = dict(drawings) if isinstance(drawings, Mapping) else read_drawings(drawings)
     if not units:
         msg = "There are no drawings to show; give at least one, or a folder that write_images has written."
         raise ValueError(msg)
@@ -55,16 +52,16 @@ def contact_sheet(
     return sheet
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], strength: float = 0.6) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return an image [H, W] with its labels [H, W] in colour, uint8 [H, W, 3]; background stays grey."""
     gray = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     color = np.array(PALETTE, np.float32)[np.minimum(mask, len(PALETTE) - 1)]
-    mixed = np.where(mask[..., None] > 0, (1 - strength) * gray + strength * color, gray)
+    mixed = np.where(mask[..., None] > 0, 0.4 * gray + 0.6 * color, gray)
     return mixed.astype(np.uint8)
 
 
-def read_drawings(root: str | Path, per_device: int) -> dict[str, Drawing]:
-    """Return the first units of each device type in a folder that ``write_images`` has written, by stem."""
+def read_drawings(root: str | Path) -> dict[str, Drawing]:
+    """Return the first unit of each device type in a folder that ``write_images`` has written, by stem."""
     root = Path(root)
     path = root / "dataset.json"
     if not path.exists():
@@ -72,12 +69,12 @@ def read_drawings(root: str | Path, per_device: int) -> dict[str, Drawing]:
         raise ValueError(msg)
     groups: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["groups"]
     units: dict[str, Drawing] = {}
-    shown: dict[str, int] = {}
+    first: dict[str, str] = {}
     for stem, device in groups.items():
-        shown[device] = shown.get(device, 0) + 1
-        if shown[device] <= per_device:
-            views = [_read(root / "images" / f"{stem}{channel}.png") for channel in LIGHTING_CHANNELS]
-            units[stem] = Drawing(views[0], views[1], _read(root / "masks" / f"{stem}.png"))
+        first.setdefault(device, stem)
+    for stem in first.values():
+        views = [_read(root / "images" / f"{stem}{channel}.png") for channel in LIGHTING_CHANNELS]
+        units[stem] = Drawing(views[0], views[1], _read(root / "masks" / f"{stem}.png"))
     return units
 
 

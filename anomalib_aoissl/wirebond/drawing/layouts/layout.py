@@ -36,7 +36,6 @@ class Connection:
     end: tuple[float, float]
     tier: int = 0
     loop: float = 1.0
-    ball: bool = True
 
 
 @dataclass(frozen=True)
