@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder, create_vit
 from anomalib_aoissl.plugin.arguments import ArgumentError
 

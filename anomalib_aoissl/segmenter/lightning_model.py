@@ -22,12 +22,11 @@ from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
-from .argument_rules import RULES
 from .budget import learning_rate_factor, progress
 from .callbacks import training_callbacks
 from .examples import Examples
 from .losses import dice_loss, segmentation_loss
-from .options import TrainingOptions
+from .options import RULES, TrainingOptions
 from .torch_model import SegmenterModel
 
 _TRAINING = TrainingOptions()

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from anomalib_aoissl.models.argument_rules import MODEL_RULES
 from anomalib_aoissl.plugin.arguments import Rule, choice, either, null_or, number, whole
-from anomalib_aoissl.plugin.options import Options
+from anomalib_aoissl.plugin.options import Options, options_of
 
-__all__ = ["TrainingOptions"]
+__all__ = ["RULES", "TrainingOptions"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,7 @@ class TrainingOptions(Options):
     early_stopping: int | None = None
     select: Literal["best", "last"] = "best"
     budget: int | str | None = None
+
+
+RULES: dict[str, Rule] = {**MODEL_RULES, "training": options_of(TrainingOptions)}
+"""What the arguments of `AOISSLSegmenter` may be."""

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from timm.models import save_for_hf as _save_for_hf
 
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError
 

@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 
 from ..devices import DeviceType
-from .clutter import ceramic_clutter, laminate_clutter
 from .layout import REACH, Connection, Die, Layout, Points, band, ellipse, rectangle, side_axes
 from .rows import add_pads, add_wires, bond_finger, connect_row, fewer, pad_row, pad_size, pair
 
@@ -20,9 +19,9 @@ def make_layout(device: DeviceType, rng: np.random.Generator) -> Layout:
     layout = Layout()
     _BUILDERS[device.arrangement](layout, device, rng)
     if device.package == "laminate" and device.arrangement != "card":
-        laminate_clutter(layout, rng)
+        _laminate_clutter(layout, rng)
     if device.package == "ceramic":
-        ceramic_clutter(layout, device, rng)
+        _ceramic_clutter(layout, device, rng)
     return layout
 
 
@@ -270,3 +269,29 @@ _BUILDERS: dict[str, Callable[[Layout, DeviceType, np.random.Generator], None]] 
     "card": _card,
     "mems": _mems,
 }
+
+
+def _laminate_clutter(layout: Layout, rng: np.random.Generator) -> None:
+    """Add vias (they look like balls) and traces under the solder mask (they look like wires) near the border."""
+    taken = np.array([connection.end for connection in layout.connections])
+    for _ in range(34):
+        side = "NESW"[int(rng.integers(4))]
+        out, along = side_axes(side)
+        point = out * float(rng.uniform(200, 252)) + along * float(rng.uniform(-246, 246))
+        radius = float(rng.uniform(5, 8))
+        if np.linalg.norm(taken - point, axis=1).min() < 40:
+            continue
+        layout.vias.append((*pair(point), radius))
+        taken = np.concatenate([taken, point[None]])
+        knee = point + out * 12 + along * float(rng.uniform(-14, 14))
+        layout.traces.append((np.array([point, knee, knee + out * 120]), float(rng.uniform(2.5, 4.5))))
+
+
+def _ceramic_clutter(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
+    """Add castellations and a few filled vias to a ceramic package."""
+    count = 5 if device.arrangement in {"grid", "module"} else 10
+    for _ in range(count):
+        side = "NESW"[int(rng.integers(4))]
+        out, along = side_axes(side)
+        point = out * float(rng.uniform(226, 250)) + along * float(rng.uniform(-236, 236))
+        layout.vias.append((*pair(point), float(rng.uniform(4, 7))))
