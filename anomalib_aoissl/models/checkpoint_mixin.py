@@ -36,6 +36,9 @@ else:
 CHECKPOINT_KEY = "anomalib_aoissl"
 """Key of the class names and the file format in a checkpoint."""
 
+_GONE: Mapping[str, Any] = {"blocks": 1, "encoder.normalize": True, "training.early_stopping": ...}
+"""Arguments that 0.2.0 saved and that are gone, with the value that they have now; `...` for those that only train."""
+
 
 class CheckpointMixin(_Base):
     """Saves a model with its arguments, class names and file format, and builds it again."""
@@ -68,7 +71,13 @@ class CheckpointMixin(_Base):
     def _encoder_arguments(self) -> dict[str, Any]:
         """Return all fields of `EncoderOptions` from which the encoder is built again without its weights' source."""
         encoder = self.model.encoder
-        return asdict(EncoderOptions(pretrained=False, normalize=encoder.normalize, **encoder.describe()))
+        return asdict(EncoderOptions(pretrained=False, **encoder.describe()))
+
+    @classmethod
+    def _saved_arguments(cls, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments in a checkpoint, without those that are gone."""
+        saved = flat(checkpoint.get("hyper_parameters", {}), cls.RULES)
+        return nested({name: value for name, value in saved.items() if name not in _GONE})
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -81,7 +90,7 @@ class CheckpointMixin(_Base):
         if isinstance(checkpoint_path, str | Path):
             checkpoint = read_checkpoint(checkpoint_path)
             cls.check_checkpoint(checkpoint, str(checkpoint_path))
-            saved = flat(checkpoint.get("hyper_parameters", {}), cls.RULES)
+            saved = flat(cls._saved_arguments(checkpoint), cls.RULES)
         written = {**written_on_the_command_line(), **flat(kwargs, cls.RULES)}
         given = {**saved, **written}
         pretraining = given.pop("pretraining", None)  # a new model would choose its encoder by it
@@ -115,7 +124,7 @@ class CheckpointMixin(_Base):
         """
         source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
         self.check_checkpoint(checkpoint, source)
-        self._adopt_arguments(checkpoint.get("hyper_parameters", {}))
+        self._adopt_arguments(self._saved_arguments(checkpoint))
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         if saved.get("class_names"):
             self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
@@ -131,7 +140,8 @@ class CheckpointMixin(_Base):
         """Validate that a checkpoint is of this model, and what it holds.
 
         Raises:
-            CheckpointError: If it is of another model or of version 0.1.0, or its content is impossible.
+            CheckpointError: If it is of another model or of version 0.1.0, has arguments that are gone, or its content
+                is impossible.
         """
         if CHECKPOINT_KEY not in checkpoint or _holds_bank(checkpoint["state_dict"]) != cls.HAS_BANK:
             msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
@@ -144,7 +154,13 @@ class CheckpointMixin(_Base):
                 "Train again, or use it with anomalib-aoissl 0.1.0."
             )
             raise CheckpointError(msg)
+        saved = flat(arguments, cls.RULES)
+        for name, value in _GONE.items():
+            if value is not ... and saved.get(name, value) != value:
+                msg = f"{source}: was saved with {name}={saved[name]}, which is gone. Train again, or use 0.2.0."
+                raise CheckpointError(msg)
         try:
+            arguments = cls._saved_arguments(checkpoint)
             validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)
         except ArgumentError as error:
             msg = f"{source}: was saved with impossible arguments: {error}"

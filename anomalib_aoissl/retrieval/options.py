@@ -14,7 +14,7 @@ from anomalib_aoissl.matching.aggregation import AGGREGATIONS
 from anomalib_aoissl.matching.faiss_search import SEARCHES
 from anomalib_aoissl.matching.precision import PRECISIONS
 from anomalib_aoissl.models.argument_rules import MODEL_RULES
-from anomalib_aoissl.plugin.arguments import PATH, Rule, choice, either, null_or, number, whole, wholes
+from anomalib_aoissl.plugin.arguments import PATH, Rule, choice, either, null_or, number, whole
 from anomalib_aoissl.plugin.options import Options, options_of
 
 from .memory.bank_size import MEGABYTES
@@ -80,7 +80,6 @@ class BankOptions(Options):
 
 RULES: dict[str, Rule] = {
     **MODEL_RULES,
-    "blocks": either(whole("[1, inf)"), wholes()),
     "head": null_or(choice("pixel")),
     "vote": options_of(VoteOptions),
     "bank": options_of(BankOptions),

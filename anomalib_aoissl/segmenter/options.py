@@ -24,7 +24,6 @@ class TrainingOptions(Options):
     Args:
         learning_rate: Peak of the decoder's learning rate.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
-        early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
         select: Weights that are kept: "best" validation mean IoU, or "last", which needs no validation images.
         budget: Steps, or time as DD:HH:MM:SS, for callers that hand the trainer no arguments, such as anomalib's
             benchmark; it replaces those of the trainer.
@@ -33,7 +32,6 @@ class TrainingOptions(Options):
     RULES: ClassVar[Mapping[str, Rule]] = {
         "learning_rate": number("(0, inf)"),
         "validations": whole("[1, inf)"),
-        "early_stopping": null_or(whole("[1, inf)")),
         "select": choice("best", "last"),
         "budget": null_or(
             either(
@@ -50,7 +48,6 @@ class TrainingOptions(Options):
 
     learning_rate: float = 2e-3
     validations: int = 20
-    early_stopping: int | None = None
     select: Literal["best", "last"] = "best"
     budget: int | str | None = None
 

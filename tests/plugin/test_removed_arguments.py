@@ -147,6 +147,20 @@ def test_a_checkpoint_brings_options(saved: dict[str, Any], tmp_path: Path) -> N
     assert len(model.model.bank) == 20
 
 
+def test_a_checkpoint_of_0_2_0_loads_unless_it_was_saved_with_what_is_gone(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.ckpt"
+    saved["hyper_parameters"]["blocks"] = 1
+    saved["hyper_parameters"]["encoder"]["normalize"] = True
+    torch.save(saved, path)
+    assert len(AOISSLRetrieval.load_from_checkpoint(path).model.bank) == 20
+    saved["hyper_parameters"]["blocks"] = [0, 1]
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match=r"model\.ckpt: was saved with blocks=\[0, 1\], which is gone\. Use version"):
+        AOISSLRetrieval.load_from_checkpoint(path)
+
+
 def test_a_checkpoint_of_0_1_0_is_an_error_in_a_sentence(saved: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     saved["hyper_parameters"] |= {"pretrained": False, "bank": None, "bank_size": 20}
