@@ -32,7 +32,6 @@ __all__ = [
     "span",
     "validate",
     "whole",
-    "wholes",
 ]
 
 
@@ -123,17 +122,6 @@ def whole(interval: str) -> Rule:
 def number(interval: str) -> Rule:
     """Return the rule of a finite number in an interval such as "(0, 1]"."""
     return Rule("a number", _is_number, *_interval(interval))
-
-
-def wholes() -> Rule:
-    """Return the rule of a list of whole numbers, not empty."""
-
-    def fits(value: object) -> bool:
-        return (
-            isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0 and all(map(_is_whole, value))
-        )
-
-    return Rule("a list of whole numbers", fits)
 
 
 def choice(*names: str) -> Rule:

@@ -157,7 +157,7 @@ def test_a_checkpoint_of_0_2_0_loads_unless_it_was_saved_with_what_is_gone(
     assert len(AOISSLRetrieval.load_from_checkpoint(path).model.bank) == 20
     saved["hyper_parameters"]["blocks"] = [0, 1]
     torch.save(saved, path)
-    with pytest.raises(ValueError, match=r"model\.ckpt: was saved with blocks=\[0, 1\], which is gone\. Use version"):
+    with pytest.raises(ValueError, match=r"model\.ckpt: was saved with blocks=\[0, 1\], which is gone\. Train again"):
         AOISSLRetrieval.load_from_checkpoint(path)
 
 

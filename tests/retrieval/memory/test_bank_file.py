@@ -159,12 +159,4 @@ def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict,
     assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
     with pytest.raises(BankFileError, match="Train again to fill a new bank, or use the model that filled this one"):
-        train(
-            tmp_path,
-            drawn_folder,
-            tiny_encoder,
-            ["sot23_copper"],
-            bank={"extends": path},
-            in_channels=3,
-            image_size=(64, 64),
-        )
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, image_size=(64, 64))
