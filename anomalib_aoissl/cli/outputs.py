@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from anomalib_aoissl.bank.explaining import Explanation
 
-__all__ = ["OutputError", "check_outputs", "write_explanation"]
+__all__ = ["SHOWN_VOTES", "OutputError", "check_outputs", "write_explanation"]
+
+SHOWN_VOTES = 12
+"""Labelled patches that the picture of an explanation shows."""
 
 _LONGEST_NAME = 255  # bytes, on every common file system
 
