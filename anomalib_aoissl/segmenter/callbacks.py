@@ -128,15 +128,9 @@ class SpacedValidation(Callback):
 
     Args:
         count: Validations in a run.
-
-    Raises:
-        ValueError: If the count is below 1.
     """
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            msg = f"validations={count} must be at least 1; --trainer.limit_val_batches 0 leaves out validation."
-            raise ValueError(msg)
         self.count = count
         self._active = False
         self._reached = 0

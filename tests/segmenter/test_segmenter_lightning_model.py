@@ -219,11 +219,6 @@ def test_arguments_out_of_range_are_errors_at_once(tiny_encoder: dict, argument:
         make_model(tiny_encoder, **argument)
 
 
-def test_counts_below_1_are_errors_before_training(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="validations=0 must be at least 1"):
-        train(make_model(tiny_encoder, validations=0), make_data(shapes), tmp_path)
-
-
 def test_masks_are_needed(tiny_encoder: dict, tmp_path: Path, shapes: Path) -> None:
     from anomalib.data import Folder
 

@@ -36,9 +36,8 @@ def entries_of_size(
         precision: Name in `PRECISIONS`.
 
     Raises:
-        ValueError: If it is neither, or too small for one entry, or the precision has no such name.
+        ValueError: If it is no size, or too small for one entry.
     """
-    check_bank(precision=precision)
     entries = size
     if isinstance(size, str):
         MEGABYTES.check("bank.size", size)
@@ -50,17 +49,3 @@ def entries_of_size(
         msg = f"bank.size={size!r} holds no patch; it must be at least 1 patch."
         raise ValueError(msg)
     return None if entries is None else int(entries)
-
-
-def check_bank(budget: int | None = None, precision: str = "fp32") -> None:
-    """Validate what a bank is made with.
-
-    Raises:
-        ValueError: If the budget is below 1, or the precision has no such name.
-    """
-    if budget is not None and budget < 1:
-        msg = f"A bank of {budget} entries holds no patch; it must be at least 1."
-        raise ValueError(msg)
-    if precision not in PRECISIONS:
-        msg = f"bank.precision={precision!r} must be one of {list(PRECISIONS)}."
-        raise ValueError(msg)
