@@ -123,7 +123,7 @@ def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argpa
         except ValueError as error:  # one bad file must not end the run
             print(f"left out: {error}", file=sys.stderr)
             continue
-        pool.append(summarize(model.model, str(path), embeddings))
+        pool.append(summarize(str(path), embeddings, model.model.bank.embeddings))
     if not pool:
         msg = f"--pool {options.pool}: none of its images can be read."
         raise CommandError(msg)

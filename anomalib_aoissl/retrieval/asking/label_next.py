@@ -13,8 +13,6 @@ import torch
 
 from anomalib_aoissl.matching.searching import search
 
-from ..torch_model import RetrievalModel
-
 REPRESENTATIVES = 64
 """Patches that stand for an image."""
 
@@ -60,15 +58,14 @@ class Choice:
 
 
 @torch.no_grad()
-def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor) -> PoolImage:
+def summarize(name: str, embeddings: torch.Tensor, bank: torch.Tensor) -> PoolImage:
     """Return an image as `REPRESENTATIVES` of its patches, chosen by k-center so that none is far from all of them.
 
     Args:
-        model: Model whose bank is compared with; it may be empty.
         name: Name of the image.
         embeddings: ``[P, D]`` of unit length, all its patches, as `RetrievalModel.read` gives them.
+        bank: ``[N, D]``, the patches that are compared with; there may be none.
     """
-    bank = model.bank.embeddings
     if len(bank):
         unit = torch.nn.functional.normalize(bank.float(), dim=-1)
         nearest = search(embeddings, unit, 1)[0][:, 0]
