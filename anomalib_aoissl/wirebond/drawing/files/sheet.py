@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from anomalib_aoissl.visualization.overlay import overlay_mask, palette
+
 from ..devices import CLASS_NAMES
 from ..rendering import Drawing
-from .unit_files import LIGHTING_CHANNELS, PALETTE
+from .unit_files import LIGHTING_CHANNELS
 
 _TITLES = ("bright field", "dark field", "labels")
 _GAP = 6
@@ -52,14 +54,6 @@ def contact_sheet(drawings: Mapping[str, Drawing] | str | Path, *, cell: int = 2
     return sheet
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image [H, W] with its labels [H, W] in colour, uint8 [H, W, 3]; background stays grey."""
-    gray = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
-    color = np.array(PALETTE, np.float32)[np.minimum(mask, len(PALETTE) - 1)]
-    mixed = np.where(mask[..., None] > 0, 0.4 * gray + 0.6 * color, gray)
-    return mixed.astype(np.uint8)
-
-
 def read_drawings(root: str | Path) -> dict[str, Drawing]:
     """Return the first unit of each device type in a folder that ``write_images`` has written, by stem."""
     root = Path(root)
@@ -91,8 +85,8 @@ def _legend(sheet: Image.Image, size: int, columns: int, width: int, cell: int) 
     """Write the names of the classes with their colours, and the titles of the views below."""
     pen = ImageDraw.Draw(sheet)
     x = 2 * _GAP
-    for name, color in list(zip(CLASS_NAMES, PALETTE, strict=True))[1:]:
-        pen.rectangle((x, _GAP + 2, x + size, _GAP + 2 + size), fill=color)
+    for name, color in list(zip(CLASS_NAMES, palette(len(CLASS_NAMES)).tolist(), strict=False))[1:]:
+        pen.rectangle((x, _GAP + 2, x + size, _GAP + 2 + size), fill=tuple(color))
         pen.text((x + size + _GAP, _GAP), name, fill="black", font=_font(size))
         x += size + 4 * _GAP + round(pen.textlength(name, font=_font(size)))
     for column in range(columns):
@@ -107,7 +101,8 @@ def _unit(
     """Paste the three views of one unit with its caption."""
     pen = ImageDraw.Draw(sheet)
     pen.text(corner, caption, fill="black", font=_font(size))
-    views = (unit.bright_field, unit.dark_field, overlay(unit.bright_field, unit.mask))
+    grey = np.repeat(unit.bright_field[..., np.newaxis], 3, axis=2)
+    views = (unit.bright_field, unit.dark_field, overlay_mask(grey, unit.mask, len(CLASS_NAMES)))
     for number, view in enumerate(views):
         picture = Image.fromarray(view).convert("RGB").resize(cell, Image.Resampling.LANCZOS)
         sheet.paste(picture, (corner[0] + number * (cell[0] + _GAP), corner[1] + size + _GAP))

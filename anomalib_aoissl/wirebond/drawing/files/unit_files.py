@@ -12,17 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.files import whole_file
 
 from ..devices import CLASS_NAMES, DeviceType
 from ..rendering import draw
 
 LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
-# RGB by class index, as in every picture of masks.
-PALETTE: tuple[tuple[int, ...], ...] = tuple(
-    tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
-)
 
 
 @dataclass(frozen=True)
