@@ -28,9 +28,8 @@ from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .head_fitting import fit_to_training_images
-from .memory.bank_size import entries_of_size
+from .memory.bank_size import entries_of_size, entry_size
 from .memory.checkpoint_bank import check_bank_of, load_content
-from .memory.levels import entry_size
 from .memory.memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
 from .options import RULES, BankOptions, VoteOptions

@@ -25,7 +25,7 @@ from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention
-from .memory.levels import check_bank_size, check_head, entry_size
+from .memory.bank_size import check_bank_size, check_head, entry_size
 from .memory.memory_bank import MemoryBank
 from .options import VoteOptions
 
