@@ -19,7 +19,7 @@ from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.searching import search as exact_search
-from anomalib_aoissl.models.untrained import UntrainedError
+from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of

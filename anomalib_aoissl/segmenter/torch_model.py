@@ -13,7 +13,7 @@ from torch import nn
 
 from anomalib_aoissl.deployment.graph.joint import JOINT
 from anomalib_aoissl.encoder.base import Encoder
-from anomalib_aoissl.models.untrained import UntrainedError
+from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
 
