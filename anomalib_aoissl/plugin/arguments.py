@@ -27,7 +27,6 @@ __all__ = [
     "null_or",
     "number",
     "numbers",
-    "pair",
     "size_of",
     "span",
     "validate",
@@ -137,12 +136,6 @@ def span(interval: str) -> Rule:
         return all(inside(end) for end in value) and value[0] <= value[1]
 
     return Rule("two numbers", _is_pair_of(_is_number), ordered, f"{words} both, the smaller first")
-
-
-def pair(interval: str) -> Rule:
-    """Return the rule of two numbers in an interval."""
-    inside, words = _interval(interval)
-    return Rule("two numbers", _is_pair_of(_is_number), lambda value: all(map(inside, value)), f"{words} both")
 
 
 def size_of(interval: str) -> Rule:
