@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from anomalib_aoissl.bank.explaining import Explanation
 
-__all__ = ["SHOWN_VOTES", "OutputError", "check_outputs", "columns", "write_explanation"]
-
 SHOWN_VOTES = 12
 """Labelled patches that the picture of an explanation shows."""
 

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-__all__ = ["Encoder", "EncoderMaps", "check_size", "of_unit_length"]
-
 
 class EncoderMaps(NamedTuple):
     """What an encoder says of images, in one pass."""

@@ -12,8 +12,6 @@ from .base import Encoder
 from .pyramid import PyramidEncoder
 from .vit import NoTransformerError, PatchEncoder
 
-__all__ = ["create_encoder"]
-
 
 def create_encoder(
     encoder: str | Mapping[str, Any],

@@ -14,8 +14,6 @@ from anomalib_aoissl.plugin.options import Options
 
 from .architecture import DEFAULT_ENCODER
 
-__all__ = ["EncoderOptions"]
-
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):

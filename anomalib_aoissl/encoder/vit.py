@@ -17,8 +17,6 @@ from .architecture import SHIPPED_TRANSFORMER
 from .base import Encoder, EncoderMaps, check_size
 from .creating import creation_error, described, parse_description, same_weights
 
-__all__ = ["NoTransformerError", "PatchEncoder", "create_vit", "even_blocks", "with_means"]
-
 WINDOWS = (5, 13)
 """Patches across, and down, whose means stand beside each token."""
 

@@ -13,26 +13,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FLAG",
-    "PATH",
-    "SEED",
-    "SIZE",
-    "TEXT",
-    "ArgumentError",
-    "Rule",
-    "choice",
-    "either",
-    "names",
-    "null_or",
-    "number",
-    "numbers",
-    "size_of",
-    "span",
-    "validate",
-    "whole",
-]
-
 
 class ArgumentError(ValueError):
     """An argument that is out of its range or of another type; the message names it, its value and what is allowed."""

@@ -12,19 +12,6 @@ from typing import ClassVar
 from anomalib_aoissl.plugin.arguments import SIZE, Rule, null_or, number, span, whole
 from anomalib_aoissl.plugin.options import Options
 
-__all__ = [
-    "CropOptions",
-    "DINOCropOptions",
-    "DecoderOptions",
-    "HeadOptions",
-    "LoadingOptions",
-    "MAECropOptions",
-    "OptimizerOptions",
-    "ProbeOptions",
-    "TeacherOptions",
-    "size_pair",
-]
-
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = whole("(0, inf)"), number("(0, inf)"), number("[0, inf)"), number("[0, 1]")
 
 

@@ -35,8 +35,6 @@ from .watching.watcher import Labelled, Watcher
 if TYPE_CHECKING:
     from .callback import PretrainingCallback
 
-__all__ = ["Run", "is_untrained"]
-
 logger = logging.getLogger(__name__)
 
 _CLIP = 1.0  # largest norm of the gradient

@@ -19,8 +19,6 @@ from anomalib_aoissl.plugin.options import Options, options_of
 
 from .memory.bank_size import MEGABYTES
 
-__all__ = ["RULES", "BankOptions", "VoteOptions"]
-
 
 @dataclass(frozen=True)
 class VoteOptions(Options):

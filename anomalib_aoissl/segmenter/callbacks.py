@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 
     from .lightning_model import AOISSLSegmenter
 
-__all__ = [
-    "MONITOR",
-    "BestCheckpoint",
-    "HeadStart",
-    "LastCheckpoint",
-    "SpacedValidation",
-    "check_monitors",
-    "own_checkpoint",
-    "training_callbacks",
-]
-
 MONITOR = "val_mean_iou"
 """Metric that picks the checkpoint and stops a run."""
 

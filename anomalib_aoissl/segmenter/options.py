@@ -14,8 +14,6 @@ from anomalib_aoissl.models.argument_rules import MODEL_RULES
 from anomalib_aoissl.plugin.arguments import Rule, choice, either, null_or, number, whole
 from anomalib_aoissl.plugin.options import Options, options_of
 
-__all__ = ["RULES", "TrainingOptions"]
-
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):

@@ -24,8 +24,6 @@ from typing import Literal
 
 from .rows import Row, grouped, our_or_peer
 
-__all__ = ["CLAIMS", "LEAST_SEEDS", "Claim", "Comparison", "Setting", "compare", "decide"]
-
 LEAST_SEEDS = 3
 
 Rule = Literal["better", "as good as", "on par"]

@@ -19,9 +19,6 @@ from torch.nn import functional
 from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches
 from anomalib_aoissl.pretraining.training.tokens import check_transformer, encode, grid_of, random_offsets
 
-__all__ = ["ContextualTuning", "cell_shares", "retrieval_loss"]
-
-
 _NOISE_FLOOR = 0.1  # of the whitening, see `PatchWhitening`
 _CELLS = 4  # on a side of a patch; labels are averaged within a cell
 

@@ -26,8 +26,6 @@ from anomalib_aoissl.pretraining.training.tokens import check_transformer, encod
 from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
 
-__all__ = ["DINOPretraining", "SelfDistillation"]
-
 STUDENT_TEMPERATURE = 0.1  # here and below: in both papers
 _FIRST_TEMPERATURE, _WARMUP = 0.04, 0.3  # of the teacher, and the share of the steps in which it moves
 _LAST_WEIGHT_DECAY = 0.4

@@ -22,9 +22,6 @@ from .dino import STUDENT_TEMPERATURE, DINOPretraining, SelfDistillation, global
 from .distillation import Center, masked_patch_loss, prototype_entropy
 from .masking import block_mask
 
-__all__ = ["IBOTPretraining", "MaskedDistillation"]
-
-
 _RATIOS, _MASKED = (0.1, 0.5), 0.5  # range of the share of masked patches, and share of masked crops: in the paper
 
 

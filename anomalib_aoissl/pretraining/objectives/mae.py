@@ -32,8 +32,6 @@ from anomalib_aoissl.pretraining.training.tokens import (
 from .heads import PixelDecoder
 from .masking import random_partition
 
-__all__ = ["MAEPretraining", "MaskedAutoencoder", "masked_pixel_loss", "normalise_patches"]
-
 _NOISE_FLOOR = 0.1  # noise of a pixel, unit of the normalised images; what is weaker is not rewarded
 
 

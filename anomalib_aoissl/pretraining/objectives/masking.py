@@ -9,8 +9,6 @@ import math
 
 import torch
 
-__all__ = ["block_mask", "random_partition"]
-
 _SMALLEST, _ASPECT, _ATTEMPTS = 4, 0.3, 100  # of rectangles: patches of the smallest, narrowest, and how many are tried
 
 

@@ -28,17 +28,6 @@ from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
-__all__ = [
-    "RECORD_NAME",
-    "WEIGHTS_NAME",
-    "cache_folder",
-    "cache_key",
-    "check_replaceable",
-    "copy_folder",
-    "load_weights",
-    "save_encoder",
-]
-
 RECORD_NAME = "pretraining.json"
 WEIGHTS_NAME = "model.safetensors"
 CACHE_VARIABLE = "ANOMALIB_AOISSL_CACHE"

@@ -20,8 +20,6 @@ from torch.nn import functional
 from anomalib_aoissl.plugin.arguments import Rule, number
 from anomalib_aoissl.plugin.options import Options
 
-__all__ = ["CropKind", "Crops", "Light", "structure_weights"]
-
 _CELL = 8  # px, raster of the positions that a crop can begin at, before its jitter
 
 

@@ -17,8 +17,6 @@ from .images import CropDataset
 from .objective import Objective, Progress, Views
 from .schedule import warmup_cosine
 
-__all__ = ["PretrainingModule", "crop_loader"]
-
 _RANK_STRIDE, _BATCH_STRIDE = 1_000_003, 7919  # keep the seeds of ranks and of accumulated batches apart
 
 

@@ -15,8 +15,6 @@ from torch import nn
 
 from .augmentation import CropKind
 
-__all__ = ["Objective", "Progress", "Views"]
-
 Views = dict[str, torch.Tensor]
 """Crops by name, ``[B, V, C, h, w]``: B samples, V crops of each."""
 

@@ -33,9 +33,6 @@ from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of
 from .gathering import gathered
 
-__all__ = ["MemoryBank"]
-
-
 HELD_BUDGETS, HELD_BATCHES = 4, 16
 """Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what
 thereby lost, costs accuracy, so that a few images should be condensed once, at the end, in a small bank too."""
