@@ -88,8 +88,8 @@ def print_loop(arguments: argparse.Namespace) -> None:
         objective: Objective = callback.build_objective(copy.deepcopy(encoder.vit).train())
         module = PretrainingModule(
             objective,
-            callback.optimizer,
             learning_rate=callback.learning_rate(untrained=True),
+            warmup=callback.optimizer.warmup,
             light=callback.light,
             mean=encoder.mean,
             std=encoder.std,
@@ -125,7 +125,7 @@ def _callback(name: str, workers: int, arguments: argparse.Namespace) -> Any:
 
 def _parts(module: PretrainingModule, files: list[ImageFiles], batch_size: int) -> tuple[dict[str, torch.Tensor], str]:
     """Return a batch of crops, and what its parts cost, ms."""
-    data = CropDataset(files, size=(512, 512), channels=3, crops=Crops(module.objective.crop_kinds(), structure=0.8))
+    data = CropDataset(files, size=(512, 512), channels=3, crops=Crops(module.objective.crop_kinds()))
     times = [_process_ms(lambda i=i: data[i]) for i in range(batch_size) for _ in range(2)]  # type: ignore[misc]
     decoded, kept = statistics.fmean(times[::2]), statistics.fmean(times[1::2])
     batch: dict[str, torch.Tensor] = torch.utils.data.default_collate([data[i] for i in range(batch_size)])

@@ -34,11 +34,11 @@ _PLACE = re.compile(r"<!-- arguments: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 def classes() -> dict[str, Any]:
     """Return the classes whose arguments are shown."""
     from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
-    from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPretraining
+    from anomalib_aoissl.pretraining import DINOPretraining, MAEPretraining
     from anomalib_aoissl.pretraining.callback import PretrainingCallback
 
     models = (AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond)
-    callbacks = (PretrainingCallback, MAEPretraining, DINOPretraining, IBOTPretraining)
+    callbacks = (PretrainingCallback, MAEPretraining, DINOPretraining)
     return {cls.__name__: cls for cls in (*models, *callbacks)}
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -133,8 +133,3 @@ def _pixel_numbers(pixels: PixelSample) -> str:
     known = pixels.novelty[~np.isnan(pixels.novelty)]
     inside = (known > -_LENGTH_ERROR) & (known < 2 + _LENGTH_ERROR)
     return "" if inside.all() else "labelled pixels whose novelty is not in 0 to 2"
-
-
-def not_finite(arrays: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]) -> str:
-    """Return the name of the first array that holds NaN or infinity; empty where none does."""
-    return next((name for name, array in dict(arrays).items() if not np.isfinite(array).all()), "")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -263,8 +262,7 @@ def emptied(bank: BankArrays) -> BankArrays:
 def described(bank: BankArrays) -> dict[str, Any]:
     """Return what a bank holds: entries, patches, megabytes, encoder; those of each device, image and class.
 
-    ``entries_of_class`` counts an entry in each class that it shows. The keys of 0.1.0, which say rows in place of
-    entries, are known for one more release.
+    ``entries_of_class`` counts an entry in each class that it shows.
     """
     labels, counts = bank.entries["labels"], bank.entries["counts"]
     pixels = np.bincount(labels.reshape(-1), minlength=IGNORE_INDEX + 1)
@@ -274,7 +272,7 @@ def described(bank: BankArrays) -> dict[str, Any]:
     }
     of_pixels = 0.0 if bank.pixels is None else bank.pixels.megabytes
     stored = [array for name, array in bank.entries.items() if name != "counts" or bool((counts != 1).any())]
-    facts = {
+    return {
         "entries": len(bank),
         "patches": int(counts.sum()),
         "images": len(bank.image_names),
@@ -287,18 +285,6 @@ def described(bank: BankArrays) -> dict[str, Any]:
         "pixels_of_class": {name: int(pixels[index]) for index, name in enumerate(bank.class_names)},
         "encoder_hash": bank.encoder_hash,
     }
-    return _Facts(facts)
-
-
-class _Facts(dict[str, Any]):
-    """What a bank holds, by name; a name of 0.1.0 gives the same value and a warning."""
-
-    def __missing__(self, key: str) -> Any:
-        present = str(key).replace("rows", "entries", 1)
-        if present not in self:
-            raise KeyError(key)
-        warnings.warn(f"{key!r} is called {present!r} now.", DeprecationWarning, stacklevel=2)
-        return self[present]
 
 
 def check_same_encoder(bank: BankArrays, other: BankArrays) -> None:

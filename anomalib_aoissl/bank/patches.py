@@ -9,8 +9,6 @@ from typing import TypeVar
 
 from einops import rearrange
 
-__all__ = ["patch_labels", "patches_to_image"]
-
 ArrayT = TypeVar("ArrayT")
 
 

@@ -49,7 +49,7 @@ def check_encoder(path: str | Path, filled_with: str, encoder: str) -> None:
     if encoder and filled_with and encoder != filled_with:
         msg = (
             f"{path}: the bank was filled with the encoder {filled_with[:12]}, this model's is {encoder[:12]}. Train "
-            "again to fill a new bank, or use the model that filled this one: the same weights, image_size, blocks and "
+            "again to fill a new bank, or use the model that filled this one: the same weights, image_size and "
             "vote.level, and the same version of this package. Up to 0.2.0 the default encoder was "
             "aoissl_vit_tiny_patch8."
         )

@@ -22,7 +22,7 @@ from anomalib_aoissl.deployment.files.companions import beside, files_of
 from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES, read_model, save_model
 
 from .dispatching import said
-from .outputs import check_outputs
+from .outputs import check_outputs, columns
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,9 @@ def describe(path: Path, images: int = 20) -> str:
         pixels = f", {facts['pixels']:,} labelled pixels, {facts['megabytes_of_pixels']:.2f} MB"
     parts = [
         f"{path}: {_entries_of(bank)}, {facts['megabytes']:.2f} MB{pixels}, encoder {known}",
-        _columns([("CLASS", "ENTRIES", "PIXELS"), *classes]),
-        _columns([("DEVICE", "ENTRIES"), *facts["entries_of_device"].items()]),
-        _columns([("IMAGE", "ENTRIES"), *shown]),
+        columns([("CLASS", "ENTRIES", "PIXELS"), *classes]),
+        columns([("DEVICE", "ENTRIES"), *facts["entries_of_device"].items()]),
+        columns([("IMAGE", "ENTRIES"), *shown]),
     ]
     if len(shown) < len(listed):
         parts.append(f"... and {len(listed) - len(shown)} more images; --images 0 lists all")
@@ -357,11 +357,3 @@ def _entries_of(bank: BankArrays) -> str:
     """Return how much a bank holds, as text."""
     patches = int(bank.entries["counts"].sum())
     return f"{len(bank):,} entries for {patches:,} patches of {len(bank.image_names):,} images"
-
-
-def _columns(lines: Sequence[tuple[Any, ...]]) -> str:
-    """Lay lines out in columns, numbers to the right."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    first, *rest = widths
-    return "\n".join("  ".join([line[0].ljust(first), *map(str.rjust, line[1:], rest)]).rstrip() for line in cells)

@@ -35,7 +35,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of, shown_around
     from anomalib_aoissl.visualization.overlay import picture_of
 
-    from .outputs import check_outputs, write_explanation
+    from .outputs import SHOWN_VOTES, check_outputs, write_explanation
 
     model = load_retrieval(options.ckpt_path)
     read: list[Path | str] = [*model.file_format.files(options.image), *model.model.bank.image_names]
@@ -45,7 +45,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     image, where = _input(model, options.image)[0], torch.from_numpy(region)
     shown = shown_around(box_around(region), region.shape)
     explanation, mask = explain_region(model.model, image, where, model.tiling, shown)
-    entries = [vote.entry for vote in explanation.votes[: options.votes]]
+    entries = [vote.entry for vote in explanation.votes[:SHOWN_VOTES]]
     labels = model.model.bank.labels[entries].reshape(-1, *model.model.patch_size).numpy()
     read_picture, size = reader_of(model.file_format), model.input_size if model.tiling is None else None
     query = picture_of(model.file_format.read(options.image))
@@ -123,7 +123,7 @@ def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argpa
         except ValueError as error:  # one bad file must not end the run
             print(f"left out: {error}", file=sys.stderr)
             continue
-        pool.append(summarize(model.model, str(path), embeddings))
+        pool.append(summarize(str(path), embeddings, model.model.bank.embeddings))
     if not pool:
         msg = f"--pool {options.pool}: none of its images can be read."
         raise CommandError(msg)

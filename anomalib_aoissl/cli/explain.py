@@ -14,9 +14,7 @@ from PIL import Image
 from anomalib_aoissl.data.reading import image_size, read_mask
 
 from .dispatching import CommandError, add_overwrite
-from .outputs import check_outputs, write_explanation
-
-_TILES = 12
+from .outputs import SHOWN_VOTES, check_outputs, write_explanation
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +30,10 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="picture to write, such as explain.png")
     parser.add_argument("--data", type=Path, help="JSON file to write with every vote")
     add_overwrite(parser)
-    parser.add_argument("--votes", type=int, default=_TILES, help="labelled patches to show (%(default)s)")
 
 
 def explain(options: argparse.Namespace) -> None:
     """Show which labelled patches decided on the class of a pixel or a region of an image."""
-    if options.votes < 1:
-        msg = f"--votes {options.votes}: at least 1 patch can be shown."
-        raise CommandError(msg)
     given = (options.ckpt_path, options.model, options.image, options.mask)
     check_outputs({"--output": options.output, "--data": options.data}, given, overwrite=options.overwrite)
     if Image.registered_extensions().get(options.output.suffix.lower()) not in Image.SAVE:
@@ -63,7 +57,7 @@ def _explain_exported(options: argparse.Namespace, region: np.ndarray) -> None:
     read = [options.model.with_suffix(".bin"), *inferencer.file_format.files(options.image)]
     outputs = {"--output": options.output, "--data": options.data}
     check_outputs(outputs, [*read, *inferencer.bank["entries_of_image"]], overwrite=options.overwrite)
-    explanation, picture = explain_with_picture(inferencer, options.image, region, options.votes)
+    explanation, picture = explain_with_picture(inferencer, options.image, region, SHOWN_VOTES)
     write_explanation(explanation, picture, options)
 
 

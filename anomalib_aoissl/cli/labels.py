@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .dispatching import add_lighting_channels
+from .outputs import columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,22 +150,11 @@ def _say(report: Report, options: argparse.Namespace) -> None:
         pixels = int(report.pixels[index])
         if pixels or index != 255:
             rows.append((name, int(report.pictures_of_class[index]), f"{pixels:,}", f"{pixels / total:.2%}"))
-    print(_columns(rows))
-    print(_columns([("DEVICE", "PICTURES"), *sorted(report.devices.items())]))
+    print(columns(rows), end="\n\n")
+    print(columns([("DEVICE", "PICTURES"), *sorted(report.devices.items())]), end="\n\n")
     for note in report.notes:
         print(f"note: {note}")
     print(f"{options.target}: {report.labelled} pictures with labels, {report.unlabelled} without (unlabelled/)")
-
-
-def _columns(rows: list[tuple[object, ...]]) -> str:
-    """Return rows as aligned text, the first column to the left and the others to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _show(report: Report, seen: list[Evidence], source: Source, target: Path) -> None:

@@ -1,16 +1,16 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that a command is to write: validated before its work, none replaces an input, or another unasked."""
+"""Files that a command is to write: validated before its work, none replaces an input, or another unasked; tables."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomalib_aoissl.data.files import whole_file
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from anomalib_aoissl.bank.explaining import Explanation
 
-__all__ = ["OutputError", "check_outputs", "write_explanation"]
+SHOWN_VOTES = 12
+"""Labelled patches that the picture of an explanation shows."""
 
 _LONGEST_NAME = 255  # bytes, on every common file system
 
@@ -96,3 +97,11 @@ def _identity(path: Path) -> object:
     except OSError:  # not there yet
         return path.resolve()
     return status.st_dev, status.st_ino
+
+
+def columns(lines: Sequence[tuple[Any, ...]]) -> str:
+    """Lay lines out in columns, numbers to the right."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    first, *rest = widths
+    return "\n".join("  ".join([line[0].ljust(first), *map(str.rjust, line[1:], rest)]).rstrip() for line in cells)

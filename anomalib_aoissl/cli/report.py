@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_report_arguments", "report"]
-
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of ``report``."""

@@ -1,10 +1,11 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are written whole or not at all, and kept through a loss of power."""
+"""Files that are written whole or not at all, and kept through a loss of power; errors of a full disk name the file."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,8 +14,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-from .full_disk import names_full_disk
 
 try:
     import fcntl
@@ -30,6 +29,10 @@ _WRITERS = 16
 
 _LEFT_OVER = 86_400
 """Seconds after its last change from which a file is left over, where there are no locks to tell."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "Disk quota exceeded")
+"""What torch, safetensors and Lightning say of a full disk, without the file that could not be written."""
 
 
 @contextmanager
@@ -180,3 +183,26 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return any(words in str(error) for words in _WORDS)
+
+
+@contextmanager
+def names_full_disk(path: str | Path) -> Iterator[None]:
+    """Name a file or folder in the error of a full disk that the block raises.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        advice = "The disk is full. Free some space, or choose another folder, and run again"
+        raise OSError(errno.ENOSPC, advice, str(path)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
+from anomalib_aoissl.plugin.removed_arguments import had_arguments
 
 from .argument_rules import FOLDER_RULES, OF_ANOMALIB, validate_data
 from .datamodule import SegmentationDataModuleMixin
@@ -21,12 +21,13 @@ from .errors import DatasetError
 from .finding.checking import check_training_masks
 from .finding.folders import say
 from .finding.listing import Record, check_groups, list_records
-from .finding.splitting import Splits, check_devices, take_shots
+from .finding.splitting import Splits, select_devices, take_shots
 from .label_formats.cache import as_masks
 
 SPLIT_NAMES = ("train", "val", "test")
 
 
+@had_arguments(moved=OLD_NAMES)
 class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
     """Images and class-index masks in folders, or what a labelling tool exported.
 
@@ -67,7 +68,6 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         DatasetError: At setup, if the files are at fault. The message names the file, and what was expected.
     """
 
-    @takes_removed(moved=OLD_NAMES)
     def __init__(
         self,
         root: Path | str,
@@ -129,12 +129,6 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
             device_pattern=self.device_pattern,
         )
 
-    def _chosen(self, records: list[Record], every: Sequence[Record]) -> list[Record]:
-        """Return the records of the chosen devices, which must be among those of every record of the dataset."""
-        if self.devices is not None:
-            check_devices(self.devices, sorted({record.device for record in every}), "devices")
-        return [record for record in records if self.devices is None or record.device in self.devices]
-
     def _nested_splits(self, description: DatasetDescription) -> Splits:
         """Return the splits of ``root/{train,val,test}/{images,masks}``; without val, none is made."""
         named = [n for n in ("train_devices", "val_devices", "test_devices") if getattr(self, n) is not None]
@@ -152,7 +146,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         self._check_groups(description, every)
         others = [p.name for p in sorted(self.root.iterdir()) if p.name == "images" or (p / "images").is_dir()]
         say(f"folders of {self.root} are no split (train, val, test) and are left out", set(others) - set(parts))
-        parts = {name: self._chosen(records, every) for name, records in parts.items()}
+        parts = {name: select_devices(records, self.devices, every) for name, records in parts.items()}
         check_training_masks(parts["train"], self.root / "train" / "masks")
         return Splits(take_shots(parts["train"], self.shots, self.seed or 0), parts["val"], parts["test"])
 
@@ -160,7 +154,7 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         """Return the splits of ``root/{images,masks}``, by device or by ratio."""
         records = self._records(self.root, description)
         self._check_groups(description, records)
-        splits = self.split(self._chosen(records, records))
+        splits = self.split(select_devices(records, self.devices))
         check_training_masks(splits.train, self.root / "masks")
         return Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
 

@@ -70,61 +70,74 @@ def _validate_image(image: torch.Tensor, axes: int) -> Image:
     return Image(to_dtype_image(image, torch.float32, scale=True))
 
 
+class _NumpyValidators:
+    """How the numpy twins validate their fields."""
+
+    BATCHED: ClassVar[bool] = False
+
+    @classmethod
+    def validate_image(cls, image: np.ndarray) -> np.ndarray:
+        """Return the image or images channels last; channels first is recognised by its shortest axis.
+
+        Raises:
+            ValueError: If an image has neither two nor three axes.
+        """
+        return _numpy_image(image, axes=3 + cls.BATCHED)
+
+    @classmethod
+    def validate_gt_mask(cls, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return the class-index mask or masks, uint8; see `validate_class_index_mask` for what raises."""
+        return None if mask is None else _numpy_mask(mask, batched=cls.BATCHED)
+
+    validate_pred_mask = validate_gt_mask
+
+
+class _Validators:
+    """How item and batch validate their fields."""
+
+    BATCHED: ClassVar[bool] = False
+
+    @classmethod
+    def validate_image(cls, image: torch.Tensor) -> Image:
+        """Return the image or images as float32 in [0, 1]; one image gets the batch axis of a batch.
+
+        Raises:
+            TypeError: If it is no tensor.
+            ValueError: If its shape is not ``[C, H, W]`` or ``[B, C, H, W]``.
+        """
+        if cls.BATCHED and isinstance(image, torch.Tensor) and image.ndim == 3:
+            image = image.unsqueeze(0)
+        return _validate_image(image, axes=3 + cls.BATCHED)
+
+    @classmethod
+    def validate_gt_mask(cls, mask: torch.Tensor | None) -> Mask | None:
+        """Return the class-index mask or masks; see `validate_class_index_mask` for what raises."""
+        return None if mask is None else validate_class_index_mask(mask, batched=cls.BATCHED)
+
+    @classmethod
+    def validate_pred_mask(cls, mask: torch.Tensor | None) -> Mask | None:
+        """Return the class-index mask or masks; boolean ones, as anomalib's own models predict, become 0 and 1."""
+        return cls.validate_gt_mask(None if mask is None else _indices(mask))
+
+
 @dataclass
-class NumpySegmentationItem(NumpyImageItem):
+class NumpySegmentationItem(_NumpyValidators, NumpyImageItem):
     """Numpy twin of `SegmentationItem`: image ``[H, W, C]`` float32, masks ``[H, W]`` uint8."""
 
     device_name: str | None = None
     uncertainty: np.ndarray | None = None
     abstained: np.ndarray | None = None
 
-    @staticmethod
-    def validate_image(image: np.ndarray) -> np.ndarray:
-        """Return the image channels last; channels first is recognised by its shortest axis.
-
-        Raises:
-            ValueError: If the image has neither two nor three axes.
-        """
-        return _numpy_image(image, axes=3)
-
-    @staticmethod
-    def validate_gt_mask(mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what raises."""
-        return None if mask is None else _numpy_mask(mask, batched=False)
-
-    @staticmethod
-    def validate_pred_mask(pred_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index mask ``[H, W]`` uint8; see `validate_class_index_mask` for what raises."""
-        return None if pred_mask is None else _numpy_mask(pred_mask, batched=False)
-
 
 @dataclass
-class NumpySegmentationBatch(NumpyImageBatch):
+class NumpySegmentationBatch(_NumpyValidators, NumpyImageBatch):
     """Numpy twin of `SegmentationBatch`: images ``[B, H, W, C]`` float32, masks ``[B, H, W]`` uint8."""
 
+    BATCHED: ClassVar[bool] = True
     item_class: ClassVar[type[NumpySegmentationItem]] = NumpySegmentationItem
     device_name: list[str] | None = None
     uncertainty: np.ndarray | None = None
     abstained: np.ndarray | None = None
-
-    @staticmethod
-    def validate_image(image: np.ndarray) -> np.ndarray:
-        """Return the images channels last; channels first is recognised by its shortest axis.
-
-        Raises:
-            ValueError: If the batch has neither three nor four axes.
-        """
-        return _numpy_image(image, axes=4)
-
-    @staticmethod
-    def validate_gt_mask(gt_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what raises."""
-        return None if gt_mask is None else _numpy_mask(gt_mask, batched=True)
-
-    @staticmethod
-    def validate_pred_mask(pred_mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the class-index masks ``[B, H, W]`` uint8; see `validate_class_index_mask` for what raises."""
-        return None if pred_mask is None else _numpy_mask(pred_mask, batched=True)
 
     @staticmethod
     def validate_anomaly_map(anomaly_map: np.ndarray | None) -> np.ndarray | None:
@@ -135,7 +148,7 @@ class NumpySegmentationBatch(NumpyImageBatch):
 
 
 @dataclass
-class SegmentationItem(ImageItem):
+class SegmentationItem(_Validators, ImageItem):
     """One image with its class-index mask.
 
     ``image`` ``[C, H, W]`` float32 in [0, 1], any C; ``gt_mask`` and ``pred_mask`` ``[H, W]`` uint8 class indices;
@@ -148,58 +161,17 @@ class SegmentationItem(ImageItem):
     uncertainty: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
 
-    @staticmethod
-    def validate_image(image: torch.Tensor) -> Image:
-        """Return the image as float32 in [0, 1].
-
-        Raises:
-            TypeError: If it is no tensor.
-            ValueError: If its shape is not ``[C, H, W]``.
-        """
-        return _validate_image(image, axes=3)
-
-    @staticmethod
-    def validate_gt_mask(mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index mask ``[H, W]``; see `validate_class_index_mask` for what raises."""
-        return None if mask is None else validate_class_index_mask(mask, batched=False)
-
-    @staticmethod
-    def validate_pred_mask(pred_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index mask ``[H, W]``; a boolean one, as anomalib's own models predict, becomes 0 and 1."""
-        return None if pred_mask is None else validate_class_index_mask(_indices(pred_mask), batched=False)
-
 
 @dataclass
-class SegmentationBatch(ImageBatch):
+class SegmentationBatch(_Validators, ImageBatch):
     """A batch of `SegmentationItem`: images ``[B, C, H, W]``, masks ``[B, H, W]`` uint8."""
 
+    BATCHED: ClassVar[bool] = True
     item_class: ClassVar[type[SegmentationItem]] = SegmentationItem
     numpy_class: ClassVar[type[NumpySegmentationBatch]] = NumpySegmentationBatch
     device_name: list[str] | None = None
     uncertainty: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
-
-    @staticmethod
-    def validate_image(image: torch.Tensor) -> Image:
-        """Return the images as float32 in [0, 1]; one image gets a batch axis.
-
-        Raises:
-            TypeError: If it is no tensor.
-            ValueError: If its shape is not ``[B, C, H, W]``.
-        """
-        if isinstance(image, torch.Tensor) and image.ndim == 3:
-            image = image.unsqueeze(0)
-        return _validate_image(image, axes=4)
-
-    @staticmethod
-    def validate_gt_mask(gt_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index masks ``[B, H, W]``; see `validate_class_index_mask` for what raises."""
-        return None if gt_mask is None else validate_class_index_mask(gt_mask, batched=True)
-
-    @staticmethod
-    def validate_pred_mask(pred_mask: torch.Tensor | None) -> Mask | None:
-        """Return the class-index masks ``[B, H, W]``; boolean ones, as anomalib's models predict, become 0 and 1."""
-        return None if pred_mask is None else validate_class_index_mask(_indices(pred_mask), batched=True)
 
     @classmethod
     def collate(cls, items: list[Any]) -> SegmentationBatch:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-__all__ = ["resize_labels", "resize_mask"]
-
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the mask ``[H, W]`` at (height, width) px, by Pillow: fast, for masks that are shown or written."""

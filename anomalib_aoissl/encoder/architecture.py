@@ -19,8 +19,6 @@ from timm.models import (
 from timm.models.efficientnet import mobilenetv2_100
 from timm.models.vision_transformer import checkpoint_filter_fn
 
-__all__ = ["DEFAULT_ENCODER", "SHIPPED", "SHIPPED_TRANSFORMER"]
-
 DEFAULT_ENCODER = "aoissl_mobilenetv2"
 """Name in timm's registry of the encoder that the models use where none is named."""
 

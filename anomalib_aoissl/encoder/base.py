@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-__all__ = ["Encoder", "EncoderMaps", "check_size", "of_unit_length"]
-
 
 class EncoderMaps(NamedTuple):
     """What an encoder says of images, in one pass."""
@@ -35,7 +33,6 @@ class Encoder(nn.Module):
         embed_dim: Dimensions of a patch's embedding.
         token_dim: Dimensions of a token.
         border: Patches along each side of an image whose embeddings show that it ends there.
-        normalize: Whether a final layer norm is applied to each block that is read; of transformers.
     """
 
     image_size: tuple[int, int]
@@ -44,7 +41,6 @@ class Encoder(nn.Module):
     embed_dim: int
     token_dim: int
     border: int = 0
-    normalize: bool = True
 
     @property
     def network(self) -> Any:

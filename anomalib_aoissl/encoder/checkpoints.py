@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["CheckpointError", "check_content", "check_file", "read_checkpoint", "unreadable"]
-
 _ADVICE = "Restore a copy, or train again."
 _EXPORTED = (".xml", ".bin", ".onnx")
 

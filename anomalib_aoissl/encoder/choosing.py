@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from .base import Encoder
 from .pyramid import PyramidEncoder
 from .vit import NoTransformerError, PatchEncoder
-
-__all__ = ["create_encoder"]
 
 
 def create_encoder(
@@ -21,8 +19,6 @@ def create_encoder(
     image_size: tuple[int, int],
     in_channels: int = 3,
     pretrained: bool = True,
-    blocks: int | Sequence[int] = 1,
-    normalize: bool = True,
 ) -> Encoder:
     """Return a `PatchEncoder` for a plain vision transformer, else a `PyramidEncoder`.
 
@@ -31,8 +27,6 @@ def create_encoder(
         image_size: (height, width) of the input, px.
         in_channels: Planes of the input.
         pretrained: Load the weights that belong to the name.
-        blocks: See `PatchEncoder`; transformers only.
-        normalize: See `PatchEncoder`; transformers only.
 
     Raises:
         ValueError: If the name is unknown, has no weights, or neither patch tokens nor feature maps at strides 4 and 8;
@@ -40,6 +34,6 @@ def create_encoder(
     """
     common: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels, "pretrained": pretrained}
     try:
-        return PatchEncoder(encoder, **common, blocks=blocks, normalize=normalize)
+        return PatchEncoder(encoder, **common)
     except NoTransformerError:
         return PyramidEncoder(encoder, **common)

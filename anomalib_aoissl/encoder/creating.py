@@ -14,8 +14,6 @@ import torch
 
 from .architecture import SHIPPED
 
-__all__ = ["creation_error", "described", "parse_description", "same_weights"]
-
 _OWN_ARGUMENTS = ("img_size", "in_chans", "num_classes", "pretrained", "features_only", "out_indices")
 
 

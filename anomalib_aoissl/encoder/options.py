@@ -14,8 +14,6 @@ from anomalib_aoissl.plugin.options import Options
 
 from .architecture import DEFAULT_ENCODER
 
-__all__ = ["EncoderOptions"]
-
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
@@ -25,7 +23,6 @@ class EncoderOptions(Options):
         architecture: Its timm name: an architecture, ``local-dir:/path`` with the weights that pretraining wrote, or
             ``hf-hub:...``.
         pretrained: Load the weights that belong to the name; false gives random ones.
-        normalize: Apply the final layer norm to each block that is read; of vision transformers only.
         model_args: Further arguments of ``timm.create_model``.
         mean: Mean of each plane for the normalisation of images; null for that of the weights.
         std: Standard deviation of each plane, likewise.
@@ -34,7 +31,6 @@ class EncoderOptions(Options):
     RULES: ClassVar[Mapping[str, Rule]] = {
         "architecture": TEXT,
         "pretrained": FLAG,
-        "normalize": FLAG,
         "model_args": null_or(Rule("a mapping", lambda value: isinstance(value, Mapping))),
         "mean": null_or(numbers()),
         "std": null_or(numbers()),
@@ -42,7 +38,6 @@ class EncoderOptions(Options):
 
     architecture: str = DEFAULT_ENCODER
     pretrained: bool = True
-    normalize: bool = True
     model_args: dict[str, Any] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None

@@ -16,8 +16,6 @@ from .architecture import DEFAULT_ENCODER
 from .base import Encoder, EncoderMaps, check_size, of_unit_length
 from .creating import creation_error, described, parse_description, same_weights
 
-__all__ = ["PyramidEncoder"]
-
 _FINE, _PATCH, _COARSE = 4, 8, 16
 """Strides of the feature maps that are read, px; the second one is the patch."""
 

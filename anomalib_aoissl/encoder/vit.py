@@ -17,8 +17,6 @@ from .architecture import SHIPPED_TRANSFORMER
 from .base import Encoder, EncoderMaps, check_size
 from .creating import creation_error, described, parse_description, same_weights
 
-__all__ = ["NoTransformerError", "PatchEncoder", "create_vit", "even_blocks", "with_means"]
-
 WINDOWS = (5, 13)
 """Patches across, and down, whose means stand beside each token."""
 
@@ -48,8 +46,6 @@ class PatchEncoder(Encoder):
         image_size: (height, width) of the input in px; the patch size must divide both.
         in_channels: Planes of the input; timm adapts the first layer of pretrained weights.
         pretrained: Load the weights that belong to the name.
-        blocks: Number of last blocks to read, or the indices of the blocks; their embeddings are concatenated.
-        normalize: Apply the encoder's final layer norm to each block that is read.
 
     Raises:
         ValueError: If the name is unknown, no vision transformer, has no weights, or the size does not fit.
@@ -62,8 +58,6 @@ class PatchEncoder(Encoder):
         image_size: tuple[int, int] = (512, 512),
         in_channels: int = 3,
         pretrained: bool = True,
-        blocks: int | Sequence[int] = 1,
-        normalize: bool = True,
     ) -> None:
         super().__init__()
         self.vit: Any = create_vit(encoder, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
@@ -71,10 +65,8 @@ class PatchEncoder(Encoder):
         self.in_channels = in_channels
         self.patch_size: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
         check_size(image_size, self.patch_size, str(encoder))
-        self.block_indices = _block_indices(blocks, len(self.vit.blocks))
         self.token_blocks = sorted(set(even_blocks(len(self.vit.blocks), _TOKEN_BLOCKS)))
-        self.normalize = normalize
-        self.embed_dim = int(self.vit.embed_dim) * len(self.block_indices)
+        self.embed_dim = int(self.vit.embed_dim)
         self.token_dim = (1 + len(WINDOWS)) * int(self.vit.embed_dim) * len(self.token_blocks)
 
     @property
@@ -84,26 +76,24 @@ class PatchEncoder(Encoder):
 
     @property
     def signature(self) -> list[Any]:
-        """Blocks, final norm and patch."""
-        return [self.block_indices, self.normalize, self.patch_size]
+        """Block, final norm and patch."""
+        return [[len(self.vit.blocks) - 1], True, self.patch_size]
 
     def read(self, images: torch.Tensor) -> EncoderMaps:
-        """Return the embeddings of the blocks, and tokens of two evenly spaced blocks with the means around them.
+        """Return the embeddings of the last block, and tokens of two evenly spaced blocks with the means around them.
 
         Prefix tokens are left out.
         """
-        wanted = sorted({*self.block_indices, *self.token_blocks})
-        blocks = dict(zip(wanted, self.tokens_of(images, wanted), strict=True))  # [B, P, D] each
-        embeddings = torch.cat([blocks[index] for index in self.block_indices], dim=-1)
-        tokens = torch.cat([blocks[index] for index in self.token_blocks], dim=-1).transpose(1, 2)
-        return EncoderMaps(embeddings, with_means(tokens.unflatten(2, self.grid_size)))
+        blocks = self.tokens_of(images, self.token_blocks)  # [B, P, D] each, the last block at the end
+        tokens = torch.cat(blocks, dim=-1).transpose(1, 2)
+        return EncoderMaps(blocks[-1], with_means(tokens.unflatten(2, self.grid_size)))
 
     def tokens_of(self, images: torch.Tensor, blocks: Sequence[int]) -> list[torch.Tensor]:
         """Return the patch tokens ``[B, P, D]`` of each of the blocks, by rising index, without prefix tokens."""
         features: list[torch.Tensor] = self.vit.forward_intermediates(
             images,
             indices=list(blocks),
-            norm=self.normalize,
+            norm=True,
             stop_early=True,
             output_fmt="NLC",
             intermediates_only=True,
@@ -148,22 +138,6 @@ def create_vit(
     if any(not hasattr(vit, part) for part in _PARTS):
         raise NoTransformerError(name, f"{type(vit).__name__} has no patch tokens")
     return described(vit, model_args, constants)
-
-
-def _block_indices(blocks: int | Sequence[int], depth: int) -> list[int]:
-    """Return the indices of the blocks to read, in the order of the encoder.
-
-    Raises:
-        ValueError: If a block does not exist, or none is asked for.
-    """
-    wanted = range(depth - blocks, depth) if isinstance(blocks, int) else [b + depth if b < 0 else b for b in blocks]
-    if not len(wanted) or any(not 0 <= index < depth for index in wanted):
-        msg = (
-            f"blocks={blocks} does not fit: the encoder has {depth} blocks. Give a number 1..{depth} of last blocks, "
-            f"or indices 0..{depth - 1}."
-        )
-        raise ValueError(msg)
-    return sorted(set(wanted))
 
 
 def even_blocks(depth: int, count: int) -> list[int]:

@@ -291,7 +291,7 @@ class Lessons:
 
         for found in judging.judge(self.teacher, lesson, self.worker.pause):
             if found is not None:
-                judging.taken(self.teacher, found)
+                self.teacher.limits = found.limits
                 classes = [None if math.isnan(value) else round(value, 4) for value in found.classes]
                 point = {
                     "time": round(time.time()),
@@ -309,6 +309,8 @@ class Lessons:
 
     def _order(self) -> Iterator[None]:
         """Order the pictures without paint by what labelling them would bring."""
+        from anomalib_aoissl.retrieval.asking.label_next import summarize
+
         from .teaching import ordering
 
         painted, lesson = set(self.session.painted()), self.lesson
@@ -317,7 +319,8 @@ class Lessons:
         for index, name in enumerate(names):
             with suppress(Problem):
                 embeddings = self.teacher.reader.embeddings(name)
-                pool.append(ordering.summarized(name, embeddings, lesson.model.bank.embeddings if lesson else None))
+                labelled = lesson.model.bank.embeddings if lesson else embeddings[:0]
+                pool.append(summarize(name, embeddings, labelled))
             self._say("reading", (index + 1) / len(names))
             yield
         self._say("reading", None)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lightning.fabric.plugins import CheckpointIO
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
 from anomalib_aoissl.plugin.options import flat, nested, plain_data
-from anomalib_aoissl.plugin.removed_arguments import moved_among, moved_in, renamed, with_new_names
 from anomalib_aoissl.plugin.written_arguments import written_on_the_command_line
 
 from .preprocessing import SegmentationPreProcessor
@@ -36,6 +35,9 @@ else:
 
 CHECKPOINT_KEY = "anomalib_aoissl"
 """Key of the class names and the file format in a checkpoint."""
+
+_GONE: Mapping[str, Any] = {"blocks": 1, "encoder.normalize": True, "training.early_stopping": ...}
+"""Arguments that 0.2.0 saved and that are gone, with the value that they have now; `...` for those that only train."""
 
 
 class CheckpointMixin(_Base):
@@ -69,13 +71,13 @@ class CheckpointMixin(_Base):
     def _encoder_arguments(self) -> dict[str, Any]:
         """Return all fields of `EncoderOptions` from which the encoder is built again without its weights' source."""
         encoder = self.model.encoder
-        return asdict(EncoderOptions(pretrained=False, normalize=encoder.normalize, **encoder.describe()))
+        return asdict(EncoderOptions(pretrained=False, **encoder.describe()))
 
     @classmethod
     def _saved_arguments(cls, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments in a checkpoint; those that were saved under old names have the new ones."""
-        saved = checkpoint.get("hyper_parameters", {})
-        return with_new_names(saved, moved_among(saved, moved_in(cls)), cls.RULES)
+        """Return the arguments in a checkpoint, without those that are gone."""
+        saved = flat(checkpoint.get("hyper_parameters", {}), cls.RULES)
+        return nested({name: value for name, value in saved.items() if name not in _GONE})
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -89,7 +91,7 @@ class CheckpointMixin(_Base):
             checkpoint = read_checkpoint(checkpoint_path)
             cls.check_checkpoint(checkpoint, str(checkpoint_path))
             saved = flat(cls._saved_arguments(checkpoint), cls.RULES)
-        written = {**written_on_the_command_line(), **flat(renamed(cls, kwargs, stacklevel=3), cls.RULES)}
+        written = {**written_on_the_command_line(), **flat(kwargs, cls.RULES)}
         given = {**saved, **written}
         pretraining = given.pop("pretraining", None)  # a new model would choose its encoder by it
         try:
@@ -138,12 +140,25 @@ class CheckpointMixin(_Base):
         """Validate that a checkpoint is of this model, and what it holds.
 
         Raises:
-            CheckpointError: If it is of another model, or its content is impossible.
+            CheckpointError: If it is of another model or of version 0.1.0, has arguments that are gone, or its content
+                is impossible.
         """
         if CHECKPOINT_KEY not in checkpoint or _holds_bank(checkpoint["state_dict"]) != cls.HAS_BANK:
             msg = f"{source}: is no checkpoint of {cls.__name__}. Give one that this model was saved to."
             raise CheckpointError(msg)
         check_content(checkpoint, source)
+        arguments = checkpoint.get("hyper_parameters", {})
+        if "pretrained" in arguments:  # a field of the encoder's options since
+            msg = (
+                f"{source}: was saved by version 0.1.0, whose models did not standardise the light of pictures. "
+                "Train again, or use it with anomalib-aoissl 0.1.0."
+            )
+            raise CheckpointError(msg)
+        saved = flat(arguments, cls.RULES)
+        for name, value in _GONE.items():
+            if value is not ... and saved.get(name, value) != value:
+                msg = f"{source}: was saved with {name}={saved[name]}, which is gone. Train again, or use 0.2.0."
+                raise CheckpointError(msg)
         try:
             arguments = cls._saved_arguments(checkpoint)
             validate({name: rule for name, rule in cls.RULES.items() if name in arguments}, arguments)

@@ -131,8 +131,6 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
                 image_size=self.input_size,
                 in_channels=h["in_channels"],
                 pretrained=options.pretrained,
-                blocks=h.get("blocks", 1),
-                normalize=options.normalize,
             )
         except ValueError as error:
             if self.tiling is None or not str(error).startswith("image_size="):

@@ -171,17 +171,7 @@ class SegmentationPreProcessor(PreProcessor):
         return self.config
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Make the transform of a checkpoint.
-
-        Raises:
-            ValueError: If it was saved by version 0.1.0, which left the light as it was.
-        """
-        if "image_size" not in config:
-            msg = (
-                "The checkpoint was saved by version 0.1.0, whose models did not standardise the light of pictures. "
-                "Train again, or use it with anomalib-aoissl 0.1.0."
-            )
-            raise ValueError(msg)
+        """Make the transform of a checkpoint."""
         self._build(config)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the parts of a model may count on from each other, for the type checker; nothing is imported at runtime."""
+"""What the parts of a model may count on from each other, for the type checker; no other module is loaded by it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .preprocessing import SegmentationPreProcessor
 else:
     _Base = object
+
+
+class UntrainedError(RuntimeError):
+    """What is asked of the model needs training, or a checkpoint; the command line says so in one line."""
 
 
 class SegmentationNetwork(Protocol):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LEVELS", "STEP", "Layers", "stored_values"]
-
 Layers = tuple[np.ndarray, ...]
 """Weights ``[in, out]`` and bias ``[out]`` of each layer in turn, float32."""
 

@@ -13,28 +13,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FLAG",
-    "PATH",
-    "SEED",
-    "SIZE",
-    "TEXT",
-    "ArgumentError",
-    "Rule",
-    "choice",
-    "either",
-    "names",
-    "null_or",
-    "number",
-    "numbers",
-    "pair",
-    "size_of",
-    "span",
-    "validate",
-    "whole",
-    "wholes",
-]
-
 
 class ArgumentError(ValueError):
     """An argument that is out of its range or of another type; the message names it, its value and what is allowed."""
@@ -125,17 +103,6 @@ def number(interval: str) -> Rule:
     return Rule("a number", _is_number, *_interval(interval))
 
 
-def wholes() -> Rule:
-    """Return the rule of a list of whole numbers, not empty."""
-
-    def fits(value: object) -> bool:
-        return (
-            isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0 and all(map(_is_whole, value))
-        )
-
-    return Rule("a list of whole numbers", fits)
-
-
 def choice(*names: str) -> Rule:
     """Return the rule of one of some names."""
     return Rule("text", lambda value: isinstance(value, str), lambda value: value in names, f"be one of {list(names)}")
@@ -149,12 +116,6 @@ def span(interval: str) -> Rule:
         return all(inside(end) for end in value) and value[0] <= value[1]
 
     return Rule("two numbers", _is_pair_of(_is_number), ordered, f"{words} both, the smaller first")
-
-
-def pair(interval: str) -> Rule:
-    """Return the rule of two numbers in an interval."""
-    inside, words = _interval(interval)
-    return Rule("two numbers", _is_pair_of(_is_number), lambda value: all(map(inside, value)), f"{words} both")
 
 
 def size_of(interval: str) -> Rule:

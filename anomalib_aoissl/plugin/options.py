@@ -14,9 +14,6 @@ import numpy as np
 
 from .arguments import ArgumentError, Rule, validate
 
-__all__ = ["Options", "OptionsRule", "flat", "nested", "options_of", "plain", "plain_data"]
-
-
 _Made = TypeVar("_Made", bound="Options")
 
 

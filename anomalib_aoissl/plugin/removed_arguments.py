@@ -11,27 +11,27 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from .options import Options, OptionsRule
+from .options import OptionsRule
 
 _REMOVED, _MOVED = "removed_arguments", "moved_arguments"
 
 _Class = TypeVar("_Class", bound=type)
 
 
-def takes_removed(
-    *names: str, moved: Mapping[str, str] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator of ``__init__`` that takes old arguments and warns of them.
+def had_arguments(*names: str, moved: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
+    """Return a decorator of a class whose ``__init__`` takes old arguments and warns of them.
 
     The signature stays as it is, so that they are on no command line and in no checkpoint.
 
     Args:
         names: Arguments that are gone; they are ignored.
-        moved: New place of arguments that have another name now, such as "vote.k" of "k".
+        moved: New place of arguments that have another name now, such as "crops.size" of "crop_size".
     """
     places = dict(moved or {})
 
-    def decorate(init: Callable[..., None]) -> Callable[..., None]:
+    def decorate(cls: _Class) -> _Class:
+        init: Callable[..., None] = cls.__init__  # type: ignore[misc]
+
         @functools.wraps(init)
         def wrapped(self: object, *args: object, **kwargs: object) -> None:
             owner = type(self).__name__
@@ -39,21 +39,15 @@ def takes_removed(
             if given:
                 warnings.warn(removal_message(owner, given), DeprecationWarning, stacklevel=2)
             kwargs = {name: value for name, value in kwargs.items() if name not in names}
-            init(self, *args, **renamed(type(self), kwargs, stacklevel=3))
+            old = moved_among(kwargs, places)
+            if old:
+                warnings.warn(moving_message(owner, old), DeprecationWarning, stacklevel=2)
+            init(self, *args, **with_new_names(kwargs, old, getattr(self, "RULES", {})))
 
         wrapped.__signature__ = inspect.signature(init)  # type: ignore[attr-defined] # some ask without __wrapped__
         setattr(wrapped, _REMOVED, names)
         setattr(wrapped, _MOVED, places)
-        return wrapped
-
-    return decorate
-
-
-def had_arguments(*names: str, moved: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
-    """Return a decorator of a dataclass that does to its ``__init__`` what `takes_removed` does."""
-
-    def decorate(cls: _Class) -> _Class:
-        cls.__init__ = takes_removed(*names, moved=moved)(cls.__init__)  # type: ignore[misc]
+        cls.__init__ = wrapped  # type: ignore[misc]
         return cls
 
     return decorate
@@ -87,24 +81,9 @@ def moved_in(cls: type) -> Mapping[str, str]:
     return getattr(inspect.getattr_static(cls, "__init__"), _MOVED, {})
 
 
-def renamed(cls: Any, arguments: Mapping[str, Any], stacklevel: int) -> dict[str, Any]:
-    """Return arguments of a class with those under old names in their new places, and warn of them."""
-    old = moved_among(arguments, moved_in(cls))
-    if old:
-        warnings.warn(moving_message(cls.__name__, old), DeprecationWarning, stacklevel=stacklevel)
-    return with_new_names(arguments, old, getattr(cls, "RULES", {}))
-
-
 def moved_among(arguments: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the old names, with their new places, that arguments have.
-
-    A name that has options now, such as ``bank``, is old where its value is neither options nor a mapping.
-    """
-    return {
-        old: new
-        for old, new in places.items()
-        if old in arguments and not (new.startswith(f"{old}.") and isinstance(arguments[old], Options | Mapping))
-    }
+    """Return those of the old names, with their new places, that arguments have."""
+    return {old: new for old, new in places.items() if old in arguments}
 
 
 def with_new_names(arguments: Mapping[str, Any], old: Mapping[str, str], rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,9 @@ from .options import (
     CropOptions,
     DecoderOptions,
     DINOCropOptions,
-    DINOOptimizerOptions,
     HeadOptions,
     LoadingOptions,
     MAECropOptions,
-    MaskingOptions,
     OptimizerOptions,
     ProbeOptions,
     TeacherOptions,
@@ -62,17 +60,16 @@ MAE_RULES: dict[str, Rule] = {
 DINO_RULES: dict[str, Rule] = {
     **RULES,
     "crops": options_of(DINOCropOptions),
-    "optimizer": options_of(DINOOptimizerOptions),
     "head": options_of(HeadOptions),
     "teacher": options_of(TeacherOptions),
 }
 
-IBOT_RULES: dict[str, Rule] = {**DINO_RULES, "masking": options_of(MaskingOptions)}
-
 # --- 0.2.0 -----------------------------------------------------------------------------------------------------------
 
-GONE = (
+_GONE = (
     "accumulate",
+    "structure",
+    "weight_decay",
     "start_noise_floor",
     "position_scale",
     "even_norm",
@@ -84,15 +81,26 @@ GONE = (
     "collapse_checks",
     "progress_bar",
 )
-"""Arguments of 0.2.0 that no callback takes any more."""
+
+MAE_GONE = (*_GONE, "noise_floor")
+
+DINO_GONE = (
+    *_GONE,
+    "local_zoom",
+    "student_temperature",
+    "center_momentum",
+    "final_weight_decay",
+    "teacher_warmup_temperature",
+    "teacher_warmup",
+)
+
+IBOT_GONE = (*DINO_GONE, "shared_head", "mask_ratio", "mask_probability", "patch_weight")
 
 _MOVED = {
     "crops_per_image": "crops.per_image",
-    "structure": "crops.structure",
     "gain": "light.gain",
     "gamma": "light.gamma",
     "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
     "warmup": "optimizer.warmup",
     "probe_every": "probe.every",
     "probe_images": "probe.images",
@@ -115,20 +123,10 @@ DINO_MOVED = {
     "local_size": "crops.local_size",
     "local_crops": "crops.local_count",
     "global_zoom": "crops.zoom",
-    "final_weight_decay": "optimizer.final_weight_decay",
     "outputs": "head.outputs",
     "hidden": "head.hidden",
     "bottleneck": "head.bottleneck",
     "frozen_prototypes": "head.frozen",
     "teacher_temperature": "teacher.temperature",
-    "teacher_warmup_temperature": "teacher.warmup_temperature",
-    "teacher_warmup": "teacher.warmup",
     "momentum": "teacher.momentum",
-}
-
-IBOT_MOVED = {
-    **DINO_MOVED,
-    "mask_ratio": "masking.ratio",
-    "mask_probability": "masking.probability",
-    "patch_weight": "masking.weight",
 }

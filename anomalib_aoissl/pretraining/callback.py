@@ -67,7 +67,7 @@ class PretrainingCallback(Callback):
             the pictures' patches, and sine-cosine positions), or "auto": whitened for an encoder with random weights.
         crops: How crops are cut from the pictures.
         light: Random light of the crops, see `Light`.
-        optimizer: Learning rate and weight decay, see `OptimizerOptions`.
+        optimizer: Learning rate and warm-up, see `OptimizerOptions`.
         probe: When and on what the encoder is measured, see `ProbeOptions`.
         loading: Processes and memory for pictures, see `LoadingOptions`.
         seed: Seed of everything random.

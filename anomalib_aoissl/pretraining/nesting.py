@@ -16,8 +16,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
 from PIL import Image
 
-__all__ = ["ForwardingLogger", "JoinedEnvironment", "nested_arguments"]
-
 _PREFIX = "pretraining"
 
 

@@ -12,21 +12,6 @@ from typing import ClassVar
 from anomalib_aoissl.plugin.arguments import SIZE, Rule, null_or, number, span, whole
 from anomalib_aoissl.plugin.options import Options
 
-__all__ = [
-    "CropOptions",
-    "DINOCropOptions",
-    "DINOOptimizerOptions",
-    "DecoderOptions",
-    "HeadOptions",
-    "LoadingOptions",
-    "MAECropOptions",
-    "MaskingOptions",
-    "OptimizerOptions",
-    "ProbeOptions",
-    "TeacherOptions",
-    "size_pair",
-]
-
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = whole("(0, inf)"), number("(0, inf)"), number("[0, inf)"), number("[0, 1]")
 
 
@@ -44,38 +29,26 @@ class CropOptions(Options):
 
     Args:
         per_image: Samples that a picture gives in an epoch.
-        structure: Share of the crops that are placed by gradient energy, in [0, 1]; the others are placed uniformly.
     """
 
-    RULES: ClassVar[Mapping[str, Rule]] = {"per_image": _COUNT, "structure": _SHARE}
+    RULES: ClassVar[Mapping[str, Rule]] = {"per_image": _COUNT}
 
     per_image: int = 1
-    structure: float = 0.8
 
 
 @dataclass(frozen=True)
 class OptimizerOptions(Options):
-    """AdamW [0] and its schedule.
+    """The learning rate and its schedule.
 
     Args:
         learning_rate: Peak of the learning rate; null: 1.5e-3 (MAE) or 5e-4 (DINO, iBOT) from random weights, and 1e-4
             from trained ones, which a larger one takes apart.
-        weight_decay: Of weights with two or more axes; biases, norms, tokens and positions have none.
         warmup: Share of the steps in which the rate grows from 0.
-
-    [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
     """
 
-    RULES: ClassVar[Mapping[str, Rule]] = {
-        "learning_rate": null_or(_POSITIVE),
-        "weight_decay": _NOT_NEGATIVE,
-        "warmup": _SHARE,
-    }
-    BETAS: ClassVar[tuple[float, float]] = (0.9, 0.95)
-    """Decay of the running mean and of the running square of the gradient; those of the MAE paper."""
+    RULES: ClassVar[Mapping[str, Rule]] = {"learning_rate": null_or(_POSITIVE), "warmup": _SHARE}
 
     learning_rate: float | None = None
-    weight_decay: float = 0.05
     warmup: float = 0.1
 
 
@@ -173,22 +146,6 @@ class DINOCropOptions(CropOptions):
 
 
 @dataclass(frozen=True)
-class DINOOptimizerOptions(OptimizerOptions):
-    """AdamW and its schedule.
-
-    Args:
-        weight_decay: At the start; 0.04 in the paper.
-        final_weight_decay: At the end, reached as a cosine; 0.4 in the paper.
-    """
-
-    RULES: ClassVar[Mapping[str, Rule]] = {**OptimizerOptions.RULES, "final_weight_decay": _NOT_NEGATIVE}
-    BETAS: ClassVar[tuple[float, float]] = (0.9, 0.999)
-
-    weight_decay: float = 0.04
-    final_weight_decay: float = 0.4
-
-
-@dataclass(frozen=True)
 class HeadOptions(Options):
     """The head that says how near a token is to each of some prototypes; thrown away after training.
 
@@ -212,37 +169,11 @@ class TeacherOptions(Options):
     """The teacher, a moving average of the student.
 
     Args:
-        temperature: After the warm-up; 0.07 in the paper.
-        warmup_temperature: At the start; 0.04 in the paper.
-        warmup: Share of the steps in which the temperature moves; 0.3 in the paper.
+        temperature: After the warm-up, which takes 0.3 of the steps, from 0.04; 0.07 in the paper.
         momentum: At the start; it grows to 1 as a cosine. 0.996 in the paper, 0.98 for runs of a few hundred steps.
     """
 
-    RULES: ClassVar[Mapping[str, Rule]] = {
-        "temperature": _POSITIVE,
-        "warmup_temperature": _POSITIVE,
-        "warmup": _SHARE,
-        "momentum": _SHARE,
-    }
+    RULES: ClassVar[Mapping[str, Rule]] = {"temperature": _POSITIVE, "momentum": _SHARE}
 
     temperature: float = 0.07
-    warmup_temperature: float = 0.04
-    warmup: float = 0.3
     momentum: float = 0.996
-
-
-@dataclass(frozen=True)
-class MaskingOptions(Options):
-    """The masked patches of iBOT.
-
-    Args:
-        ratio: Range of the share of masked patches of a masked crop; [0.1, 0.5] in the paper.
-        probability: Share of the global crops that are masked; 0.5 in the paper.
-        weight: Weight of the loss of masked patches; 1 in the paper.
-    """
-
-    RULES: ClassVar[Mapping[str, Rule]] = {"ratio": span("[0, 1]"), "probability": _SHARE, "weight": _NOT_NEGATIVE}
-
-    ratio: tuple[float, float] = (0.1, 0.5)
-    probability: float = 0.5
-    weight: float = 1.0

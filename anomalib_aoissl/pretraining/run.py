@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder, create_vit
 from anomalib_aoissl.plugin.arguments import ArgumentError
 
@@ -34,8 +34,6 @@ from .watching.watcher import Labelled, Watcher
 
 if TYPE_CHECKING:
     from .callback import PretrainingCallback
-
-__all__ = ["Run", "is_untrained"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +172,8 @@ class Run:
         s, encoder = self.settings, self.encoder
         return PretrainingModule(
             self.objective,
-            s.optimizer,
             learning_rate=self.learning_rate,
+            warmup=s.optimizer.warmup,
             light=s.light,
             mean=encoder.mean,
             std=encoder.std,
@@ -212,7 +210,7 @@ class Run:
             self.images,
             size=self.size,
             channels=self.encoder.in_channels,
-            crops=Crops(self.objective.crop_kinds(), structure=s.crops.structure),
+            crops=Crops(self.objective.crop_kinds()),
             crops_per_image=s.crops.per_image,
             seed=s.seed,
             file_format=self.file_format,
@@ -234,7 +232,7 @@ class Run:
             self.images[::step][:count],
             size=self.size,
             channels=self.encoder.in_channels,
-            crops=Crops({"whole": CropKind(1, self.encoder.image_size)}, symmetries=False),
+            crops=Crops({"whole": CropKind(1, self.encoder.image_size)}, structure=1.0, symmetries=False),
             seed=self.settings.seed,
             file_format=self.file_format,
             memory_mb=0,

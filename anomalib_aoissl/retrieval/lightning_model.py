@@ -23,18 +23,16 @@ from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.models.tiles import tiled_predictions
 from anomalib_aoissl.plugin.arguments import ArgumentError
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
+from anomalib_aoissl.plugin.removed_arguments import had_arguments
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 
-from .argument_rules import RULES
 from .calibration import calibrate_on_bank, calibrate_on_labelled_images, sum_over_ranks, warn_of_no_calibration
 from .head_fitting import fit_to_training_images
-from .memory.bank_size import entries_of_size
+from .memory.bank_size import entries_of_size, entry_size
 from .memory.checkpoint_bank import check_bank_of, load_content
-from .memory.levels import entry_size
 from .memory.memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
-from .options import BankOptions, VoteOptions
+from .options import RULES, BankOptions, VoteOptions
 from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)
@@ -45,6 +43,7 @@ _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
 
 
+@had_arguments("blocks")
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation from a few labelled images: a memory bank and a pixel head, in seconds; the encoder stays as it is.
 
@@ -61,8 +60,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
             pictures that are resized as a whole. For parts that are too thin at image_size.
-        blocks: Number of last encoder blocks to read, or their indices; the embeddings are concatenated. Of vision
-            transformers only.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes together with the vote of the memory bank; null for the vote alone.
         vote: Which entries of the bank vote and how, see `VoteOptions`.
@@ -86,7 +83,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
 
     ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = (
         *SegmentationModuleMixin.ENCODER_ARGUMENTS,
-        "blocks",
         "vote.level",
         "head",
     )
@@ -97,30 +93,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
     # The bank file's entries are in the checkpoint by the time it is saved.
     ONCE: ClassVar[dict[str, Any]] = {**SegmentationModuleMixin.ONCE, "bank.extends": None}
 
-    @takes_removed(
-        "labels",
-        "class_temperatures",
-        "class_thresholds",
-        "bank_shifts",
-        "query_shifts",
-        "smoothing",
-        "position_directions",
-        "context",
-        "condensing",
-        "learning_seconds",
-        moved={
-            "pretrained": "encoder.pretrained",
-            "normalize": "encoder.normalize",
-            "k": "vote.k",
-            "temperature": "vote.temperature",
-            "aggregation": "vote.aggregation",
-            "retrieval": "vote.level",
-            "search": "vote.search",
-            "bank": "bank.extends",
-            "bank_size": "bank.size",
-            "bank_precision": "bank.precision",
-        },
-    )
     @takes_arguments
     def __init__(
         self,
@@ -129,7 +101,6 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
         tiling: Tiling | None = None,
-        blocks: int | list[int] = 1,
         head: Literal["pixel"] | None = "pixel",
         vote: VoteOptions = _VOTE,
         bank: BankOptions = _BANK,

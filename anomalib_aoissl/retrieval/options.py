@@ -13,12 +13,11 @@ from typing import ClassVar, Literal
 from anomalib_aoissl.matching.aggregation import AGGREGATIONS
 from anomalib_aoissl.matching.faiss_search import SEARCHES
 from anomalib_aoissl.matching.precision import PRECISIONS
+from anomalib_aoissl.models.argument_rules import MODEL_RULES
 from anomalib_aoissl.plugin.arguments import PATH, Rule, choice, either, null_or, number, whole
-from anomalib_aoissl.plugin.options import Options
+from anomalib_aoissl.plugin.options import Options, options_of
 
 from .memory.bank_size import MEGABYTES
-
-__all__ = ["BankOptions", "VoteOptions"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +74,13 @@ class BankOptions(Options):
     size: int | str | None = 4000
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     extends: Path | str | None = None
+
+
+RULES: dict[str, Rule] = {
+    **MODEL_RULES,
+    "head": null_or(choice("pixel")),
+    "vote": options_of(VoteOptions),
+    "bank": options_of(BankOptions),
+    "abstain": null_or(number("(0, 1)")),
+}
+"""What the arguments of `AOISSLRetrieval` may be."""

@@ -19,13 +19,13 @@ from anomalib_aoissl.encoder.base import Encoder, EncoderMaps, of_unit_length
 from anomalib_aoissl.matching.aggregation import class_votes, repetitions, vote_weights
 from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.searching import search as exact_search
-from anomalib_aoissl.models.untrained import UntrainedError
+from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention
-from .memory.levels import check_bank_size, check_head, entry_size
+from .memory.bank_size import check_bank_size, check_head, entry_size
 from .memory.memory_bank import MemoryBank
 from .options import VoteOptions
 

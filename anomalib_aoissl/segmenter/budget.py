@@ -12,8 +12,6 @@ from lightning.pytorch.callbacks import Timer
 
 from anomalib_aoissl.pretraining.training.schedule import half_cosine
 
-__all__ = ["learning_rate_factor", "progress", "time_used"]
-
 _FIRST = 0.01  # share of the peak at the start of the warm-up: a step at rate 0 would be lost
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anomalib.callbacks.checkpoint import ModelCheckpoint
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
 from .budget import progress
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from anomalib_aoissl.data.dataset import SegmentationDataset
 
     from .lightning_model import AOISSLSegmenter
-
-__all__ = [
-    "MONITOR",
-    "BestCheckpoint",
-    "HeadStart",
-    "LastCheckpoint",
-    "SpacedValidation",
-    "check_monitors",
-    "early_stopping",
-    "own_checkpoint",
-    "training_callbacks",
-]
 
 MONITOR = "val_mean_iou"
 """Metric that picks the checkpoint and stops a run."""
@@ -129,15 +117,9 @@ class SpacedValidation(Callback):
 
     Args:
         count: Validations in a run.
-
-    Raises:
-        ValueError: If the count is below 1.
     """
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            msg = f"validations={count} must be at least 1; --trainer.limit_val_batches 0 leaves out validation."
-            raise ValueError(msg)
         self.count = count
         self._active = False
         self._reached = 0
@@ -168,23 +150,9 @@ class SpacedValidation(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
-def early_stopping(patience: int) -> EarlyStopping:
-    """Return the callback that ends a run after so many validations without a better mean IoU.
-
-    Raises:
-        ValueError: If the patience is below 1.
-    """
-    if patience < 1:
-        msg = f"early_stopping={patience} must be at least 1 validation, or be left out."
-        raise ValueError(msg)
-    return EarlyStopping(MONITOR, mode="max", patience=patience, check_on_train_epoch_end=False)
-
-
 def training_callbacks(trainer: Trainer, options: TrainingOptions) -> list[Callback]:
-    """Return the callbacks that the options ask for: validation, pixel head, stopping, checkpoint."""
+    """Return the callbacks that the options ask for: validation, pixel head, checkpoint."""
     callbacks: list[Callback] = [SpacedValidation(options.validations), HeadStart()]
-    if options.early_stopping is not None:
-        callbacks.append(early_stopping(options.early_stopping))
     checkpoint = own_checkpoint(trainer, options.select)
     return callbacks if checkpoint is None else [*callbacks, checkpoint]
 
@@ -200,8 +168,7 @@ def check_monitors(trainer: Any) -> None:
     if monitors and (empty or not trainer.enable_validation):
         msg = (
             f"There is no validation image, but {' and '.join(monitors)} goes by {MONITOR}. Give the data images for "
-            "validation (--data.val_ratio, --data.val_devices), or use the whole budget and keep the last weights: "
-            "--model.training.select last, without --model.training.early_stopping."
+            "validation (--data.val_ratio, --data.val_devices), or keep the last weights: --model.training.select last."
         )
         raise ValueError(msg)
 

@@ -19,16 +19,14 @@ from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
-from anomalib_aoissl.plugin.removed_arguments import takes_removed
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
-from .argument_rules import RULES
 from .budget import learning_rate_factor, progress
 from .callbacks import training_callbacks
 from .examples import Examples
 from .losses import dice_loss, segmentation_loss
-from .options import TrainingOptions
+from .options import RULES, TrainingOptions
 from .torch_model import SegmenterModel
 
 _TRAINING = TrainingOptions()
@@ -84,28 +82,6 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     class_weights: torch.Tensor | None = None
     """Of the classes in the loss, ``[C]``; in a fit."""
 
-    @takes_removed(
-        "head",
-        "head_channels",
-        "probe",
-        "loss",
-        "class_weights",
-        "encoder_rate",
-        "layer_decay",
-        "weight_decay",
-        "warmup",
-        "freeze",
-        "lora_rank",
-        "ema_decay",
-        "crop_size",
-        "crops",
-        "augment",
-        moved={
-            "pretrained": "encoder.pretrained",
-            "normalize": "encoder.normalize",
-            **{name: f"training.{name}" for name in TrainingOptions.RULES},
-        },
-    )
     @takes_arguments
     def __init__(
         self,

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from anomalib_aoissl.models.argument_rules import MODEL_RULES
 from anomalib_aoissl.plugin.arguments import Rule, choice, either, null_or, number, whole
-from anomalib_aoissl.plugin.options import Options
-
-__all__ = ["TrainingOptions"]
+from anomalib_aoissl.plugin.options import Options, options_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class TrainingOptions(Options):
     Args:
         learning_rate: Peak of the decoder's learning rate.
         validations: Validations in a run, evenly spaced, where the trainer's arguments do not say how many.
-        early_stopping: Validations without a better mean IoU that end a run; none to use the whole budget.
         select: Weights that are kept: "best" validation mean IoU, or "last", which needs no validation images.
         budget: Steps, or time as DD:HH:MM:SS, for callers that hand the trainer no arguments, such as anomalib's
             benchmark; it replaces those of the trainer.
@@ -32,7 +30,6 @@ class TrainingOptions(Options):
     RULES: ClassVar[Mapping[str, Rule]] = {
         "learning_rate": number("(0, inf)"),
         "validations": whole("[1, inf)"),
-        "early_stopping": null_or(whole("[1, inf)")),
         "select": choice("best", "last"),
         "budget": null_or(
             either(
@@ -49,6 +46,9 @@ class TrainingOptions(Options):
 
     learning_rate: float = 2e-3
     validations: int = 20
-    early_stopping: int | None = None
     select: Literal["best", "last"] = "best"
     budget: int | str | None = None
+
+
+RULES: dict[str, Rule] = {**MODEL_RULES, "training": options_of(TrainingOptions)}
+"""What the arguments of `AOISSLSegmenter` may be."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from anomalib_aoissl.deployment.graph.joint import JOINT
 from anomalib_aoissl.encoder.base import Encoder
-from anomalib_aoissl.models.untrained import UntrainedError
+from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
 
@@ -99,8 +99,8 @@ class SegmenterModel(nn.Module):
         """
         self.decoder_weight.fill_(min(max(2 - decoder_loss / max(head_loss, 1e-6), 0.0), 1.0))
 
-    def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logarithms of the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
 
         Raises:
             UntrainedError: If nothing was trained yet.
@@ -110,15 +110,7 @@ class SegmenterModel(nn.Module):
         probabilities = softened(self.head(images, tokens))
         scores = decoder(images, probabilities, self.standardized(tokens))
         joined = self.decoder_weight * scores.float().log_softmax(dim=1) + probabilities.log()
-        return joined.log_softmax(dim=1)
-
-    def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the class probabilities ``[B, C, H, W]`` of normalised images ``[B, P, H, W]``.
-
-        Raises:
-            UntrainedError: If nothing was trained yet.
-        """
-        return self.log_probabilities(images).exp()
+        return joined.log_softmax(dim=1).exp()
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Return class indices ``[B, 1, H, W]`` uint8, uncertainty ``[B, 1, H, W]`` and the image's ``[B]``.

@@ -27,6 +27,7 @@ from .overlay import hatch, legend, overlay_mask, picture_of, write_class_index_
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18
+_PANEL = 480  # px, width of a panel; the height follows the image
 
 
 class SegmentationVisualizer(ImageVisualizer):
@@ -36,16 +37,12 @@ class SegmentationVisualizer(ImageVisualizer):
     folder. After a test ``risk_coverage.png`` shows how well the model's uncertainty finds its errors.
 
     Args:
-        panel_width: Width of each panel, px; the height follows the image.
         map_title: What the model's map is called: novelty of retrieval, uncertainty of a segmenter.
         output_dir: Folder for ``images/`` and ``masks/``; default: the run's folder.
     """
 
-    def __init__(
-        self, panel_width: int = 480, map_title: str = "Novelty", output_dir: str | Path | None = None
-    ) -> None:
+    def __init__(self, map_title: str = "Novelty", output_dir: str | Path | None = None) -> None:
         super().__init__(output_dir=output_dir)
-        self.panel_width = panel_width
         self.map_title = map_title
         self.class_names: tuple[str, ...] = ()
         self.file_format = FileFormat()
@@ -109,8 +106,7 @@ class SegmentationVisualizer(ImageVisualizer):
     def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""
         base = self._base_picture(item)
-        height = round(self.panel_width * base.shape[0] / base.shape[1])
-        size = (height, self.panel_width)
+        size = (round(_PANEL * base.shape[0] / base.shape[1]), _PANEL)
         base = np.array(Image.fromarray(base).resize((size[1], size[0]), Image.Resampling.LANCZOS))
         panels = [("Image", Image.fromarray(base))]
         for title, mask in (("Ground truth", item.gt_mask), ("Prediction", item.pred_mask)):

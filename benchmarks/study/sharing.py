@@ -90,11 +90,6 @@ class Board:
             if _read(path) == _owner():
                 path.unlink(missing_ok=True)
 
-    def is_claimed(self, job: str) -> bool:
-        """Return whether somebody alive works on a job."""
-        path = self.folder / "claims" / f"{job}.json"
-        return path.exists() and not self._is_stale(path)
-
     @staticmethod
     def _create(path: Path) -> bool:
         """Create the claim where there is none; of several processes at once, one succeeds."""

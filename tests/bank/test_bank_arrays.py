@@ -162,10 +162,6 @@ def test_described_counts_by_hand() -> None:
         name: sum(entry[1] == name for entry in entries) for name in bank.device_names
     }
     assert facts["megabytes"] == pytest.approx(12 * (8 * 4 + 4 + 4 * 4) / 1e6)
-    with pytest.warns(DeprecationWarning, match="'rows_of_device' is called 'entries_of_device' now"):
-        assert facts["rows_of_device"] == facts["entries_of_device"]
-    with pytest.raises(KeyError, match="rows_of_nothing"):
-        facts["rows_of_nothing"]
 
 
 def test_files_are_those_of_torch(tmp_path: Path) -> None:

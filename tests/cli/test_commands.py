@@ -44,7 +44,7 @@ def run(short_fits: None, tmp_path_factory: pytest.TempPathFactory, drawn_folder
 def test_a_labelled_pixel_is_explained_by_its_own_image(run: Any, tmp_path: Path, capsys: Any) -> None:
     image, data, picture = run.labelled[0], tmp_path / "e.json", tmp_path / "deep" / "e.png"
     arguments = ["--ckpt_path", run.ckpt, "--image", str(image), "--at", "40,20", "--data", str(data)]
-    assert dispatch(["explain", *arguments, "--output", str(picture), "--votes", "3"]) == 0
+    assert dispatch(["explain", *arguments, "--output", str(picture)]) == 0
     content = json.loads(data.read_text())
     first = max(content["votes"], key=lambda vote: vote["similarity"])
     assert (first["image"], first["box"]) == (str(image), [16, 40, 8, 8])
@@ -84,7 +84,6 @@ def test_a_region_is_moved_to_the_models_size_and_never_lost() -> None:
         (["--at", "96,0"], "--at 96,0: lies outside of"),
         (["--box", "5,5,5,9"], "or has no area"),
         (["--at", "1"], "--at '1': 2 whole numbers are needed, such as 120,80"),
-        (["--at", "0,0", "--votes", "0"], "--votes 0"),
         (["--at", "0,0", "--ckpt_path", "no.ckpt"], "no.ckpt: the checkpoint does not exist"),
         (["--at", "0,0", "--image", "no.png"], "no.png: the file does not exist"),
         (["--mask", "MASK"], "is 4x4 px with 0 px marked; it must be of the image's 96x64 px"),

@@ -47,12 +47,6 @@ def test_same_seed_same_split_whatever_the_order_and_the_other_devices() -> None
     assert split_by_ratio(RECORDS, val_ratio=0.1, test_ratio=0.3, seed=4) != first
 
 
-@pytest.mark.parametrize("ratios", [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])
-def test_ratios_that_leave_nothing_raise(ratios: tuple[float, float]) -> None:
-    with pytest.raises(DatasetError, match="sum to less than 1"):
-        split_by_ratio(RECORDS, val_ratio=ratios[0], test_ratio=ratios[1], seed=0)
-
-
 def test_devices_that_are_not_named_go_to_the_other_side() -> None:
     splits = split_by_device(RECORDS, **{**NONE_NAMED, "train_devices": ["a"]})
     assert count(splits.train) == {"a": 10, "b": 0, "c": 0}
@@ -95,5 +89,3 @@ def test_shots_count_labelled_images_only() -> None:
     assert count(take_shots(records, None, seed=0)) == {"a": 3, "b": 0, "c": 0}
     with pytest.raises(DatasetError, match="shots=4, but the device 'a' has 3 labelled images"):
         take_shots(records, 4, seed=0)
-    with pytest.raises(DatasetError, match="at least 1"):
-        take_shots(records, 0, seed=0)

@@ -31,12 +31,6 @@ def test_the_kind_is_that_of_the_network(encoder: str | dict[str, object], kind:
     assert again.describe() == made.describe()
 
 
-def test_blocks_and_norm_reach_the_transformer(tiny_encoder: dict[str, object]) -> None:
-    made = create_encoder(tiny_encoder, image_size=(32, 64), pretrained=False, blocks=2, normalize=False)
-    assert made.signature == [[0, 1], False, (8, 8)]
-    assert made.embed_dim == 64
-
-
 @pytest.mark.parametrize(
     ("encoder", "match"),
     [
@@ -55,7 +49,6 @@ def test_encoders_with_other_embeddings_have_other_hashes() -> None:
         return encoder_hash(create_encoder(name, **{"image_size": (32, 64), **arguments}))
 
     assert hash_of() == hash_of(image_size=(64, 32))  # a convolution reads any size alike
-    assert hash_of() == hash_of(normalize=False)  # which is of transformers
     others = [
         hash_of(pretrained=False),
         hash_of(SHIPPED_TRANSFORMER),

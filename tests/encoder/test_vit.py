@@ -43,22 +43,6 @@ def test_tokens_are_timms_without_the_prefix(architecture: str, patch: int, pref
     assert encoder.embed_dim == 32
 
 
-def test_blocks_and_norm_are_chosen() -> None:
-    encoder = PatchEncoder(
-        described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False, blocks=2, normalize=False
-    ).eval()
-    images = torch.rand(1, 3, 32, 48)
-    tokens = encoder.vit.patch_embed(images)
-    tokens = encoder.vit._pos_embed(tokens)
-    first = encoder.vit.blocks[0](tokens)
-    second = encoder.vit.blocks[1](first)
-    torch.testing.assert_close(encoder(images), torch.cat([first, second], dim=-1)[:, 1:])
-    assert encoder.embed_dim == 64
-    one = PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False, blocks=[0]).eval()
-    one.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(one(images), encoder.vit.norm(first)[:, 1:])
-
-
 def test_tokens_of_blocks_that_are_not_read() -> None:
     encoder = PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 48), pretrained=False).eval()
     images = torch.rand(2, 3, 32, 48)
@@ -84,15 +68,12 @@ def test_tokens_stand_with_means_of_those_around(grid: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("depth", "blocks"), [(1, [0]), (2, [0, 1]), (5, [2, 4])])
 def test_tokens_are_those_of_two_blocks_with_means(depth: int, blocks: list[int]) -> None:
-    encoder = PatchEncoder(
-        described("vit_tiny_patch16_224", depth=depth), image_size=(32, 48), pretrained=False, blocks=[0]
-    ).eval()
+    encoder = PatchEncoder(described("vit_tiny_patch16_224", depth=depth), image_size=(32, 48), pretrained=False).eval()
     images = torch.rand(2, 3, 32, 48)
     maps = encoder.vit.forward_intermediates(images, indices=blocks, norm=True, intermediates_only=True)
     read = encoder.read(images)
     torch.testing.assert_close(read.tokens, with_means(torch.cat(maps, dim=1)))
-    (first,) = encoder.vit.forward_intermediates(images, indices=[0], norm=True, intermediates_only=True)
-    torch.testing.assert_close(read.embeddings, first.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(read.embeddings, maps[-1].flatten(2).transpose(1, 2))
     assert encoder.token_dim == read.tokens.shape[1] == 3 * 32 * len(blocks)
     assert encoder.token_grid == encoder.grid_size == (2, 3)
 
@@ -102,12 +83,6 @@ def test_even_blocks_end_with_the_last() -> None:
     assert even_blocks(24, 4) == [5, 11, 17, 23]
     assert even_blocks(1, 4) == [0, 0, 0, 0]
     assert even_blocks(12, 2) == [5, 11]
-
-
-@pytest.mark.parametrize("blocks", [0, 3, [2], [-3], []])
-def test_a_block_that_does_not_exist_raises(blocks: int | list[int]) -> None:
-    with pytest.raises(ValueError, match="the encoder has 2 blocks"):
-        PatchEncoder(described("vit_tiny_patch16_224"), image_size=(32, 32), pretrained=False, blocks=blocks)
 
 
 def test_local_dir_weights_constants_and_channels(tmp_path: Path) -> None:

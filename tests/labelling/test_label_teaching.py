@@ -222,8 +222,9 @@ def test_the_order_is_that_of_label_next(session: Session) -> None:
 
     reader = session.lessons.teacher.reader
     names = [one.name for one in session.folder.pictures]
-    pool = [ordering.summarized(name, reader.see(name).embeddings, None) for name in names]
-    expected = choose([summarize(reader.model.model, name, reader.see(name).embeddings) for name in names], 4)
+    bank = reader.model.model.bank.embeddings
+    pool = [summarize(name, reader.see(name).embeddings, bank) for name in names]
+    expected = choose(pool, 4)
     found = ordering.ranked(pool)
     assert [one.name for one in found] == [one.name for one in expected]
     assert found[0].reason.startswith("1. stands for many pictures")

@@ -140,7 +140,7 @@ def test_the_command_line_tells_a_written_encoder_from_the_default(
     assert command(tmp_path, *MAE, name, SHIPPED_TRANSFORMER).model.hparams["pretraining"] == "mae"
 
 
-@pytest.mark.parametrize("written", [[], ["--model.encoder.normalize", "false"]], ids=["no field", "a field"])
+@pytest.mark.parametrize("written", [[], ["--model.encoder.mean", "[0.5,0.5,0.5]"]], ids=["no field", "a field"])
 def test_the_configuration_that_a_run_saves_names_the_encoder_that_it_took(written: list[str], tmp_path: Path) -> None:
     made = command(tmp_path, *MAE, *written)
     made.parser.save(made.config, tmp_path / "config.yaml", skip_none=False, multifile=False)

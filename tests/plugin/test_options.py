@@ -13,8 +13,7 @@ import pytest
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, whole
 from anomalib_aoissl.plugin.options import Options, flat, nested, options_of, plain
-from anomalib_aoissl.retrieval.argument_rules import RULES
-from anomalib_aoissl.retrieval.options import BankOptions, VoteOptions
+from anomalib_aoissl.retrieval.options import RULES, BankOptions, VoteOptions
 from anomalib_aoissl.segmenter.options import TrainingOptions
 
 

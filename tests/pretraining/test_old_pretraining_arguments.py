@@ -18,9 +18,8 @@ from anomalib_aoissl.pretraining import DINOPretraining, IBOTPretraining, MAEPre
 
 CALLBACKS = (MAEPretraining, DINOPretraining, IBOTPretraining)
 
-VALUES: dict[str, Any] = {"weight_decay": 0.02, "num_workers": 3, "zoom": (0.5, 2.0), "global_zoom": (0.5, 2.0)}
+VALUES: dict[str, Any] = {"num_workers": 3, "zoom": (0.5, 2.0), "global_zoom": (0.5, 2.0)}
 VALUES |= dict.fromkeys(("crop_size", "global_size", "local_size", "decoder_dims", "memory_mb", "probe_every"), 24)
-VALUES["mask_ratio"] = (0.2, 0.3)
 
 
 @pytest.mark.parametrize("callback", CALLBACKS)
@@ -62,8 +61,8 @@ def test_the_argument_of_a_model_takes_old_names() -> None:
     ("old", "new"),
     [
         (["--trainer.callbacks=MAEPretraining", "--trainer.callbacks.gain", "1"], ["--trainer.callbacks.light.gain=1"]),
-        (["--trainer.callbacks+", "IBOTPretraining", "--trainer.callbacks.mask_ratio=[0.1,0.2]"],
-         ["--trainer.callbacks.masking.ratio=[0.1,0.2]"]),
+        (["--trainer.callbacks+", "IBOTPretraining", "--trainer.callbacks.global_zoom=[0.5,2]"],
+         ["--trainer.callbacks.crops.zoom=[0.5,2]"]),
         (["--trainer.callbacks+=DINOPretraining", "--trainer.callbacks.init_args.gain=1", "--trainer.callbacks+=Other",
           "--trainer.callbacks.gain=2"],
          ["--trainer.callbacks.light.gain=1", "--trainer.callbacks+=Other", "--trainer.callbacks.gain=2"]),

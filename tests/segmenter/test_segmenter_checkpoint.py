@@ -84,10 +84,9 @@ def test_other_classes_than_the_checkpoint_s_are_an_error(run: Run, shapes: Path
 def test_a_checkpoint_of_version_0_1_0_is_an_error_in_a_sentence(run: Run, shapes: Path, tmp_path: Path) -> None:
     """As its segmenter wrote it: other arguments, another head, and a pre-processor that left the light as it was."""
     checkpoint = torch.load(run.checkpoint, weights_only=True)
-    checkpoint["hyper_parameters"].update(head="upernet", head_channels=96, probe=8, normalize=True)
+    checkpoint["hyper_parameters"].update(head="upernet", head_channels=96, probe=8, pretrained=True, normalize=True)
     encoder = {key: value for key, value in checkpoint["state_dict"].items() if ".encoder." in key}
     checkpoint["state_dict"] = {**encoder, "model.head.linear.classify.weight": torch.zeros(3, 64, 1, 1)}
-    assert "image_size" in checkpoint["anomalib_pre_processor_config"]
     resize = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": [64, 64]}}
     checkpoint["anomalib_pre_processor_config"] = {"transform": resize}
     torch.save(checkpoint, tmp_path / "old.ckpt")
@@ -120,7 +119,7 @@ def test_exports_equal_torch_for_any_batch_and_size(
     wake(model.model)
     model.eval()
     with torch.no_grad():  # random weights may give one class everywhere
-        shares = model.model.log_probabilities(model.pre_processor(torch.rand(1, 3, 64, 48))).exp().mean(dim=(0, 2, 3))
+        shares = model.model.maps(model.pre_processor(torch.rand(1, 3, 64, 48))).mean(dim=(0, 2, 3))
         model.model.head.offsets -= shares.log()
     path = model.to_openvino(tmp_path) if form == "openvino" else model.to_onnx(tmp_path)
     network = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -129,12 +129,6 @@ def test_the_encoder_stays_as_it_is(tiny_encoder: dict, shapes: Path, tmp_path: 
     assert model.class_weights is None
 
 
-def test_early_stopping_ends_a_run(tiny_encoder: dict, shapes: Path, tmp_path: Path) -> None:
-    model = make_model(tiny_encoder, early_stopping=2, validations=10, learning_rate=1e-12)
-    engine, _, _ = train(model, make_data(shapes), tmp_path, max_steps=20)
-    assert engine.trainer.global_step == 4  # after steps 1, 2 and 4: the first, and two that were not better
-
-
 def test_no_validation_images_are_an_error_before_the_head_is_fitted_and_select_last_takes_none(
     tiny_encoder: dict, shapes: Path, tmp_path: Path
 ) -> None:
@@ -223,22 +217,6 @@ def test_an_untrained_model_cannot_be_tested(tiny_encoder: dict, shapes: Path, t
 def test_arguments_out_of_range_are_errors_at_once(tiny_encoder: dict, argument: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_model(tiny_encoder, **argument)
-
-
-@pytest.mark.parametrize(("argument", "value"), [("validations", 0), ("early_stopping", 0)])
-def test_counts_below_1_are_errors_before_training(
-    tiny_encoder: dict, shapes: Path, tmp_path: Path, argument: str, value: int
-) -> None:
-    with pytest.raises(ValueError, match=rf"{argument}=0 must be at least 1"):
-        train(make_model(tiny_encoder, **{argument: value}), make_data(shapes), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "argument", ["head", "head_channels", "probe", "loss", "class_weights", "lora_rank", "augment"]
-)
-def test_arguments_that_went_are_ignored_with_a_warning(tiny_encoder: dict, argument: str) -> None:
-    with pytest.warns(DeprecationWarning, match=rf"AOISSLSegmenter: .*gone and have no effect: {argument}"):
-        assert argument not in make_model(tiny_encoder, **{argument: 1}).hparams
 
 
 def test_masks_are_needed(tiny_encoder: dict, tmp_path: Path, shapes: Path) -> None:

@@ -23,7 +23,7 @@ def test_an_untrained_decoder_gives_the_head_s_answer(
     images = torch.randn(batch, planes, *size)
     with torch.no_grad():
         head = model.head(images, model.extract(images))
-        found = model.log_probabilities(images).exp()
+        found = model.maps(images)
     torch.testing.assert_close(found, 0.98 * head + 0.02 / 5, atol=1e-5, rtol=1e-4)
     assert torch.equal(found.argmax(dim=1), head.argmax(dim=1))
     assert head.std() > 0.05
@@ -40,7 +40,7 @@ def test_the_answer_is_that_of_both_and_says_how_sure_it_is(
         tokens = model.extract(images)
         head = softened(model.head(images, tokens))
         decoder = model.decoder(images, head, model.standardized(tokens)).softmax(dim=1)
-        found, result = model.log_probabilities(images).exp(), model(images)
+        found, result = model.maps(images), model(images)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(batch, *size))
     agreed = head.argmax(dim=1) == decoder.argmax(dim=1)
     assert torch.equal(found.argmax(dim=1)[agreed], head.argmax(dim=1)[agreed])
@@ -67,8 +67,8 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     wake(model)
     images = torch.randn(3, 3, 64, 48)
     with torch.no_grad():
-        alone = torch.cat([model.log_probabilities(image[None]) for image in images])
-        torch.testing.assert_close(model.log_probabilities(images), alone, atol=1e-3, rtol=1e-3)
+        alone = torch.cat([model.maps(image[None]) for image in images])
+        torch.testing.assert_close(model.maps(images), alone, atol=1e-3, rtol=1e-3)
 
 
 def test_softened_probabilities_are_never_0_and_keep_their_order() -> None:
@@ -105,7 +105,7 @@ def test_the_encoder_is_frozen_and_the_decoder_learns() -> None:
     assert model.decoder.training
     assert not any(part.training for part in model.encoder.modules())
     images = torch.randn(2, 3, 64, 48)
-    model.log_probabilities(images)[:, 0].mean().backward()
+    model.maps(images)[:, 0].mean().backward()
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {
         f"decoder.{name}" for name, _ in model.decoder.named_parameters()

@@ -98,19 +98,19 @@ def make_item(**fields: object) -> SegmentationItem:
 
 
 def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
-    visualizer = SegmentationVisualizer(panel_width=320)
+    visualizer = SegmentationVisualizer()
     visualizer.set_dataset(["background", "wire"], FileFormat())
     picture = np.array(visualizer.visualize(make_item(anomaly_map=torch.rand(16, 32))))
-    assert picture.shape[1] == 4 * 320
+    assert picture.shape[1] == 4 * 480
     wire = palette(2)[1].astype(float)
 
     def is_wire(column: int) -> bool:
         # the tensor without a file is stretched to its own range, here constant: black
-        return bool(np.allclose(picture[120, column], 0.6 * wire, atol=1))
+        return bool(np.allclose(picture[180, column], 0.6 * wire, atol=1))
 
-    assert [is_wire(column) for column in (80, 240)] == [False, False]  # image
-    assert [is_wire(320 + column) for column in (80, 240)] == [False, True]  # ground truth
-    assert [is_wire(640 + column) for column in (80, 240)] == [True, False]  # prediction
+    assert [is_wire(column) for column in (120, 360)] == [False, False]  # image
+    assert [is_wire(480 + column) for column in (120, 360)] == [False, True]  # ground truth
+    assert [is_wire(960 + column) for column in (120, 360)] == [True, False]  # prediction
     assert len(visualizer.visualize(SegmentationBatch.collate([make_item(), make_item()]))) == 2
     with pytest.raises(TypeError, match="Expected a SegmentationItem"):
         visualizer.visualize("picture")

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from skimage.morphology import skeletonize
 
+from anomalib_aoissl.visualization.overlay import palette
 from anomalib_aoissl.wirebond.drawing import (
     CLASS_NAMES,
     DEVICES,
-    PALETTE,
     DeviceType,
     Drawing,
     contact_sheet,
@@ -58,7 +58,6 @@ def test_names_and_number_of_types() -> None:
     assert CLASS_NAMES == ("background", "wire", "ball", "wedge", "epoxy")
     assert len(DEVICES) >= 10
     assert all(name == device.name for name, device in DEVICES.items())
-    assert len(PALETTE) == len(CLASS_NAMES)
 
 
 def test_same_arguments_same_bytes() -> None:
@@ -246,7 +245,7 @@ def test_written_set(tmp_path: Path) -> None:
     drawing = draw(PAIR[0], seed=7, unit=1, lot=1, size=SMALL)
     with Image.open(root / "masks" / f"{stems[1]}.png") as mask:
         assert mask.mode == "P"
-        assert mask.getpalette()[:15] == [value for color in PALETTE for value in color]
+        assert mask.getpalette()[:15] == palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].flatten().tolist()
         np.testing.assert_array_equal(np.asarray(mask), drawing.mask)
     for view, pixels in (("_ch0", drawing.bright_field), ("_ch1", drawing.dark_field)):
         with Image.open(root / "images" / f"{stems[1]}{view}.png") as image:
@@ -347,7 +346,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
     assert sheet.mode == "RGB"
     assert sheet.width > 3 * 96
     colors = {color for _, color in sheet.getcolors(maxcolors=10**6)}
-    assert set(PALETTE[1:]) <= colors
+    assert {tuple(color) for color in palette(len(CLASS_NAMES))[1 : len(CLASS_NAMES)].tolist()} <= colors
     root = write_images(tmp_path, devices=PAIR, units=2, seed=0, size=SMALL, workers=0)
     assert contact_sheet(root, cell=96, columns=1).size == sheet.size
     with pytest.raises(ValueError, match="at least one"):

@@ -24,8 +24,6 @@ from typing import Literal
 
 from .rows import Row, grouped, our_or_peer
 
-__all__ = ["CLAIMS", "LEAST_SEEDS", "Claim", "Comparison", "Setting", "compare", "decide"]
-
 LEAST_SEEDS = 3
 
 Rule = Literal["better", "as good as", "on par"]
@@ -41,19 +39,15 @@ class Setting:
 
     Attributes:
         name: Set, labels, and what else tells settings apart.
-        seeds: Seeds that both sides have.
         difference: Mean difference.
         error: Its standard error; NaN for one seed.
         verdict: By the rule.
-        relative: Mean difference as a share of the second side's mean.
     """
 
     name: str
-    seeds: int
     difference: float
     error: float
     verdict: Verdict
-    relative: float
 
 
 @dataclass(frozen=True)
@@ -154,9 +148,7 @@ def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: Rule, m
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
-    base = statistics.fmean(theirs[seed] for seed in seeds)
-    relative = mean / base if base else math.nan
-    return [Setting(name, len(seeds), mean, error, decide(differences, rule, margin), relative)]
+    return [Setting(name, mean, error, decide(differences, rule, margin))]
 
 
 def decide(differences: Sequence[float], rule: Rule, margin: float = 0.0) -> Verdict:

@@ -15,8 +15,6 @@ from anomalib_aoissl.visualization.overlay import palette
 
 from .rows import Row, grouped, our_or_peer
 
-__all__ = ["failures", "gallery"]
-
 _OURS = "pixel head"
 _TILE, _GAP, _TEXT = 260, 6, 18
 

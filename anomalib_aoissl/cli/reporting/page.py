@@ -21,8 +21,6 @@ from .claims import CLAIMS, LEAST_SEEDS
 from .gallery import failures, gallery
 from .rows import ReportError, Row, grouped, our_or_peer, read_rows, spread
 
-__all__ = ["write_report"]
-
 _RULE = (
     "A difference is taken seed by seed, on the same labelled images. It counts where it is larger than twice its "
     f"standard error over {LEAST_SEEDS} seeds or more; fewer decide nothing. With three seeds this is an interval of "

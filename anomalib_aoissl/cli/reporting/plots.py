@@ -18,16 +18,6 @@ from matplotlib.figure import Figure
 from .claims import Comparison
 from .rows import Row, grouped, our_or_peer, spread
 
-__all__ = [
-    "claim_figure",
-    "classes_figure",
-    "labels_figure",
-    "novelty_figure",
-    "overview_figure",
-    "pretraining_figure",
-    "seconds_figure",
-]
-
 _COLOURS = {"yes": "#1b7837", "no": "#b2182b", "no difference": "#555555", "not decided": "#aaaaaa"}
 _COLUMNS = 3
 _MOST_SETTINGS = 60

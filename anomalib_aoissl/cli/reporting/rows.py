@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["ReportError", "Row", "Spread", "grouped", "our_or_peer", "read_rows", "spread"]
-
 NEEDED = ("kind", "set", "model", "weights", "labels", "seed", "budget", "mean_iou")
 
 

@@ -40,15 +40,16 @@ def palette(num_classes: int) -> np.ndarray:
     return colours
 
 
-def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int) -> None:
+def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int, compress_level: int = 6) -> None:
     """Write a class-index mask as a palette PNG: programs read the indices, people see colours.
 
     Args:
         path: File to write, whole or not at all.
         mask: ``[H, W]`` uint8 class indices.
         num_classes: C.
+        compress_level: 1 takes a tenth of a second for 25 megapixels.
     """
     image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
     image.putpalette(palette(num_classes).flatten().tolist())
     with whole_file(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", compress_level=compress_level)

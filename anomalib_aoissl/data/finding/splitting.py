@@ -29,11 +29,7 @@ def split_by_ratio(records: Sequence[Record], *, val_ratio: float, test_ratio: f
     """Return train, val and test with each device's items divided by the ratios.
 
     Each device keeps at least one item for training. The counts are rounded, test first.
-
-    Raises:
-        DatasetError: If a ratio is outside [0, 1) or their sum is not below 1.
     """
-    check_ratios(val_ratio=val_ratio, test_ratio=test_ratio)
     splits = Splits([], [], [])
     for device, group in _by_device(records).items():
         shuffled = _shuffled(group, seed, device)
@@ -81,15 +77,17 @@ def split_by_device(
     return Splits(pool, val, [record for record in records if record.device in test])
 
 
-def select_devices(records: Sequence[Record], devices: Sequence[str] | None) -> list[Record]:
+def select_devices(
+    records: Sequence[Record], devices: Sequence[str] | None, every: Sequence[Record] | None = None
+) -> list[Record]:
     """Return the records of the devices, all where none are named.
 
     Raises:
-        DatasetError: If a device does not exist.
+        DatasetError: If a device is that of none of the records, or of ``every`` record of the dataset.
     """
     if devices is None:
         return list(records)
-    check_devices(devices, sorted({record.device for record in records}), "devices")
+    check_devices(devices, sorted({record.device for record in every or records}), "devices")
     return [record for record in records if record.device in set(devices)]
 
 
@@ -99,14 +97,11 @@ def take_shots(records: Sequence[Record], shots: int | None, seed: int) -> list[
     More shots contain fewer: the first of 5 shots is the one shot of the same seed.
 
     Raises:
-        DatasetError: If ``shots`` is below 1, or a device has fewer labelled items.
+        DatasetError: If a device has fewer labelled items.
     """
     labelled = [record for record in records if record.mask_path is not None]
     if shots is None:
         return labelled
-    if shots < 1:
-        msg = f"shots={shots} must be at least 1."
-        raise DatasetError(msg)
     taken: list[Record] = []
     for device, group in _by_device(labelled).items():
         if len(group) < shots:
@@ -128,17 +123,6 @@ def _shuffled(records: Sequence[Record], seed: int, device: str) -> list[Record]
     """Return the records in an order that depends on the seed and the device alone, not on the other devices."""
     generator = np.random.default_rng([seed, *device.encode()])
     return [records[index] for index in generator.permutation(len(records))]
-
-
-def check_ratios(**ratios: float) -> None:
-    """Validate that the ratios leave something to train on.
-
-    Raises:
-        DatasetError: If one is outside [0, 1), or their sum is not below 1.
-    """
-    if any(isinstance(r, str) or not 0 <= r < 1 for r in ratios.values()) or sum(ratios.values()) >= 1:
-        msg = f"The ratios must lie in [0, 1) and sum to less than 1, got {ratios}."
-        raise DatasetError(msg)
 
 
 def check_devices(devices: Iterable[str], known: Sequence[str], argument: str) -> None:

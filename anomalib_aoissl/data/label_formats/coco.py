@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.shapes.geometry import area_of
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
@@ -116,15 +115,9 @@ def _of_polygons(segmentation: object, label: str, area: object, path: Path, whe
     rings = tuple(points(ring, path, where) for ring in segmentation)
     if len(rings) == 1 or not isinstance(area, int | float):
         return Shape(label, rings)
-    sizes = sorted(_area(ring) for ring in rings)
+    sizes = sorted(abs(area_of(ring)) for ring in rings)
     as_holes = abs(sizes[-1] - sum(sizes[:-1]) - area)
     return Shape(label, rings, holes=as_holes < abs(sum(sizes) - area))
-
-
-def _area(ring: np.ndarray) -> float:
-    """Return the area of a polygon, px."""
-    x, y = ring[:, 0], ring[:, 1]
-    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
 
 
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:

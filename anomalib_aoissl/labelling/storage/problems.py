@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from anomalib_aoissl.data.full_disk import is_full_disk
+from anomalib_aoissl.data.files import is_full_disk
 
 
 class Problem(Exception):  # noqa: N818 - it is shown to a person, not raised to a programmer

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.evaluation.risk_coverage import histogram, threshold_of
 from anomalib_aoissl.pixel_head.learning.fitting import Schedule, probabilities
-from anomalib_aoissl.pixel_head.learning.sample import class_offsets, mean_iou
+from anomalib_aoissl.pixel_head.learning.sample import class_ious, class_offsets
 from anomalib_aoissl.pixel_head.learning.stages import offset
 from anomalib_aoissl.pixel_head.stored import STEP, stored_values
 from anomalib_aoissl.retrieval.calibration import without_images
@@ -69,12 +69,12 @@ def judge(
     names = [name for name in lesson.names if name in teacher.drawn]
     if len(names) < 2:
         return
-    drawn = [thinned(teacher.drawn[name], max(400, PIXELS // len(names)), teacher.seed) for name in names]
+    drawn = [thinned(teacher.drawn[name], max(400, PIXELS // len(names))) for name in names]
     unseen: list[Unseen | None] = [None] * len(names)
     for group in range(min(GROUPS, len(names))):
         out = range(group, len(names), min(GROUPS, len(names)))
         others = [one for index, one in enumerate(drawn) if index not in out]
-        schedule = Schedule(FIRST_STEPS, teacher.seed, report)
+        schedule = Schedule(FIRST_STEPS, report=report)
         layers = teacher.fit_sample(lesson.head, others, len(lesson.classes), schedule)
         asked = without_images(lesson.model, [names[index] for index in out])
         for index in out:
@@ -109,10 +109,8 @@ def _judged(lesson: Lesson, drawn: list[Drawn], unseen: Unseen) -> Judgement:
         novelty=float(np.quantile(unseen.novelty, _COMMON_NOVELTY)),
         offsets=offsets,
     )
-    number = len(lesson.classes)
-    return Judgement(
-        mean_iou(labels, found, weights, number), _ious(labels, found, weights, number), len(drawn), limits
-    )
+    ious = class_ious(labels, found, weights, len(lesson.classes))
+    return Judgement(float(np.nanmean(ious)), ious.tolist(), len(drawn), limits)
 
 
 def _standardised(lesson: Lesson, drawn: Drawn) -> np.ndarray:
@@ -120,17 +118,3 @@ def _standardised(lesson: Lesson, drawn: Drawn) -> np.ndarray:
     stored = stored_values(drawn.values, lesson.head.mean.numpy(), lesson.head.scale.numpy())
     result: np.ndarray = stored.astype(np.float32) * np.float32(STEP)
     return result
-
-
-def _ious(labels: np.ndarray, found: np.ndarray, weights: np.ndarray, classes: int) -> list[float]:
-    """Return the IoU of each class; NaN where it does not occur."""
-    result = []
-    for index in range(classes):
-        union = weights[(labels == index) | (found == index)].sum()
-        result.append(float(weights[(labels == index) & (found == index)].sum() / union) if union else float("nan"))
-    return result
-
-
-def taken(teacher: Teacher, judgement: Judgement) -> None:
-    """Have the teacher's next lessons hatch and decide as the judgement says."""
-    teacher.limits = replace(judgement.limits)

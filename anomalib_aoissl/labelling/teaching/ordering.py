@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
-
-import torch
 
 from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
-from anomalib_aoissl.retrieval.asking.label_next import PoolImage, choose, summarize
+from anomalib_aoissl.retrieval.asking.label_next import PoolImage, choose
 
 MOST_POOLED = 200
 """Pictures that are compared with each other at most; of more, so many are taken evenly."""
@@ -55,19 +51,6 @@ def learned(names: Sequence[str], painted: Callable[[str], str]) -> list[str]:
     rest = [name for name in names if name not in last]
     chosen = last | {rest[index] for index in evenly_taken(len(rest), MOST_LEARNED - len(last))}
     return [name for name in names if name in chosen]
-
-
-def summarized(name: str, embeddings: torch.Tensor, bank: torch.Tensor | None) -> PoolImage:
-    """Return a picture as `label_next` compares it.
-
-    Args:
-        name: Its name.
-        embeddings: ``[P, D]`` of its patches.
-        bank: ``[N, D]`` of labelled patches; None where nothing is labelled.
-    """
-    labelled = torch.empty(0, embeddings.shape[1]) if bank is None else bank
-    model: Any = SimpleNamespace(bank=SimpleNamespace(embeddings=labelled))
-    return summarize(model, name, embeddings)
 
 
 def ranked(pool: Sequence[PoolImage]) -> list[Ranked]:

@@ -98,10 +98,6 @@ class PictureReader:
         """
         self._resized(self.folder.picture(name))
 
-    def is_cached(self, name: str) -> bool:
-        """Tell whether the tokens of a picture are on disk."""
-        return self._file(self.folder.picture(name)).is_file()
-
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Return a mask at the model's size, as training resizes it."""
         resized = self._resize(tv_tensors.Mask(torch.from_numpy(mask)[None]))

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -88,11 +87,10 @@ class Teacher:
 
     Args:
         reader: Reads pictures.
-        seed: Of what is random.
     """
 
-    def __init__(self, reader: PictureReader, seed: int = 0) -> None:
-        self.reader, self.seed = reader, seed
+    def __init__(self, reader: PictureReader) -> None:
+        self.reader = reader
         self.lesson: Lesson | None = None
         self.limits = Limits()
         self.drawn: dict[str, Drawn] = {}
@@ -103,18 +101,12 @@ class Teacher:
         self._features: OrderedDict[tuple[str, ...], FeatureMaps] = OrderedDict()
         self._lock = threading.Lock()
 
-    def teach(
-        self,
-        painted: Mapping[str, Painted],
-        classes: tuple[str, ...],
-        report: Callable[[float], Any] = lambda _: None,
-    ) -> Lesson:
+    def teach(self, painted: Mapping[str, Painted], classes: tuple[str, ...]) -> Lesson:
         """Return a lesson on what is painted.
 
         Args:
             painted: Pictures with paint on them, by name.
             classes: Names of all classes.
-            report: Is called with the share of the fit that was done since.
 
         Raises:
             Problem: If fewer than two classes are painted, or a picture cannot be read.
@@ -129,7 +121,7 @@ class Teacher:
             raise Problem(msg)
         head, start = self._head(list(seen), len(classes))
         self.drawn = {name: self._draw(head, name, seen[name], masks[name], painted[name]) for name in masks}
-        layers = self._fit(head, list(self.drawn.values()), len(classes), start, report)
+        layers = self._fit(head, list(self.drawn.values()), len(classes), start)
         head.set_networks(layers, ())
         if len(self.limits.offsets) != len(classes):
             self.limits = replace(self.limits, offsets=np.zeros(len(classes), np.float32))
@@ -188,20 +180,18 @@ class Teacher:
         old = self.drawn.get(name)
         if old is not None and old.key == key:
             return old
-        points, weights = draw_points(mask, PER_PICTURE, np.random.default_rng([self.seed, *name.encode()]))
+        points, weights = draw_points(mask, PER_PICTURE, np.random.default_rng([0, *name.encode()]))
         features = self._features_of(head, name, seen, keep=True)
         values = pixel_values(features.fine[0].numpy(), features.coarse[0].numpy(), points).astype(np.float16)
         return Drawn(key, values, mask[points[:, 0], points[:, 1]], weights, points)
 
-    def _fit(
-        self, head: PixelHead, drawn: list[Drawn], classes: int, start: Layers | None, report: Callable[[float], Any]
-    ) -> Layers:
+    def _fit(self, head: PixelHead, drawn: list[Drawn], classes: int, start: Layers | None) -> Layers:
         """Return the network of a lesson; standardises the head."""
         wanted = max(FEWEST, PIXELS // len(drawn))
-        fewer = [thinned(one, wanted, self.seed) for one in drawn]
+        fewer = [thinned(one, wanted) for one in drawn]
         values = np.concatenate([one.values for one in fewer]).astype(np.float32)
         head.mean, head.scale = feature_spread(values, head.directions.shape[1])
-        schedule = Schedule(FIRST_STEPS if start is None else NEXT_STEPS, self.seed, report)
+        schedule = Schedule(FIRST_STEPS if start is None else NEXT_STEPS)
         return self.fit_sample(head, fewer, classes, schedule, start)
 
     def _bank(
@@ -245,12 +235,12 @@ class Teacher:
         return features
 
 
-def thinned(drawn: Drawn, wanted: int, seed: int) -> Drawn:
+def thinned(drawn: Drawn, wanted: int) -> Drawn:
     """Return at most so many of the drawn pixels, at random; each then stands for more."""
     number = len(drawn.labels)
     if number <= wanted:
         return drawn
-    chosen = np.random.default_rng(seed).choice(number, wanted, replace=False)
+    chosen = np.random.default_rng(0).choice(number, wanted, replace=False)
     return Drawn(
         drawn.key,
         drawn.values[chosen],

@@ -134,11 +134,17 @@ def joined_pixels(ours: PixelSample, theirs: PixelSample) -> PixelSample:
 
 
 def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> float:
-    """Return the mean over the classes that occur of intersection over union, each pixel counted as its weight says."""
+    """Return the mean over the classes that occur of `class_ious`."""
+    ious = class_ious(labels, predicted, weights, classes)
+    return float(ious[~np.isnan(ious)].mean())
+
+
+def class_ious(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """Return the IoU ``[C]`` of each class, each pixel counted as its weight says; NaN where it does not occur."""
     cells = np.bincount(labels.astype(np.int64) * classes + predicted, weights, minlength=classes * classes)
     table = cells.reshape(classes, classes)
     hits, unions = table.diagonal(), table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
-    return float((hits[unions > 0] / unions[unions > 0]).mean())
+    return np.divide(hits, unions, out=np.full(classes, np.nan), where=unions > 0)
 
 
 def classes_of_one_fold(sample: PixelSample) -> list[int]:

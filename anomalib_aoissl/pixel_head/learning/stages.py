@@ -96,13 +96,13 @@ def offset(probabilities: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return moved / moved.sum(axis=1, keepdims=True)
 
 
-def left_out_probabilities(stages: Stages, sample: PixelSample, seed: int = 0) -> np.ndarray:
+def left_out_probabilities(stages: Stages, sample: PixelSample) -> np.ndarray:
     """Return the class probabilities ``[N, C]`` of each pixel by networks that are fitted to other folds.
 
     Where there is one fold alone, by the present ones.
     """
     folds = sample.folds
-    parts, fresh, schedule = np.unique(folds), replace(stages, first=(), second=()), Schedule(STEPS, seed)
+    parts, fresh, schedule = np.unique(folds), replace(stages, first=(), second=()), Schedule(STEPS, 0)
     others = [sample.chosen(folds != fold) for fold in parts] if len(parts) > 1 else []
     classes = stages.classes
     if stages.second:

@@ -19,7 +19,8 @@ from torch.nn import functional
 from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches
 from anomalib_aoissl.pretraining.training.tokens import check_transformer, encode, grid_of, random_offsets
 
-__all__ = ["ContextualTuning", "cell_shares", "retrieval_loss"]
+_NOISE_FLOOR = 0.1  # of the whitening, see `PatchWhitening`
+_CELLS = 4  # on a side of a patch; labels are averaged within a cell
 
 
 class ContextualTuning(nn.Module):
@@ -33,10 +34,8 @@ class ContextualTuning(nn.Module):
     Args:
         vit: The transformer.
         num_classes: C, background included.
-        noise_floor: Of the whitening; see `PatchWhitening`.
         temperature: Of the softmax over the similarities.
         pixels: Weight of the squared error of the pixels.
-        cells: Cells on a side of a patch; labels are averaged within a cell.
     """
 
     def __init__(
@@ -44,17 +43,15 @@ class ContextualTuning(nn.Module):
         vit: VisionTransformer,
         num_classes: int,
         *,
-        noise_floor: float = 0.1,
         temperature: float = 0.05,
         pixels: float = 0.3,
-        cells: int = 4,
     ) -> None:
         super().__init__()
         self.vit = check_transformer(vit)
-        self.num_classes, self.temperature, self.pixels, self.cells = num_classes, temperature, pixels, cells
+        self.num_classes, self.temperature, self.pixels = num_classes, temperature, pixels
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
         values = vit.patch_embed.proj.weight.shape[1] * self.patch_size[0] * self.patch_size[1]
-        self.whitening = PatchWhitening(values, noise_floor)
+        self.whitening = PatchWhitening(values, _NOISE_FLOOR)
         self.to_pixels = nn.Linear(vit.embed_dim, values)
 
     def forward(self, images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -68,7 +65,7 @@ class ContextualTuning(nn.Module):
         offsets = random_offsets(self.vit, grid_of(self.vit, images), len(images), generator)
         tokens = encode(self.vit, images, offsets=offsets)[:, self.vit.num_prefix_tokens :]  # [2 B, P, D]
         bank, queries = functional.normalize(tokens, dim=-1).flatten(0, 1).chunk(2)  # [B P, D] each
-        shares = cell_shares(masks, self.num_classes, self.patch_size, self.cells)  # [2 B, P, L, C]
+        shares = cell_shares(masks, self.num_classes, self.patch_size, _CELLS)  # [2 B, P, L, C]
         bank_shares, query_shares = shares.flatten(0, 1).chunk(2)
         retrieval = retrieval_loss(queries, bank, query_shares, bank_shares, self.temperature)
         targets = self.whitening(cut_patches(images, self.patch_size))

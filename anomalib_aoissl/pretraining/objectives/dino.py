@@ -15,15 +15,9 @@ from timm.models import VisionTransformer
 
 from anomalib_aoissl.plugin.arguments import Rule
 from anomalib_aoissl.plugin.removed_arguments import had_arguments
-from anomalib_aoissl.pretraining.argument_rules import DINO_MOVED, DINO_RULES, GONE
+from anomalib_aoissl.pretraining.argument_rules import DINO_GONE, DINO_MOVED, DINO_RULES
 from anomalib_aoissl.pretraining.callback import PretrainingCallback
-from anomalib_aoissl.pretraining.options import (
-    DINOCropOptions,
-    DINOOptimizerOptions,
-    HeadOptions,
-    TeacherOptions,
-    size_pair,
-)
+from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, TeacherOptions, size_pair
 from anomalib_aoissl.pretraining.training.augmentation import CropKind
 from anomalib_aoissl.pretraining.training.objective import Objective, Progress, Views
 from anomalib_aoissl.pretraining.training.schedule import cosine, warmup_linear
@@ -32,9 +26,9 @@ from anomalib_aoissl.pretraining.training.tokens import check_transformer, encod
 from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
 
-__all__ = ["DINOPretraining", "SelfDistillation"]
-
-STUDENT_TEMPERATURE = 0.1  # in both papers
+STUDENT_TEMPERATURE = 0.1  # here and below: in both papers
+_FIRST_TEMPERATURE, _WARMUP = 0.04, 0.3  # of the teacher, and the share of the steps in which it moves
+_LAST_WEIGHT_DECAY = 0.4
 
 
 class SelfDistillation(Objective):
@@ -47,8 +41,7 @@ class SelfDistillation(Objective):
         vit: The student's transformer; the teacher is its moving average, and is what is kept.
         crops: Number, size and zoom of the crops.
         head: Prototypes and the head before them.
-        teacher: Temperatures and momentum of the teacher.
-        final_weight_decay: The weight decay grows to it as a cosine.
+        teacher: Temperature and momentum of the teacher.
 
     [0]: Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021, arXiv 2104.14294.
     """
@@ -59,14 +52,11 @@ class SelfDistillation(Objective):
         "fewer of them (head.outputs)"
     )
 
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    weight_decay: ClassVar[float] = 0.04
+
     def __init__(
-        self,
-        vit: VisionTransformer,
-        crops: DINOCropOptions,
-        head: HeadOptions,
-        teacher: TeacherOptions,
-        *,
-        final_weight_decay: float,
+        self, vit: VisionTransformer, crops: DINOCropOptions, head: HeadOptions, teacher: TeacherOptions
     ) -> None:
         super().__init__(check_transformer(vit))
         self.kinds = {"global": CropKind(2, size_pair(crops.global_size), crops.zoom)}
@@ -77,8 +67,6 @@ class SelfDistillation(Objective):
         self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
         self.center = Center(head.outputs)
         self.head_options, self.teacher_options = head, teacher
-        self.final_weight_decay = final_weight_decay
-        self._first_weight_decay: float | None = None
 
     @property
     def result(self) -> VisionTransformer:
@@ -97,9 +85,8 @@ class SelfDistillation(Objective):
 
     def teacher_temperature(self, progress: Progress) -> float:
         """Return the teacher's temperature at a step."""
-        teacher = self.teacher_options
-        warmup = round(teacher.warmup * progress.steps)
-        return warmup_linear(progress.step, warmup, teacher.warmup_temperature, teacher.temperature)
+        warmup = round(_WARMUP * progress.steps)
+        return warmup_linear(progress.step, warmup, _FIRST_TEMPERATURE, self.teacher_options.temperature)
 
     def forward(self, views: Views, generator: torch.Generator, progress: Progress) -> dict[str, torch.Tensor]:
         """Return the loss of crops ``[B, V, C, h, w]`` and the teacher's entropy."""
@@ -116,11 +103,8 @@ class SelfDistillation(Objective):
         """Hold the prototypes still at first, and raise the weight decay."""
         if progress.step < round(self.head_options.frozen * progress.steps):
             self.head.prototypes.grad = None
-        group = optimizer.param_groups[0]
-        if self._first_weight_decay is None:
-            self._first_weight_decay = group.get("initial_weight_decay", group["weight_decay"])
-            group["initial_weight_decay"] = self._first_weight_decay  # a resumed run finds it in its checkpoint
-        group["weight_decay"] = cosine(progress.step, progress.steps, self._first_weight_decay, self.final_weight_decay)
+        decay = cosine(progress.step, progress.steps, self.weight_decay, _LAST_WEIGHT_DECAY)
+        optimizer.param_groups[0]["weight_decay"] = decay
 
     def after_step(self, progress: Progress) -> None:
         """Move the teacher (head included) and the centre, once for each optimiser step."""
@@ -162,14 +146,13 @@ def global_token(vit: VisionTransformer, tokens: torch.Tensor) -> torch.Tensor:
     return tokens[:, 0] if vit.cls_token is not None else tokens[:, vit.num_prefix_tokens :].mean(dim=1)
 
 
-@had_arguments(*GONE, "local_zoom", "student_temperature", "center_momentum", moved=DINO_MOVED)
+@had_arguments(*DINO_GONE, moved=DINO_MOVED)
 @dataclass(eq=False, repr=False)
 class DINOPretraining(PretrainingCallback):
     """Pretrains the model's encoder by self-distillation (DINO) before the model's own training begins.
 
     Args:
         crops: How crops are cut from the pictures, see `DINOCropOptions`.
-        optimizer: Learning rate and weight decay, see `DINOOptimizerOptions`.
         head: Prototypes and the head before them, see `HeadOptions`.
         teacher: The teacher, see `TeacherOptions`.
 
@@ -181,11 +164,9 @@ class DINOPretraining(PretrainingCallback):
     scratch_rate: ClassVar[float] = 5e-4
 
     crops: DINOCropOptions = DINOCropOptions()
-    optimizer: DINOOptimizerOptions = DINOOptimizerOptions()
     head: HeadOptions = HeadOptions()
     teacher: TeacherOptions = TeacherOptions()
 
     def build_objective(self, vit: VisionTransformer) -> SelfDistillation:
         """Return student and teacher around the transformer."""
-        decay = self.optimizer.final_weight_decay
-        return SelfDistillation(vit, self.crops, self.head, self.teacher, final_weight_decay=decay)
+        return SelfDistillation(vit, self.crops, self.head, self.teacher)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import distributed, nn
 
-__all__ = ["Center", "masked_patch_loss", "move_average", "prototype_entropy", "view_loss"]
-
 
 def view_loss(
     student: torch.Tensor,

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from anomalib_aoissl.pretraining.training.tokens import gather_tokens, sincos_positions
 
-__all__ = ["PixelDecoder", "PrototypeHead"]
-
 
 class PixelDecoder(nn.Module):
     """Light decoder of a masked autoencoder: visible tokens to the pixels of the masked patches [0].

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,10 +12,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from anomalib_aoissl.plugin.arguments import Rule
 from anomalib_aoissl.plugin.removed_arguments import had_arguments
-from anomalib_aoissl.pretraining.argument_rules import GONE, IBOT_MOVED, IBOT_RULES
-from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, MaskingOptions, TeacherOptions
+from anomalib_aoissl.pretraining.argument_rules import DINO_MOVED, IBOT_GONE
+from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, TeacherOptions
 from anomalib_aoissl.pretraining.training.objective import Progress, Views
 from anomalib_aoissl.pretraining.training.tokens import grid_of
 
@@ -24,21 +22,19 @@ from .dino import STUDENT_TEMPERATURE, DINOPretraining, SelfDistillation, global
 from .distillation import Center, masked_patch_loss, prototype_entropy
 from .masking import block_mask
 
-__all__ = ["IBOTPretraining", "MaskedDistillation"]
+_RATIOS, _MASKED = (0.1, 0.5), 0.5  # range of the share of masked patches, and share of masked crops: in the paper
 
 
 class MaskedDistillation(SelfDistillation):
     """DINO's views with blocks of masked patches [0].
 
-    The loss is `view_loss` (the student's global crops are masked) + weight * `masked_patch_loss`.
+    The loss is `view_loss` (the student's global crops are masked) + `masked_patch_loss`.
 
     Args:
         vit: The student's transformer.
         crops: Number, size and zoom of the crops.
         head: Prototypes and the head before them, which is one for global tokens and patches.
-        teacher: Temperatures and momentum of the teacher.
-        masking: The masked patches.
-        final_weight_decay: The weight decay grows to it as a cosine.
+        teacher: Temperature and momentum of the teacher.
 
     [0]: Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer, 2021, arXiv 2111.07832.
     """
@@ -46,25 +42,17 @@ class MaskedDistillation(SelfDistillation):
     name: ClassVar[str] = "ibot"
 
     def __init__(
-        self,
-        vit: VisionTransformer,
-        crops: DINOCropOptions,
-        head: HeadOptions,
-        teacher: TeacherOptions,
-        *,
-        masking: MaskingOptions,
-        final_weight_decay: float,
+        self, vit: VisionTransformer, crops: DINOCropOptions, head: HeadOptions, teacher: TeacherOptions
     ) -> None:
-        super().__init__(vit, crops, head, teacher, final_weight_decay=final_weight_decay)
-        self.masking = masking
+        super().__init__(vit, crops, head, teacher)
         self.mask_token = nn.Parameter(torch.zeros(vit.embed_dim))
         self.patch_center = Center(head.outputs)
 
     def masks(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-        """Return masks ``[N, P]`` (bool): each crop is masked with the probability, by a ratio from the range."""
+        """Return masks ``[N, P]`` (bool): every second crop is masked, by a ratio from the range."""
         draws = torch.rand(batch, 2, generator=generator, device=generator.device).tolist()
-        low, high = self.masking.ratio
-        ratios = [low + (high - low) * size if chance < self.masking.probability else 0.0 for chance, size in draws]
+        low, high = _RATIOS
+        ratios = [low + (high - low) * size if chance < _MASKED else 0.0 for chance, size in draws]
         return torch.stack([block_mask(grid, ratio, generator).flatten() for ratio in ratios])
 
     def forward(self, views: Views, generator: torch.Generator, progress: Progress) -> dict[str, torch.Tensor]:
@@ -95,8 +83,7 @@ class MaskedDistillation(SelfDistillation):
         entropy = prototype_entropy(taught, self.center.value, temperature)
         self.center.add(taught)
         self.patch_center.add(taught_patches)
-        loss = view + self.masking.weight * patch
-        return {"loss": loss, "view_loss": view, "patch_loss": patch, "teacher_entropy": entropy}
+        return {"loss": view + patch, "view_loss": view, "patch_loss": patch, "teacher_entropy": entropy}
 
     def after_step(self, progress: Progress) -> None:
         """Move the teacher and both centres."""
@@ -104,25 +91,16 @@ class MaskedDistillation(SelfDistillation):
         self.patch_center.update()
 
 
-@had_arguments(*GONE, "local_zoom", "student_temperature", "center_momentum", "shared_head", moved=IBOT_MOVED)
+@had_arguments(*IBOT_GONE, moved=DINO_MOVED)
 @dataclass(eq=False, repr=False)
 class IBOTPretraining(DINOPretraining):
     """Pretrains the model's encoder by masked self-distillation (iBOT) before the model's own training begins.
 
-    Args:
-        masking: The masked patches, see `MaskingOptions`.
-
-    What DINO and all objectives take: see `DINOPretraining` and `PretrainingCallback`.
+    Its arguments are those of `DINOPretraining`.
     """
 
-    RULES: ClassVar[Mapping[str, Rule]] = IBOT_RULES
     objective_name: ClassVar[str] = "ibot"
-
-    masking: MaskingOptions = MaskingOptions()
 
     def build_objective(self, vit: VisionTransformer) -> MaskedDistillation:
         """Return student and teacher around the transformer."""
-        decay = self.optimizer.final_weight_decay
-        return MaskedDistillation(
-            vit, self.crops, self.head, self.teacher, masking=self.masking, final_weight_decay=decay
-        )
+        return MaskedDistillation(vit, self.crops, self.head, self.teacher)

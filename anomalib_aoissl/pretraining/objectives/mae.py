@@ -11,10 +11,11 @@ from typing import ClassVar
 
 import torch
 from timm.models import VisionTransformer
+from torch.nn import functional
 
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule
 from anomalib_aoissl.plugin.removed_arguments import had_arguments
-from anomalib_aoissl.pretraining.argument_rules import GONE, MAE_MOVED, MAE_RULES, Target
+from anomalib_aoissl.pretraining.argument_rules import MAE_GONE, MAE_MOVED, MAE_RULES, Target
 from anomalib_aoissl.pretraining.callback import PretrainingCallback
 from anomalib_aoissl.pretraining.options import DecoderOptions, MAECropOptions, size_pair
 from anomalib_aoissl.pretraining.training.augmentation import CropKind
@@ -29,10 +30,7 @@ from anomalib_aoissl.pretraining.training.tokens import (
 )
 
 from .heads import PixelDecoder
-from .losses import masked_pixel_loss, normalise_patches
 from .masking import random_partition
-
-__all__ = ["MAEPretraining", "MaskedAutoencoder"]
 
 _NOISE_FLOOR = 0.1  # noise of a pixel, unit of the normalised images; what is weaker is not rewarded
 
@@ -134,7 +132,29 @@ class MaskedAutoencoder(Objective):
         return predicted * (variance + _NOISE_FLOOR**2).sqrt() + truth.mean(dim=-1, keepdim=True)
 
 
-@had_arguments(*GONE, "noise_floor", moved=MAE_MOVED)
+def normalise_patches(patches: torch.Tensor, noise_floor: float) -> torch.Tensor:
+    """Return patches ``[..., S]`` with the mean taken off and divided by sqrt(variance + noise_floor ** 2).
+
+    The paper [0] divides by the standard deviation alone, so that a dark area without structure becomes pure sensor
+    noise at full contrast, which no model can predict. With a floor above the noise (same unit as the patches) such
+    an area stays near zero, while structure is still brought to one contrast.
+
+    [0]: He et al., Masked Autoencoders Are Scalable Vision Learners, 2021, arXiv 2111.06377. Differs in: the floor,
+    1e-3 there, is an argument.
+    """
+    centred = patches - patches.mean(dim=-1, keepdim=True)
+    variance = centred.pow(2).mean(dim=-1, keepdim=True)
+    return centred / (variance + noise_floor**2).sqrt().clamp_min(1e-6)
+
+
+def masked_pixel_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error over masked patches ``[B, M, S]``, in float32; 0 where nothing is masked."""
+    if predicted.numel() == 0:
+        return predicted.float().sum()
+    return functional.mse_loss(predicted.float(), target.float())
+
+
+@had_arguments(*MAE_GONE, moved=MAE_MOVED)
 @dataclass(eq=False, repr=False)
 class MAEPretraining(PretrainingCallback):
     """Pretrains the model's encoder as a masked autoencoder before the model's own training begins.

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-__all__ = ["block_mask", "random_partition"]
+_SMALLEST, _ASPECT, _ATTEMPTS = 4, 0.3, 100  # of rectangles: patches of the smallest, narrowest, and how many are tried
 
 
 def random_partition(
@@ -31,15 +31,7 @@ def random_partition(
     return order[:, masked:].sort(dim=1).values, order[:, :masked].sort(dim=1).values
 
 
-def block_mask(
-    grid: tuple[int, int],
-    ratio: float,
-    generator: torch.Generator,
-    *,
-    smallest: int = 4,
-    aspect: float = 0.3,
-    attempts: int = 100,
-) -> torch.Tensor:
+def block_mask(grid: tuple[int, int], ratio: float, generator: torch.Generator) -> torch.Tensor:
     """Return a mask ``[rows, columns]`` (bool) of rectangles that hide exactly round(ratio * rows * columns) patches.
 
     Rectangles of random size and shape are laid over each other, as in BEiT [0]; what they leave open of the count, or
@@ -49,9 +41,6 @@ def block_mask(
         grid: (rows, columns) of patches.
         ratio: Share of the patches to hide, in [0, 1].
         generator: Source of randomness.
-        smallest: Patches of the smallest rectangle.
-        aspect: Narrowest height / width of a rectangle, in (0, 1]; the widest is its inverse.
-        attempts: Rectangles that are tried.
 
     Raises:
         ValueError: If the ratio is outside [0, 1].
@@ -62,22 +51,20 @@ def block_mask(
     rows, columns = grid
     wanted = round(ratio * rows * columns)
     mask = torch.zeros(rows, columns, dtype=torch.bool, device=generator.device)
-    for _ in range(attempts):
+    for _ in range(_ATTEMPTS):
         missing = wanted - int(mask.sum())
-        if missing < smallest:
+        if missing < _SMALLEST:
             break
-        top, left, height, width = _rectangle(grid, smallest, missing, aspect, generator)
+        top, left, height, width = _rectangle(grid, missing, generator)
         mask[top : top + height, left : left + width] = True
     return _even_out(mask, wanted, generator)
 
 
-def _rectangle(
-    grid: tuple[int, int], smallest: int, largest: int, aspect: float, generator: torch.Generator
-) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a random rectangle of about ``smallest`` to ``largest`` patches."""
+def _rectangle(grid: tuple[int, int], largest: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of a random rectangle of ``largest`` patches at most."""
     area_draw, aspect_draw, top_draw, left_draw = torch.rand(4, generator=generator, device=generator.device).tolist()
-    area = smallest + area_draw * (largest - smallest)
-    shape = math.exp((2 * aspect_draw - 1) * math.log(1 / aspect))
+    area = _SMALLEST + area_draw * (largest - _SMALLEST)
+    shape = math.exp((2 * aspect_draw - 1) * math.log(1 / _ASPECT))
     height = min(max(round(math.sqrt(area * shape)), 1), grid[0])
     width = min(max(round(math.sqrt(area / shape)), 1), grid[1])
     return int(top_draw * (grid[0] - height + 1)), int(left_draw * (grid[1] - width + 1)), height, width

@@ -24,20 +24,9 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from timm.models import save_for_hf as _save_for_hf
 
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.plugin.arguments import ArgumentError
-
-__all__ = [
-    "RECORD_NAME",
-    "WEIGHTS_NAME",
-    "cache_folder",
-    "cache_key",
-    "check_replaceable",
-    "copy_folder",
-    "load_weights",
-    "save_encoder",
-]
 
 RECORD_NAME = "pretraining.json"
 WEIGHTS_NAME = "model.safetensors"

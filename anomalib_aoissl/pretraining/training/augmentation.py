@@ -20,8 +20,6 @@ from torch.nn import functional
 from anomalib_aoissl.plugin.arguments import Rule, number
 from anomalib_aoissl.plugin.options import Options
 
-__all__ = ["CropKind", "Crops", "Light", "structure_weights"]
-
 _CELL = 8  # px, raster of the positions that a crop can begin at, before its jitter
 
 
@@ -49,7 +47,7 @@ class Crops:
         symmetries: Turn by quarter turns and mirror at random.
     """
 
-    def __init__(self, kinds: dict[str, CropKind], *, structure: float = 1.0, symmetries: bool = True) -> None:
+    def __init__(self, kinds: dict[str, CropKind], *, structure: float = 0.8, symmetries: bool = True) -> None:
         self.kinds = kinds
         self.structure = structure
         self.symmetries = symmetries

@@ -20,8 +20,6 @@ from anomalib_aoissl.data.finding.listing import list_records
 
 from .augmentation import Crops, structure_weights
 
-__all__ = ["CropDataset", "ImageFiles", "fingerprint", "pretraining_images", "read_planes"]
-
 ImageFiles = tuple[Path, ...]
 """The files of one item, one for each lighting channel."""
 

@@ -17,8 +17,6 @@ from torch import nn
 from .patches import PatchWhitening, cut_patches
 from .tokens import encode, sincos_positions
 
-__all__ = ["even_last_norm", "whiten_patch_embedding"]
-
 
 @torch.no_grad()
 def whiten_patch_embedding(

@@ -12,14 +12,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_aoissl.pretraining.options import OptimizerOptions
-
 from .augmentation import Light
 from .images import CropDataset
 from .objective import Objective, Progress, Views
 from .schedule import warmup_cosine
-
-__all__ = ["PretrainingModule", "crop_loader"]
 
 _RANK_STRIDE, _BATCH_STRIDE = 1_000_003, 7919  # keep the seeds of ranks and of accumulated batches apart
 
@@ -29,8 +25,8 @@ class PretrainingModule(LightningModule):
 
     Args:
         objective: The objective.
-        optimizer: Weight decay and warm-up.
         learning_rate: Its peak.
+        warmup: Share of the steps in which it grows from 0.
         light: Random light on every batch.
         mean: Of each input plane.
         std: Of each input plane.
@@ -43,9 +39,9 @@ class PretrainingModule(LightningModule):
     def __init__(
         self,
         objective: Objective,
-        optimizer: OptimizerOptions,
         *,
         learning_rate: float,
+        warmup: float,
         light: Light,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -53,7 +49,7 @@ class PretrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.optimizer_options, self.learning_rate = optimizer, learning_rate
+        self.learning_rate, self.warmup = learning_rate, warmup
         self.light = light
         self.seed = seed
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -87,15 +83,18 @@ class PretrainingModule(LightningModule):
         return values["loss"]
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with warm-up and cosine, step by step."""
-        options = self.optimizer_options
+        """Return AdamW [0] with warm-up and cosine, step by step; biases, norms, tokens and positions do not decay.
+
+        [0]: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
+        """
+        decay, betas = self.objective.weight_decay, self.objective.betas
         weights = [p for p in self.parameters() if p.requires_grad]
         decayed = [p for p in weights if p.ndim > 1 and p.shape[0] > 1]  # tokens and positions are [1, T, D]
         others = [p for p in weights if not (p.ndim > 1 and p.shape[0] > 1)]
-        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=options.BETAS)
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=betas)
         steps = self.progress.steps
-        warmup = round(options.warmup * steps)
+        warmup = round(self.warmup * steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
         )

@@ -15,8 +15,6 @@ from torch import nn
 
 from .augmentation import CropKind
 
-__all__ = ["Objective", "Progress", "Views"]
-
 Views = dict[str, torch.Tensor]
 """Crops by name, ``[B, V, C, h, w]``: B samples, V crops of each."""
 
@@ -44,6 +42,10 @@ class Objective(nn.Module, ABC):
     name: ClassVar[str]
     advice: ClassVar[str]
     """What to change where the embeddings collapse."""
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.95)
+    """Of AdamW: decay of the running mean and of the running square of the gradient; those of the MAE paper."""
+    weight_decay: ClassVar[float] = 0.05
+    """Of AdamW."""
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["PatchWhitening", "cut_patches", "paste_patches"]
-
 
 def cut_patches(images: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:
     """Return the pixels ``[B, P, S]`` of each patch of images ``[B, C, H, W]``: S = C * patch height * patch width."""

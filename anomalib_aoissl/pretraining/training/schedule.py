@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["cosine", "half_cosine", "warmup_cosine", "warmup_linear"]
-
 
 def half_cosine(progress: float) -> float:
     """Return the value of half a cosine wave that falls from 1 at progress 0 to 0 at progress 1, and stays."""

@@ -19,17 +19,6 @@ from timm.models import VisionTransformer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "TokenChoice",
-    "check_transformer",
-    "embed",
-    "encode",
-    "gather_tokens",
-    "grid_of",
-    "random_offsets",
-    "sincos_positions",
-]
-
 
 def check_transformer(vit: object) -> VisionTransformer:
     """Return the transformer after checking that `encode` can run it.

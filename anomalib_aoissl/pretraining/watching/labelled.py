@@ -18,8 +18,6 @@ from .watcher import Labelled
 if TYPE_CHECKING:
     from anomalib_aoissl.data.dataset import SegmentationDataset
 
-__all__ = ["probe_images"]
-
 
 def probe_images(datamodule: object, count: int, most: tuple[int, int] | None = None) -> Labelled | None:
     """Return up to ``count`` labelled training images as the bank and as many validation images as queries.

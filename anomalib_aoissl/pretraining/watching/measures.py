@@ -18,8 +18,6 @@ from anomalib_aoissl.matching.aggregation import class_votes, vote_weights
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pretraining.training.patches import cut_patches
 
-__all__ = ["Probe", "effective_rank", "probe_mean_iou", "spectrum_entropy"]
-
 LabelledImage = tuple[torch.Tensor, torch.Tensor]
 """An image ``[C, H, W]`` in [0, 1] and its class-index mask ``[H, W]``."""
 

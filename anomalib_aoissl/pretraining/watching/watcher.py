@@ -21,9 +21,6 @@ from anomalib_aoissl.pretraining.training.objective import Objective
 
 from .measures import LabelledImage, effective_rank, probe_mean_iou, spectrum_entropy
 
-__all__ = ["CollapseError", "Labelled", "Watcher"]
-
-
 _COLLAPSE_RANK = 2.0  # effective rank under which an encoder counts as collapsed
 _COLLAPSE_CHECKS = 3  # measures in a row under it that stop a run
 

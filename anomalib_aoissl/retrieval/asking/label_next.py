@@ -13,8 +13,6 @@ import torch
 
 from anomalib_aoissl.matching.searching import search
 
-from ..torch_model import RetrievalModel
-
 REPRESENTATIVES = 64
 """Patches that stand for an image."""
 
@@ -60,22 +58,20 @@ class Choice:
 
 
 @torch.no_grad()
-def summarize(model: RetrievalModel, name: str, embeddings: torch.Tensor, seed: int = 0) -> PoolImage:
+def summarize(name: str, embeddings: torch.Tensor, bank: torch.Tensor) -> PoolImage:
     """Return an image as `REPRESENTATIVES` of its patches, chosen by k-center so that none is far from all of them.
 
     Args:
-        model: Model whose bank is compared with; it may be empty.
         name: Name of the image.
         embeddings: ``[P, D]`` of unit length, all its patches, as `RetrievalModel.read` gives them.
-        seed: Of the first patch that is chosen.
+        bank: ``[N, D]``, the patches that are compared with; there may be none.
     """
-    bank = model.bank.embeddings
     if len(bank):
         unit = torch.nn.functional.normalize(bank.float(), dim=-1)
         nearest = search(embeddings, unit, 1)[0][:, 0]
     else:
         nearest = torch.zeros(len(embeddings))
-    start = int(torch.randint(len(embeddings), (1,), generator=torch.Generator().manual_seed(seed)))
+    start = int(torch.randint(len(embeddings), (1,), generator=torch.Generator().manual_seed(0)))
     chosen, group = [start], torch.zeros(len(embeddings), dtype=torch.long)
     similarity = embeddings @ embeddings[start]
     while len(chosen) < min(REPRESENTATIVES, len(embeddings)):

@@ -20,7 +20,7 @@ __all__ = ["METADATA_KEY", "BankFileError", "encoder_hash", "load_bank", "save_b
 
 
 def encoder_hash(encoder: Encoder, options: Mapping[str, Any] | None = None) -> str:
-    """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, blocks, final norm.
+    """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, size, patch.
 
     Args:
         encoder: The encoder.

@@ -1,14 +1,20 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How large a bank may be: patches or megabytes to entries, and what its arguments may be."""
+"""How large a bank may be, in entries or megabytes, and what its entries stand for: patches or whole images."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from anomalib_aoissl.matching.precision import PRECISIONS
 from anomalib_aoissl.plugin.arguments import Rule
+
+if TYPE_CHECKING:
+    from anomalib_aoissl.encoder.base import Encoder
+
+    from .memory_bank import MemoryBank
 
 _MEGABYTES = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*MB\s*", flags=re.IGNORECASE)
 
@@ -36,9 +42,8 @@ def entries_of_size(
         precision: Name in `PRECISIONS`.
 
     Raises:
-        ValueError: If it is neither, or too small for one entry, or the precision has no such name.
+        ValueError: If it is no size, or too small for one entry.
     """
-    check_bank(precision=precision)
     entries = size
     if isinstance(size, str):
         MEGABYTES.check("bank.size", size)
@@ -52,15 +57,37 @@ def entries_of_size(
     return None if entries is None else int(entries)
 
 
-def check_bank(budget: int | None = None, precision: str = "fp32") -> None:
-    """Validate what a bank is made with.
+def entry_size(encoder: Encoder, level: str) -> tuple[int, int]:
+    """Return the (height, width) in px of what votes as a whole: the encoder's patch, or its whole input."""
+    return encoder.patch_size if level == "patches" else encoder.image_size
+
+
+def check_head(level: str, head: bool) -> None:
+    """Validate that there is no pixel head where whole images are compared.
 
     Raises:
-        ValueError: If the budget is below 1, or the precision has no such name.
+        ValueError: If there is one.
     """
-    if budget is not None and budget < 1:
-        msg = f"A bank of {budget} entries holds no patch; it must be at least 1."
+    if head and level == "images":
+        msg = "vote.level='images' lets whole images vote, without the pixel head. Add head=null, or use patches."
         raise ValueError(msg)
-    if precision not in PRECISIONS:
-        msg = f"bank.precision={precision!r} must be one of {list(PRECISIONS)}."
+
+
+def check_bank_size(bank: MemoryBank, dims: int, unit: tuple[int, int], level: str) -> None:
+    """Validate that a bank's entries have the size, (height, width) in px, and the dimensions of what is compared.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if tuple(bank.patch_size) != tuple(unit):
+        msg = (
+            f"The bank's entries are of {tuple(bank.patch_size)} px (height, width), but vote.level={level!r} with "
+            f"this encoder compares {tuple(unit)} px. Make the bank with MemoryBank({dims}, {tuple(unit)})."
+        )
+        raise ValueError(msg)
+    if bank.embeddings.shape[1] != dims:
+        msg = (
+            f"The bank's embeddings have {bank.embeddings.shape[1]} dimensions, this encoder's have {dims}. Make the "
+            f"bank with MemoryBank({dims}, {tuple(unit)})."
+        )
         raise ValueError(msg)

@@ -128,7 +128,7 @@ def _patch_size(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
     state = checkpoint["state_dict"]
     size, weight = state[_NAMES].get("patch_size"), state.get(_PATCHES)
     arguments = checkpoint["hyper_parameters"]
-    level = arguments.get("vote", {}).get("level") or arguments.get("retrieval", "patches")  # the latter in 0.1.0
+    level = arguments.get("vote", {}).get("level", "patches")
     if size is None and weight is not None and level == "patches":
         size = weight.shape[-2:]
     return None if size is None else (int(size[0]), int(size[1]))

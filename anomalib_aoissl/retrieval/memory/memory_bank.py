@@ -30,12 +30,8 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.precision import PRECISIONS, converted, stored
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
-from .bank_size import check_bank
 from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of
 from .gathering import gathered
-
-__all__ = ["MemoryBank"]
-
 
 HELD_BUDGETS, HELD_BATCHES = 4, 16
 """Times the budget, and the added batch, that are held while a bank is filled: what is condensed twice, and what
@@ -63,9 +59,6 @@ class MemoryBank(DynamicBufferMixin):
         seed: Of what is random in condensing.
         precision: What embeddings are stored in, a name of `precision.PRECISIONS`; in int8 the length of an entry is
             that of its integers, not 1.
-
-    Raises:
-        ValueError: If the budget is below 1, or the precision has no such name.
     """
 
     def __init__(
@@ -78,7 +71,6 @@ class MemoryBank(DynamicBufferMixin):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        check_bank(budget, precision)
         self.patch_size = patch_size
         self.budget, self.seed = budget, seed
         self.register_buffer("embeddings", torch.empty(0, embed_dim, dtype=PRECISIONS[precision]))

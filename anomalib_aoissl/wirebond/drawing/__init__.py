@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from .devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType, random_device
 from .files.sheet import contact_sheet
-from .files.unit_files import PALETTE
 from .files.writing import write_images
 from .rendering import Drawing, draw
 
@@ -14,7 +13,6 @@ __all__ = [
     "CLASS_NAMES",
     "DEVICES",
     "GENERATOR_VERSION",
-    "PALETTE",
     "DeviceType",
     "Drawing",
     "contact_sheet",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anomalib_aoissl.pretraining.objectives.distillation import Center, masked_patch_loss, move_average, view_loss
-from anomalib_aoissl.pretraining.objectives.losses import masked_pixel_loss, normalise_patches
+from anomalib_aoissl.pretraining.objectives.mae import masked_pixel_loss, normalise_patches
 from anomalib_aoissl.pretraining.training.patches import PatchWhitening, cut_patches, paste_patches
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_aoissl.pretraining.options import OptimizerOptions
 from anomalib_aoissl.pretraining.training.module import PretrainingModule
 from anomalib_aoissl.pretraining.training.objective import Objective, Views
 
@@ -19,7 +18,7 @@ from anomalib_aoissl.pretraining.training.objective import Objective, Views
 class Watched(Objective):
     """An objective that notes the crops that it is given; its weights are of every kind that may decay or not."""
 
-    name = "watched"
+    name, weight_decay = "watched", 0.5
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -36,11 +35,10 @@ class Watched(Objective):
         return {"loss": self.linear.weight.sum()}
 
 
-def module(light: Any, weight_decay: float = 0.0) -> PretrainingModule:
+def module(light: Any) -> PretrainingModule:
     """Return the loop of a watched objective, at the first step of ten, without warm-up."""
-    options = OptimizerOptions(weight_decay=weight_decay, warmup=0.0)
     planes: dict[str, Any] = {"mean": (0.5, 0.0), "std": (0.25, 1.0)}
-    made = PretrainingModule(Watched(), options, learning_rate=0.1, light=light, seed=0, **planes)
+    made = PretrainingModule(Watched(), learning_rate=0.1, warmup=0.0, light=light, seed=0, **planes)
     made._trainer = SimpleNamespace(global_step=0, global_rank=0, estimated_stepping_batches=10)  # type: ignore[assignment]
     made.log_dict = Mock()
     return made
@@ -61,7 +59,7 @@ def test_a_step_sees_crops_under_the_random_light() -> None:
 
 
 def test_only_matrices_and_filters_decay() -> None:
-    loop = module(None, weight_decay=0.5)
+    loop = module(None)
     before = {name: parameter.detach().clone() for name, parameter in loop.named_parameters()}
     for parameter in loop.parameters():
         parameter.grad = torch.zeros_like(parameter)

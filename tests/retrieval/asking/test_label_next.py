@@ -75,7 +75,7 @@ def test_representatives_leave_no_patch_far_away(tiny_encoder: dict, monkeypatch
     monkeypatch.setattr(label_next, "REPRESENTATIVES", 6)
     model = make_model(tiny_encoder, entries=7)
     patches = functional.normalize(unit(6, 32, seed=1).repeat(4, 1) + 0.02 * torch.randn(24, 32), dim=-1)
-    image = summarize(model, "a", patches)
+    image = summarize("a", patches, model.bank.embeddings)
     nearest = patches @ image.embeddings.T
     assert nearest.max(dim=1).values.min() > 0.9  # one of each of the six groups
     shares = torch.bincount(nearest.argmax(dim=1), minlength=6) / 24
@@ -87,8 +87,8 @@ def test_representatives_leave_no_patch_far_away(tiny_encoder: dict, monkeypatch
     torch.testing.assert_close(image.similarity, own.clamp(min=0))
 
 
-def test_an_empty_bank_knows_nothing(tiny_encoder: dict) -> None:
-    image = summarize(make_model(tiny_encoder, entries=0), "a", unit(9, 32, seed=2))
+def test_an_empty_bank_knows_nothing() -> None:
+    image = summarize("a", unit(9, 32, seed=2), torch.empty(0, 32))
     assert len(image.embeddings) == 9  # fewer patches than representatives
     assert (image.novelty, image.similarity.tolist()) == (1, [0] * 9)
     (choice,) = choose([image], 3)

@@ -130,7 +130,7 @@ def test_encoders_with_other_embeddings_have_other_hashes(tiny_encoder: dict) ->
 
     changed = make()
     changed.vit.blocks[1].mlp.fc2.bias.data[3] += 1e-3
-    encoders = [make(), make(blocks=2), make(blocks=[0]), make(normalize=False), make(image_size=(32, 32)), changed]
+    encoders = [make(), make(image_size=(32, 32)), make(in_channels=1), changed]
     assert len({encoder_hash(encoder) for encoder in encoders}) == len(encoders)
     assert encoder_hash(make()) == encoder_hash(make())
 
@@ -159,4 +159,4 @@ def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict,
     assert type(extended.hparams["bank"]["extends"]) is str  # plain data, which a checkpoint may hold
 
     with pytest.raises(BankFileError, match="Train again to fill a new bank, or use the model that filled this one"):
-        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, blocks=2)
+        train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path}, image_size=(64, 64))

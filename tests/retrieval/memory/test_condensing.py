@@ -315,13 +315,6 @@ def test_sizes_that_raise(size: int | str) -> None:
         entries_of_size(size, 192, (8, 8))
 
 
-def test_names_that_raise() -> None:
-    with pytest.raises(ValueError, match=r"bank\.precision='fp8' must be one of"):
-        MemoryBank(4, PATCH, precision="fp8")
-    with pytest.raises(ValueError, match="A bank of 0 entries"):
-        MemoryBank(4, PATCH, budget=0)
-
-
 @pytest.mark.parametrize(("aggregation", "k"), [("similarity", 9), ("attention", 18)])
 def test_an_entry_that_stands_for_four_votes_like_two_of_the_same(tiny_encoder: dict, aggregation: str, k: int) -> None:
     size = (16, 24)

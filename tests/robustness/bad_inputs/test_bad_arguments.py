@@ -65,11 +65,6 @@ RETRIEVAL = (
     bad(AOISSLRetrieval, r"image_size=True must be one size", image_size=True),
     bad(AOISSLRetrieval, r"image_size=\(63, 96\) does not fit", image_size=(63, 96)),
     bad(AOISSLRetrieval, r"in_channels=0 must lie in \[1, 64\]", in_channels=0),
-    bad(AOISSLRetrieval, r"blocks=0 must be at least 1", blocks=0),
-    bad(AOISSLRetrieval, r"blocks=\[\] must be a whole number or a list of whole numbers", blocks=[]),
-    bad(AOISSLRetrieval, r"blocks='last' must be a whole number or a list", blocks="last"),
-    bad(AOISSLRetrieval, r"blocks=7 does not fit: the encoder has 2 blocks", blocks=7),
-    bad(AOISSLRetrieval, r"encoder\.normalize='yes' must be true or false", encoder={"normalize": "yes"}),
     bad(AOISSLRetrieval, r"encoder\.pretrained=1 must be true or false", encoder={"pretrained": 1}),
     bad(AOISSLRetrieval, r"head='conv' must be one of \['pixel'\]", head="conv"),
     bad(AOISSLRetrieval, r"vote\.aggregation='majority' must be one of", vote={"aggregation": "majority"}),
@@ -101,7 +96,6 @@ SEGMENTER = (
     ),
     bad(AOISSLSegmenter, r"training\.learning_rate='fast' must be a number", training={"learning_rate": "fast"}),
     bad(AOISSLSegmenter, r"training\.validations=0 must be at least 1", training={"validations": 0}),
-    bad(AOISSLSegmenter, r"training\.early_stopping=0 must be at least 1", training={"early_stopping": 0}),
     bad(AOISSLSegmenter, r"training\.select='first' must be one of \['best', 'last'\]", training={"select": "first"}),
     bad(
         AOISSLSegmenter,
@@ -116,15 +110,13 @@ PRETRAINING = (
     bad(MAEPretraining, r"max_steps=0 must be greater than 0, or -1 for no limit", max_steps=0),
     bad(MAEPretraining, r"batch_size=True must be a whole number", batch_size=True),
     bad(MAEPretraining, r"start='warm' must be one of \['auto', 'given', 'whitened'\]", start="warm"),
-    bad(MAEPretraining, r"crops\.structure=1\.1 must lie in \[0, 1\]", crops={"structure": 1.1}),
     bad(MAEPretraining, r"light\.gain=-0\.1 must not be negative", light={"gain": -0.1}),
     bad(MAEPretraining, r"optimizer\.learning_rate=0 must be greater", optimizer={"learning_rate": 0}),
-    bad(MAEPretraining, r"optimizer\.weight_decay=nan must be a number", optimizer={"weight_decay": NAN}),
     bad(MAEPretraining, r"optimizer takes no betas\. It takes learning_rate", optimizer={"betas": (0.9, 0.95)}),
     bad(MAEPretraining, r"loading\.memory_mb=inf must be a number", loading={"memory_mb": INFINITY}),
     bad(MAEPretraining, r"loading\.num_workers=-1 must not be negative", loading={"num_workers": -1}),
     bad(MAEPretraining, r"probe=5 must be a mapping of every, images", probe=5),
-    bad(MAEPretraining, r"crops=CropOptions\(.* must be a mapping of per_image, structure, size", crops=CropOptions()),
+    bad(MAEPretraining, r"crops=CropOptions\(.* must be a mapping of per_image, size", crops=CropOptions()),
     bad(MAEPretraining, r"seed=-5 must lie in", seed=-5),
     bad(MAEPretraining, r"save_to='' must be a path or null", save_to=""),
     bad(MAEPretraining, r"crops\.size=-8 must be whole numbers of px, greater than 0", crops={"size": -8}),
@@ -135,9 +127,7 @@ PRETRAINING = (
     bad(DINOPretraining, r"crops\.local_count=-1 must not be negative", crops={"local_count": -1}),
     bad(DINOPretraining, r"teacher\.temperature=0 must be greater than 0", teacher={"temperature": 0}),
     bad(DINOPretraining, r"teacher\.momentum=1\.5 must lie in \[0, 1\]", teacher={"momentum": 1.5}),
-    bad(IBOTPretraining, r"masking\.ratio=0\.3 must be two numbers", masking={"ratio": 0.3}),
     bad(IBOTPretraining, r"head\.outputs=0 must be greater than 0", head={"outputs": 0}),
-    bad(IBOTPretraining, r"masking\.weight=-1 must not be negative", masking={"weight": -1}),
 )
 
 DRAWING = (
@@ -240,11 +230,6 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
             value="AOISSLRetrieval: abstain=never must be a number or null.",
         ),
         Row(
-            "an argument that is gone",
-            said_of(*RETRIEVAL_OF, "--model.learning_seconds=0"),
-            value="AOISSLRetrieval: arguments that are gone and have no effect: learning_seconds. Leave them out.",
-        ),
-        Row(
             "a misspelt argument",
             said_of(*RETRIEVAL_OF, "--model.temprature=0.1"),
             value="AOISSLRetrieval: takes no argument temprature. Did you mean vote.temperature?",
@@ -271,11 +256,11 @@ RETRIEVAL_OF = ("--model", "AOISSLRetrieval")
         ),
         Row(
             "a field of a callback's options",
-            said_of("--callbacks=MAEPretraining", "--callbacks.crops.structure=abc"),
-            value="MAEPretraining: crops.structure=abc must be a number.",
+            said_of("--callbacks=MAEPretraining", "--callbacks.optimizer.warmup=abc"),
+            value="MAEPretraining: optimizer.warmup=abc must be a number.",
         ),
         Row(
-            "a callback's argument of 0.1.0",
+            "a callback's argument of 0.2.0",
             said_of("--callbacks=DINOPretraining", "--callbacks.noise=0.1"),
             value="DINOPretraining: arguments that are gone and have no effect: noise. Leave them out.",
         ),
@@ -295,7 +280,7 @@ def test_anomalibs_command_ends_with_one_line(capsys: pytest.CaptureFixture, tmp
     for arguments, said in (
         (["--model.vote.k=abc"], "AOISSLRetrieval: vote.k="),
         (["--model.vote.k=-3"], "AOISSLRetrieval: vote.k="),
-        (["--model.k=abc"], "AOISSLRetrieval: vote.k="),
+        (["--model.k=3"], "AOISSLRetrieval: takes no argument k. Did you mean vote.k?"),
         (["--model.vote=null"], "AOISSLRetrieval: vote=null must be a mapping of k"),
         ([callback, f"{crops}=null"], "MAEPretraining: crops=null must be a mapping of per_image"),
         ([callback, f"{crops}.size=-8"], "MAEPretraining: crops.size=-8 must be whole numbers of px"),

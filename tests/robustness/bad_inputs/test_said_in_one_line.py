@@ -17,7 +17,7 @@ from small_exports import bank
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.cli.bank import describe
 from anomalib_aoissl.cli.dispatching import dispatch
-from anomalib_aoissl.models.untrained import UntrainedError
+from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.plugin.command_line import attach
 from anomalib_aoissl.retrieval.asking.contact_sheet import contact_sheet, fitted
 

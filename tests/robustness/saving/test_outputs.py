@@ -20,8 +20,7 @@ from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.cli.bank import main
 from anomalib_aoissl.cli.outputs import OutputError, check_outputs
 from anomalib_aoissl.data import files
-from anomalib_aoissl.data.files import put_in_place, temporary_file, whole_file
-from anomalib_aoissl.data.full_disk import names_full_disk
+from anomalib_aoissl.data.files import names_full_disk, put_in_place, temporary_file, whole_file
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining import MAEPretraining
 from anomalib_aoissl.pretraining.training.artefact import check_replaceable, copy_folder, save_encoder

@@ -25,6 +25,12 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float
     return turned(ring, degrees, (x, y))
 
 
+def area_of(ring: np.ndarray) -> float:
+    """Return the signed area of a ring ``[N, 2]``, px; along edges outer rings are positive, holes negative."""
+    x, y = ring[:, 0], ring[:, 1]
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
 def turned(ring: np.ndarray, degrees: float, about: tuple[float, float]) -> np.ndarray:
     """Return a ring ``[N, 2]`` turned clockwise, as seen on the screen, about a point."""
     if not degrees:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from .geometry import area_of
 from .rasterizing import fill
 
 _TOLERANCES = (1.0, 0.75, 0.6, 0.5, 0.4, 0.3)  # px, tried in turn
@@ -84,7 +85,7 @@ def rings(part: np.ndarray) -> list[np.ndarray]:
     found = []
     while following:
         found.append(_ring(following))
-    return sorted(found, key=_area, reverse=True)
+    return sorted(found, key=area_of, reverse=True)
 
 
 def _ring(following: dict[tuple[int, int], list[int]]) -> np.ndarray:
@@ -109,12 +110,6 @@ def _ring(following: dict[tuple[int, int], list[int]]) -> np.ndarray:
 def _goes_on(ways: Sequence[int], last: int) -> bool:
     """Tell whether an edge leaves that the ring would take before it is closed: a left turn."""
     return (last + 3) % 4 in ways
-
-
-def _area(ring: np.ndarray) -> float:
-    """Return twice the signed area of a ring; outer ones are positive, holes negative."""
-    x, y = ring[:, 0], ring[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
 def one_ring(found: Sequence[np.ndarray]) -> np.ndarray:

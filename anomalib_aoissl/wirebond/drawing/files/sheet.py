@@ -12,32 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from anomalib_aoissl.visualization.overlay import overlay_mask, palette
+
 from ..devices import CLASS_NAMES
 from ..rendering import Drawing
-from .unit_files import LIGHTING_CHANNELS, PALETTE
+from .unit_files import LIGHTING_CHANNELS
 
 _TITLES = ("bright field", "dark field", "labels")
 _GAP = 6
 
 
-def contact_sheet(
-    drawings: Mapping[str, Drawing] | str | Path, *, cell: int = 256, columns: int = 2, per_device: int = 1
-) -> Image.Image:
+def contact_sheet(drawings: Mapping[str, Drawing] | str | Path, *, cell: int = 256, columns: int = 2) -> Image.Image:
     """Return an RGB picture with bright field, dark field and label overlay of each unit, and a legend on top.
 
     Args:
-        drawings: Drawings by caption, or a folder that ``write_images`` has written.
+        drawings: Drawings by caption, or a folder that ``write_images`` has written: the first of each device type.
         cell: Width of one view in px.
         columns: Number of units side by side.
-        per_device: For a folder: number of units of each device type.
 
     Raises:
         ValueError: If there is nothing to show, or a number is below its least value.
     """
-    if cell < 64 or columns < 1 or per_device < 1:
-        msg = f"cell is {cell}, columns {columns}, per_device {per_device}; give at least 64, 1 and 1."
+    if cell < 64 or columns < 1:
+        msg = f"cell is {cell}, columns {columns}; give at least 64 and 1."
         raise ValueError(msg)
-    units = dict(drawings) if isinstance(drawings, Mapping) else read_drawings(drawings, per_device)
+    units = dict(drawings) if isinstance(drawings, Mapping) else read_drawings(drawings)
     if not units:
         msg = "There are no drawings to show; give at least one, or a folder that write_images has written."
         raise ValueError(msg)
@@ -55,16 +54,8 @@ def contact_sheet(
     return sheet
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], strength: float = 0.6) -> NDArray[np.uint8]:
-    """Return an image [H, W] with its labels [H, W] in colour, uint8 [H, W, 3]; background stays grey."""
-    gray = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
-    color = np.array(PALETTE, np.float32)[np.minimum(mask, len(PALETTE) - 1)]
-    mixed = np.where(mask[..., None] > 0, (1 - strength) * gray + strength * color, gray)
-    return mixed.astype(np.uint8)
-
-
-def read_drawings(root: str | Path, per_device: int) -> dict[str, Drawing]:
-    """Return the first units of each device type in a folder that ``write_images`` has written, by stem."""
+def read_drawings(root: str | Path) -> dict[str, Drawing]:
+    """Return the first unit of each device type in a folder that ``write_images`` has written, by stem."""
     root = Path(root)
     path = root / "dataset.json"
     if not path.exists():
@@ -72,12 +63,12 @@ def read_drawings(root: str | Path, per_device: int) -> dict[str, Drawing]:
         raise ValueError(msg)
     groups: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["groups"]
     units: dict[str, Drawing] = {}
-    shown: dict[str, int] = {}
+    first: dict[str, str] = {}
     for stem, device in groups.items():
-        shown[device] = shown.get(device, 0) + 1
-        if shown[device] <= per_device:
-            views = [_read(root / "images" / f"{stem}{channel}.png") for channel in LIGHTING_CHANNELS]
-            units[stem] = Drawing(views[0], views[1], _read(root / "masks" / f"{stem}.png"))
+        first.setdefault(device, stem)
+    for stem in first.values():
+        views = [_read(root / "images" / f"{stem}{channel}.png") for channel in LIGHTING_CHANNELS]
+        units[stem] = Drawing(views[0], views[1], _read(root / "masks" / f"{stem}.png"))
     return units
 
 
@@ -94,8 +85,8 @@ def _legend(sheet: Image.Image, size: int, columns: int, width: int, cell: int) 
     """Write the names of the classes with their colours, and the titles of the views below."""
     pen = ImageDraw.Draw(sheet)
     x = 2 * _GAP
-    for name, color in list(zip(CLASS_NAMES, PALETTE, strict=True))[1:]:
-        pen.rectangle((x, _GAP + 2, x + size, _GAP + 2 + size), fill=color)
+    for name, color in list(zip(CLASS_NAMES, palette(len(CLASS_NAMES)).tolist(), strict=False))[1:]:
+        pen.rectangle((x, _GAP + 2, x + size, _GAP + 2 + size), fill=tuple(color))
         pen.text((x + size + _GAP, _GAP), name, fill="black", font=_font(size))
         x += size + 4 * _GAP + round(pen.textlength(name, font=_font(size)))
     for column in range(columns):
@@ -110,7 +101,8 @@ def _unit(
     """Paste the three views of one unit with its caption."""
     pen = ImageDraw.Draw(sheet)
     pen.text(corner, caption, fill="black", font=_font(size))
-    views = (unit.bright_field, unit.dark_field, overlay(unit.bright_field, unit.mask))
+    grey = np.repeat(unit.bright_field[..., np.newaxis], 3, axis=2)
+    views = (unit.bright_field, unit.dark_field, overlay_mask(grey, unit.mask, len(CLASS_NAMES)))
     for number, view in enumerate(views):
         picture = Image.fromarray(view).convert("RGB").resize(cell, Image.Resampling.LANCZOS)
         sheet.paste(picture, (corner[0] + number * (cell[0] + _GAP), corner[1] + size + _GAP))

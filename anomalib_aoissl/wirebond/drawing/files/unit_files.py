@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.visualization.overlay import palette
 
 from ..devices import CLASS_NAMES, DeviceType
 from ..rendering import draw
 
 LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
-# RGB by class index, as in every picture of masks.
-PALETTE: tuple[tuple[int, ...], ...] = tuple(
-    tuple(color) for color in palette(len(CLASS_NAMES))[: len(CLASS_NAMES)].tolist()
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ def write_job(root: Path, job: Job) -> Iterator[str]:
         bright, dark, mask = _paths(root, stem)
         write_bytes(bright, _gray_png(drawing.bright_field))
         write_bytes(dark, _gray_png(drawing.dark_field))
-        write_bytes(mask, _index_png(drawing.mask))
+        write_class_index_png(mask, drawing.mask, len(CLASS_NAMES))
         yield stem
 
 
@@ -77,13 +71,3 @@ def is_complete(root: Path, stem: str) -> bool:
 def _gray_png(image: NDArray[np.uint8]) -> bytes:
     """Return an image as PNG; light compression, as noise does not compress anyway."""
     return bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
-
-
-def _index_png(mask: NDArray[np.uint8]) -> bytes:
-    """Return a mask as PNG of class indices with a palette to look at."""
-    image = Image.fromarray(mask).convert("L")
-    indexed = Image.frombytes("P", image.size, image.tobytes())
-    indexed.putpalette([value for color in PALETTE for value in color])
-    buffer = io.BytesIO()
-    indexed.save(buffer, format="PNG")
-    return buffer.getvalue()

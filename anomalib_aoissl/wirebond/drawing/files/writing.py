@@ -35,7 +35,6 @@ def write_images(
     size: tuple[int, int] = (512, 512),
     difficulty: float = 0.5,
     workers: int = 2,
-    progress: bool = True,
 ) -> Path:
     """Return ``root`` after drawing every unit of every device type into it.
 
@@ -53,7 +52,6 @@ def write_images(
         size: Height and width in px.
         difficulty: 0 to 1, see ``draw``.
         workers: Number of worker processes; 0 or 1 draws in this process.
-        progress: Whether to log how far the drawing is (logger of this module, level INFO).
 
     Raises:
         ValueError: If an argument is out of its range, or the folder holds a set with other settings.
@@ -71,7 +69,7 @@ def write_images(
         missing = tuple(unit for unit in range(units) if not is_complete(root, stem_of(device, lot, unit)))
         if missing:
             jobs.append(Job(device, missing, seed, lot, (int(size[0]), int(size[1])), float(difficulty)))
-    _run(root, jobs, workers, progress=progress)
+    _run(root, jobs, workers)
     groups = {stem_of(device, lot, unit): device.name for device in types for unit in range(units)}
     write_bytes(root / "dataset.json", _dataset(groups, settings))
     return root
@@ -160,7 +158,7 @@ def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
     return json.dumps(description, indent=2).encode()
 
 
-def _run(root: Path, jobs: list[Job], workers: int, *, progress: bool) -> None:
+def _run(root: Path, jobs: list[Job], workers: int) -> None:
     """Work off the jobs, here or in worker processes, and log about ten times how far it is."""
     total = sum(len(job.units) for job in jobs)
     if workers > 1 and total > workers:
@@ -169,5 +167,5 @@ def _run(root: Path, jobs: list[Job], workers: int, *, progress: bool) -> None:
         stems = (stem for job in jobs for stem in write_job(root, job))
     every = max(1, total // 10)
     for done, _ in enumerate(stems, start=1):
-        if progress and (done % every == 0 or done == total):
+        if done % every == 0 or done == total:
             logger.info("drew %d of %d units into %s", done, total, root)

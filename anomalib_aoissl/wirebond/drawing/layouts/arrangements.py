@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 
 from ..devices import DeviceType
-from .clutter import ceramic_clutter, laminate_clutter
 from .layout import REACH, Connection, Die, Layout, Points, band, ellipse, rectangle, side_axes
 from .rows import add_pads, add_wires, bond_finger, connect_row, fewer, pad_row, pad_size, pair
 
@@ -20,9 +19,9 @@ def make_layout(device: DeviceType, rng: np.random.Generator) -> Layout:
     layout = Layout()
     _BUILDERS[device.arrangement](layout, device, rng)
     if device.package == "laminate" and device.arrangement != "card":
-        laminate_clutter(layout, rng)
+        _laminate_clutter(layout, rng)
     if device.package == "ceramic":
-        ceramic_clutter(layout, device, rng)
+        _ceramic_clutter(layout, device, rng)
     return layout
 
 
@@ -77,7 +76,7 @@ def _ground_ring(layout: Layout, device: DeviceType, die: Die, rng: np.random.Ge
             if rng.random() < 0.3:
                 add_pads(layout, pad[None], pad_size(device))
                 end = out * (float(abs(out) @ np.array(die.size)) / 2 + distance - 3) + along * (where * 1.04)
-                layout.connections.append(Connection(pair(pad), pair(end), 0, 0.45))
+                layout.connections.append(Connection(pair(pad), pair(end), 0.45))
 
 
 def _center_pads(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
@@ -122,7 +121,7 @@ def _stack(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None
         for low, high in zip(lower, upper, strict=True):
             if rng.random() > 0.07:
                 end = low - out * device.ball_diameter * 0.35
-                layout.connections.append(Connection(pair(high), pair(end), 1, 0.7))
+                layout.connections.append(Connection(pair(high), pair(end), 0.7))
 
 
 def _die_pair(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
@@ -146,7 +145,7 @@ def _die_pair(layout: Layout, device: DeviceType, rng: np.random.Generator) -> N
     second = pad_row(right, "W", count, pad * 0.5 + 6, 0.8)[0][::-1]
     add_pads(layout, first, pad)
     add_pads(layout, second, pad)
-    layout.connections.extend(Connection(pair(a), pair(b), 0, 0.7) for a, b in zip(first, second, strict=True))
+    layout.connections.extend(Connection(pair(a), pair(b), 0.7) for a, b in zip(first, second, strict=True))
 
 
 def _grid(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
@@ -198,7 +197,7 @@ def _power(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None
             if device.ball_diameter:
                 layout.pads.append((*pair(pad), pad_size(device) * 1.2, pad_size(device) * 1.5))
             end = tip + along * shift + out * (8 + 4 * float(rng.uniform(-1, 1)))
-            layout.connections.append(Connection(pair(pad), pair(end), number % 2))
+            layout.connections.append(Connection(pair(pad), pair(end)))
 
 
 def _module(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
@@ -219,7 +218,7 @@ def _module(layout: Layout, device: DeviceType, rng: np.random.Generator) -> Non
                 reach = device.die_size[0] / 2 + device.lead_gap + 14 * (number % 2)
                 end_x = center[0] + reach if column else center[0] + die.size[0] / 2 + 19
                 end = np.array([end_x, spot * 1.04 + y])
-                layout.connections.append(Connection(pair(pad), pair(end), column))
+                layout.connections.append(Connection(pair(pad), pair(end)))
 
 
 def _card(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
@@ -256,7 +255,7 @@ def _mems(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
     second = pad_row(circuit, "W", 3, size * 0.5 + 5, 0.62)[0][::-1]
     add_pads(layout, first, size)
     add_pads(layout, second, size)
-    layout.connections.extend(Connection(pair(b), pair(a), 0, 0.8) for a, b in zip(first, second, strict=True))
+    layout.connections.extend(Connection(pair(b), pair(a), 0.8) for a, b in zip(first, second, strict=True))
 
 
 _BUILDERS: dict[str, Callable[[Layout, DeviceType, np.random.Generator], None]] = {
@@ -270,3 +269,29 @@ _BUILDERS: dict[str, Callable[[Layout, DeviceType, np.random.Generator], None]] 
     "card": _card,
     "mems": _mems,
 }
+
+
+def _laminate_clutter(layout: Layout, rng: np.random.Generator) -> None:
+    """Add vias (they look like balls) and traces under the solder mask (they look like wires) near the border."""
+    taken = np.array([connection.end for connection in layout.connections])
+    for _ in range(34):
+        side = "NESW"[int(rng.integers(4))]
+        out, along = side_axes(side)
+        point = out * float(rng.uniform(200, 252)) + along * float(rng.uniform(-246, 246))
+        radius = float(rng.uniform(5, 8))
+        if np.linalg.norm(taken - point, axis=1).min() < 40:
+            continue
+        layout.vias.append((*pair(point), radius))
+        taken = np.concatenate([taken, point[None]])
+        knee = point + out * 12 + along * float(rng.uniform(-14, 14))
+        layout.traces.append((np.array([point, knee, knee + out * 120]), float(rng.uniform(2.5, 4.5))))
+
+
+def _ceramic_clutter(layout: Layout, device: DeviceType, rng: np.random.Generator) -> None:
+    """Add castellations and a few filled vias to a ceramic package."""
+    count = 5 if device.arrangement in {"grid", "module"} else 10
+    for _ in range(count):
+        side = "NESW"[int(rng.integers(4))]
+        out, along = side_axes(side)
+        point = out * float(rng.uniform(226, 250)) + along * float(rng.uniform(-236, 236))
+        layout.vias.append((*pair(point), float(rng.uniform(4, 7))))

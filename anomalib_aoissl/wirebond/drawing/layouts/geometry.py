@@ -34,12 +34,11 @@ class Wires:
 
 @dataclass(frozen=True)
 class Balls:
-    """Balls: centres [N, 2], half axes [N, 2] in px, angles [N] of the first axis, angles [N] of the leaving wire."""
+    """Balls: centres [N, 2], half axes [N, 2] in px, angles [N] of the first axis."""
 
     center: Points
     axes: Points
     angle: Points
-    exit_angle: Points
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def place_unit(
     width = max(device.wire_width * scale, 1.0)
     ball_diameter = _ball_diameter(starts, device)
     wires = Wires(transform(affine, lines), heights * scale, width / 2, ball_diameter * scale / 2)
-    balls = _balls(transform(affine, starts), wires, ball_diameter, scale, rng)
+    balls = _balls(transform(affine, starts), ball_diameter, scale, rng)
     wedges = _wedges(wires, device, scale, rng, both_ends=device.ball_diameter == 0)
     fillet, ground, glob = _epoxy(layout, device, rng, affine, scale, size, samples)
     return Unit(affine, scale, wires, balls, wedges, fillet, ground, glob)
@@ -154,13 +153,12 @@ def _ball_diameter(starts: Points, device: DeviceType) -> float:
     return float(np.clip(0.92 * finest, 1.7 * device.wire_width, device.ball_diameter))
 
 
-def _balls(starts: Points, wires: Wires, ball_diameter: float, scale: float, rng: np.random.Generator) -> Balls:
+def _balls(starts: Points, ball_diameter: float, scale: float, rng: np.random.Generator) -> Balls:
     """Return one slightly oval ball at the start of each wire, or none for wedge-wedge bonding."""
     count = len(starts) if ball_diameter else 0
     radius = max(ball_diameter * scale / 2, 1.0)
     axes = radius * (1 + rng.normal(0, 0.03, (count, 1)) + rng.normal(0, 0.03, (count, 1)) * np.array([[1, -1]]))
-    leave = wires.points[:count, 3] - wires.points[:count, 0]
-    return Balls(starts[:count], axes, rng.uniform(0, np.pi, count), np.arctan2(leave[:, 1], leave[:, 0]))
+    return Balls(starts[:count], axes, rng.uniform(0, np.pi, count))
 
 
 def _wedges(wires: Wires, device: DeviceType, scale: float, rng: np.random.Generator, *, both_ends: bool) -> Wedges:

@@ -30,13 +30,11 @@ class Die:
 
 @dataclass(frozen=True)
 class Connection:
-    """A wire from a pad to a lead (or from die to die): ends, row of leads, loop height as a share of the type's."""
+    """A wire from a pad to a lead (or from die to die): ends, and loop height as a share of the type's."""
 
     start: tuple[float, float]
     end: tuple[float, float]
-    tier: int = 0
     loop: float = 1.0
-    ball: bool = True
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,7 @@ def add_wires(
         tip = tips[target[i]]
         direction = (tip - pad) / np.linalg.norm(tip - pad)
         end = tip + direction * depth
-        layout.connections.append(
-            Connection(pair(pad), pair(end), int(tier[target[i]]), 1.0 + 0.35 * float(tier[target[i]]))
-        )
+        layout.connections.append(Connection(pair(pad), pair(end), 1.0 + 0.35 * float(tier[target[i]])))
 
 
 def pair(point: Points) -> tuple[float, float]:

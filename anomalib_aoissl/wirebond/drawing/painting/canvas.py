@@ -55,10 +55,10 @@ class Canvas:
         np.copyto(surface.diffuse, material.diffuse * factor * texture, where=region)
         np.copyto(surface.rough, np.float32(material.rough), where=region)
 
-    def fill(self, outlines: list[Points], name: str, *, bevel: float, lift: float, tone: float = 1.0) -> None:
+    def fill(self, outlines: list[Points], name: str, *, bevel: float, lift: float) -> None:
         """Paint outlines with a material whose edges rise (or fall, for a negative lift) over a bevel."""
         region = self.region(outlines)
-        self.apply(region, name, tone)
+        self.apply(region, name)
         inside = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 3) / (bevel * self.unit + 0.5)
         self.height += np.float32(lift * self.unit * bevel) * np.sqrt(
             np.clip(inside * (2 - np.minimum(inside, 1)), 0, 1)
