@@ -36,7 +36,8 @@ from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.companions import files_of
 from anomalib_aoissl.deployment.files.model_file import read_model
-from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
+from anomalib_aoissl.deployment.gate import Limits, judge
+from anomalib_aoissl.deployment.runners import Runner, onnx_runner, openvino_runner
 from anomalib_aoissl.models.export.gating import sample_of, saved_torch_runner, torch_runner
 from anomalib_aoissl.plugin.export.options import exporting
 
@@ -104,12 +105,10 @@ def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dic
     torch_file, traced = model.to_torch(folder), model._onnx_model({})
     model._onnx_model = lambda _: traced  # the same for all
     onnx_file = model.to_onnx(folder)
-    runners = {
-        "torch": torch_runner(model),
-        "torch file": saved_torch_runner(torch_file),
-        "ONNX": onnx_runner(onnx_file),
-    }
-    sizes = dict.fromkeys(("torch", "torch file"), torch_file.stat().st_size) | {"ONNX": onnx_file.stat().st_size}
+    onnx = onnx_runner(onnx_file)
+    name = f"ONNX ({onnx.runtime})"  # another runtime where ONNX Runtime is not installed
+    runners = {"torch": torch_runner(model), "torch file": saved_torch_runner(torch_file), name: onnx}
+    sizes = dict.fromkeys(("torch", "torch file"), torch_file.stat().st_size) | {name: onnx_file.stat().st_size}
     for kind in types:
         started = time.perf_counter()
         path = model.to_openvino(folder / (kind or "fp32"), compression_type=kind or None, datamodule=data)

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import read_model
-from anomalib_aoissl.deployment.gate import openvino_runner
+from anomalib_aoissl.deployment.runners import openvino_runner
 from anomalib_aoissl.models.export import quantizing
 
 pytest.importorskip("openvino")
