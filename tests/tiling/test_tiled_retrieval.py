@@ -17,6 +17,7 @@ from PIL import Image
 from tiled_models import CLASSES, TILING, array_of, drawn, predicted
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer, Tiling
+from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of, read_metadata
 from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph
@@ -90,10 +91,11 @@ def test_the_engines_prediction_is_that_of_the_line(
 ) -> None:
     """Of files of two sizes, one of them smaller than a tile; masks are written at the pictures' own size."""
     inferencer = SegmentationOpenVINOInferencer(tiled_xml)
-    for path, batch, mask in predicted(copy.deepcopy(tiled_model), [(131, 170), (30, 50)], tmp_path):
-        result = inferencer.predict(path)
-        assert batch.pred_mask.shape[-2:] == result.class_map.shape
-        assert np.array_equal(batch.pred_mask[0].numpy(), mask)
+    for path, batch in predicted(copy.deepcopy(tiled_model), [(131, 170), (30, 50)], tmp_path):
+        result, mask = inferencer.predict(path), batch.pred_mask[0].numpy()
+        assert mask.shape == result.class_map.shape
+        (written,) = (tmp_path / "results").rglob(f"masks/{path.name}")
+        assert np.array_equal(read_mask(written), mask)
         assert (mask == result.class_map).mean() >= 0.999
         assert len(np.unique(mask)) == 3
         np.testing.assert_allclose(batch.anomaly_map[0].numpy(), result.novelty, atol=1e-4)

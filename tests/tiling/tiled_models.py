@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.data.reading import read_mask
 
 TILING = Tiling((48, 64), 16)
 CLASSES = ["background", "disc", "wire"]
@@ -41,8 +40,8 @@ def array_of(picture: torch.Tensor) -> np.ndarray:
     return (255 * picture).round().byte().permute(1, 2, 0).numpy()
 
 
-def predicted(model: Any, sizes: list[tuple[int, int]], folder: Path) -> Iterator[tuple[Path, Any, np.ndarray]]:
-    """Yield the file of a drawn picture of each size, the engine's batch, and the mask file that it wrote."""
+def predicted(model: Any, sizes: list[tuple[int, int]], folder: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield the file of a drawn picture of each size, and the batch that the engine predicts of it."""
     from anomalib.engine import Engine
 
     (folder / "new").mkdir()
@@ -51,7 +50,6 @@ def predicted(model: Any, sizes: list[tuple[int, int]], folder: Path) -> Iterato
         Image.fromarray(array_of(drawn(1, size, seed=60 + index)[0][0])).save(file)
     engine = Engine(default_root_dir=folder / "results", accelerator="cpu", enable_progress_bar=False, logger=False)
     batches: Any = engine.predict(model, data_path=folder / "new")
-    masks = sorted((folder / "results").rglob("masks/*.png"))
-    for file, batch, mask in zip(files, batches, masks, strict=True):
+    for file, batch in zip(files, batches, strict=True):
         assert Path(batch.image_path[0]) == file
-        yield file, batch, read_mask(mask)
+        yield file, batch
