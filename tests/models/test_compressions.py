@@ -162,7 +162,8 @@ def test_ranges_are_those_of_all_pictures() -> None:
 
 def test_nncf_is_given_those_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 pictures with 25 tiles each: NNCF alone would take 300 of the first twelve."""
-    ops, given = pytest.importorskip("openvino").opset13, []
+    ops = pytest.importorskip("openvino").opset13
+    given: list[int] = []
 
     def quantize(graph: Any, calibration: Any, subset_size: int, **_: Any) -> Any:
         given.extend(int(image[0, 0, 0, 0]) for image in calibration.get_inference_data())

@@ -75,7 +75,8 @@ def check_compression(compression: object, datamodule: AnomalibDataModule | None
                 "name devices for them; compression_type=int8 or fp16 needs no images."
             )
             raise ValueError(msg)
-    if len(wanted["validation"]) == 1:
+    calibration = wanted["validation"]
+    if calibration is not None and len(calibration) == 1:
         msg = (
             f"compression_type={name} takes its ranges from validation images, and the data has 1, which does not tell "
             f"those of other pictures. Give {FEW_IMAGES} or more (--data.val_ratio, --data.val_devices); "
