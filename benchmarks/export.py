@@ -6,13 +6,14 @@
 Usage: python benchmarks/export.py --checkpoint model.ckpt [--segmenter] --output export.jsonl
        [--devices sot23_copper soic8_gold] [--size 384 384] [--pictures 12] [--rounds 9]
        python benchmarks/export.py --set SET --ranges DEVICE --control DEVICE [--shots 5] [--seed 0] [--segmenter]
-       [--steps 1000] --output export.jsonl
+       [--steps 1000] [--encoder NAME] [--stock] --output export.jsonl
        python benchmarks/table.py docs/results/export.md "Exports" --lines export.jsonl --notes notes.md
 
 The pictures are the test images of WireBond, and 8 bits take their ranges from its validation images. Of a SET, which
 is name:train_device:test_device:HxW of a SegmentationFolder under --root, a model is fitted here; the ranges come from
 one other device, and INT8_ACQ keeps the mean IoU of another, so that the compared pictures choose nothing. Latencies
 are of one picture, alone; the rounds go through all exports in turn, so that a load of the machine meets all of them.
+With --stock anomalib's own inferencer, without any configuration, answers too: in bfloat16 where the processor has it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import tempfile
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,9 @@ from tiling import fit
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.companions import files_of
-from anomalib_aoissl.deployment.files.model_file import read_model
-from anomalib_aoissl.deployment.gate import Limits, Runner, judge, onnx_runner, openvino_runner
+from anomalib_aoissl.deployment.files.model_file import core, read_model
+from anomalib_aoissl.deployment.gate import Limits, judge
+from anomalib_aoissl.deployment.runners import OUTPUTS, Runner, onnx_runner, openvino_runner
 from anomalib_aoissl.models.export.gating import sample_of, saved_torch_runner, torch_runner
 from anomalib_aoissl.plugin.export.options import exporting
 
@@ -51,7 +55,7 @@ def main() -> None:
     model, data, others = _fitted(arguments) if arguments.set else _loaded(arguments)
     sample = sample_of(data, arguments.pictures, model.class_names)
     with tempfile.TemporaryDirectory() as folder, exporting("off"):
-        runners, sizes = _exports(model, others, Path(folder), arguments.types)
+        runners, sizes = _exports(model, others, Path(folder), arguments.types, stock=arguments.stock)
         report = judge(runners, sample, Limits(0.0))
         times, used = _latencies(runners, sample.images[0][np.newaxis], arguments.rounds)
     lines = []
@@ -84,6 +88,8 @@ def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return a model that is fitted to a set, the set, and other devices of it for what compressions look at."""
     data, size = folder_data(arguments.set, arguments.root, arguments.shots, arguments.seed)
     options: dict[str, Any] = {"image_size": size, "seed": arguments.seed, "visualizer": False}
+    if arguments.encoder:
+        options["encoder"] = arguments.encoder
     if arguments.segmenter:
         options["training"] = {"select": "last", "budget": arguments.steps}
     model: Any = (AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval)(**options)
@@ -99,25 +105,48 @@ def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     return model.eval(), data, others
 
 
-def _exports(model: Any, data: Any, folder: Path, types: list[str]) -> tuple[dict[str, Runner], dict[str, int]]:
+def _exports(
+    model: Any, data: Any, folder: Path, types: list[str], *, stock: bool = False
+) -> tuple[dict[str, Runner], dict[str, int]]:
     """Return a runner and the bytes of each export, the trained model's first."""
     torch_file, traced = model.to_torch(folder), model._onnx_model({})
     model._onnx_model = lambda _: traced  # the same for all
     onnx_file = model.to_onnx(folder)
-    runners = {
-        "torch": torch_runner(model),
-        "torch file": saved_torch_runner(torch_file),
-        "ONNX": onnx_runner(onnx_file),
-    }
-    sizes = dict.fromkeys(("torch", "torch file"), torch_file.stat().st_size) | {"ONNX": onnx_file.stat().st_size}
+    onnx = onnx_runner(onnx_file)
+    name = f"ONNX ({onnx.runtime})"  # another runtime where ONNX Runtime is not installed
+    runners = {"torch": torch_runner(model), "torch file": saved_torch_runner(torch_file), name: onnx}
+    sizes = dict.fromkeys(("torch", "torch file"), torch_file.stat().st_size) | {name: onnx_file.stat().st_size}
     for kind in types:
         started = time.perf_counter()
         path = model.to_openvino(folder / (kind or "fp32"), compression_type=kind or None, datamodule=data)
         name = f"OpenVINO {kind or 'fp32'}"
         runners[name] = openvino_runner(read_model(path))
         sizes[name] = sum(file.stat().st_size for file in files_of(path))
+        if stock:
+            runners[f"{name}, stock"], sizes[f"{name}, stock"] = _stock_runner(path, folder), sizes[name]
         print(f"{name}: exported in {time.perf_counter() - started:.0f} s")
     return runners, sizes
+
+
+def _stock_runner(path: Path, folder: Path) -> Runner:
+    """Return anomalib's own inferencer without any configuration; says in what the nodes of its graph compute."""
+    from anomalib.deploy import OpenVINOInferencer
+
+    here = Path.cwd()
+    os.chdir(folder)  # it makes a cache where it runs
+    try:
+        compiled = OpenVINOInferencer(path).model
+    finally:
+        os.chdir(here)
+    liked = core().compile_model(core().read_model(path), "CPU")
+    kinds = Counter(node.get_rt_info()["runtimePrecision"].astype(str) for node in liked.get_runtime_model().get_ops())
+    print(f"{path.parent.parent.parent.name}: asks for {liked.get_property('INFERENCE_PRECISION_HINT')}, {dict(kinds)}")
+
+    def answer(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = compiled(np.ascontiguousarray(images, np.float32))
+        return {name: np.array(outputs[name]) for name in OUTPUTS}
+
+    return answer
 
 
 def _latencies(
@@ -146,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--control", help="device of the set whose mean IoU INT8_ACQ keeps")
     parser.add_argument("--shots", type=int, default=5, help="labelled pictures of the set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--encoder", help="of the model that is fitted; the default one without")
+    parser.add_argument("--stock", action="store_true", help="ask anomalib's own inferencer too")
     parser.add_argument("--steps", type=int, default=1000, help="of the segmenter")
     parser.add_argument("--segmenter", action="store_true", help="the checkpoint is of AOISSLSegmenter")
     parser.add_argument("--devices", nargs="+", default=None, help="devices of WireBond; all where not said")

@@ -266,12 +266,21 @@ python benchmarks/line.py{options}
 """
 
 
+def _pictures(text: str) -> int:
+    """Return a number of pictures of which each camera gets as many: else some wait for the last one at the end."""
+    most = max(CAMERAS)
+    if not text.isdecimal() or int(text) < 1 or int(text) % most:
+        msg = f"{text} must be a multiple of {most}, so that each of {most} cameras takes as many. Give {most} or 12."
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Cameras on the line.")
     parser.add_argument("--model", type=Path, help="exported AOISSLRetrieval; one is trained without")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="of the trained one, px")
-    parser.add_argument("--pictures", type=int, default=12, help="of each contender in a round")
+    parser.add_argument("--pictures", type=_pictures, default=12, help="of each contender in a round, a multiple of 4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--patchcore", action="store_true", help="compare with anomalib's PatchCore too")
     parser.add_argument("--page", type=Path, help="page to write")

@@ -3,15 +3,18 @@
 
 """Segments each picture that comes into a folder; masks and one line of numbers for each go into another.
 
+Where a picture has several lighting channels, it is segmented once all of its files are there.
+
 Usage: python examples/watch_folder.py exported/weights/openvino/model.xml incoming/ masks/
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer
+from anomalib_aoissl.data.describing.file_format import FileFormat
 
 PAUSE = 0.5  # s
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -29,10 +32,26 @@ def arrivals(folder: Path, pause: float = PAUSE) -> Iterator[Path]:
         time.sleep(pause)
 
 
+def complete(arrived: Iterable[Path], file_format: FileFormat) -> Iterator[Path]:
+    """Yield the first file of each picture once all of its files have arrived."""
+    waiting: set[Path] = set()
+    for path in arrived:
+        waiting.add(path)
+        try:
+            files = file_format.files(path)
+        except ValueError as error:  # of no lighting channel; or another one's file is missing so far
+            if file_format.stem(path) == path.stem:
+                print(error, file=sys.stderr)
+            continue
+        if waiting.issuperset(files):
+            waiting.difference_update(files)
+            yield files[0]
+
+
 def main(model: Path, incoming: Path, masks: Path) -> None:
     """Run until it is interrupted."""
     inferencer = SegmentationOpenVINOInferencer(model)
-    for path in arrivals(incoming):
+    for path in complete(arrivals(incoming), inferencer.file_format):
         try:
             result = inferencer.predict(path)
             result.save_mask(masks / f"{path.stem}.png")

@@ -85,7 +85,7 @@ def _model(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     bits = facts["file_format"]["bit_depth"]
     height, width = facts["model_size"]
     files = f" ({len(channels)} files: {', '.join(channels)})" if channels else ""
-    how = f"{'cut into tiles' if facts['tiling'] else 'resized'} to {height}x{width} px (height x width)"
+    how = f"{'cut into tiles of' if facts['tiling'] else 'resized to'} {height}x{width} px (height x width)"
     yield "pictures", f"{facts['planes']} planes{files}{f', {bits} bits' if bits else ''}; {how}"
     yield "masks", f"decided by the {facts['decided_by']}"
     threshold = facts["abstains_above"]
@@ -107,12 +107,17 @@ def _gate(gate: Mapping[str, Any] | None) -> str:
     if gate is None:
         return "not run"
     runs = [
-        f"{name} {run['equal_pixels']:.2%} of the pixels equal"
+        f"{name}{_by(run)} {run['equal_pixels']:.2%} of the pixels equal"
         for name, run in gate.get("runs", {}).items()
         if name != gate.get("reference") and "equal_pixels" in run
     ]
     on = f" on {gate['pictures']} pictures of {gate.get('source', '?')}" if "pictures" in gate else ""
     return f"{'passed' if gate.get('passed') else 'FAILED'}{on}{': ' if runs else ''}{'; '.join(runs)}"
+
+
+def _by(run: Mapping[str, Any]) -> str:
+    """Return the runtime of a comparison in brackets; empty where an older version exported the model."""
+    return f" ({run['runtime']})" if run.get("runtime") else ""
 
 
 def _bank(bank: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -3,32 +3,22 @@
 
 """The gate behind an export: what was exported is compared with what was trained, picture by picture; needs no torch.
 
-A runner takes images ``[B, C, H, W]`` float32 in [0, 1] and returns ``pred_mask``, ``anomaly_map`` ``[B, 1, h, w]`` and
-``pred_score`` ``[B]`` by name. The first of several is the reference.
+The first of several runners is the reference.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
-from .requests import SharedModel, with_defaults
-
-if TYPE_CHECKING:
-    import openvino
-
-Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-
-OUTPUTS = ("pred_mask", "anomaly_map", "pred_score")
-"""Outputs that are compared."""
+from .runners import OUTPUTS, NamedRunner, Runner
 
 _VERSION = 1
 """Of a report's plain data."""
@@ -82,6 +72,7 @@ class Comparison:
         latency_ms: Median of one picture, ms.
         mean_iou: Pixels pooled over the pictures, in [0, 1]; None without masks.
         faults: What is wrong with it, in words; empty where it passes.
+        runtime: What computed it, name and version; empty where its runner does not say.
     """
 
     equal_pixels: float = 0.0
@@ -90,6 +81,7 @@ class Comparison:
     latency_ms: float = float("nan")
     mean_iou: float | None = None
     faults: tuple[str, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,8 +124,8 @@ class GateReport:
         }
 
     def summary(self) -> str:
-        """Return one line: equal pixels, novelty and latency of each runner."""
-        others = [f"{name} {_said(run)}" for name, run in self.runs.items() if name != self.reference]
+        """Return one line: runtime, equal pixels, novelty and latency of each runner."""
+        others = [f"{_named(name, run)} {_said(run)}" for name, run in self.runs.items() if name != self.reference]
         return f"{'; '.join(others)}; {self.reference} {self.runs[self.reference].latency_ms:.0f} ms"
 
     def check(self) -> None:
@@ -184,63 +176,13 @@ def judge(
     batches = _batches(sample.images)
     expected = [_picked(first(batch)) for batch in batches]
     truth = _mean_iou(expected, sample.masks)
-    runs = {reference: Comparison(1.0, 1.0, 0.0, _latency(first, batches[0]), truth)}
+    runs = {reference: Comparison(1.0, 1.0, 0.0, _latency(first, batches[0]), truth, runtime=_runtime(first))}
     for name, runner in others:
-        runs[name] = _compared(runner, batches, expected, sample.masks)
+        runs[name] = replace(_compared(runner, batches, expected, sample.masks), runtime=_runtime(runner))
         if not runs[name].faults:
             faults = _faults(runs[name], exact if name in _NEVER_COMPRESSED else limits, truth)
             runs[name] = replace(runs[name], faults=faults)
     return GateReport(reference, runs, len(sample.images), sample.source, compression, limits)
-
-
-def openvino_runner(model: openvino.Model, device: str = "CPU") -> Runner:
-    """Return a runner of an `openvino.Model`, compiled as its file is, for any number of pictures."""
-    from .files.model_file import core
-
-    run = SharedModel(core().compile_model(model, device, with_defaults(device, None)))
-
-    def answer(images: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = run(np.ascontiguousarray(images, np.float32))
-        return {name: np.array(outputs[name]) for name in OUTPUTS}
-
-    return answer
-
-
-def inferencer_runner(path: Path) -> Runner:
-    """Return a runner of a model's file by the inferencer, which cuts pictures into tiles; masks have their size."""
-    from .inferencer import SegmentationOpenVINOInferencer
-
-    inferencer = SegmentationOpenVINOInferencer(path)
-
-    def answer(images: np.ndarray) -> dict[str, np.ndarray]:
-        found = [inferencer.predict(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in images]
-        return {
-            "pred_mask": np.stack([each.class_map for each in found])[:, np.newaxis],
-            "anomaly_map": np.stack([each.novelty for each in found])[:, np.newaxis],
-            "pred_score": np.array([each.score for each in found], np.float32),
-        }
-
-    return answer
-
-
-def onnx_runner(path: Path) -> Runner:
-    """Return a runner of an ONNX file: ONNX Runtime where it is installed, else OpenVINO."""
-    try:
-        import onnxruntime
-    except ImportError:
-        from .files.model_file import core
-
-        return openvino_runner(core().read_model(str(path)))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it warns of constants that no node reads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def answer(images: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = session.run(list(OUTPUTS), {name: np.ascontiguousarray(images, np.float32)})
-        return dict(zip(OUTPUTS, outputs, strict=True))
-
-    return answer
 
 
 # --- measures -------------------------------------------------------------------------------------------------------
@@ -344,6 +286,16 @@ def _faults(run: Comparison, limits: Limits, truth: float | None) -> tuple[str, 
     if limits.novelty is not None and not run.novelty_difference <= limits.novelty:
         faults.append(f"novelty differs by up to {run.novelty_difference:.2g}, {limits.novelty:.2g} is allowed")
     return tuple(faults)
+
+
+def _runtime(runner: Runner) -> str:
+    """Return the runtime of a runner; empty where it does not say."""
+    return runner.runtime if isinstance(runner, NamedRunner) else ""
+
+
+def _named(name: str, run: Comparison) -> str:
+    """Return a runner's name, with its runtime where that is known."""
+    return f"{name} ({run.runtime})" if run.runtime else name
 
 
 def _said(run: Comparison) -> str:

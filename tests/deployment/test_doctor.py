@@ -66,6 +66,11 @@ def test_the_page_says_what_is_so(diagnosis: Diagnosis, models: Path) -> None:
     assert max(map(len, text.splitlines()[1:])) <= 100
 
 
+def test_tiles_have_a_size(diagnosis: Diagnosis) -> None:
+    tiled = replace(diagnosis, facts={**diagnosis.facts, "tiling": {"size": [32, 48], "overlap": 8}})
+    assert "3 planes; cut into tiles of 32x48 px" in "\n".join(page(tiled))
+
+
 def test_a_sound_model_is_only_told_that_its_gate_was_not_run(diagnosis: Diagnosis) -> None:
     versions = {"imagecodecs": "2026.3.6", "anomalib-aoissl-line": "0.1.0"}
     alone = {k: v for k, v in diagnosis.versions.items() if k != "anomalib-aoissl"} | versions
@@ -113,12 +118,12 @@ def test_a_machine_without_imagecodecs_is_told(diagnosis: Diagnosis) -> None:
 
 def test_the_gates_report_is_read_beside_the_model(models: Path, tmp_path: Path, capsys: Any) -> None:
     SegmentationOpenVINOInferencer(models / "bank.xml").save(tmp_path / "m.xml")
-    run = {"equal_pixels": 0.9123, "faults": ["too few"]}
+    run = {"equal_pixels": 0.9123, "faults": ["too few"], "runtime": "OpenVINO 2.0"}
     report = {"passed": False, "reference": "torch", "pictures": 7, "source": "mine", "runs": {"openvino": run}}
     (tmp_path / "m.gate.json").write_text(json.dumps(report))
     assert dispatch(["doctor", str(tmp_path / "m.xml"), "--rounds", "1"]) == 1
     said = capsys.readouterr().out
-    assert "FAILED on 7 pictures of mine: openvino 91.23% of the pixels equal" in said
+    assert "FAILED on 7 pictures of mine: openvino (OpenVINO 2.0) 91.23% of the pixels equal" in said
     assert "FAULT: The gate failed (openvino: too few)" in said
     (tmp_path / "m.gate.json").write_text(json.dumps({**report, "passed": True}))
     assert dispatch(["doctor", str(tmp_path / "m.xml"), "--rounds", "1", "--json"]) == 0

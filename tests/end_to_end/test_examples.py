@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from editable_models import bank_files
 from test_export import NAMES, drawn_pictures
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.plugin.export.options import exporting
@@ -157,6 +159,35 @@ def test_a_watched_folder(
     assert "broken.png" in output.err
     assert output.out.startswith("unit.png novelty ")
     assert read_mask(tmp_path / "masks" / "unit.png", num_classes=len(NAMES)).shape == (75, 140)
+
+
+def test_a_watched_folder_waits_for_all_lighting_channels(tmp_path: Path, capsys: Any) -> None:
+    """Files come one after the other, of two pictures in turn; one has a name of neither channel."""
+    file_format = FileFormat(lighting_channels=("_ch0", "_ch1"))
+
+    def coming() -> Iterator[Path]:
+        for name in ("a_ch1.png", "b_ch0.png", "note.png", "a_ch0.png", "c_ch0.png", "b_ch1.png"):
+            (tmp_path / name).touch()
+            yield tmp_path / name
+            seen.append(name)
+
+    seen: list[str] = []
+    found = [(path.name, len(seen)) for path in example("watch_folder").complete(coming(), file_format)]
+    assert found == [("a_ch0.png", 3), ("b_ch0.png", 5)]
+    (said,) = capsys.readouterr().err.splitlines()  # what waits is no error
+    assert said.startswith(f"{tmp_path / 'note.png'}: ")
+    assert said.endswith("This name ends with none of them.")
+
+
+def test_files_that_are_there_but_still_written_are_waited_for(tmp_path: Path) -> None:
+    """The other channel's file exists when the first one has arrived, and is whole only later."""
+    for name in ("a_ch0.png", "a_ch1.png"):
+        (tmp_path / name).touch()
+    seen: list[Path] = []
+    arrived = (seen.append(tmp_path / name) or tmp_path / name for name in ("a_ch0.png", "a_ch1.png"))
+    file_format = FileFormat(lighting_channels=("_ch0", "_ch1"))
+    assert next(example("watch_folder").complete(arrived, file_format)).name == "a_ch0.png"
+    assert len(seen) == 2
 
 
 def test_a_cameras_frame() -> None:

@@ -4,8 +4,10 @@
 """Exports in 16 and 8 bits: the encoder is smaller, and the class map is that of the full model."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,10 @@ from few_filters import FEW, filters_of
 from test_export import NAMES, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder
+from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder, Tiling
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import read_model
-from anomalib_aoissl.deployment.gate import openvino_runner
+from anomalib_aoissl.deployment.runners import openvino_runner
 from anomalib_aoissl.models.export import quantizing
 
 pytest.importorskip("openvino")
@@ -109,10 +111,82 @@ def test_acq_keeps_the_mean_iou(
 def test_few_images_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         quantizing._warn_of_few(10)
-        quantizing._warn_of_few(1)
+        quantizing._warn_of_few(2)
     (message,) = caplog.messages
-    assert "from 1 validation image, which may be too few" in message
+    assert "from 2 validation images, which may be too few" in message
     assert "--data.val_ratio" in message
+
+
+SIDES = [(40, 64), (80, 64), (200, 320)] * 3
+"""Of pictures that tiles of 40x64 px cut into 1, 2 and 25."""
+
+
+class Pictures:
+    """Pictures whose pixels say where they are: (their number, row, column)."""
+
+    def __init__(self, sides: list[tuple[int, int]]) -> None:
+        self.sides, self.read = sides, 0
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+    def __getitem__(self, index: int) -> Any:
+        self.read += 1
+        places = np.indices(self.sides[index])
+        return SimpleNamespace(image=np.stack([np.full(self.sides[index], index), *places]), gt_mask=places[0] % 5)
+
+
+def places_of(pictures: Pictures, most: int | None) -> list[tuple[int, int, int]]:
+    """Return picture, row and column of each tile that ranges are taken from."""
+    found = []
+    for batch in quantizing.TiledImages(pictures, Tiling((40, 64), 0), most):  # type: ignore[arg-type]
+        number, rows, columns = batch.image[0]
+        assert batch.image.shape == (1, 3, 40, 64)
+        assert np.array_equal(batch.gt_mask[0], rows % 5)
+        assert np.unique(number).size == 1
+        found.append((int(number[0, 0]), int(rows[0, 0]), int(columns[0, 0])))
+    return found
+
+
+def test_ranges_are_those_of_all_pictures() -> None:
+    """Of 84 tiles 42: all of the small pictures, and what these leave of their shares goes to the large ones."""
+    found = places_of(Pictures(SIDES), 42)
+    assert len(places_of(Pictures(SIDES), None)) == 84
+    assert len(set(found)) == len(found) == 42
+    assert Counter(number for number, *_ in found) == {0: 1, 1: 2, 2: 11, 3: 1, 4: 2, 5: 11, 6: 1, 7: 2, 8: 11}
+    for large in (2, 5, 8):  # no half of the picture has most of the tiles
+        assert 4 <= sum(row < 100 for number, row, _ in found if number == large) <= 7
+        assert 4 <= sum(column < 160 for number, _, column in found if number == large) <= 7
+    assert found == places_of(Pictures(SIDES), 42)
+
+
+def test_nncf_is_given_those_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 pictures with 25 tiles each: NNCF alone would take 300 of the first twelve."""
+    ops = pytest.importorskip("openvino").opset13
+    given: list[int] = []
+
+    def quantize(graph: Any, calibration: Any, subset_size: int, **_: Any) -> Any:
+        given.extend(int(image[0, 0, 0, 0]) for image in calibration.get_inference_data())
+        assert subset_size == len(given)
+        return graph
+
+    monkeypatch.setattr(nncf, "quantize", quantize)
+    image = ops.parameter([-1, 3, -1, -1], np.float32)
+    tokens = ops.convolution(image, np.ones((2, 3, 1, 1), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+    tokens.output(0).set_names({"tokens"})
+    graph = pytest.importorskip("openvino").Model([tokens], [image])
+    loader = SimpleNamespace(dataset=Pictures([(200, 320)] * 20))
+    data: Any = SimpleNamespace(val_dataloader=lambda: loader)
+    quantizing.compress(graph, "int8_ptq", data, 0.01, Tiling((40, 64), 0))
+    assert Counter(given) == dict.fromkeys(range(20), 15)
+
+
+def test_of_more_pictures_than_tiles_each_shows_another_part() -> None:
+    pictures = Pictures([(200, 320)] * 60)
+    found = places_of(pictures, 20)
+    assert [number for number, *_ in found] == list(range(2, 60, 3))
+    assert pictures.read == 20  # others are not even read
+    assert len({(row, column) for _, row, column in found}) > 12
 
 
 def test_a_graph_without_an_encoder() -> None:

@@ -4,7 +4,9 @@
 """The gate sees an export that answers otherwise, says what it saw, and writes nothing then."""
 
 import json
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,14 @@ from anomalib_aoissl.deployment.gate import (
     LIMITS,
     GateError,
     Limits,
-    Runner,
     Sample,
     class_pairs,
     judge,
     mean_iou,
-    onnx_runner,
-    openvino_runner,
 )
 from anomalib_aoissl.deployment.graph.bank import read_metadata
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
+from anomalib_aoissl.deployment.runners import NamedRunner, Runner, inferencer_runner, onnx_runner, openvino_runner
 from anomalib_aoissl.models.export import gating
 from anomalib_aoissl.models.export.gating import drawn_pictures as gate_pictures
 from anomalib_aoissl.models.export.gating import torch_runner
@@ -90,6 +90,14 @@ def test_equal_pixels_novelty_and_report() -> None:
     assert content["compression"] == "fp16"
     assert content["runs"]["ir"]["equal_pixels"] == pytest.approx(0.93)
     assert "93.00% of the pixels equal" in report.summary()
+
+
+def test_the_result_names_the_runtimes() -> None:
+    named = NamedRunner(answers(random_mask(10, 10)), "Other Runtime 1.2")
+    report = judge({"torch": named, "onnx": named, "ir": answers(random_mask(10, 10))}, Sample(PICTURES, "here"), LOOSE)
+    assert [run["runtime"] for run in report.to_dict()["runs"].values()] == ["Other Runtime 1.2"] * 2 + [""]
+    assert report.summary().startswith("onnx (Other Runtime 1.2) 100.00% of the pixels equal")
+    assert "; ir 100.00%" in report.summary()
 
 
 @pytest.mark.parametrize(
@@ -214,6 +222,23 @@ def test_a_mutated_graph_is_caught(model: AOISSLRetrieval, xml: Path, mutation: 
         report.check()
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_onnx_file_names_the_runtime_that_read_it(
+    model: AOISSLRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """Without ONNX Runtime it is OpenVINO's reader, which must not pass for ONNX Runtime."""
+    path, here = model.to_onnx(tmp_path), f"OpenVINO {openvino.__version__.split('-')[0]}"
+    assert inferencer_runner(path).runtime == f"{here}'s reader of ONNX"  # which a model with tiles is asked by
+    if installed:
+        pytest.importorskip("onnxruntime")
+        runner, runtime = onnx_runner(path), f"ONNX Runtime {version('onnxruntime')}"
+    else:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        runner, runtime = onnx_runner(path), f"{here}'s reader of ONNX"
+    assert runner.runtime == runtime
+    assert runner(drawn_pictures(1).numpy())["pred_mask"].shape == (1, 1, *SIZE)
+
+
 def test_an_export_carries_its_gate(model: AOISSLRetrieval, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with exporting(2), caplog.at_level("INFO", "anomalib_aoissl"):
         path = model.to_openvino(tmp_path)
@@ -222,6 +247,9 @@ def test_an_export_carries_its_gate(model: AOISSLRetrieval, tmp_path: Path, capl
     assert set(beside["runs"]) == {"torch", "onnx", "openvino"}
     assert beside["passed"] is True
     assert beside["runs"]["openvino"]["equal_pixels"] >= 0.999
+    assert beside["runs"]["torch"]["runtime"] == f"torch {torch.__version__}"
+    assert beside["runs"]["openvino"]["runtime"] == f"OpenVINO {openvino.__version__.split('-')[0]}"
+    assert any("Gate passed: onnx (" in said and "; openvino (OpenVINO 2" in said for said in caplog.messages)
     assert len(caplog.messages) <= 10
     inferencer = SegmentationOpenVINOInferencer(path)
     inferencer.remove(image="image0", refit=False)

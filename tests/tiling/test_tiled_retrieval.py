@@ -3,6 +3,7 @@
 
 """`AOISSLRetrieval` with tiles: what it learns, finds and says, and that the exported model says the same."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 from anomalib.engine import Engine
 from editable_models import bank_files, labelled
 from PIL import Image
-from tiled_models import CLASSES, TILING, array_of, drawn
+from tiled_models import CLASSES, TILING, array_of, drawn, predicted
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder, SegmentationOpenVINOInferencer, Tiling
+from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.graph.bank import NotEditableError, bank_of, read_metadata
 from anomalib_aoissl.deployment.tiles.graph import LIGHT, tile_graph
@@ -82,6 +84,23 @@ def test_the_exported_model_says_the_same(tiled_model: AOISSLRetrieval, tiled_xm
     assert (result.abstained == expected["abstained"][0].numpy()).mean() > 0.99
     assert result.score == pytest.approx(float(expected["pred_score"][0]), abs=1e-4)
     assert result.image.shape == (*size, 3)
+
+
+def test_the_engines_prediction_is_that_of_the_line(
+    tiled_model: AOISSLRetrieval, tiled_xml: Path, tmp_path: Path
+) -> None:
+    """Of files of two sizes, one of them smaller than a tile; masks are written at the pictures' own size."""
+    inferencer = SegmentationOpenVINOInferencer(tiled_xml)
+    for path, batch in predicted(copy.deepcopy(tiled_model), [(131, 170), (30, 50)], tmp_path):
+        result, mask = inferencer.predict(path), batch.pred_mask[0].numpy()
+        assert mask.shape == result.class_map.shape
+        (written,) = (tmp_path / "results").rglob(f"masks/{path.name}")
+        assert np.array_equal(read_mask(written), mask)
+        assert (mask == result.class_map).mean() >= 0.999
+        assert len(np.unique(mask)) == 3
+        np.testing.assert_allclose(batch.anomaly_map[0].numpy(), result.novelty, atol=1e-4)
+        np.testing.assert_allclose(batch.uncertainty[0].numpy(), result.uncertainty, atol=1e-3)
+        assert float(batch.pred_score[0]) == pytest.approx(result.score, abs=1e-4)
 
 
 def test_the_file_is_the_model_of_one_tile_with_its_usual_outputs(

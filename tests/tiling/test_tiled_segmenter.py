@@ -3,6 +3,7 @@
 
 """`AOISSLSegmenter` with tiles: it learns from them, answers at the picture's size, and its export says the same."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
-from tiled_models import CLASSES, TILING, array_of, drawn
+from tiled_models import CLASSES, TILING, array_of, drawn, predicted
 
 from anomalib_aoissl import AOISSLSegmenter, SegmentationFolder, SegmentationOpenVINOInferencer
 
@@ -51,9 +52,27 @@ def test_the_decoder_learns_from_tiles_of_each_picture(trained: tuple) -> None:
     assert results["mean_iou"] > 0.5
 
 
-def test_the_exported_model_says_the_same(trained: tuple, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def xml(trained: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = trained[0].to_openvino(tmp_path_factory.mktemp("tiled"))
+    return path
+
+
+def test_the_engines_prediction_is_that_of_the_line(trained: tuple, xml: Path, tmp_path: Path) -> None:
+    """Of files of two sizes, one of them smaller than a tile."""
+    inferencer, model = SegmentationOpenVINOInferencer(xml), copy.copy(trained[0])
+    for path, batch in predicted(model, [(131, 170), (30, 50)], tmp_path):
+        result, mask = inferencer.predict(path), batch.pred_mask[0].numpy()
+        assert mask.shape == result.class_map.shape
+        assert (mask == result.class_map).mean() >= 0.999
+        assert len(np.unique(mask)) == 3
+        np.testing.assert_allclose(batch.anomaly_map[0].numpy(), result.novelty, atol=1e-3)
+        assert float(batch.pred_score[0]) == pytest.approx(result.score, abs=1e-3)
+
+
+def test_the_exported_model_says_the_same(trained: tuple, xml: Path) -> None:
     model = trained[0]
-    inferencer = SegmentationOpenVINOInferencer(model.to_openvino(tmp_path))
+    inferencer = SegmentationOpenVINOInferencer(xml)
     assert inferencer.tiling == TILING
     pictures, masks = drawn(1, (131, 170), seed=50)
     expected = model(pictures)

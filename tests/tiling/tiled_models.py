@@ -1,10 +1,15 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures with objects of 4 to 40 px, and how tests cut them."""
+"""Pictures with objects of 4 to 40 px, how tests cut them, and what anomalib's engine predicts of their files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from anomalib_aoissl import Tiling
 
@@ -33,3 +38,18 @@ def drawn(count: int, size: tuple[int, int], seed: int) -> tuple[torch.Tensor, t
 def array_of(picture: torch.Tensor) -> np.ndarray:
     """Return a picture [3, H, W] in [0, 1] as a camera gives it."""
     return (255 * picture).round().byte().permute(1, 2, 0).numpy()
+
+
+def predicted(model: Any, sizes: list[tuple[int, int]], folder: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield the file of a drawn picture of each size, and the batch that the engine predicts of it."""
+    from anomalib.engine import Engine
+
+    (folder / "new").mkdir()
+    files = [folder / "new" / f"{index}.png" for index in range(len(sizes))]
+    for index, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        Image.fromarray(array_of(drawn(1, size, seed=60 + index)[0][0])).save(file)
+    engine = Engine(default_root_dir=folder / "results", accelerator="cpu", enable_progress_bar=False, logger=False)
+    batches: Any = engine.predict(model, data_path=folder / "new")
+    for file, batch in zip(files, batches, strict=True):
+        assert Path(batch.image_path[0]) == file
+        yield file, batch

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from anomalib_aoissl.data.files import whole_files
 from anomalib_aoissl.deployment.files.companions import beside, model_api_path, report_path, report_text
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
-from anomalib_aoissl.deployment.gate import GateReport, Runner, inferencer_runner, onnx_runner, openvino_runner
+from anomalib_aoissl.deployment.gate import GateReport
 from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
 from anomalib_aoissl.deployment.graph.model_api import model_api_model
+from anomalib_aoissl.deployment.runners import Runner, inferencer_runner, onnx_runner, openvino_runner
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export.options import export_options
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from anomalib_aoissl.data.rarest import rarest_part
-from anomalib_aoissl.deployment.gate import LIMITS, OUTPUTS, GateReport, Limits, Runner, Sample, judge
+from anomalib_aoissl.deployment.gate import LIMITS, GateReport, Limits, Sample, judge
+from anomalib_aoissl.deployment.runners import OUTPUTS, NamedRunner, Runner
 from anomalib_aoissl.plugin.export.options import ExportData, export_options
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Gate:
         return report
 
 
-def torch_runner(module: SegmentationModule) -> Runner:
+def torch_runner(module: SegmentationModule) -> NamedRunner:
     """Return a runner of a model as torch computes it."""
     module = module.eval()
 
@@ -111,10 +112,10 @@ def torch_runner(module: SegmentationModule) -> Runner:
             outputs = module(torch.from_numpy(np.ascontiguousarray(images)).to(module.device))._asdict()
         return {name: outputs[name].cpu().numpy() for name in OUTPUTS}
 
-    return answer
+    return NamedRunner(answer, f"torch {torch.__version__}")
 
 
-def saved_torch_runner(path: Path) -> Runner:
+def saved_torch_runner(path: Path) -> NamedRunner:
     """Return a runner of a file that anomalib's torch export wrote just now."""
     return torch_runner(torch.load(path, weights_only=False, map_location="cpu")["model"])
 

@@ -33,6 +33,12 @@ ENCODED = {"tokens", "patch_embeddings"}
 FEW_IMAGES = 10
 """Validation images below which a quantized model is warned of."""
 
+CALIBRATED = 300
+"""Batches, or tiles, at most that ranges are taken from; NNCF's own number."""
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples lie evenly in [0, 1) after the decimal point, however many there are."""
+
 NEEDS_IMAGES = ("int8_ptq", "int8_acq")
 """Compressions that look at images."""
 
@@ -46,7 +52,7 @@ def check_compression(compression: object, datamodule: AnomalibDataModule | None
     """Validate, before the work, that there are the images that a compression looks at.
 
     Raises:
-        ValueError: If there are none, or ``max_drop`` is not in [0, 1].
+        ValueError: If there are none, or a single one for ranges, or ``max_drop`` is not in [0, 1].
     """
     name = compression_name(compression)
     if name not in NEEDS_IMAGES:
@@ -69,6 +75,14 @@ def check_compression(compression: object, datamodule: AnomalibDataModule | None
                 "name devices for them; compression_type=int8 or fp16 needs no images."
             )
             raise ValueError(msg)
+    calibration = wanted["validation"]
+    if calibration is not None and len(calibration) == 1:
+        msg = (
+            f"compression_type={name} takes its ranges from validation images, and the data has 1, which does not tell "
+            f"those of other pictures. Give {FEW_IMAGES} or more (--data.val_ratio, --data.val_devices); "
+            "compression_type=int8 or fp16 needs no images."
+        )
+        raise ValueError(msg)
 
 
 def compress(
@@ -105,8 +119,9 @@ def compress(
         assert datamodule is not None  # noqa: S101 - for the type checker; `check_compression` saw to it
         loader = datamodule.val_dataloader()
         _warn_of_few(len(loader.dataset))
-        calibration = nncf.Dataset(_seen(loader, tiling), _image)
-        options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "ignored_scope": ignored}
+        calibration = nncf.Dataset(_seen(loader, tiling, CALIBRATED), _image)
+        transformer = nncf.ModelType.TRANSFORMER
+        options: dict[str, Any] = {"model_type": transformer, "ignored_scope": ignored, "subset_size": CALIBRATED}
         if name == "int8_ptq":
             return nncf.quantize(model, calibration, **options)
         validation = nncf.Dataset(_seen(datamodule.test_dataloader(), tiling))
@@ -145,9 +160,9 @@ def _reached(nodes: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[st
     return set(found)
 
 
-def _seen(loader: LabelledLoader, tiling: Tiling | None) -> LabelledLoader | TiledImages:
-    """Return the batches that a graph sees of a loader's images."""
-    return loader if tiling is None else TiledImages(loader.dataset, tiling)
+def _seen(loader: LabelledLoader, tiling: Tiling | None, most: int | None = None) -> LabelledLoader | TiledImages:
+    """Return the batches that a graph sees of a loader's images; ``most`` is the number of tiles at most."""
+    return loader if tiling is None else TiledImages(loader.dataset, tiling, most)
 
 
 class TiledImages:
@@ -158,22 +173,42 @@ class TiledImages:
     Args:
         dataset: Items with ``image`` ``[C, H, W]`` and ``gt_mask`` ``[H, W]`` or None.
         tiling: How they are cut.
+        most: Tiles at most, the same ones each time: as many of each image, evenly over it. What an image of few tiles
+            leaves goes to the next ones. None for all.
     """
 
-    def __init__(self, dataset: SegmentationDataset, tiling: Tiling) -> None:
-        self._dataset, self._tiling = dataset, tiling
+    def __init__(self, dataset: SegmentationDataset, tiling: Tiling, most: int | None = None) -> None:
+        self._dataset, self._tiling, self._most = dataset, tiling, most
 
     def __iter__(self) -> Iterator[Any]:
         """Yield ``image`` ``[1, C, h, w]`` and ``gt_mask`` ``[1, h, w]``; what has no label is ignored (255)."""
-        for index in range(len(self._dataset)):
+        given, number = 0, len(self._dataset)
+        for index in range(number):
+            wanted = None if self._most is None else (index + 1) * self._most // number - given
+            if wanted == 0:  # there are more images than tiles
+                continue
             item = self._dataset[index]
             planes = np.asarray(item.image)
             size = planes.shape[-2:]
             mask = np.full(size, IGNORE_INDEX, np.uint8) if item.gt_mask is None else np.asarray(item.gt_mask)
             grid = self._tiling.grid((size[0], size[1]))
-            for tile in grid:
+            places = spread(len(grid), len(grid) if wanted is None else wanted, index)
+            given += len(places)
+            for tile in map(grid.tile, places):
                 part, labels = grid.cut(planes, tile), grid.cut_mask(mask.reshape(size), tile)
                 yield SimpleNamespace(image=np.ascontiguousarray(part)[None], gt_mask=labels[None])
+
+
+def spread(number: int, most: int, image: int) -> list[int]:
+    """Return the indices of the tiles of an image, or of ``most`` evenly among them.
+
+    Args:
+        number: Tiles of the image.
+        most: How many are taken at most.
+        image: The image's own number: each begins elsewhere, so that not all of them show the same corner.
+    """
+    taken, begin = min(number, most), (image + 0.5) * _GOLDEN % 1
+    return [int((place + begin) * number / taken) for place in range(taken)]
 
 
 def _image(batch: Any) -> Any:
@@ -185,10 +220,9 @@ def _warn_of_few(count: int) -> None:
     """Say where ranges of 8 bits are guessed from few images."""
     if count < FEW_IMAGES:
         logger.warning(
-            "The ranges of 8 bits are taken from %d validation image%s, which may be too few for other pictures. Give "
+            "The ranges of 8 bits are taken from %d validation images, which may be too few for other pictures. Give "
             "%d or more (--data.val_ratio, --data.val_devices), or use FP16, which needs none.",
             count,
-            "" if count == 1 else "s",
             FEW_IMAGES,
         )
 

@@ -162,6 +162,8 @@ USES = table(
     ),
     Row("int8_ptq without data", lambda _: check_compression("int8_ptq", None, 0.01), "give --data"),
     Row("int8_ptq without val", lambda _: check_compression("INT8_PTQ", Data(0, 9), 0.01), "val_ratio above 0"),
+    Row("int8_ptq of one", lambda _: check_compression("int8_ptq", Data(1, 9), 0.01), r"has 1, .*Give 10 or more"),
+    Row("int8_ptq of two", lambda _: check_compression("int8_ptq", Data(2, 0), 0.01), value=None),
     Row("int8_acq without test", lambda _: check_compression("int8_acq", Data(9, 0), 0.01), "test_ratio above 0"),
     Row("int8_acq may lose 2", lambda _: check_compression("int8_acq", Data(9, 9), 2), r"max_drop=2 must lie in \[0"),
     Row("fp16 without data", lambda _: check_compression("fp16", None, 0.01), value=None),
