@@ -62,7 +62,7 @@ def labelled_pixels(
     for index in range(VIEWS):
         random = np.random.default_rng([seed, index])
         inputs = [] if light is None else light(index, np.random.default_rng([seed, index]))
-        image, labels = view(planes, mask, index, random)
+        image, labels = view(planes, mask, index, random, head.varied)
         points, weights = draw_points(labels, max(1, number // VIEWS), random)
         seen = image[np.newaxis]
         outputs = [np.asarray(tensor)[0] for tensor in run([seen, *inputs] if inputs else seen).to_tuple()]

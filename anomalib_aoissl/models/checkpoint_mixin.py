@@ -43,7 +43,7 @@ _GONE: Mapping[str, Any] = {"blocks": 1, "encoder.normalize": True, "training.ea
 class CheckpointMixin(_Base):
     """Saves a model with its arguments, class names and file format, and builds it again."""
 
-    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels")
+    ENCODER_ARGUMENTS: ClassVar[tuple[str, ...]] = ("encoder", "image_size", "in_channels", "views.light")
     """Arguments that the weights depend on, options or single fields such as "vote.level"."""
     ONCE: ClassVar[dict[str, Any]] = {"encoder.pretrained": False, "pretraining": None}
     """Arguments that a checkpoint holds the result of, with the value that it saves so that they do not act again."""

@@ -20,6 +20,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.deployment.tiles.light import FIXED_LIGHT
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
 from anomalib_aoissl.encoder.base import Encoder
@@ -33,12 +34,13 @@ from anomalib_aoissl.plugin.written_arguments import is_written
 from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
+from .argument_rules import ViewOptions
 from .checkpoint_mixin import CheckpointMixin
 from .demonstration_mixin import DemonstrationMixin
 from .export.exporting_mixin import ExportingMixin
 from .predicting import serve_data_path, serve_written_arguments
 from .predicting_mixin import PredictingMixin
-from .preprocessing import SegmentationPreProcessor
+from .preprocessing import LIGHT, SegmentationPreProcessor
 from .thin_parts import warn_of_thin_parts
 from .tiles import plain_sizes
 
@@ -139,9 +141,14 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
 
     def build_pre_processor(self) -> SegmentationPreProcessor:
         """Return the pre-processor with the encoder's size and constants."""
-        encoder = self.model.encoder
-        tiled = self.tiling is not None
-        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std, tiled=tiled)
+        encoder, tiled = self.model.encoder, self.tiling is not None
+        light = FIXED_LIGHT if self.view_options.light == FIXED_LIGHT else LIGHT
+        return SegmentationPreProcessor(encoder.image_size, encoder.mean, encoder.std, tiled=tiled, light=light)
+
+    @property
+    def view_options(self) -> ViewOptions:
+        """What may differ between pictures of the same parts."""
+        return ViewOptions(**self.hparams["views"])
 
     def build_pretraining(self) -> None:
         """Make the callback that ``self.hparams`` ask for; it is the same as given by ``--trainer.callbacks``.

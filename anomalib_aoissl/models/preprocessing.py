@@ -15,17 +15,18 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aoissl.deployment.tiles.light import DARK, LEAST_DEVIATION
+from anomalib_aoissl.deployment.tiles.light import DARK, FIXED_LIGHT, FIXED_MOMENTS, LEAST_DEVIATION
 from anomalib_aoissl.pixel_head.marking import mark
 
 LIGHT, JOINT_LIGHT = "planes", "standardised"
-"""How light is standardised: of each plane, or of all together, as a checkpoint of 0.2.0 has it, which does not say."""
+"""How light is standardised: of each plane, or of all together, as a checkpoint of 0.2.0 has it, which does not say.
+`FIXED_LIGHT` is the third way: not at all."""
 
 _SPREAD, _MIDDLE = 0.2, 0.5
 """Standard deviation and mean of a standardised picture, in [0, 1]."""
 
 
-def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None, *, joint: bool = False) -> torch.Tensor:
+def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None, *, light: str = LIGHT) -> torch.Tensor:
     """Return images ``[B, C, H, W]`` in [0, 1] with the light taken out: log(x + 0.1), to mean 0.5 and deviation 0.2.
 
     A gain becomes a shift of the logarithm and a gamma a factor, which the mean and the standard deviation over the
@@ -36,20 +37,24 @@ def standardize_light(images: torch.Tensor, whole: torch.Tensor | None = None, *
         images: The images.
         whole: Pixels ``[B, C, h, w]`` of the pictures that the images are tiles of, whose light is taken out: a tile of
             bare ground has no contrast of its own. None where an image is the whole picture.
-        joint: Whether all planes have one mean and one deviation, as in checkpoints of version 0.2.0.
+        light: `LIGHT` for mean and deviation of each plane, `JOINT_LIGHT` for those of all together, or `FIXED_LIGHT`
+            for the same ones of every picture, so that grey levels stay: 0 becomes 0, and 1 becomes 1.
     """
     logarithms = (images.clamp(min=0.0) + DARK).log()
     if whole is None:
-        mean, deviation = _moments(logarithms, joint)
+        mean, deviation = _moments(logarithms, light)
         mean, deviation = mark("light_mean", mean), mark("light_deviation", deviation)
     else:
-        mean, deviation = _moments((whole.clamp(min=0.0) + DARK).log(), joint)
+        mean, deviation = _moments((whole.clamp(min=0.0) + DARK).log(), light)
     return ((logarithms - mean) * (_SPREAD / deviation) + _MIDDLE).clamp(0.0, 1.0)
 
 
-def _moments(logarithms: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(logarithms: torch.Tensor, light: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and deviation of ``[B, C, H, W]``: ``[B, 1, 1, 1]`` of all planes, or ``[B, C, 1, 1]`` of each."""
-    over = (1, 2, 3) if joint else (2, 3)
+    if light == FIXED_LIGHT:
+        none = torch.zeros_like(logarithms[:, :, :1, :1])
+        return none + FIXED_MOMENTS[0], none + FIXED_MOMENTS[1]
+    over = (1, 2, 3) if light == JOINT_LIGHT else (2, 3)
     mean = logarithms.mean(dim=over, keepdim=True)
     return mean, (logarithms - mean).square().mean(dim=over, keepdim=True).sqrt() + LEAST_DEVIATION
 
@@ -58,14 +63,14 @@ class StandardizeLight(Transform):  # type: ignore[misc]
     """`standardize_light` of images; masks stay as they are.
 
     Args:
-        joint: Whether all planes have one mean and one deviation.
+        light: How.
     """
 
     _transformed_types: ClassVar[Any] = (torch.Tensor,)
 
-    def __init__(self, *, joint: bool = False) -> None:
+    def __init__(self, light: str = LIGHT) -> None:
         super().__init__()
-        self.joint = joint
+        self.light = light
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Return an image or a batch of them with the light taken out."""
@@ -73,7 +78,7 @@ class StandardizeLight(Transform):  # type: ignore[misc]
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         single = inpt.ndim == 3
-        images = standardize_light((inpt.unsqueeze(0) if single else inpt).as_subclass(torch.Tensor), joint=self.joint)
+        images = standardize_light((inpt.unsqueeze(0) if single else inpt).as_subclass(torch.Tensor), light=self.light)
         return tv_tensors.wrap(images[0] if single else images, like=inpt)
 
 
@@ -127,13 +132,20 @@ class SegmentationPreProcessor(PreProcessor):
         std: Standard deviation of each plane.
         tiled: Whether pictures keep their size, since the model cuts them into tiles. The exported form, which sees one
             tile, resizes all the same.
+        light: How light is standardised, see `standardize_light`.
     """
 
     def __init__(
-        self, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, tiled: bool = False
+        self,
+        image_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        tiled: bool = False,
+        light: str = LIGHT,
     ) -> None:
         super().__init__()
-        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std), "light": LIGHT})
+        self._build({"image_size": list(image_size), "mean": list(mean), "std": list(std), "light": light})
         self.set_tiled(tiled)
 
     def _build(self, config: dict[str, Any]) -> None:
@@ -143,7 +155,7 @@ class SegmentationPreProcessor(PreProcessor):
         self.resize = CentredResize(list(config["image_size"]), antialias=True)
         resize = [] if config.get("tiled") else [self.resize]
         self.light = config.get("light", JOINT_LIGHT)
-        self.transform = Compose([*resize, StandardizeLight(joint=self.light == JOINT_LIGHT), self.normalize])
+        self.transform = Compose([*resize, StandardizeLight(self.light), self.normalize])
 
     def set_tiled(self, tiled: bool) -> None:
         """Have pictures keep their size, or be resized."""
@@ -157,7 +169,7 @@ class SegmentationPreProcessor(PreProcessor):
             images: The images.
             whole: Pixels of the pictures that they are tiles of, see `standardize_light`.
         """
-        normalized: torch.Tensor = self.normalize(standardize_light(images, whole, joint=self.light == JOINT_LIGHT))
+        normalized: torch.Tensor = self.normalize(standardize_light(images, whole, light=self.light))
         return normalized
 
     def see_picture(self, images: torch.Tensor) -> torch.Tensor:
@@ -184,7 +196,7 @@ class SegmentationPreProcessor(PreProcessor):
                 height, width = transform.size
                 batch = antialiased_resize(batch, (int(height), int(width)))
             elif isinstance(transform, StandardizeLight):
-                batch = standardize_light(batch, joint=transform.joint)
+                batch = standardize_light(batch, light=transform.light)
             elif transform is not None:
                 batch = transform(batch)
         return batch

@@ -91,7 +91,7 @@ def fit(
 def reader_of(model: RetrievalModel, pre_processor: Sees, seed: int) -> Reader:
     """Return how a fit of the model's head reads images."""
     readings = _Readings(model)
-    return Reader(pre_processor.see, readings.tokens, readings.novelty, seed)
+    return Reader(pre_processor.see, readings.tokens, readings.novelty, seed, model.varied)
 
 
 def fit_on(

@@ -20,6 +20,7 @@ from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.options import EncoderOptions
+from anomalib_aoissl.models.argument_rules import ViewOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.models.tiles import tiled_predictions
 from anomalib_aoissl.plugin.arguments import ArgumentError
@@ -37,7 +38,7 @@ from .torch_model import RetrievalModel
 
 logger = logging.getLogger(__name__)
 
-_VOTE, _BANK = VoteOptions(), BankOptions()
+_VIEWS, _VOTE, _BANK = ViewOptions(), VoteOptions(), BankOptions()
 
 _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
@@ -60,6 +61,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
             pictures that are resized as a whole. For parts that are too thin at image_size.
+        views: What may differ between pictures of the same parts, see `ViewOptions`.
         head: "pixel" for the pixel head, a small network that is fitted to the labelled images' pixels in seconds and
             decides the classes together with the vote of the memory bank; null for the vote alone.
         vote: Which entries of the bank vote and how, see `VoteOptions`.
@@ -101,6 +103,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
         tiling: Tiling | None = None,
+        views: ViewOptions = _VIEWS,
         head: Literal["pixel"] | None = "pixel",
         vote: VoteOptions = _VOTE,
         bank: BankOptions = _BANK,
@@ -135,6 +138,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
             bank=MemoryBank(encoder.embed_dim, unit, budget=budget, seed=h["seed"], precision=bank.precision),
             head=h["head"] is not None,
             abstain=h["abstain"],
+            varied=self.view_options.variation,
         )
 
     @property

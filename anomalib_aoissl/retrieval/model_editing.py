@@ -171,7 +171,7 @@ class BankEditingMixin(_Base):
         images = 1 if pixels is None else max(len(np.unique(pixels.image_ids)), 1)
         each = PIXELS // images if pixels is None else len(pixels) // images
         mean, scale = head.mean.cpu().numpy(), head.scale.cpu().numpy()
-        return HeadContent(stages_of(model), mean, scale, each, head.basis())
+        return HeadContent(stages_of(model), mean, scale, each, head.basis(), model.varied)
 
     def finished_export(self, model: openvino.Model, compression_type: object) -> openvino.Model:
         """Return the model with its bank in constants of stable names.

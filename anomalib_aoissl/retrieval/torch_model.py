@@ -21,6 +21,7 @@ from anomalib_aoissl.matching.faiss_search import FaissSearch, check_faiss
 from anomalib_aoissl.matching.searching import search as exact_search
 from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.learning.views import EVERY_WAY, Variation
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
 from anomalib_aoissl.plugin.options import options_of
 
@@ -51,6 +52,7 @@ class RetrievalModel(nn.Module):
         bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
         head: Whether there is a pixel head; not where whole images are compared.
         abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
+        varied: How views of a labelled image differ from it, from which the head learns.
 
     Raises:
         ValueError: If an argument is out of its range, or there is no such name.
@@ -65,6 +67,7 @@ class RetrievalModel(nn.Module):
         bank: MemoryBank | None = None,
         head: bool = False,
         abstain: float | None = None,
+        varied: Variation = EVERY_WAY,
     ) -> None:
         super().__init__()
         vote = VoteOptions() if vote is None else vote
@@ -80,6 +83,7 @@ class RetrievalModel(nn.Module):
         self.search = exact_search if vote.search == "exact" else FaissSearch(vote.search)
         self.head: PixelHead | None = PixelHead() if head else None
         self.abstention = Abstention(abstain)
+        self.varied = varied
 
     @property
     def grid_size(self) -> tuple[int, int]:

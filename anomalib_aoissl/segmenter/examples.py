@@ -59,10 +59,11 @@ class Examples:
     Args:
         makers: For each image, functions that make its views.
         seed: Of what is random.
+        turned: Whether they are turned and mirrored.
     """
 
-    def __init__(self, makers: dict[str, list[Callable[[], Example]]], seed: int) -> None:
-        self.makers = makers
+    def __init__(self, makers: dict[str, list[Callable[[], Example]]], seed: int, *, turned: bool = True) -> None:
+        self.makers, self.turned = makers, turned
         self.random = np.random.default_rng(seed)
         self._kept: dict[tuple[str, int], Example] = {}
 
@@ -87,7 +88,8 @@ class Examples:
         """Return the example at another size, turned, mirrored, and of slightly other contrast and brightness."""
         scale, turns = float(self.random.uniform(*_SCALES)), int(self.random.integers(4))
         mirrored, corner = bool(self.random.integers(2)), self.random.random(2)
-        moved = turned(zoomed(example, scale, (float(corner[0]), float(corner[1]))), turns, mirrored)
+        moved = zoomed(example, scale, (float(corner[0]), float(corner[1])))
+        moved = turned(moved, turns, mirrored) if self.turned else moved
         contrast = 1 + float(self.random.uniform(-_CONTRAST, _CONTRAST))
         brightness = float(self.random.uniform(-_BRIGHTNESS, _BRIGHTNESS))
         return Example(moved.image * contrast + brightness, moved.probabilities, moved.tokens, moved.mask)

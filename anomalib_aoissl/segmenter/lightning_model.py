@@ -18,6 +18,7 @@ from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
+from anomalib_aoissl.models.argument_rules import ViewOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
@@ -29,7 +30,7 @@ from .losses import dice_loss, segmentation_loss
 from .options import RULES, TrainingOptions
 from .torch_model import SegmenterModel
 
-_TRAINING = TrainingOptions()
+_VIEWS, _TRAINING = ViewOptions(), TrainingOptions()
 _CLIP = 1.0  # largest norm of the gradient, where the trainer's arguments name none
 _WARMUP = 0.05  # share of the budget in which the learning rate rises
 _WEIGHT_DECAY = 0.01
@@ -57,6 +58,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         in_channels: Planes of an image; 3 for colour and for one to three lighting channels.
         tiling: Tiles that pictures are cut into at their own resolution, each the model's input, see `Tiling`; null for
             pictures that are resized as a whole. For parts that are too thin at image_size.
+        views: What may differ between pictures of the same parts, see `ViewOptions`.
         training: How the decoder is trained, see `TrainingOptions`.
         seed: Of what is random in the head's fit and in the decoder's examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
@@ -90,6 +92,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
         image_size: tuple[int, int] | int = (512, 512),
         in_channels: int = 3,
         tiling: Tiling | None = None,
+        views: ViewOptions = _VIEWS,
         training: TrainingOptions = _TRAINING,
         seed: int = 0,
         pre_processor: nn.Module | bool = True,

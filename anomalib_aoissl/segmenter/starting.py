@@ -53,6 +53,7 @@ def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tu
         lambda seen: model.extract(seen.to(module.device)).cpu(),
         _no_novelty,
         module.hparams["seed"],
+        module.view_options.variation,
     )
     head = PixelHead()  # stays on the CPU, where it is fitted
     fit = fit_head(head, images, len(names), reader)
@@ -63,7 +64,7 @@ def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tu
     for index in set(range(len(dataset))) - set(fitted_to):
         numbers = range(1 if module.tiling is None else most + 1)
         makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index, part) for part in numbers]
-    return Examples(makers, module.hparams["seed"]), counts
+    return Examples(makers, module.hparams["seed"], turned=module.view_options.turned), counts
 
 
 def labelled_parts(module: AOISSLSegmenter, dataset: SegmentationDataset, index: int, most: int) -> list[LabelledImage]:

@@ -11,7 +11,10 @@ from torchvision.transforms.v2 import Normalize
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_aoissl.data.resizing import resize_labels
+from anomalib_aoissl.deployment.tiles.light import FIXED_LIGHT
 from anomalib_aoissl.models.preprocessing import (
+    JOINT_LIGHT,
+    LIGHT,
     CentredResize,
     SegmentationPreProcessor,
     StandardizeLight,
@@ -55,6 +58,15 @@ def test_a_mask_stays_on_its_image() -> None:
     torch.testing.assert_close(centres[0], centres[1], atol=0.05, rtol=0)
 
 
+def test_fixed_light_keeps_grey_levels() -> None:
+    images = torch.rand(2, 3, 20, 30)
+    images[0] *= 0.1
+    expected = np.log((images.double().numpy() + 0.1) / 0.1) / np.log(11)  # 0 is 0, and 1 is 1
+    whole = torch.rand(2, 3, 40, 60)  # whatever the picture around is
+    for result in (standardize_light(images, light=FIXED_LIGHT), standardize_light(images, whole, light=FIXED_LIGHT)):
+        np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
+
+
 def test_forward_equals_the_training_transform() -> None:
     pre_processor = SegmentationPreProcessor((32, 48), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     images = torch.rand(1, 3, 70, 50)
@@ -68,7 +80,7 @@ def test_forward_equals_the_training_transform() -> None:
 @pytest.mark.parametrize("joint", [False, True])
 def test_standardised_light_equals_numpy_plane_by_plane_or_image_by_image(joint: bool) -> None:
     images = torch.rand(3, 2, 20, 30) ** torch.tensor([3.0, 1.0])[:, None, None]
-    result = standardize_light(images, joint=joint)
+    result = standardize_light(images, light=JOINT_LIGHT if joint else LIGHT)
     for image, standardised in zip(images.double().numpy(), result.numpy(), strict=True):
         logarithms = np.log(image + 0.1)
         for plane in range(2):
@@ -108,6 +120,6 @@ def test_checkpoint_configuration_restores_size_and_constants() -> None:
     torch.testing.assert_close(loaded(images), saved(images))
     loaded.load_checkpoint_config(constants)  # as version 0.2.0 saved it
     resized = antialiased_resize(images, (32, 48))
-    expected = Normalize(constants["mean"], constants["std"])(standardize_light(resized, joint=True))
+    expected = Normalize(constants["mean"], constants["std"])(standardize_light(resized, light=JOINT_LIGHT))
     for seen in (loaded(images), loaded.see(resized), loaded.transform(images)):
         torch.testing.assert_close(seen, expected)

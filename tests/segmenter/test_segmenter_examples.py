@@ -212,3 +212,16 @@ def test_half_precision_is_what_is_kept_and_single_what_is_drawn() -> None:
     kept = drawing._kept["a", 0]
     assert kept.image.dtype == kept.probabilities.dtype == kept.tokens.dtype == torch.float16
     assert kept.mask.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_parts_that_lie_one_way_alone_are_not_turned(moved: bool) -> None:
+    example = ramp((4, 4), 8)
+    examples = Examples({"a": [lambda: example]}, seed=0, turned=moved)
+    upright = []
+    for _ in range(20):
+        step = examples.draw(["a"])
+        assert step is not None
+        rows, columns = step.probabilities[0]
+        upright.append(bool((rows.diff(dim=0) >= 0).all() and (columns.diff(dim=1) >= 0).all()))
+    assert all(upright) != moved

@@ -113,7 +113,7 @@ def test_the_score_is_the_largest_novelty_or_the_percentile_of_uncertainty() -> 
 
 def test_the_light_of_a_picture_is_that_of_training() -> None:
     torch = pytest.importorskip("torch")
-    from anomalib_aoissl.models.preprocessing import standardize_light
+    from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, LIGHT, standardize_light
 
     planes = np.random.default_rng(3).random((3, 50, 70), np.float32) ** np.float32([[[1]], [[2]], [[4]]])
     logarithms = np.log(planes.astype(np.float64) + 0.1)
@@ -123,5 +123,6 @@ def test_the_light_of_a_picture_is_that_of_training() -> None:
         np.testing.assert_allclose(mean.squeeze(), logarithms.mean(axis=axes), atol=1e-5)
         np.testing.assert_allclose(deviation.squeeze(), logarithms.std(axis=axes) + 1e-3, atol=1e-5)
         whole = torch.from_numpy(planes)[None]
-        expected = standardize_light(whole, joint=joint)[..., 5:20, 10:40]
-        torch.testing.assert_close(standardize_light(whole[..., 5:20, 10:40], whole, joint=joint), expected)
+        light = JOINT_LIGHT if joint else LIGHT
+        expected = standardize_light(whole, light=light)[..., 5:20, 10:40]
+        torch.testing.assert_close(standardize_light(whole[..., 5:20, 10:40], whole, light=light), expected)

@@ -10,13 +10,14 @@ anew for the weights at hand, so that a model can be fitted again and take new c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 from anomalib_aoissl.pixel_head.learning.stages import Stages
+from anomalib_aoissl.pixel_head.learning.views import EVERY_WAY, Variation
 from anomalib_aoissl.pixel_head.points import CONTEXT_SCALE, RADII, STRIDE, blur
 from anomalib_aoissl.pixel_head.stored import Layers
 
@@ -42,6 +43,7 @@ class HeadContent:
         scale: ``[F]``, what they are divided by.
         per_image: Labelled pixels that are drawn of each image.
         basis: Of the features, see `PixelSample`.
+        varied: How views of a labelled image differ from it.
     """
 
     stages: Stages
@@ -49,6 +51,7 @@ class HeadContent:
     scale: np.ndarray
     per_image: int
     basis: str
+    varied: Variation = EVERY_WAY
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -60,7 +63,7 @@ class HeadContent:
     def describe(self) -> dict[str, Any]:
         """Return the plain data that `content_of` needs beside the arrays."""
         sizes = {"fine": self.stages.fine, "tokens": self.stages.tokens, "per_image": self.per_image}
-        return {**sizes, "basis": self.basis}
+        return {**sizes, "basis": self.basis, "varied": asdict(self.varied)}
 
 
 def content_of(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> HeadContent:
@@ -71,7 +74,8 @@ def content_of(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     )
     stages = Stages(first, second, np.array(arrays["offsets"]), description["fine"], description["tokens"])
     mean, scale = np.array(arrays["mean"]), np.array(arrays["scale"])
-    return HeadContent(stages, mean, scale, description["per_image"], description["basis"])
+    varied = Variation(**description.get("varied", {}))  # exports of 0.2.0 do not say
+    return HeadContent(stages, mean, scale, description["per_image"], description["basis"], varied)
 
 
 def pixels_of(arrays: Mapping[str, np.ndarray], basis: str) -> PixelSample | None:

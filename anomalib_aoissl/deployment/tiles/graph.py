@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anomalib_aoissl.deployment.abstaining import DECIDING, VOTES, AbstentionFormat
-from anomalib_aoissl.deployment.graph.bank import SEARCHED, NotEditableError
+from anomalib_aoissl.deployment.graph.bank import SEARCHED, NotEditableError, read_metadata
 from anomalib_aoissl.deployment.graph.nodes import named_tensors
 
-from .light import Moments, light_of
+from .light import FIXED_LIGHT, Moments, fixed_light, light_of
 
 if TYPE_CHECKING:
     import openvino
@@ -62,7 +62,9 @@ def tile_graph(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
 
 
 def light_reader(model: openvino.Model) -> Callable[[np.ndarray], Moments]:
-    """Return the `light_of` a model, of each plane or of all together."""
+    """Return the `light_of` a model, of each plane or of all together; `fixed_light` where light stays as it is."""
+    if read_metadata(model).get("light") == FIXED_LIGHT:
+        return fixed_light
     return partial(light_of, joint=named_tensors(model)[LIGHT[0]].get_partial_shape()[1] == 1)
 
 

@@ -86,7 +86,7 @@ def tile_pixels(
     seen = thinned(planes)
 
     def light(index: int, random: np.random.Generator) -> Sequence[np.ndarray]:
-        return light_of(view_light(seen, index, random))
+        return light_of(view_light(seen, index, random, head.varied))
 
     tiles = chosen_tiles(grid, mask, _TILES)
     whole: PixelSample | None = None

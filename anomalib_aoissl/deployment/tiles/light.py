@@ -17,6 +17,13 @@ DARK = 0.1
 LEAST_DEVIATION = 1e-3
 """Added to the standard deviation, so that an even picture stays even."""
 
+FIXED_LIGHT = "fixed"
+"""Name of light that stays as it is."""
+
+FIXED_MOMENTS = (np.log(DARK * (1 + DARK)) / 2, 0.2 * np.log((1 + DARK) / DARK))
+"""Mean and deviation that stand for those of a picture where light stays as it is: intensities 0 and 1 become 0 and 1,
+since the deviation becomes 0.2 and the mean 0.5."""
+
 Moments = tuple[np.ndarray, np.ndarray]
 """Mean and deviation."""
 
@@ -48,6 +55,12 @@ def light_of(planes: np.ndarray, *, joint: bool = False) -> Moments:
     mean = totals / number
     deviation = np.sqrt(np.maximum(squares / number - mean**2, 0)) + LEAST_DEVIATION
     return _shaped(mean), _shaped(deviation)
+
+
+def fixed_light(planes: np.ndarray) -> Moments:
+    """Return `FIXED_MOMENTS` for each of planes ``[C, H, W]``, as `light_of` returns those of a picture."""
+    mean, deviation = (_shaped(np.full(len(planes), value)) for value in FIXED_MOMENTS)
+    return mean, deviation
 
 
 def _shaped(values: np.ndarray) -> np.ndarray:

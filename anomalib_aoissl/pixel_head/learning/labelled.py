@@ -16,7 +16,7 @@ from ..head import PixelHead
 from ..points import context_values, draw_points, pixel_values
 from ..stored import stored_values
 from .sample import FOLDS, PixelSample
-from .views import symmetric_view, view, view_light, views_of
+from .views import EVERY_WAY, Variation, symmetric_view, view, view_light, views_of
 
 PIXELS = 60_000
 """Pixels that are drawn of all images together, and that a bank keeps."""
@@ -110,12 +110,14 @@ class Reader:
         tokens: Those to tokens ``[B, D, rows, columns]``.
         novelty: A view to the novelty ``[N]`` of its points against other images; NaN where there are none.
         seed: Of what is random.
+        varied: How views differ from their image.
     """
 
     see: Callable[..., torch.Tensor]
     tokens: Callable[[torch.Tensor], torch.Tensor]
     novelty: Callable[[View], np.ndarray]
     seed: int = 0
+    varied: Variation = EVERY_WAY
 
 
 def labelled_views(images: Sequence[LabelledImage], reader: Reader, times: int = 1) -> Iterator[View]:
@@ -133,13 +135,13 @@ def labelled_views(images: Sequence[LabelledImage], reader: Reader, times: int =
         wanted = times * PIXELS // (len(numbers) * len(images))
         for index in numbers:
             random = np.random.default_rng([reader.seed, order, index])
-            planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random)
+            planes, labels = view(source.image[0].numpy(), source.mask.numpy(), index, random, reader.varied)
             points, weights = draw_points(labels, wanted, random)
             if not len(points):
                 continue
             folds = _folds(source, known.index(owners[order]), len(known))
-            parts = symmetric_view(planes, folds, index)[1]
-            lights = [] if source.picture is None else [_light(source.picture, index, [reader.seed, order, index])]
+            parts = symmetric_view(planes, folds, index, reader.varied)[1]
+            lights = [] if source.picture is None else [_light(source.picture, index, reader, order)]
             image = reader.see(torch.from_numpy(planes)[None], *lights)
             yield View(image, reader.tokens(image), labels, parts, points, weights, source, index % 2 == 0)
 
@@ -175,9 +177,10 @@ def _folds(source: LabelledImage, order: int, images: int) -> np.ndarray:
     return fold_map(order, images, tuple(size))[top : top + height, left : left + width]
 
 
-def _light(picture: Picture, index: int, seed: list[int]) -> torch.Tensor:
-    """Return pixels ``[1, C, h, w]`` of a picture under the light of a view, given what that is drawn from."""
-    return torch.from_numpy(view_light(picture.seen[0].numpy(), index, np.random.default_rng(seed)))[None]
+def _light(picture: Picture, index: int, reader: Reader, order: int) -> torch.Tensor:
+    """Return pixels ``[1, C, h, w]`` of a picture under the light of a view of its tile, the image of that number."""
+    random = np.random.default_rng([reader.seed, order, index])
+    return torch.from_numpy(view_light(picture.seen[0].numpy(), index, random, reader.varied))[None]
 
 
 def view_values(head: PixelHead, view: View) -> np.ndarray:

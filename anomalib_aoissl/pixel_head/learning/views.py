@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -23,6 +25,23 @@ _VIEWS = ((1, 8), (5, 6), (24, 4))
 """Labelled images up to which each is seen in so many views; of more, once."""
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How views of a labelled image differ from it.
+
+    Attributes:
+        turned: Whether they are turned and mirrored.
+        lit: Whether some are under other lights. Without, these are blurred or noisy alone.
+    """
+
+    turned: bool = True
+    lit: bool = True
+
+
+EVERY_WAY = Variation()
+"""Turned, mirrored and under other lights."""
+
+
 def views_of(order: int, images: int) -> list[int]:
     """Return the numbers of the views in which an image, by its number, is seen among so many labelled ones.
 
@@ -34,28 +53,32 @@ def views_of(order: int, images: int) -> list[int]:
 
 
 def view(
-    planes: np.ndarray, mask: np.ndarray, index: int, random: np.random.Generator
+    planes: np.ndarray, mask: np.ndarray, index: int, random: np.random.Generator, varied: Variation = EVERY_WAY
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a view of an image ``[C, H, W]`` in [0, 1] and its mask ``[H, W]``, of the same size; 0 is as they are.
 
     Every second one is under a drawn light, and these are blurred and noisy in turn.
     """
-    image, labels = symmetric_view(planes, mask, index)
-    return (drawn_light(image, random, blurred=index % 4 == 1) if index % 2 else image), labels
+    image, labels = symmetric_view(planes, mask, index, varied)
+    return (drawn_light(image, random, index % 4 == 1, varied) if index % 2 else image), labels
 
 
-def view_light(planes: np.ndarray, index: int, random: np.random.Generator) -> np.ndarray:
+def view_light(
+    planes: np.ndarray, index: int, random: np.random.Generator, varied: Variation = EVERY_WAY
+) -> np.ndarray:
     """Return pixels of a picture ``[C, h, w]`` under the light that `view` draws for a tile of it, without blur."""
-    return np.clip(_lit(planes, random), 0, 1) if index % 2 else planes
+    return np.clip(_lit(planes, random), 0, 1) if index % 2 and varied.lit else planes
 
 
-def symmetric_view(planes: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+def symmetric_view(
+    planes: np.ndarray, mask: np.ndarray, index: int, varied: Variation = EVERY_WAY
+) -> tuple[np.ndarray, np.ndarray]:
     """Return an image ``[C, H, W]`` and its mask ``[H, W]`` turned and mirrored, at the same size; 0 is as they are.
 
     A view that is turned by 90 degrees is cut to the size; what it does not cover shows it mirrored, and is ignored in
     the mask (255).
     """
-    turns, mirrored = _SYMMETRIES[index % len(_SYMMETRIES)]
+    turns, mirrored = _SYMMETRIES[index % len(_SYMMETRIES) if varied.turned else 0]
     turned = [np.rot90(part, turns, (-2, -1)) for part in (planes, mask[None])]
     image, labels = (part[..., ::-1] if mirrored else part for part in turned)
     padded, cut = _to_size(labels.shape[-2:], mask.shape)
@@ -73,9 +96,11 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
     return pads, [slice(first, first + new) for first, new in zip(surplus, wanted, strict=True)]
 
 
-def drawn_light(planes: np.ndarray, random: np.random.Generator, blurred: bool) -> np.ndarray:
+def drawn_light(
+    planes: np.ndarray, random: np.random.Generator, blurred: bool, varied: Variation = EVERY_WAY
+) -> np.ndarray:
     """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise."""
-    lit = _lit(planes, random)
+    lit = _lit(planes, random) if varied.lit else planes.astype(np.float32)
     if blurred:
         sigma = random.uniform(*_BLUR)
         return np.clip(np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in lit]), 0, 1)

@@ -5,8 +5,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from anomalib_aoissl.pixel_head.learning.views import drawn_light, symmetric_view, view, views_of
+from anomalib_aoissl.pixel_head.learning.views import Variation, drawn_light, symmetric_view, view, view_light, views_of
 
 SIZES = [(16, 16), (32, 48), (48, 32), (33, 20), (20, 33), (7, 30)]
 TURNED = (2, 3, 6, 7)  # views with an odd number of quarter turns
@@ -136,3 +137,25 @@ def test_fewer_images_are_seen_in_more_views() -> None:
     assert [views_of(order, 20) for order in range(2)] == [[0, 1, 2, 3]] * 2
     assert [views_of(order, 30) for order in range(9)] == [[0], [1], [2], [3], [4], [5], [6], [7], [0]]
     assert views_of(3, 5) == [0, 1, 2, 3, 4, 5]
+
+
+def test_unturned_views_lie_as_their_image_does() -> None:
+    image, mask = image_of((32, 48))
+    for index in range(8):
+        seen, labels = view(image, mask, index, np.random.default_rng(index), Variation(turned=False))
+        assert np.array_equal(labels, mask)
+        assert np.array_equal(seen, image) == (index % 2 == 0)
+
+
+def test_unlit_views_are_blurred_or_noisy_alone() -> None:
+    image, _ = image_of((32, 48))
+    image = 0.25 + 0.5 * image
+    unlit = Variation(lit=False)
+    blurred = drawn_light(image, np.random.default_rng(3), True, unlit)
+    sigma = np.random.default_rng(3).uniform(0.5, 1.5)
+    for plane, found in zip(image, blurred, strict=True):
+        np.testing.assert_allclose(found, ndimage.gaussian_filter(plane, sigma, mode="mirror"), atol=0.02)
+    noise = drawn_light(image, np.random.default_rng(4), False, unlit) - image
+    assert abs(noise.mean()) < 0.002
+    assert 0 < noise.std() < 0.04
+    assert view_light(image, 1, np.random.default_rng(0), unlit) is image
