@@ -141,7 +141,7 @@ def _best_near(edges: np.ndarray, border: np.ndarray) -> float:
     best = 0.0
     for down in range(-_EXACT, _EXACT + 1):
         for right in range(-_EXACT, _EXACT + 1):
-            inside = (0 <= rows + down) & (rows + down < height) & (0 <= columns + right) & (columns + right < width)
+            inside = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
             count = int(inside.sum())
             if count >= len(rows) / 2:
                 best = max(best, float(padded[rows + down + _EXACT, columns + right + _EXACT].sum()) / count)
