@@ -4,8 +4,8 @@
 """Says before training which masks are probably wrong: those of another picture, inverted, or contradicting a copy's.
 
 Right masks of photographs had a suspicion of at most 0.75 (wire bonds), 0.95 (boards) and 1.18 (rolled steel). Masks of
-another picture have more, but how much more depends on how sharp the borders are. So the limit follows the median. Among
-six masks of these sets with two of them swapped, one or both were found in 99, 26 and 75 of 100 draws; no right mask was.
+another picture have more, but how much more depends on how sharp the borders are. So the limit follows the median. Of
+two swapped masks among six of these sets, one or both were found in 99, 26 and 75 of 100 draws; no right mask was.
 """
 
 from __future__ import annotations
