@@ -27,7 +27,11 @@ from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 
 _LONGEST, _SHIFT, _EXACT = 640, 24, 2  # px
 _FLAT = 0.95
-_MIRRORED = {"mirrored left to right": 1, "mirrored top to bottom": 0, "turned by 180 degrees": (0, 1)}
+_MIRRORED: dict[str, int | tuple[int, int]] = {
+    "mirrored left to right": 1,
+    "mirrored top to bottom": 0,
+    "turned by 180 degrees": (0, 1),
+}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _Told = TypeVar("_Told")
 
 logger = logging.getLogger(__name__)
 
-_said: set[tuple[Path, int]] = set()  # folders and numbers of pages that were warned of
+_said: dict[tuple[Path, int], object] = {}  # folders and numbers of pages that were warned of
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -81,9 +81,9 @@ def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:
 
 def _say_pages(path: Path, count: int) -> None:
     """Warn once for each folder and number of pages: nothing in a file says whether its pages are of one picture."""
-    if (path.parent, count) in _said:
+    mine = object()
+    if _said.setdefault((path.parent, count), mine) is not mine:  # several threads read files
         return
-    _said.add((path.parent, count))
     logger.warning(
         "%s: its %d pages are read as planes of one picture, as lighting channels are; so are those of other files in "
         "this folder. If the pages are pictures of their own, save each as a file.",
