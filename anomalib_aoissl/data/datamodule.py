@@ -18,6 +18,7 @@ from .describing.file_format import FileFormat
 from .finding.checking import check_splits
 from .finding.listing import Record
 from .finding.splitting import Splits, split_by_device, split_by_ratio
+from .suspecting import say_wrong_masks
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule as _Base
@@ -88,6 +89,7 @@ class SegmentationDataModuleMixin(_Base):
         """Make the datasets of the splits."""
         self.description, splits = self.load_splits()
         file_format = check_splits(splits, self.description, FileFormat(self.suffixes, self.bit_depth))
+        say_wrong_masks(splits.train, self.description, file_format)
         for name in ("train", "val", "test"):
             records = getattr(splits, name)
             data = SegmentationDataset(

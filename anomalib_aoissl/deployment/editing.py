@@ -22,7 +22,7 @@ from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.bank.twins import same_picture
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
-from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.data.resizing import resize_labels
 from anomalib_aoissl.pixel_head.learning.sample import FOLDS, PixelSample
@@ -40,7 +40,12 @@ from .tiles.tiling import Tiling
 if TYPE_CHECKING:
     import openvino
 
+    from .segmentation import Segmentation
+
 logger = logging.getLogger(__name__)
+
+_SEEN = 0.02
+"""Share of the pixels where the model sees parts, above which a mask without any is doubted."""
 
 _Editing = TypeVar("_Editing", bound="OpenVINOBankMixin")
 _Given = ParamSpec("_Given")
@@ -85,6 +90,10 @@ class OpenVINOBankMixin:
 
     def _use(self, model: openvino.Model) -> None:
         """Compile the model and answer with it from now on."""
+        raise NotImplementedError
+
+    def predict(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> Segmentation:
+        """Return the segmentation of one image."""
         raise NotImplementedError
 
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
@@ -155,6 +164,8 @@ class OpenVINOBankMixin:
     ) -> int:
         """Learn one labelled image, by the bank and the pixel head; return how many patches the bank takes in.
 
+        A mask that is background everywhere is warned of where the model sees parts on more than 2 % of its pixels.
+
         Args:
             image: File or array, as in `predict`.
             mask: File (PNG, BMP or TIFF), coded as the masks of training were: indices or their colours, and their
@@ -188,8 +199,26 @@ class OpenVINOBankMixin:
                 name,
                 same,
             )
+        if not ((labels != BACKGROUND_INDEX) & (labels != IGNORE_INDEX)).any():
+            self._doubt(image, labels, name, color_order)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
         return len(new)
+
+    def _doubt(self, image: str | Path | np.ndarray, labels: np.ndarray, name: str, color_order: ColorOrder) -> None:
+        """Warn where the model sees parts on an image whose mask is background everywhere: it may not be drawn yet."""
+        seen = self.predict(image, color_order).class_map[labels == BACKGROUND_INDEX]
+        counts = np.bincount(seen, minlength=BACKGROUND_INDEX + 2)
+        counts[BACKGROUND_INDEX] = 0
+        share = float(counts.sum() / labels.size)
+        if share > _SEEN:
+            logger.warning(
+                "The mask of %s is background everywhere, but the model sees parts, mostly %s, on %.0f %% of its pixels"
+                ": it learns them as background. If they are parts, remove(image=%r), and adapt with a mask of them.",
+                name,
+                self.class_names[int(counts.argmax())],
+                100 * share,
+                name,
+            )
 
     @_one_at_a_time
     def save(self, path: str | Path) -> Path:

@@ -173,8 +173,9 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
 
         Args:
             image: A file or an array. A file is read as the training data was; its other lighting channels lie beside
-                it. An array is ``[H, W]`` or ``[H, W, C]``: C lighting channels, or red, green and blue. Its type is
-                uint8, float in [0, 1], or uint16 with the bit depth of the training data (16 if none was set).
+                it. An array is ``[H, W]`` or ``[H, W, C]``: C lighting channels, or red, green and blue, with
+                or without alpha, which is left out. Its type is uint8, float in [0, 1], or uint16 with the bit depth of
+                the training data (16 if none was set).
             color_order: "bgr" for an array with blue first, as OpenCV reads; a file knows its own order.
             output: With tiles: file (``.tif`` or ``.npy``) that the class map is written to strip by strip, novelty and
                 uncertainty beside it as ``<stem>_novelty`` and ``<stem>_uncertainty``. The result's maps are then

@@ -73,6 +73,27 @@ def test_a_number_behind_a_dot_is_no_suffix(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("folder", ["", "images/", "images/train/"])
+def test_an_exact_path_wins_over_pictures_of_the_same_name(folder: str, tmp_path: Path) -> None:
+    names = ["a.png", "sub/a.png", "x/sub/a.png"]
+    for name in names:
+        picture(tmp_path / folder / name)
+    pictures = Pictures([tmp_path], FileFormat())
+    assert [pictures.find(name) for name in names] == [tmp_path / folder / name for name in names]
+    assert [pictures.find(f"./{folder}{name}") for name in names] == [tmp_path / folder / name for name in names]
+    assert pictures.find("sub/a") == tmp_path / folder / "sub/a.png"  # without its suffix
+    with pytest.raises(DatasetError, match="could be of both"):
+        pictures.find("other/a.png")
+
+
+def test_an_exact_path_keeps_its_own_labels(tmp_path: Path) -> None:
+    source = coco(tmp_path / "export", ["a.png", "sub/a.png"], [WIRE])
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert report.labelled == 2
+    folder = tmp_path / "out" / "masks"
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) == ["a.png", "sub/a.png"]
+
+
 def test_an_address_with_a_query_is_named_by_its_path(tmp_path: Path) -> None:
     path = export("Label Studio", tmp_path) / "project-1.json"
     content = json.loads(path.read_text())

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from anomalib_aoissl.data.labels.content import Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
+from anomalib_aoissl.data.labels.shapes.joining import _Nearby, one_ring
 from anomalib_aoissl.data.labels.shapes.rasterizing import fill, pixels
-from anomalib_aoissl.data.labels.shapes.tracing import one_ring, rings, simplified
+from anomalib_aoissl.data.labels.shapes.tracing import rings, simplified
 
 SIZE = (37, 53)
 
@@ -52,6 +53,29 @@ def test_rings_along_the_pixels_edges_give_the_part_back(seed: int) -> None:
     np.testing.assert_array_equal(fill(exact, SIZE), part)
     np.testing.assert_array_equal(fill([one_ring(exact)], SIZE), part)
     assert holes.any()
+
+
+def test_thousands_of_holes_are_joined_by_short_cuts() -> None:
+    part = np.indices((41, 60)).sum(axis=0) % 2 == 0
+    exact = rings(part)
+    ring = one_ring(exact)
+    assert len(exact) > 1000
+    assert len(ring) == sum(map(len, exact)) + 2 * (len(exact) - 1)
+    np.testing.assert_array_equal(fill([ring], part.shape), part)
+    steps = np.abs(np.diff(ring, axis=0)).max(axis=1)
+    assert steps.max() <= 2  # px
+
+
+def test_the_nearest_point_is_that_of_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    points = [rng.uniform(0, (300, 20), (number, 2)) for number in (1, 50, 400)]
+    near = _Nearby(points)
+    for number, some in enumerate(points):
+        near.add(number, some)
+        known = np.concatenate(points[: number + 1])
+        for place in rng.uniform(0, (300, 20), (30, 2)):
+            ring, at = near.find(place)
+            assert np.hypot(*(points[ring][at] - place)) == pytest.approx(np.hypot(*(known - place).T).min())
 
 
 @pytest.mark.parametrize("seed", range(10))

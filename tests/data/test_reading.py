@@ -84,6 +84,21 @@ def test_tiff_with_separate_planes_or_white_as_zero(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "b.tif"), (255 - GREY8)[None] / 255.0, rtol=1e-6)
 
 
+def test_pages_are_said_to_be_read_as_planes_once_for_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = np.random.default_rng(0).integers(0, 256, (3, 6, 9), dtype=np.uint8)
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, pages, photometric="minisblack")
+    with caplog.at_level("WARNING"):
+        images = [read_image(tmp_path / name) for name in ("a.tif", "b.tif", "a.tif")]
+        write_png(tmp_path / "c.png", pages.transpose(1, 2, 0))
+        read_image(tmp_path / "c.png")
+    np.testing.assert_array_equal(np.round(images[1] * 255), pages)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'a.tif'}: its 3 pages are read as planes of one picture")
+
+
 def test_packing() -> None:
     a, b, c = (np.full((2, 3), value, dtype=np.float32) for value in (0.2, 0.6, 1.0))
     np.testing.assert_array_equal(pack_channels(np.stack([a])), np.stack([a, a, a]))

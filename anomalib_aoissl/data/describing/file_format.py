@@ -132,12 +132,15 @@ class FileFormat:
 
         Args:
             image: ``[H, W]`` or ``[H, W, C]``; C colours, or the planes of all lighting channels one after the other.
+                The fourth of four is left out as a file's alpha is, where a file of the training has three planes.
             color_order: "rgb", or "bgr" for what OpenCV reads.
 
         Raises:
             TypeError: As `planes_of_array`.
             ValueError: As `planes_of_array`, and if the channels are not those of the lighting channels.
         """
+        if self.planes == (3,) and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[-1] == 4:
+            image = image[..., :3]
         planes = planes_of_array(image, self.bit_depth, color_order)
         total = sum(self.planes or ())
         if total == 2 and len(planes) != 2:

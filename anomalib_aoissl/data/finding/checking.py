@@ -56,11 +56,11 @@ def check_splits(splits: Splits, description: DatasetDescription, file_format: F
         raise DatasetError(msg)
     file_format = replace(file_format, planes=_common_planes(splits.train, file_format.bit_depth))
     # only the size is kept: a whole split of pictures would fill the memory
-    _each(lambda record: file_format.read_files(record.image_paths).shape, [*splits.val, *splits.test])
+    each(lambda record: file_format.read_files(record.image_paths).shape, [*splits.val, *splits.test])
     return file_format
 
 
-def _each(act: Callable[[Record], Any], records: Sequence[Record]) -> list[Any]:
+def each(act: Callable[[Record], Any], records: Sequence[Record]) -> list[Any]:
     """Return what ``act`` gives for each record, in order; files are decoded by several threads."""
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(act, records))
@@ -78,7 +78,7 @@ def _common_planes(records: Sequence[Record], bit_depth: int | None) -> tuple[in
         check_one_size(record.image_paths, images)
         return [(len(image), is_grey(image)) for image in images]
 
-    looks = _each(look, records)
+    looks = each(look, records)
     planes = []
     for channel, seen in enumerate(zip(*looks, strict=True)):
         counts = {count for count, _ in seen}
@@ -118,24 +118,24 @@ def _say_turned(records: Sequence[Record]) -> None:
         # another tag turns the sides of a picture that is no square, so that a wrong mask does not fit
         return (tag < 5 or height == width) and orientation_of(record.mask_path) != tag
 
-    turned = _each(may_lie_turned, records)
+    turned = each(may_lie_turned, records)
     found = [record.image_paths[0] for record, is_turned in zip(records, turned, strict=True) if is_turned]
     say("pictures are turned by their orientation tag; look whether their masks, which have none, lie on them", found)
 
 
 def _say_copies(splits: Splits) -> None:
     """Say which pictures of validation and test are copies of training pictures: they measure what was learnt."""
-    trained = {_begins(record): record.image_paths[0] for record in splits.train}
+    trained = {beginning(record): record.image_paths[0] for record in splits.train}
     for name, records in (("validation", splits.val), ("test", splits.test)):
         copies = []
-        for begins, record in zip(_each(_begins, records), records, strict=True):
+        for begins, record in zip(each(beginning, records), records, strict=True):
             path, other = record.image_paths[0], trained.get(begins)
             if other is not None and filecmp.cmp(path, other, shallow=False):
                 copies.append(f"{path} of {other}")
         say(f"{name} pictures are copies of training pictures, so that their figures are too good", copies)
 
 
-def _begins(record: Record) -> tuple[int, bytes]:
+def beginning(record: Record) -> tuple[int, bytes]:
     """Return the size and the first bytes of an item's first file: other pictures hardly ever share both."""
     path = record.image_paths[0]
     with path.open("rb") as file:
@@ -178,7 +178,7 @@ def _check_masks(records: Sequence[Record], description: DatasetDescription) -> 
             raise DatasetError(msg)
         return np.bincount(mask.ravel(), minlength=256)
 
-    return np.sum([np.zeros(256, dtype=np.int64), *_each(count, records)], axis=0)
+    return np.sum([np.zeros(256, dtype=np.int64), *each(count, records)], axis=0)
 
 
 def _check_labels(counts: np.ndarray, records: Iterable[Record]) -> None:

@@ -20,7 +20,7 @@ from . import find_format, masks, read_labels
 logger = logging.getLogger(__name__)
 
 CACHE = Path("datasets")
-_VERSION = 1
+_VERSION = 2
 
 
 def as_masks(root: Path, classes: Sequence[str] | None = None, lighting_channels: Sequence[str] = ()) -> Path:

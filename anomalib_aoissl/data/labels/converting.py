@@ -20,13 +20,18 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file, whole_folder
 from anomalib_aoissl.data.reading import image_size
 
-from .content import LabelledImage, LabelSet, MaskedImage
-from .mapping import map_classes, remapped
+from .content import LabelledImage, LabelSet, MaskedImage, Shape
+from .mapping import all_left_out, map_classes, remapped
 from .shapes.rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
 
 _SHOWN, _KEPT = 5, 3
 _IMAGES, _UNLABELLED = "images", "unlabelled"
+_MAPPED, _DRAWN = "--map leaves all of their labels out", "none of their shapes has a pixel"
+_REMEDY = {
+    _MAPPED: "Keep a label that they show.",
+    _DRAWN: "Are the coordinates in the unit of the format? YOLO has shares of the picture, COCO px.",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Choices:
         renamed: New names of labels; see `map_classes`.
         classes: The class names in the order of their indices; None for that of the export.
         on_top: Which of two overlapping shapes is on top; see `rasterizing`.
-        empty_is_background: Whether a picture without a shape is free of parts; else it counts as not labelled.
+        empty_is_background: Whether a picture without a shape, or with none that ``renamed`` keeps, is free of parts;
+            else it counts as not labelled.
         device_pattern: Regular expression searched in a picture's name; its first group names the device.
     """
 
@@ -59,7 +65,7 @@ class Report:
         pictures_of_class: ``[256]``, masks that hold each value.
         devices: Labelled pictures of each device.
         labelled: Pictures with a mask.
-        unlabelled: Pictures without.
+        unlabelled: Pictures without, also those whose shapes were all left out.
         misfits: Masks of the pictures whose labels are of another size, three at most; they are not converted.
         notes: A line on each thing that was left out.
     """
@@ -94,7 +100,7 @@ def convert(
 
     Raises:
         DatasetError: If the target exists, no picture is found, two labels are of one picture, a name of a class is
-            wrong, or a file cannot be read.
+            wrong, no shape of any picture is left, or a file cannot be read.
         OSError: If the target cannot be written.
     """
     choices = choices or Choices()
@@ -137,9 +143,8 @@ class _Run:
         self._todo = [(path, found[path], targets[path]) for path in labelled]
         _check_names(self._todo)
         self.unlabelled = {path: targets[path] for path in free}
-        self.report.unlabelled = len(free)
-        self._outside: list[str] = []
-        self._outside_file: Path | None = None
+        self._outside: list[tuple[Path, str]] = []
+        self._vanished: dict[str, list[LabelledImage]] = {_DRAWN: [], _MAPPED: []}
         self._overlaps: Counter[tuple[str, str]] = Counter()
 
     def _found(self) -> dict[Path, LabelledImage]:
@@ -161,25 +166,32 @@ class _Run:
                 "their folder with --images."
             )
             raise DatasetError(msg)
-        self._note("pictures that {0} names are missing and left out", missing, lambda image: image.name)
+        self._note("pictures named in {0} are missing and left out", missing, lambda image: image.name)
         return found
 
     def _note(self, what: str, things: Sequence[LabelledImage], name: Callable[[LabelledImage], str]) -> None:
         """Add a line on some pictures, if there are any."""
         if things:
-            listed = _listed([name(thing) for thing in things])
-            self.report.notes.append(f"{len(things)} {what.format(things[0].source)}: {listed}")
+            listed, files = _listed([name(thing) for thing in things]), _files([thing.source for thing in things])
+            self.report.notes.append(f"{len(things)} {what.format(files)}: {listed}")
 
     def masked(self, images: Path) -> Iterator[MaskedImage]:
-        """Copy each labelled picture into the folder, and yield its mask."""
+        """Copy each labelled picture into the folder, and yield its mask.
+
+        Those whose shapes all vanish are not labelled: as background, their parts would be learnt wrong.
+        """
         misfits = []
         for path, image, name in self._todo:
             size = image_size(path)
-            mask = self._mask(image, size)
+            mask, vanished = self._mask(image, size)
             if mask.shape != size:
                 misfits.append(image)
                 if len(self.report.misfits) < _KEPT:
                     self.report.misfits[path] = mask
+                continue
+            if vanished is not None:
+                self._vanished[vanished].append(image)
+                self.unlabelled[path] = name
                 continue
             _copy(self._source, path, images / name)
             item = name.with_name(self._source.pictures.file_format.stem(name.name))
@@ -191,16 +203,25 @@ class _Run:
         self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
         self._summarize()
 
-    def _mask(self, image: LabelledImage, size: tuple[int, int]) -> np.ndarray:
-        """Return the mask of a picture ``[H, W]``; of another size where its labels are of another."""
+    def _mask(self, image: LabelledImage, size: tuple[int, int]) -> tuple[np.ndarray, str | None]:
+        """Return the mask of a picture ``[H, W]``, and why all of its shapes vanish, if they do.
+
+        It is of another size where the labels are of another.
+        """
+        mapped = None if self._choices.empty_is_background else _MAPPED
         if image.indices is not None:
-            return remapped(image.indices(), self._labels.classes, self._lookup)
-        drawn = image.size or size
-        mask, overlaps, empty = rasterized(image.shapes, self._lookup, drawn, self._choices.on_top)
+            indices = image.indices()
+            gone = all_left_out(indices, self._labels.classes, self._lookup)
+            return remapped(indices, self._labels.classes, self._lookup), mapped if gone else None
+        kept = [shape for shape in image.shapes if self._lookup[shape.label] is not None]
+        shares, drawn = ([shape for shape in kept if _is_in_shares(shape) is told] for told in (True, False))
+        mask, overlaps, empty = rasterized(drawn, self._lookup, image.size or size, self._choices.on_top)
         self._overlaps.update(overlaps)
-        self._outside += [f"{shape.label} in {image.name}" for shape in empty]
-        self._outside_file = image.source if empty else self._outside_file
-        return mask
+        empty += shares
+        self._outside += [(image.source, f"{shape.label} in {image.name}") for shape in empty]
+        if kept:
+            return mask, _DRAWN if len(empty) == len(kept) else None
+        return mask, mapped if image.shapes else None
 
     def _device(self, image: LabelledImage, item: PurePosixPath) -> str | None:
         """Return the device of an item; None where neither the labels, the pattern nor a folder say it."""
@@ -223,12 +244,25 @@ class _Run:
             self.groups[item.as_posix()] = device
 
     def _summarize(self) -> None:
-        """Add the lines on overlaps and on shapes outside, once all masks are made."""
+        """Add the lines on overlaps, shapes outside and pictures without a shape, once all masks are made.
+
+        Raises:
+            DatasetError: If no picture keeps a shape.
+        """
         if self._outside:
+            files = _files([file for file, _ in self._outside])
             self.report.notes.append(
-                f"{len(self._outside)} shapes of {self._outside_file} have no pixel (outside of the picture, or thin"
-                f"ner than one) and are left out: {_listed(self._outside)}"
+                f"{len(self._outside)} shapes of {files} have no pixel (outside of the picture, or thinner than one) "
+                f"and are left out: {_listed([name for _, name in self._outside])}"
             )
+        gone = {why: images for why, images in self._vanished.items() if images}
+        if gone and sum(map(len, gone.values())) == len(self._todo):
+            remedies = " ".join(_REMEDY[why] for why in gone)
+            msg = f"{self._source.path}: labels none of its {len(self._todo)} pictures: {', '.join(gone)}. {remedies}"
+            raise DatasetError(msg)
+        for why, images in gone.items():
+            self._note(f"pictures of {{0}} go to {_UNLABELLED}/, as {why}", images, lambda image: image.name)
+        self.report.unlabelled = len(self.unlabelled)
         if self._overlaps:
             rule = "the later one of the file" if self._choices.on_top == "file" else "the smaller one"
             worst = [f"{top} over {low} {count:,} px" for (top, low), count in self._overlaps.most_common(3)]
@@ -256,6 +290,20 @@ def _listed(names: Sequence[str]) -> str:
     """Return the first names."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _is_in_shares(shape: Shape) -> bool:
+    """Tell whether a shape lies in the first pixel, as one does whose coordinates are shares of the picture, not px."""
+    if not shape.rings:
+        return False
+    every = np.concatenate(shape.rings)
+    return bool((every >= 0).all() and (every <= 1).all() and (every % 1).any())
+
+
+def _files(paths: Sequence[Path]) -> str:
+    """Return the one file, or how many there are and the first of them."""
+    names = [str(path) for path in dict.fromkeys(paths)]
+    return names[0] if len(names) == 1 else f"{len(names)} files ({_listed(names)})"
 
 
 def _copy(source: Source, path: Path, target: Path) -> None:

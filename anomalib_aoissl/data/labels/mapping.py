@@ -69,6 +69,13 @@ def remapped(indices: np.ndarray, found: Sequence[str], lookup: Mapping[str, int
     return result
 
 
+def all_left_out(indices: np.ndarray, found: Sequence[str], lookup: Mapping[str, int | None]) -> bool:
+    """Tell whether a mask ``[H, W]`` of the export's indices shows labels, but none that `map_classes` kept."""
+    shown = np.unique(indices[indices != BACKGROUND_INDEX]).tolist()
+    dropped = {index for index, label in enumerate(found, start=1) if lookup[label] is None}
+    return bool(shown) and dropped.issuperset(shown)
+
+
 def parse_renamed(entries: Sequence[str], name: str = "--map") -> dict[str, str]:
     """Return the new names of ``old=new`` texts.
 

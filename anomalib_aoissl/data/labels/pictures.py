@@ -59,7 +59,8 @@ class Pictures:
     def find(self, name: str) -> Path | None:
         """Return the picture that a label file calls so; None where there is none.
 
-        Its file name decides, and its folders where several have that name. A suffix may be missing.
+        Its file name decides, and its folders where several have that name: the path from the export's folder, or from
+        its folder of pictures, wins. A suffix may be missing.
 
         Raises:
             DatasetError: If several pictures fit equally well.
@@ -74,7 +75,10 @@ class Pictures:
         return None
 
     def _nearest(self, found: Sequence[Path], given: PurePosixPath) -> Path:
-        """Return the one whose folders are those of the given name, from the last one on."""
+        """Return the one whose folders are those of the given name: all of them, or those from the last one on."""
+        for exact in (self._below(found, given, whole=True), self._below(found, given, whole=False)):
+            if len(exact) == 1:
+                return exact[0]
         agreeing = {path: _agreeing(path.parent.parts, given.parent.parts) for path in found}
         most = max(agreeing.values())
         best = [path for path, count in agreeing.items() if count == most]
@@ -84,6 +88,12 @@ class Pictures:
             )
             raise DatasetError(msg)
         return best[0]
+
+    def _below(self, found: Sequence[Path], given: PurePosixPath, *, whole: bool) -> list[Path]:
+        """Return those whose folders below the root, or below the folders of the tool's layout, are the given ones."""
+        names = {path: PurePosixPath(path.relative_to(self._roots[path]).as_posix()) for path in found}
+        below = {path: name if whole else _without_layout(name) for path, name in names.items()}
+        return [path for path, name in below.items() if name.parent == given.parent]
 
     def items(self) -> list[Path]:
         """Return the first file of each item, sorted."""

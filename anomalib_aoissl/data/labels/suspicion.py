@@ -27,6 +27,11 @@ from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 
 _LONGEST, _SHIFT, _EXACT = 640, 24, 2  # px
 _FLAT = 0.95
+_MIRRORED: dict[str, int | tuple[int, int]] = {
+    "mirrored left to right": 1,
+    "mirrored top to bottom": 0,
+    "turned by 180 degrees": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -70,27 +75,24 @@ def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
     edges, border = _edges(grey), _border(small)
     if border.sum() < 8 or edges.max() <= 0:
         return Evidence(path, 0.0, "has no border to look at", share, packed)
-    fits = {"": _fits(edges, border)}
-    for name, axes in (("left to right", 1), ("top to bottom", 0), ("turned by 180 degrees", (0, 1))):
-        fits[name] = _fits(edges, np.flip(border, axes))
-    return Evidence(path, *_judged(fits, scale), share, packed)
+    mirrored = {name: _best_near(edges, np.flip(border, axes)) for name, axes in _MIRRORED.items()}
+    return Evidence(path, *_judged(_fits(edges, border), mirrored, scale), share, packed)
 
 
-def _judged(fits: dict[str, np.ndarray], scale: float) -> tuple[float, str]:
+def _judged(fits: np.ndarray, mirrored: dict[str, float], scale: float) -> tuple[float, str]:
     """Return the best of the other fits divided by that of the mask as it is, and what it is."""
     down = np.arange(-_SHIFT, _SHIFT + 1)
     rows, columns = np.meshgrid(down, down, indexing="ij")
     distance = np.maximum(abs(rows), abs(columns))
     near = distance <= _EXACT
-    as_is = max(float(fits[""][near].max()), 1e-6)
-    shifted = np.where(distance <= 2 * _EXACT, 0, fits[""])
+    as_is = max(float(fits[near].max()), 1e-6)
+    shifted = np.where(distance <= 2 * _EXACT, 0, fits)
     best = int(shifted.argmax())
     row, column = float(rows.flat[best]), float(columns.flat[best])
     top = (shifted >= _FLAT * shifted.max()) & (np.maximum(abs(rows - row), abs(columns - column)) <= 2 * _EXACT)
     row, column = float(rows[top].mean()), float(columns[top].mean())  # smooth edges make flat tops
     others = {f"fits better {_way(column / scale, row / scale)}": float(shifted.max())}
-    for name in list(fits)[1:]:
-        others[f"fits better {'mirrored ' if 'turned' not in name else ''}{name}"] = float(fits[name][near].max())
+    others |= {f"fits better {name}": fit for name, fit in mirrored.items()}
     reason = max(others, key=lambda key: others[key])
     return others[reason] / as_is, reason
 
@@ -124,15 +126,30 @@ def _fits(edges: np.ndarray, border: np.ndarray) -> np.ndarray:
 
     A shift that brings more than half of the border out of the picture has 0.
     """
-    shape = tuple(side + 2 * _SHIFT for side in edges.shape)
+    shape = tuple(cv2.getOptimalDFTSize(side + 2 * _SHIFT) for side in edges.shape)
     spectrum = np.conj(np.fft.rfft2(border, shape))
+    shifts = np.arange(-_SHIFT, _SHIFT + 1)
 
     def correlated(values: np.ndarray) -> np.ndarray:
         whole = np.fft.irfft2(np.fft.rfft2(values, shape) * spectrum, shape)
-        return np.roll(whole, (_SHIFT, _SHIFT), axis=(0, 1))[: 2 * _SHIFT + 1, : 2 * _SHIFT + 1]
+        return np.asarray(whole[np.ix_(shifts, shifts)])
 
     inside = correlated(np.ones_like(edges))
     return np.where(inside >= border.sum() / 2, correlated(edges) / np.maximum(inside, 1), 0)
+
+
+def _best_near(edges: np.ndarray, border: np.ndarray) -> float:
+    """Return the best of the fits with shifts of up to 2 px, by the border's pixels alone: there are few of them."""
+    height, width = edges.shape
+    padded, (rows, columns) = np.pad(edges, _EXACT), np.nonzero(border)
+    best = 0.0
+    for down in range(-_EXACT, _EXACT + 1):
+        for right in range(-_EXACT, _EXACT + 1):
+            inside = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
+            count = int(inside.sum())
+            if count >= len(rows) / 2:
+                best = max(best, float(padded[rows + down + _EXACT, columns + right + _EXACT].sum()) / count)
+    return best
 
 
 def ranked(found: Sequence[Evidence]) -> list[Evidence]:

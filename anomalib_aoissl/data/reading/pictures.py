@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,6 +21,10 @@ from .tiff_files import orientation_of_tiff, read_tiff, size_of_tiff
 ColorOrder = Literal["rgb", "bgr"]
 
 _Told = TypeVar("_Told")
+
+logger = logging.getLogger(__name__)
+
+_said: dict[tuple[Path, int], object] = {}  # folders and numbers of pages that were warned of
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -50,9 +55,10 @@ def _told(path: Path, of_tiff: Callable[[Path], _Told], of_file: Callable[[Path,
 def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:
     """Return the picture as float32 ``[C, H, W]`` in [0, 1], turned upright by its orientation tag.
 
-    C is 1 for grey, 3 for colour (red, green, blue), and more for further samples or pages; alpha is dropped. Values of
-    up to 8 bits are divided by the largest of their bits, those of 16 bits by 65535 or, with ``bit_depth``, by
-    ``2 ** bit_depth - 1``: a 12-bit camera writes 0..4095 into a 16-bit file.
+    C is 1 for grey, 3 for colour (red, green, blue), and more for further samples or pages; alpha is dropped. Several
+    pages are warned of, once for each folder. Values of up to 8 bits are divided by the largest of their bits, those of
+    16 bits by 65535 or, with ``bit_depth``, by ``2 ** bit_depth - 1``: a 12-bit camera writes 0..4095 into a 16-bit
+    file.
 
     Args:
         path: PNG, JPEG, BMP or TIFF file; its content counts, not its suffix.
@@ -67,7 +73,23 @@ def read_image(path: str | Path, bit_depth: int | None = None) -> np.ndarray:
     validate_bit_depth(bit_depth)
     with naming(path):
         planes = [_planes(raster, str(path), bit_depth) for raster in read_rasters(path)]
-    return planes[0] if len(planes) == 1 else np.concatenate(planes)
+    if len(planes) == 1:
+        return planes[0]
+    _say_pages(path, len(planes))
+    return np.concatenate(planes)
+
+
+def _say_pages(path: Path, count: int) -> None:
+    """Warn once for each folder and number of pages: nothing in a file says whether its pages are of one picture."""
+    mine = object()
+    if _said.setdefault((path.parent, count), mine) is not mine:  # several threads read files
+        return
+    logger.warning(
+        "%s: its %d pages are read as planes of one picture, as lighting channels are; so are those of other files in "
+        "this folder. If the pages are pictures of their own, save each as a file.",
+        path,
+        count,
+    )
 
 
 def read_rasters(path: Path) -> list[Raster]:

@@ -7,6 +7,7 @@ import copy
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +126,37 @@ def test_adapting_equals_torch_with_the_same_entries(
     assert inferencer.remove(device="new", image="first") == 12
     assert inferencer.remove(device="new") == 24
     check_equal(inferencer, model)
+
+
+@pytest.mark.parametrize(
+    ("seen", "masked", "said"),
+    [
+        (57, 0, "The mask of u1 is background everywhere, but the model sees parts, mostly ball, on 2 % of its pixels"),
+        (56, 0, ""),  # 2 % of 40x70 px
+        (57, 1, ""),  # the user names a part: a mask that was drawn
+        (57, 255, ""),  # where the model sees parts, the mask says nothing
+    ],
+)
+def test_a_mask_of_background_alone_is_doubted_where_the_model_sees_parts(
+    seen: int,
+    masked: int,
+    said: str,
+    inferencer: SegmentationOpenVINOInferencer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class_map, mask = np.zeros((40, 70), np.uint8), np.zeros((40, 70), np.uint8)
+    class_map.flat[:seen] = 2
+    class_map.flat[:20] = 1
+    mask.flat[:seen] = masked
+    answer = inferencer.predict(np.zeros((40, 70, 3), np.uint8))
+    monkeypatch.setattr(inferencer, "predict", lambda *_: replace(answer, class_map=class_map))
+    image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    with caplog.at_level(logging.WARNING):
+        added = inferencer.adapt(image, mask, device="new", name="u1", bank_size=60)
+    assert added > 0
+    assert inferencer.bank["entries_of_device"]["new"] > 0
+    assert [record.getMessage().startswith(said) for record in caplog.records] == [True] * bool(said)
 
 
 def test_a_bank_size_is_kept_to_on_the_line(

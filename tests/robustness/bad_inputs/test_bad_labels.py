@@ -176,6 +176,11 @@ ERRORS = table(
         act("YOLO", replaced("labels/train/u1.txt", "^1 ", "7 ")),
         r"u1\.txt: line 1: the class 7 has no name; 3 are named",
     ),
+    Row(
+        "coordinates in px",
+        act("YOLO", lambda root: (root / "labels/train/u1.txt").write_text("2 40 4 46 4 46 10")),
+        r"export: labels none of its 1 pictures: none of their shapes has a pixel\. .*YOLO has shares of the picture",
+    ),
     Row("no names", act("YOLO", lambda root: (root / "data.yaml").unlink()), r"has no data\.yaml with names"),
     Row(
         "CVAT for video",
@@ -227,7 +232,7 @@ def line_drawn(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "line"),
     [
-        ("COCO", second, r"1 pictures that .*instances\.json names are missing and left out: gone\.png"),
+        ("COCO", second, r"1 pictures named in .*instances\.json are missing and left out: gone\.png"),
         ("COCO", moved, r"1 shapes of .*instances\.json have no pixel \(outside of the picture.*: wire in u1\.png"),
         ("LabelMe", line_drawn, r"export: 1 line shapes have no area and are left out"),
         ("Pascal VOC", lambda root: (root / "labelmap.txt").unlink(), None),

@@ -303,6 +303,26 @@ ARRAYS = table(
         array(np.dstack([BGR, GREY]), color_order="bgr"),
         value=np.dstack([COLOUR, GREY]).tolist(),
     ),
+    Row(
+        "alpha, for files of three planes",
+        array(np.dstack([COLOUR, GREY]), file_format={"planes": (3,)}),
+        value=COLOUR.tolist(),
+    ),
+    Row(
+        "blue first with alpha, for files of three planes",
+        array(np.dstack([BGR, GREY]), color_order="bgr", file_format={"planes": (3,)}),
+        value=COLOUR.tolist(),
+    ),
+    Row(
+        "four planes, for files of four",
+        array(np.dstack([COLOUR, GREY]), file_format={"planes": (4,)}),
+        value=np.dstack([COLOUR, GREY]).tolist(),
+    ),
+    Row(
+        "four planes, for three lighting channels",
+        array(np.dstack([COLOUR, GREY]), file_format={"lighting_channels": ("_a", "_b", "_c"), "planes": (1, 1, 1)}),
+        value=np.dstack([COLOUR, GREY]).tolist(),  # which the model takes as none of its three
+    ),
     Row("an order that is none", array(COLOUR, color_order="BGR"), "color_order='BGR' must be 'rgb' or 'bgr'"),
     Row(
         "12 bits as the model's files",

@@ -30,10 +30,11 @@ def fill(rings: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
         size: (height, width) in px.
     """
     height, width = size
-    toggles = np.zeros(height * (width + 1), dtype=np.int64)
+    places = [np.zeros(0, dtype=np.int64)]
     for ring in rings:
         rows, columns = _crossings(ring, height)
-        toggles += np.bincount(rows * (width + 1) + np.clip(columns, 0, width), minlength=len(toggles))
+        places.append(rows * (width + 1) + np.clip(columns, 0, width))
+    toggles = np.bincount(np.concatenate(places), minlength=height * (width + 1))
     return (toggles.reshape(height, width + 1).cumsum(axis=1)[:, :width] & 1).astype(bool)
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from .geometry import area_of
+from .joining import one_ring
 from .rasterizing import fill
 
 _TOLERANCES = (1.0, 0.75, 0.6, 0.5, 0.4, 0.3)  # px, tried in turn
@@ -83,14 +84,15 @@ def rings(part: np.ndarray) -> list[np.ndarray]:
         for row, column in np.argwhere(inside & beyond) + _CORNERS[way]:
             following.setdefault((int(row), int(column)), []).append(way)
     found = []
-    while following:
-        found.append(_ring(following))
+    for start in list(following):
+        while start in following:
+            found.append(_ring(following, start))
     return sorted(found, key=area_of, reverse=True)
 
 
-def _ring(following: dict[tuple[int, int], list[int]]) -> np.ndarray:
-    """Take one ring out of the edges that leave each corner, and return its corners (x, y)."""
-    start = place = next(iter(following))
+def _ring(following: dict[tuple[int, int], list[int]], start: tuple[int, int]) -> np.ndarray:
+    """Take one ring from a corner out of the edges that leave each corner, and return its corners (x, y)."""
+    place = start
     corners, last = [], -1
     while True:
         ways = following.get(place)
@@ -110,14 +112,3 @@ def _ring(following: dict[tuple[int, int], list[int]]) -> np.ndarray:
 def _goes_on(ways: Sequence[int], last: int) -> bool:
     """Tell whether an edge leaves that the ring would take before it is closed: a left turn."""
     return (last + 3) % 4 in ways
-
-
-def one_ring(found: Sequence[np.ndarray]) -> np.ndarray:
-    """Return one ring of an outer one and its holes: each hole is reached by a cut, there and back."""
-    ring, *holes = found
-    for hole in sorted(holes, key=lambda hole: hole[:, 0].min()):
-        distance = np.square(ring[:, np.newaxis] - hole[np.newaxis]).sum(axis=-1)
-        at, to = np.unravel_index(int(distance.argmin()), distance.shape)
-        there = np.concatenate([hole[to:], hole[: to + 1]])
-        ring = np.concatenate([ring[: at + 1], there, ring[at:]])
-    return ring
