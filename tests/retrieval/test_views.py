@@ -13,10 +13,9 @@ from editable_models import ENCODER, array_of
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationOpenVINOInferencer, Tiling
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.deployment import refitting
 from anomalib_aoissl.deployment.files.model_file import read_model
 from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata
-from anomalib_aoissl.pixel_head.learning.views import Variation
+from anomalib_aoissl.pixel_head.learning.views import Variation, view
 
 pytestmark = pytest.mark.usefixtures("all_filters")
 
@@ -110,8 +109,12 @@ def test_the_line_keeps_light_and_learns_as_the_model_does(
     answer, expected = inferencer.predict(array_of(wide[0])), fixed_model(wide)
     assert (answer.class_map == expected.pred_mask[0, 0].numpy()).mean() > 0.999
     np.testing.assert_allclose(answer.novelty, expected.anomaly_map[0, 0].detach().numpy(), atol=1e-4)
-    drawn = []
-    real = refitting.view
-    monkeypatch.setattr(refitting, "view", lambda *given: drawn.append(given[-1]) or real(*given))
+    drawn: list[Variation] = []
+
+    def remembered(*given: Any) -> tuple[np.ndarray, np.ndarray]:
+        drawn.append(given[-1])
+        return view(*given)
+
+    monkeypatch.setattr("anomalib_aoissl.deployment.refitting.view", remembered)
     inferencer.adapt(array_of(darker[0]), mask[0].numpy(), device="device")
     assert set(drawn) == {Variation(turned=False, lit=False)}
