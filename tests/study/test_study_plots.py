@@ -57,6 +57,7 @@ def test_pretraining_has_a_plot_for_each_model_with_other_weights_as_lines(tmp_p
         groups += [cells(model, [worth + 0.05], "MAE", pretraining_seconds=300)]
         groups += [cells(model, [worth + 0.07], "DINO", pretraining_seconds=310)]
         groups += [cells(model, [worth + 0.08], "MAE of 120 min", pretraining_seconds=7500)]
+    groups += [cells("vote by attention", [0.5], "shipped", set="boards")]  # without pretraining, so without a plot
     figure: Any = pretraining_figure(read_rows(table(tmp_path, *groups)))
     assert [axes.get_title() for axes in figure.axes] == ["wires, pixel head", "wires, vote by attention"]
     for axes, worth in zip(figure.axes, (0.8, 0.5), strict=True):

@@ -107,10 +107,9 @@ def pretraining_figure(rows: Sequence[Row]) -> Figure | None:
     trained = [row for row in _masks(rows) if row.pretraining_seconds]
     if not trained:
         return None
-    models = {row.model for row in trained}
     known = [row for row in _masks(rows) if row.pretraining_seconds or row.weights in {"random", "drawn", "shipped"}]
-    places = {(row.set, row.labels) for row in trained}
-    chosen = [row for row in known if row.model in models and (row.set, row.labels) in places]
+    places = {(row.set, row.model, row.labels) for row in trained}
+    chosen = [row for row in known if (row.set, row.model, row.labels) in places]
     return _by_set([replace(row, set=f"{row.set}, {row.model}") for row in chosen], _draw_pretraining)
 
 
@@ -118,6 +117,7 @@ def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> No
     del styles
     labels = _usual_labels([row for row in here if row.pretraining_seconds])
     shown: list[float] = []
+    others: dict[str, float] = {}
     for weights, group in grouped((row for row in here if row.labels == labels), lambda row: row.weights).items():
         value = spread([row.value for row in group])
         minutes = spread([row.pretraining_seconds for row in group]).mean / 60
@@ -128,8 +128,8 @@ def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> No
             axes.annotate(weights, (minutes, value.mean), (5, 2), **style)
         else:
             axes.axhline(value.mean, linestyle=":", color="#777777")
-            place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(weights, (0.01, value.mean), (0, 2), fontsize=6, **place)
+            others[weights] = value.mean
+    _name_lines(axes, others)
     axes.set_xscale("log")
     axes.set_xlim(min(shown) / 3, max(shown) * 5)  # names stand at the right
     ticks: list[float] = []
@@ -139,6 +139,20 @@ def _draw_pretraining(axes: Axes, here: list[Row], styles: dict[str, Any]) -> No
     axes.set_xticks(ticks, [f"{minutes:.0f}" if minutes > 10 else f"{minutes:.2g}" for minutes in ticks])
     axes.minorticks_off()
     axes.set_xlabel(f"CPU minutes of pretraining, {labels} labelled")
+
+
+def _name_lines(axes: Axes, lines: dict[str, float]) -> None:
+    """Write the names of level lines at the left; those of lines that nearly lie on each other share a place."""
+    low, high = axes.get_ylim()
+    named: list[tuple[float, list[str]]] = []
+    for name, value in sorted(lines.items(), key=lambda line: -line[1]):
+        if named and named[-1][0] - value < (high - low) / 25:
+            named[-1][1].append(name)
+        else:
+            named.append((value, [name]))
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    for value, names in named:
+        axes.annotate(", ".join(names), (0.01, value), (0, 2), fontsize=6, **place)
 
 
 def classes_figure(rows: Sequence[Row]) -> Figure | None:
