@@ -44,7 +44,30 @@ _ANCHOR = "distributed_anchor"
 """Name of the parameter that a distributed strategy needs; nothing else has a gradient."""
 
 
-@had_arguments("blocks")
+@had_arguments(
+    "blocks",
+    "normalize",
+    "labels",
+    "class_temperatures",
+    "class_thresholds",
+    "bank_shifts",
+    "query_shifts",
+    "smoothing",
+    "position_directions",
+    "context",
+    "condensing",
+    "learning_seconds",
+    moved={
+        "pretrained": "encoder.pretrained",
+        "k": "vote.k",
+        "temperature": "vote.temperature",
+        "aggregation": "vote.aggregation",
+        "retrieval": "vote.level",
+        "search": "vote.search",
+        "bank_size": "bank.size",
+        "bank_precision": "bank.precision",
+    },
+)
 class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin, AnomalibModule):
     """Segmentation from a few labelled images: a memory bank and a pixel head, in seconds; the encoder stays as it is.
 

@@ -20,6 +20,7 @@ from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.models.argument_rules import ViewOptions
 from anomalib_aoissl.models.module import SegmentationModuleMixin
+from anomalib_aoissl.plugin.removed_arguments import had_arguments
 from anomalib_aoissl.plugin.written_arguments import takes_arguments
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
@@ -37,6 +38,27 @@ _WEIGHT_DECAY = 0.01
 _MEMORY = 0.98  # share of what was known of the losses that stays in each step
 
 
+@had_arguments(
+    "blocks",
+    "normalize",
+    "early_stopping",
+    "head",
+    "head_channels",
+    "probe",
+    "loss",
+    "class_weights",
+    "encoder_rate",
+    "layer_decay",
+    "weight_decay",
+    "warmup",
+    "freeze",
+    "lora_rank",
+    "ema_decay",
+    "crop_size",
+    "crops",
+    "augment",
+    moved={"pretrained": "encoder.pretrained", **{name: f"training.{name}" for name in TrainingOptions.RULES}},
+)
 class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
     """Segmentation by the pixel head and a decoder, trained on labelled images for as long as the budget allows.
 

@@ -34,7 +34,7 @@ from segmenter_runs import fill_head, wake  # noqa: E402
 
 def segmenter(tiny_encoder: dict) -> Any:
     """Return a model whose head and decoder are random numbers."""
-    model = AOISSLSegmenter(encoder=tiny_encoder, pretrained=False, image_size=(64, 96)).eval()
+    model = AOISSLSegmenter(encoder={**tiny_encoder, "pretrained": False}, image_size=(64, 96)).eval()
     model.set_dataset(NAMES, FileFormat())
     model.model.make_decoder(len(NAMES))
     fill_head(model.model, len(NAMES))

@@ -23,10 +23,15 @@ def small(tiny_encoder: dict[str, Any]) -> dict[str, Any]:
     return {"encoder": {**tiny_encoder, "pretrained": False}, "image_size": (64, 96)}
 
 
-def test_names_of_0_1_0_are_errors(small: dict[str, Any]) -> None:
-    for name in ("k", "bank_size", "learning_seconds"):
-        with pytest.raises(TypeError, match=name):
-            AOISSLRetrieval(**small, **{name: 0})
+def test_names_of_0_1_0_are_taken_with_a_warning(small: dict[str, Any]) -> None:
+    with pytest.warns(DeprecationWarning, match=r"k is vote\.k now, bank_size is bank\.size now") as said:
+        model = AOISSLRetrieval(**small, k=30, bank_size=None, context=0, learning_seconds=0)
+    assert any("no effect: context, learning_seconds" in str(each.message) for each in said)
+    assert model.hparams["vote"]["k"] == 30
+    assert model.hparams["bank"]["size"] is None
+    with pytest.warns(DeprecationWarning, match=r"select is training\.select now"):
+        segmenter = AOISSLSegmenter(**small, select="last")
+    assert segmenter.hparams["training"]["select"] == "last"
 
 
 def test_the_signature_is_that_of_the_class_alone() -> None:

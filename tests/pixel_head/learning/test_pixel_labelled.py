@@ -75,7 +75,7 @@ def test_images_are_dealt_to_three_folds() -> None:
 def test_the_blocks_of_a_single_image_are_its_folds_in_each_view(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "drawn_light", lambda planes, _, **__: planes)
+    monkeypatch.setattr(views, "drawn_light", lambda planes, *_: planes)
     second = torch.from_numpy(fold_map(0, 1, size).astype(np.float32))  # bright, wherever a view has it
     image = LabelledImage(second.expand(1, 3, *size), torch.zeros(size, dtype=torch.uint8), 0, 10)
     found = list(labelled_views([image], PLAIN))
