@@ -63,7 +63,7 @@ class StandardizeLight(Transform):  # type: ignore[misc]
     """`standardize_light` of images; masks stay as they are.
 
     Args:
-        light: How.
+        light: How, see `standardize_light`.
     """
 
     _transformed_types: ClassVar[Any] = (torch.Tensor,)
@@ -117,6 +117,11 @@ def resize_of(pre_processor: object) -> Resize:
         )
         raise ValueError(msg)
     return transforms[0]
+
+
+def light_kind(pre_processor: object) -> str:
+    """Return how a pre-processor standardises light, as `standardize_light` takes it; `JOINT_LIGHT` of a user's own."""
+    return str(getattr(pre_processor, "light", JOINT_LIGHT))
 
 
 class SegmentationPreProcessor(PreProcessor):

@@ -24,7 +24,7 @@ from anomalib_aoissl.deployment.graph.bank import (
 )
 from anomalib_aoissl.deployment.graph.head import HeadContent
 from anomalib_aoissl.models.export.quantizing import compression_name
-from anomalib_aoissl.models.preprocessing import JOINT_LIGHT, resize_masks
+from anomalib_aoissl.models.preprocessing import light_kind, resize_masks
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 
@@ -138,7 +138,7 @@ class BankEditingMixin(_Base):
 
     def seen_by(self) -> str:
         """Return the `encoder_hash` of what makes embeddings: the encoder, how light is seen, the level of the vote."""
-        light = getattr(self.pre_processor, "light", JOINT_LIGHT)
+        light = light_kind(self.pre_processor)
         return encoder_hash(self.model.encoder, {"light": light, **self.model.embedding_options})
 
     def _bank(self) -> MemoryBank:

@@ -26,7 +26,7 @@ from anomalib_aoissl.deployment.runners import Runner, inferencer_runner, onnx_r
 from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.plugin.export.options import export_options
 
-from ..preprocessing import JOINT_LIGHT
+from ..preprocessing import light_kind
 from .gating import Gate, saved_torch_runner
 from .onnx_graph import onnx_model, write_onnx
 from .quantizing import check_compression, compress, compression_name
@@ -50,11 +50,10 @@ class ExportingMixin(_Base):
 
     def export_metadata(self) -> dict[str, Any]:
         """Return the plain data that an exported model carries: class names, file format, light and tiles."""
-        light = getattr(self.pre_processor, "light", JOINT_LIGHT)
         tiling = self.hparams.get("tiling")
         tiles = {} if tiling is None else {"tiling": dict(tiling)}
         names, file_format = list(self.class_names), self.file_format.to_dict()
-        return {"class_names": names, "file_format": file_format, "light": light, **tiles}
+        return {"class_names": names, "file_format": file_format, "light": light_kind(self.pre_processor), **tiles}
 
     def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
         self,

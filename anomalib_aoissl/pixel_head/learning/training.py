@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -65,6 +65,11 @@ class HeadFit:
     views: Sequence[View]
     others: Mapping[int, Networks]
 
+    @cached_property
+    def alone(self) -> list[int]:
+        """Classes that one fold alone shows, see `classes_of_one_fold`."""
+        return classes_of_one_fold(self.sample)
+
 
 @torch.no_grad()
 def fit_head(head: PixelHead, images: Sequence[LabelledImage], classes: int, reader: Reader) -> HeadFit:
@@ -96,7 +101,7 @@ def left_out_maps(head: PixelHead, fit: HeadFit, view: View) -> torch.Tensor:
     others do not know it, and what they say of it is wrong in a way that no other picture has.
     """
     own, features = (head.layers("first"), head.layers("second")), head.features(view.image, view.tokens)
-    known = not np.isin(view.mask, classes_of_one_fold(fit.sample)).any()
+    known = not np.isin(view.mask, fit.alone).any()
     result: torch.Tensor | None = None
     for fold, networks in fit.others.items() if known else ():
         here = torch.from_numpy(view.parts == fold)

@@ -99,7 +99,10 @@ def _to_size(have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[list[tuple
 def drawn_light(
     planes: np.ndarray, random: np.random.Generator, blurred: bool, varied: Variation = EVERY_WAY
 ) -> np.ndarray:
-    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise."""
+    """Return an image ``[C, H, W]`` in [0, 1] with drawn gamma, gain, cast and uneven light, and blur or noise.
+
+    Where views are not lit, with blur or noise alone.
+    """
     lit = _lit(planes, random) if varied.lit else planes.astype(np.float32)
     if blurred:
         sigma = random.uniform(*_BLUR)
