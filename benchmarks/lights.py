@@ -3,10 +3,11 @@
 
 """A fitted model under other lights: mean IoU of the pixel head and of the bank's vote alone, on any set.
 
-Usage: python benchmarks/lights.py SET SHOTS SEED --root DATA [--log lights.jsonl]
+Usage: python benchmarks/lights.py SET SHOTS SEED --root DATA [--faults] [--log lights.jsonl]
 
 SET is name:train_device:test_device:HxW of a SegmentationFolder under --root, or wirebond:DEVICE (drawn; its other lots
 are further lights). The model learns from the plain pictures; the test pictures are shown plain and under each light.
+With --faults they are shown blurred, dark, over- and underexposed too, and of each the share is told that is noticed.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ LIGHTS: dict[str, Light] = {
 }
 """Images ``[B, C, H, W]`` in [0, 1] to those under another light, before they are cut to [0, 1]."""
 
+FAULTS: dict[str, Light] = {
+    "blur 2 px": lambda images: smooth(images, 2.0),
+    "blur 3 px": lambda images: smooth(images, 3.0),
+    "blur 4 px": lambda images: smooth(images, 4.0),
+    "blur 8 px": lambda images: smooth(images, 8.0),
+    "gain 4": lambda images: 4 * images,
+    "gain 0.05": lambda images: (0.05 * 255 * images).round() / 255,
+    "half black": lambda images: images * (torch.arange(images.shape[-1]) >= images.shape[-1] // 2),
+    "black": torch.zeros_like,
+}
+"""The same for pictures that are faulty."""
+
 
 def main() -> None:
     """Fit, test under each light, and print a line of JSON."""
@@ -64,6 +77,9 @@ def main() -> None:
         network = model.model.head
         model.model.head = network if head else None
         chosen = LIGHTS if head or arguments.votes else {"plain": LIGHTS["plain"]}
+        if head and arguments.faults:
+            chosen = {**LIGHTS, **FAULTS}
+            row["noticed"] = {name: noticed(model, shown, light) for name, light in chosen.items()}
         found = {name: round(mean_iou(model, shown, light), 4) for name, light in chosen.items()}
         for lot in range(1, 1 + arguments.lots):
             others = list(pictures(_data(arguments, lot)[0].test_data, size, arguments.queries))
@@ -90,6 +106,13 @@ def mean_iou(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: 
         metric.update(model.model(model.pre_processor.see(light(image).clamp(0, 1))).pred_mask[:, 0].long(), mask)
     seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
     return float(metric.compute()[seen].mean())
+
+
+def noticed(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: Light) -> float:
+    """Return the share of images that are called unlike the labelled ones."""
+    quality = model.labelled_quality
+    faults = [quality.fault(light(image).clamp(0, 1)[0].numpy()) for image, _ in shown]
+    return round(sum(map(bool, faults)) / len(faults), 3)
 
 
 def pictures(dataset: Any, size: tuple[int, int], limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -142,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path("../shared/data"))
     parser.add_argument("--drawn", type=Path, default=Path("datasets/WireBond"), help="where WireBond is drawn")
     parser.add_argument("--votes", action="store_true", help="the vote alone under each light too")
+    parser.add_argument("--faults", action="store_true", help="pictures that are faulty too")
     parser.add_argument("--lots", type=int, default=0, help="other lots of WireBond, from 1 on")
     parser.add_argument("--queries", type=int, default=1000, help="test images, at most")
     parser.add_argument("--threads", type=int, default=1)

@@ -125,6 +125,7 @@ class NumpySegmentationItem(_NumpyValidators, NumpyImageItem):
     """Numpy twin of `SegmentationItem`: image ``[H, W, C]`` float32, masks ``[H, W]`` uint8."""
 
     device_name: str | None = None
+    fault: str | None = None
     uncertainty: np.ndarray | None = None
     abstained: np.ndarray | None = None
 
@@ -136,6 +137,7 @@ class NumpySegmentationBatch(_NumpyValidators, NumpyImageBatch):
     BATCHED: ClassVar[bool] = True
     item_class: ClassVar[type[NumpySegmentationItem]] = NumpySegmentationItem
     device_name: list[str] | None = None
+    fault: list[str] | None = None
     uncertainty: np.ndarray | None = None
     abstained: np.ndarray | None = None
 
@@ -152,12 +154,14 @@ class SegmentationItem(_Validators, ImageItem):
     """One image with its class-index mask.
 
     ``image`` ``[C, H, W]`` float32 in [0, 1], any C; ``gt_mask`` and ``pred_mask`` ``[H, W]`` uint8 class indices;
-    ``gt_label`` true where the item has any foreground; ``device_name`` the product on the image. A model that can
+    ``gt_label`` true where the item has any foreground; ``device_name`` the product on the image;
+    ``fault`` in what a picture of a prediction differs from the labelled ones, "" for nothing. A model that can
     abstain gives ``uncertainty`` ``[H, W]`` in [0, 1] and, with a threshold, ``abstained`` ``[H, W]`` bool.
     """
 
     numpy_class: ClassVar[type[NumpySegmentationItem]] = NumpySegmentationItem
     device_name: str | None = None
+    fault: str | None = None
     uncertainty: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
 
@@ -170,6 +174,7 @@ class SegmentationBatch(_Validators, ImageBatch):
     item_class: ClassVar[type[SegmentationItem]] = SegmentationItem
     numpy_class: ClassVar[type[NumpySegmentationBatch]] = NumpySegmentationBatch
     device_name: list[str] | None = None
+    fault: list[str] | None = None
     uncertainty: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
 

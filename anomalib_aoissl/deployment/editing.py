@@ -31,6 +31,7 @@ from .files.companions import beside
 from .files.model_file import save_model
 from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
 from .images import resize_planes
+from .metadata import quality_of
 from .naming import check_name, names_of_mask
 from .refitting import labelled_pixels, learning_outputs, refitted_head
 from .tiles.graph import light_reader, tile_graph
@@ -39,6 +40,8 @@ from .tiles.tiling import Tiling
 
 if TYPE_CHECKING:
     import openvino
+
+    from anomalib_aoissl.data.picture_quality import QualityRange
 
     from .segmentation import Segmentation
 
@@ -201,7 +204,9 @@ class OpenVINOBankMixin:
             )
         if not ((labels != BACKGROUND_INDEX) & (labels != IGNORE_INDEX)).any():
             self._doubt(image, labels, name, color_order)
-        self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit)
+        known = quality_of(read_metadata(self._model))
+        quality = None if known is None else known.with_picture(planes)
+        self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit, quality)
         return len(new)
 
     def _doubt(self, image: str | Path | np.ndarray, labels: np.ndarray, name: str, color_order: ColorOrder) -> None:
@@ -271,8 +276,13 @@ class OpenVINOBankMixin:
         (embeddings,) = self._embedder([image, *light] if light else image).to_tuple()
         return np.asarray(embeddings[0])
 
-    def _take(self, bank: BankArrays, bank_size: int | None = None, refit: bool = True) -> None:
-        """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels."""
+    def _take(
+        self, bank: BankArrays, bank_size: int | None = None, refit: bool = True, quality: QualityRange | None = None
+    ) -> None:
+        """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels.
+
+        What the labelled pictures are like is given where there is a new one, see `with_bank`.
+        """
         settings, whole = settings_of(self._model), len(bank)
         if bank_size is not None:
             bank = condensed(bank, bank_size, settings.patch_size)
@@ -288,7 +298,7 @@ class OpenVINOBankMixin:
         head = head_of(self._model)
         if head is not None:
             head = refitted_head(head, bank, settings.seed, refit)
-        self._use(with_bank(self._model, bank, head))
+        self._use(with_bank(self._model, bank, head, quality))
 
 
 def _new_name(bank: BankArrays, image: str | Path | np.ndarray, device: str, name: str | None) -> str:

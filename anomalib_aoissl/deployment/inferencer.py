@@ -17,6 +17,7 @@ import numpy as np
 
 from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.picture_quality import QualityRange
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.visualization.overlay import picture_of
@@ -25,8 +26,9 @@ from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_proba
 from .editing import OpenVINOBankMixin
 from .explaining import explain_planes
 from .files.model_file import read_model
-from .graph.bank import NotEditableError, check_bank, read_metadata
+from .graph.bank import NotEditableError, read_metadata
 from .many import PictureError, each_in_order
+from .metadata import abstention_of, checked_metadata, quality_of
 from .requests import SharedModel, check_device, compiled, with_defaults
 from .segmentation import NOT_FINITE, Segmentation
 from .tiles.blending import Answers, CutPicture
@@ -54,6 +56,7 @@ class _Loaded:
         class_names: Names of its classes.
         abstention: How it abstains; None where it cannot.
         tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
+        quality: What its labelled pictures are like; None where it does not say.
     """
 
     model: openvino.Model
@@ -61,6 +64,11 @@ class _Loaded:
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
     tiled: TiledModel | None
+    quality: QualityRange | None
+
+    def fault(self, planes: np.ndarray) -> str:
+        """Return in what a picture ``[C, H, W]`` differs from the labelled ones; "" for nothing."""
+        return "" if self.quality is None else self.quality.fault(planes)
 
 
 class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
@@ -96,10 +104,10 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     ) -> None:
         check_device(device)
         model = read_model(path)
-        metadata = _checked_metadata(model, path)
+        metadata = checked_metadata(model, path)
         self.file_format = FileFormat.from_dict(metadata.get("file_format", {}))
         self.in_channels = int(model.input(0).partial_shape[1].get_length())
-        abstention = _abstention(metadata)
+        abstention = abstention_of(metadata)
         self._threshold = abstention.threshold if abstention is not None else None
         self._target, self._editing = (device, with_defaults(device, config)), RLock()
         self.tiling = Tiling.of(metadata.get("tiling") if tiling is None else tiling)
@@ -141,10 +149,10 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def _use(self, model: openvino.Model) -> None:
         """Answer with this model from now on."""
         metadata = read_metadata(model)
-        abstention, names = _abstention(metadata), tuple(metadata["class_names"])
+        abstention, names, quality = abstention_of(metadata), tuple(metadata["class_names"]), quality_of(metadata)
         if self.tiling is not None:
             tiled = TiledModel(model, self.tiling, abstention, self._compile_for_tiles)
-            self._loaded = _Loaded(model, None, names, abstention, tiled)
+            self._loaded = _Loaded(model, None, names, abstention, tiled, quality)
             return
         asked = model
         if abstention is not None:
@@ -153,7 +161,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None)
+        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None, quality)
 
     def _compile_for_tiles(self, model: openvino.Model) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
@@ -333,7 +341,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 image=picture_of(planes),
                 uncertainty=None if uncertainty is None else resize_map(uncertainty, (height, width)),
                 abstained=_abstained(uncertainty, threshold, (height, width)),
-            )
+            ).doubted(loaded.fault(planes))
 
     def _of_tiles(self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer) -> Segmentation:
         """Return the segmentation of a picture ``[C, H, W]`` of any size, given what its tiles say."""
@@ -347,7 +355,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             image=picture_of(planes),
             uncertainty=uncertainty,
             abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
-        )
+        ).doubted(loaded.fault(planes))
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:
@@ -355,39 +363,6 @@ def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tu
     if uncertainty is None or threshold is None:
         return None
     return resize_mask((uncertainty > threshold).astype(np.uint8), size).astype(bool)
-
-
-def _checked_metadata(model: openvino.Model, path: str | Path) -> dict[str, Any]:
-    """Return what a model that was read from a file says of itself, and of its bank.
-
-    Raises:
-        ValueError: If it says nothing, or something that cannot be.
-    """
-    try:
-        metadata = read_metadata(model)
-        if metadata:
-            check_bank(model)
-            FileFormat.from_dict(metadata.get("file_format", {}))
-            _abstention(metadata)
-            Tiling.of(metadata.get("tiling"))
-        names = metadata.get("class_names") or ()
-        known = len(names) > 0 and all(isinstance(name, str) for name in names)
-    except NotEditableError as error:
-        msg = f"{path}: {error}"
-        raise NotEditableError(msg) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: what the model says of itself is damaged ({error!r}). Restore a copy, or export it again."
-        raise ValueError(msg) from error
-    if not known:
-        msg = f"{path}: carries no class names. Export it again with this plugin's models (anomalib export)."
-        raise ValueError(msg)
-    return metadata
-
-
-def _abstention(metadata: dict[str, Any]) -> AbstentionFormat | None:
-    """Return how the model abstains; None where it cannot."""
-    content = metadata.get("abstention")
-    return None if content is None else AbstentionFormat.from_dict(content)
 
 
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation"]
 
+logger = logging.getLogger(__name__)
 
 NOT_FINITE = (
     "The model's answer is NaN or infinity, so there is no mask. Look for such values in the image; else compute in 32 "
@@ -39,6 +41,8 @@ class Segmentation:
         uncertainty: ``[H, W]`` float32 at the original size, 0 (sure) to 1; None where the model cannot tell.
         abstained: ``[H, W]`` bool, where the model says that it does not know; None where it has no threshold. The
             class map names its best guess there too.
+        fault: In what the picture differs from the labelled ones, so that the mask may be wrong: blurred, dark,
+            under- or overexposed. "" where there is nothing, or where the model does not know how they are.
     """
 
     class_map: np.ndarray
@@ -48,6 +52,18 @@ class Segmentation:
     image: np.ndarray
     uncertainty: np.ndarray | None = None
     abstained: np.ndarray | None = None
+    fault: str = ""
+
+    def doubted(self, fault: str) -> Segmentation:
+        """Return it with a fault of the picture, which is logged, and abstention everywhere where the model abstains.
+
+        An empty fault changes nothing.
+        """
+        if not fault:
+            return self
+        logger.warning("The picture is unlike the labelled ones, its mask may be wrong: %s.", fault)
+        abstained = None if self.abstained is None else np.ones_like(self.abstained)
+        return replace(self, fault=fault, abstained=abstained)
 
     def class_shares(self) -> dict[str, float]:
         """Return the share of the image's pixels that each class has, 0 to 1."""

@@ -20,6 +20,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.picture_quality import QualityRange
 from anomalib_aoissl.deployment.tiles.light import FIXED_LIGHT
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
@@ -38,10 +39,11 @@ from .argument_rules import ViewOptions
 from .checkpoint_mixin import CheckpointMixin
 from .demonstration_mixin import DemonstrationMixin
 from .export.exporting_mixin import ExportingMixin
-from .predicting import serve_data_path, serve_written_arguments
-from .predicting_mixin import PredictingMixin
+from .pictures.predicting import serve_data_path, serve_written_arguments
+from .pictures.predicting_mixin import PredictingMixin
+from .pictures.quality import quality_of_training
+from .pictures.thin_parts import warn_of_thin_parts
 from .preprocessing import LIGHT, SegmentationPreProcessor
-from .thin_parts import warn_of_thin_parts
 from .tiles import plain_sizes
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
 
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
+    labelled_quality: QualityRange | None = None
+    """What the labelled pictures are like; None where it is not known."""
     replaced_defaults: Mapping[str, Any] = MappingProxyType({})
     """Defaults that do not go with what the user wrote, by names such as "vote.k", with what stands in their place."""
     _pretraining: PretrainingCallback | None = None
@@ -267,11 +271,13 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
             raise ArgumentError(msg)
 
     def on_train_start(self) -> None:
-        """Take the class names of the training data, and warn where its masks are too fine for the model's size."""
+        """Take class names and quality of the training data; warn where masks are too fine for the model's size."""
         loader = self.trainer.train_dataloader
         self._adopt_dataset(loader)
-        if self.tiling is None and self.trainer.is_global_zero:
-            warn_of_thin_parts(getattr(loader, "dataset", None), self.input_size, self.class_names)
+        dataset, size = getattr(loader, "dataset", None), self.input_size if self.tiling is None else None
+        self.labelled_quality = quality_of_training(dataset, size)
+        if size is not None and self.trainer.is_global_zero:
+            warn_of_thin_parts(dataset, size, self.class_names)
 
     def on_validation_start(self) -> None:
         """Take the class names of the validation data, then go on as the model does."""

@@ -167,6 +167,13 @@ class SegmentationPreProcessor(PreProcessor):
         config = {key: value for key, value in self.config.items() if key != "tiled"}
         self._build({**config, "tiled": True} if tiled else config)
 
+    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: int, **kwargs: int) -> None:
+        """Have the module look at the pictures as they are, then apply the transform."""
+        look = getattr(pl_module, "look_at", None)
+        if look is not None:
+            look(batch)
+        super().on_predict_batch_start(trainer, pl_module, batch, *args, **kwargs)
+
     def see(self, images: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
         """Return images ``[B, C, height, width]`` in [0, 1] of the model's size as the model sees them.
 

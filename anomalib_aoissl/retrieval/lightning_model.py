@@ -221,6 +221,7 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         extended = self.bank_options.extends
         if extended is not None:
             bank.merge(load_content(extended, bank.encoder_hash))
+            self.labelled_quality = None  # that of the bank file's pictures is not known
         if self.model.head is not None:
             self.model.head.clear()
         self._is_fitted.fill_(False)

@@ -87,6 +87,9 @@ class BankEditingMixin(_Base):
         names = list(names or [""] * len(images))
         self.fill(self._seen(images), masks, list(devices), names)
         bank.finish()
+        if self.labelled_quality is not None:
+            for image in images.cpu().numpy():
+                self.labelled_quality = self.labelled_quality.with_picture(image)
         if self.model.head is not None:
             fit_on(self, images, masks, list(devices), names)
 
@@ -117,6 +120,7 @@ class BankEditingMixin(_Base):
         """
         own = self._bank()
         own.merge(load_content(bank, own.encoder_hash) if isinstance(bank, str | Path) else bank)
+        self.labelled_quality = None  # that of the other bank's pictures is not known
         self._refit()
 
     def undo(self) -> None:

@@ -115,7 +115,7 @@ class SegmentationVisualizer(ImageVisualizer):
                 if title == "Prediction" and item.abstained is not None:
                     unknown = resize_mask(item.abstained.cpu().numpy().astype(np.uint8), size)
                     shown = hatch(shown, unknown.astype(bool))
-                panels.append((title, Image.fromarray(shown)))
+                panels.append((title if title != "Prediction" else _prediction_title(item), Image.fromarray(shown)))
         if item.anomaly_map is not None:
             panels.append(_map_panel(item.anomaly_map.cpu().numpy(), size, self.map_title))
         titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
@@ -135,6 +135,12 @@ class SegmentationVisualizer(ImageVisualizer):
             low, high = planes.min(), planes.max()
             planes = (planes - low) / max(high - low, 1e-6)
         return picture_of(planes)
+
+
+def _prediction_title(item: Any) -> str:
+    """Return the title of the prediction, with what is wrong with the picture, without figures."""
+    faults = [fault.partition(" (")[0] for fault in (item.fault or "").split("; ") if fault]
+    return "Prediction" + (f", picture {', '.join(faults)}" if faults else "")
 
 
 def _map_panel(values: np.ndarray, size: tuple[int, int], title: str) -> tuple[str, Image.Image]:

@@ -117,3 +117,40 @@ def test_the_line_has_no_torch_and_says_what_is_elsewhere(tmp_path: Path) -> Non
     rejected = run("label-next", "--count", "3")
     assert rejected.returncode == 2
     assert "label-next: this machine has anomalib-aoissl-line" in rejected.stderr
+
+
+def test_a_picture_unlike_the_labelled_ones_is_doubted(
+    head: SegmentationOpenVINOInferencer, arrays: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    good, black = arrays["pictures"][0], np.zeros_like(arrays["pictures"][0])
+    head.threshold = 0.99
+    results = [head.predict(good), head.predict(black), *head.predict_batch([good, black])]
+    results += list(head.predict_many([good, black]))
+    for result in results[::2]:
+        assert not result.fault
+        assert not result.abstained.all()
+    for result in results[1::2]:
+        assert result.fault == "underexposed (100% of the pixels are black, at most 0% of labelled pictures)"
+        assert result.abstained.all()
+    assert caplog.text.count("its mask may be wrong: underexposed") == 3
+
+
+def test_what_the_line_learns_is_no_fault_any_more(
+    head: SegmentationOpenVINOInferencer,
+    bank: SegmentationOpenVINOInferencer,
+    arrays: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    picture, mask = arrays["pictures"][3], arrays["masks"][3]
+    grey = np.full_like(picture, 128)
+    assert head.predict(grey).fault.startswith("dark or empty")
+    head.adapt(grey, mask, device="old", name="grey", refit=False)
+    assert not head.predict(grey).fault
+    assert head.predict(np.zeros_like(grey)).fault  # still
+    saved = SegmentationOpenVINOInferencer(head.save(tmp_path / "m.xml"))
+    assert not saved.predict(grey).fault
+    head.remove(image="grey", refit=False)
+    assert head.predict(np.zeros_like(grey)).fault
+    bank.adapt(picture, mask, device="new", name="of another line")
+    head.extend_bank(bank.save_bank(tmp_path / "other.safetensors"))
+    assert not head.predict(np.zeros_like(grey)).fault  # of the bank file's pictures it knows nothing

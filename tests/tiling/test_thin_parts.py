@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from anomalib_aoissl.data.describing.mask_format import MaskFormat
-from anomalib_aoissl.models.thin_parts import thin_classes, warn_of_thin_parts
+from anomalib_aoissl.models.pictures.thin_parts import thin_classes, warn_of_thin_parts
 
 NAMES = ["background", "wire", "die"]
 

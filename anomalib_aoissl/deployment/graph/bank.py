@@ -33,6 +33,8 @@ from .search import search
 if TYPE_CHECKING:
     import openvino
 
+    from anomalib_aoissl.data.picture_quality import QualityRange
+
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
 
@@ -174,13 +176,18 @@ def without_bank(model: openvino.Model) -> openvino.Model:
     return model
 
 
-def with_bank(model: openvino.Model, bank: BankArrays, head: HeadContent | None = None) -> openvino.Model:
+def with_bank(
+    model: openvino.Model, bank: BankArrays, head: HeadContent | None = None, quality: QualityRange | None = None
+) -> openvino.Model:
     """Return a copy of the model that searches this bank; the given one stays as it is.
+
+    What its labelled pictures are like is known no more where the bank has new images, unless it is given.
 
     Args:
         model: `openvino.Model` whose export marked `SEARCHED`.
         bank: The bank. Its classes are the model's, and may have new ones after them.
         head: Its pixel head from now on, where it has one; None for the present one.
+        quality: What its labelled pictures are like from now on.
 
     Raises:
         NotEditableError: If the model's graph reads its bank in a way that cannot be built anew.
@@ -207,6 +214,11 @@ def with_bank(model: openvino.Model, bank: BankArrays, head: HeadContent | None 
         held += [constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
     hold(model, held)
     _validate(model)
+    known = metadata.get("bank", {}).get("image_names")
+    if quality is not None:
+        metadata["quality"] = quality.to_dict()
+    elif known is not None and set(bank.image_names) - set(known):
+        metadata.pop("quality", None)
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
     metadata.pop("gate", None)  # which compared another bank
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)

@@ -49,11 +49,13 @@ class ExportingMixin(_Base):
     """Prefixes of the state that stays constants of a graph, see `onnx_model`."""
 
     def export_metadata(self) -> dict[str, Any]:
-        """Return the plain data that an exported model carries: class names, file format, light and tiles."""
+        """Return the plain data that an exported model carries: class names, file format, light, tiles, quality."""
         tiling = self.hparams.get("tiling")
         tiles = {} if tiling is None else {"tiling": dict(tiling)}
+        quality = {} if self.labelled_quality is None else {"quality": self.labelled_quality.to_dict()}
         names, file_format = list(self.class_names), self.file_format.to_dict()
-        return {"class_names": names, "file_format": file_format, "light": light_kind(self.pre_processor), **tiles}
+        light = light_kind(self.pre_processor)
+        return {"class_names": names, "file_format": file_format, "light": light, **tiles, **quality}
 
     def to_onnx(  # type: ignore[override] # anomalib's signature, which differs from Lightning's too
         self,

@@ -18,6 +18,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.graph.head import content_of as content_of_head
 from anomalib_aoissl.deployment.refitting import refitted_head
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
+from anomalib_aoissl.models.checkpoint_mixin import CHECKPOINT_KEY
 from anomalib_aoissl.pixel_head.filters import filter_counts
 
 from .entries import pixel_state, pixels_of_state, tensors_of
@@ -135,7 +136,10 @@ def _patch_size(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def put_content(checkpoint: dict[str, Any], content: BankArrays) -> dict[str, Any]:
-    """Return the checkpoint with another bank of the same classes; everything else is shared with the given one."""
+    """Return the checkpoint with another bank of the same classes; everything else is shared with the given one.
+
+    What its labelled pictures are like is known no more where the bank has images that the checkpoint's has not.
+    """
     entries = tensors_of(content)
     if not bool((entries["counts"] != 1).any()):
         entries["counts"] = entries["counts"][:0]
@@ -143,8 +147,12 @@ def put_content(checkpoint: dict[str, Any], content: BankArrays) -> dict[str, An
     if content.patch_size is not None:
         names["patch_size"] = list(content.patch_size)
     state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in entries.items()}}
+    known = checkpoint["state_dict"].get(_NAMES, {}).get("image_names", ())
     state[_NAMES] = {**names, "encoder_hash": content.encoder_hash, **pixel_state(content.pixels)}
-    return {**checkpoint, "state_dict": state}
+    described = dict(checkpoint.get(CHECKPOINT_KEY, {}))
+    if set(content.image_names) - set(known):
+        described.pop("quality", None)
+    return {**checkpoint, "state_dict": state, CHECKPOINT_KEY: described}
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:

@@ -22,7 +22,7 @@ from rows import Row, table
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.models.predicting import PredictImages
+from anomalib_aoissl.models.pictures.predicting import PredictImages
 from anomalib_aoissl.plugin.command_line import attach
 
 Change = Callable[[Path], object]

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 
+from anomalib_aoissl.data.finding.folders import say
 from anomalib_aoissl.data.items import SegmentationBatch
 
+from ..preprocessing import SegmentationPreProcessor
+from ..tiles import tiled_predictions
 from .predicting import PredictImages
-from .preprocessing import SegmentationPreProcessor
-from .tiles import tiled_predictions
+from .quality import doubted, faults_of
 
 if TYPE_CHECKING:
-    from .protocols import SegmentationModule as _Base
+    from ..protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
 
@@ -30,13 +32,20 @@ class PredictingMixin(_Base):
 
     left_out: int = 0
     """Pictures that the last prediction of a folder could not read."""
+    _doubtful: tuple[str, ...] = ()
 
     def on_predict_start(self) -> None:
         """Hand the class names of the checkpoint to the visualizer."""
         self.set_dataset(self.class_names, self.file_format)
+        self._doubtful = ()
+
+    def look_at(self, batch: Any) -> None:
+        """Note what is wrong with the pictures of a prediction, before they are resized and their light taken out."""
+        if isinstance(batch, SegmentationBatch) and batch.image is not None:
+            batch.fault = faults_of(batch.image, self.labelled_quality)
 
     def on_predict_end(self) -> None:
-        """Say which pictures could not be read.
+        """Say which pictures differ from the labelled ones, and which could not be read.
 
         Raises:
             DatasetError: If that is all of them.
@@ -44,6 +53,7 @@ class PredictingMixin(_Base):
         loaders = self.trainer.predict_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
         datasets = [getattr(loader, "dataset", None) for loader in loaders]
+        say("pictures are unlike the labelled ones, so that their masks may be wrong", self._doubtful)
         self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     def forward(self, batch: torch.Tensor, *args: object, **kwargs: object) -> InferenceBatch:
@@ -70,7 +80,10 @@ class PredictingMixin(_Base):
         del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
             batch = self._read_again(batch)
-        return batch.update(**self.predictions(batch.image))
+        paths = batch.image_path or [""] * len(batch.image)
+        faults = batch.fault or [""] * len(paths)
+        self._doubtful += tuple(f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault)
+        return batch.update(**doubted(self.predictions(batch.image), batch.fault))
 
     def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
         """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""
@@ -79,9 +92,10 @@ class PredictingMixin(_Base):
         images = [torch.from_numpy(self.file_format.read(path))[None].to(self.device) for path in batch.image_path]
         for image, path in zip(images, batch.image_path, strict=True):
             self._check_planes(image.shape[-3], str(path))
+        faults = [fault for image in images for fault in faults_of(image, self.labelled_quality) or [""]]
         images = [self._seen(image) for image in images]  # each by itself: their sizes may differ
         first = [str(self.file_format.files(path)[0]) for path in batch.image_path]
-        return SegmentationBatch(image=torch.cat(images), image_path=first)
+        return SegmentationBatch(image=torch.cat(images), image_path=first, fault=faults)
 
     def validation_step(self, batch: Any, *args: object, **kwargs: object) -> Any:
         """Return the batch with the model's predictions."""

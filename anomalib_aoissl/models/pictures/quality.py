@@ -1,0 +1,47 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the labelled pictures are like, and the pictures of a prediction that differ from them."""
+
+from __future__ import annotations
+
+import torch
+
+from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
+
+_LOOKED_AT = 32
+"""Labelled pictures that are looked at, evenly over all."""
+
+
+def quality_of_training(dataset: object, size: tuple[int, int] | None) -> QualityRange | None:
+    """Return the range of quality of a dataset's labelled pictures; None for a dataset that is not ours.
+
+    Args:
+        dataset: A dataset that was set up.
+        size: (height, width) px that the model sees pictures at; None where it sees tiles.
+    """
+    samples, file_format = getattr(dataset, "samples", None), getattr(dataset, "file_format", None)
+    if samples is None or file_format is None or "channel_paths" not in samples:
+        return None
+    paths = [channels for channels, mask in zip(samples["channel_paths"], samples["mask_path"], strict=True) if mask]
+    if not paths:
+        return None
+    chosen = (paths[index] for index in evenly_taken(len(paths), _LOOKED_AT))
+    return QualityRange.of((file_format.read_files(channels) for channels in chosen), size)
+
+
+def faults_of(images: torch.Tensor, quality: QualityRange | None) -> list[str] | None:
+    """Return what is wrong with each of images ``[B, C, H, W]`` in [0, 1], "" for nothing; None where none is known."""
+    if quality is None:
+        return None
+    return [quality.fault(image) for image in images.as_subclass(torch.Tensor).detach().cpu().numpy()]
+
+
+def doubted(fields: dict[str, torch.Tensor | None], faults: list[str] | None) -> dict[str, torch.Tensor | None]:
+    """Return the fields of a batch: a model that abstains does so everywhere in a picture that has a fault."""
+    abstained = fields.get("abstained")
+    if abstained is None or faults is None:
+        return fields
+    wrong = torch.tensor([bool(fault) for fault in faults], device=abstained.device)
+    return {**fields, "abstained": abstained | wrong[:, None, None]}

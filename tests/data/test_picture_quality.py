@@ -1,0 +1,120 @@
+# Copyright (C) 2026 The anomalib-aoissl authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measures of a picture against scipy, and what is said of pictures that are unlike the labelled ones."""
+
+import json
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from anomalib_aoissl.data import picture_quality as quality
+from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import picture_quality as measured
+
+
+def drawn(seed: int, size: tuple[int, int] = (96, 128), planes: int = 3) -> np.ndarray:
+    """Return planes of blocks with a little noise, none of it black or white."""
+    random = np.random.default_rng(seed)
+    blocks = random.uniform(0.2, 0.8, (planes, size[0] // 16, size[1] // 16))
+    picture = blocks.repeat(16, axis=1).repeat(16, axis=2) + random.normal(0, 0.01, (planes, *size))
+    return picture.clip(0.05, 0.95).astype(np.float32)
+
+
+def blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
+    return np.stack([gaussian_filter(plane, sigma, mode="nearest") for plane in planes])
+
+
+def test_the_measures_are_those_of_scipy() -> None:
+    planes = drawn(0)
+    planes[0, :24], planes[1, :, :32] = 0, 1
+    found = measured(planes)
+    np.testing.assert_allclose(found.contrast, planes.std(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found.black, [0.25, 0, 0])
+    np.testing.assert_allclose(found.white, [0, 0.25, 0])
+    small = planes.reshape(3, 24, 4, 32, 4).mean(axis=(2, 4))
+    fine = blurred(planes, 1.0) - blurred(planes, 2.5)
+    coarse = blurred(small, 1.0) - blurred(small, 2.5)
+    sharpness = np.sqrt((fine**2).mean(axis=(1, 2)) / (coarse**2).mean(axis=(1, 2)))
+    np.testing.assert_allclose(found.sharpness, sharpness, rtol=0.01)
+
+
+def test_a_large_picture_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planes = drawn(1, (512, 128))
+    whole = measured(planes)
+    monkeypatch.setattr(quality, "_ROWS", 128 * 100)
+    parts = measured(planes)
+    assert parts.contrast == whole.contrast
+    np.testing.assert_allclose(parts.sharpness, whole.sharpness, rtol=0.1)
+
+
+def test_a_picture_is_measured_at_the_models_size() -> None:
+    planes, size = drawn(2), (48, 64)
+    small = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes])
+    assert measured(planes, size) == measured(small)
+    assert QualityRange.of([planes], size).fault(blurred(planes, 8)).startswith("blurred")
+
+
+LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "a gain": lambda planes: 0.6 * planes,
+    "a gamma": lambda planes: planes**1.4,
+    "a cast": lambda planes: planes * np.array([0.85, 1, 1.15]).reshape(3, 1, 1).clip(0, 1),
+    "noise": lambda planes: planes + np.random.default_rng(0).normal(0, 0.03, planes.shape),
+    "a little blur": lambda planes: blurred(planes, 1),
+}
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+def test_another_light_is_no_fault(light: str) -> None:
+    labelled = QualityRange.of([drawn(seed) for seed in range(3)])
+    assert labelled.fault(LIGHTS[light](drawn(9)).astype(np.float32)) == ""
+
+
+FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "blur": (lambda planes: blurred(planes, 5), "blurred (sharpness 0.1"),
+    "black": (
+        lambda planes: 0 * planes,
+        "underexposed (100% of the pixels are black, at most 0% of labelled pictures)",
+    ),
+    "white": (lambda planes: (9 * planes).clip(0, 1), "overexposed ("),
+    "even": (lambda planes: 0.5 + 0 * planes, "dark or empty (contrast 0.000, at least 0.1"),
+    "one lamp": (lambda planes: planes * np.array([1, 0, 1]).reshape(3, 1, 1), "underexposed in plane 1 (100%"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_wrong_is_said(name: str) -> None:
+    change, said = FAULTS[name]
+    labelled = QualityRange.of([drawn(seed) for seed in range(3)])
+    fault = labelled.fault(change(drawn(9)).astype(np.float32))
+    assert fault.startswith(said)
+    assert ";" not in fault  # one fault, not one of each plane
+
+
+def test_faults_of_two_kinds_are_both_said() -> None:
+    planes = drawn(9)
+    planes[0], planes[2] = 0, 1
+    fault = QualityRange.of([drawn(0)]).fault(planes)
+    assert [part.partition(" (")[0] for part in fault.split("; ")] == [
+        "underexposed in plane 0",
+        "overexposed in plane 2",
+    ]
+
+
+def test_labelled_pictures_that_differ_in_sharpness_allow_more() -> None:
+    sharp, soft, softer = drawn(0), blurred(drawn(1), 2), blurred(drawn(2), 3.5)
+    lowest = [measured(planes).sharpness[0] for planes in (sharp, soft, softer)]
+    assert quality.SHARPNESS_LEFT * lowest[0] > lowest[2] > quality.SHARPNESS_LEFT * lowest[1] ** 2 / lowest[0]
+    assert QualityRange.of([sharp]).fault(softer)
+    assert not QualityRange.of([sharp, soft]).fault(softer)
+
+
+def test_a_range_grows_and_travels() -> None:
+    first, second = drawn(0), blurred(drawn(1), 2) * 0.3
+    grown = QualityRange.of([first], (96, 128)).with_picture(second)
+    assert grown == QualityRange.of([first, second], (96, 128))
+    assert QualityRange.from_dict(json.loads(json.dumps(grown.to_dict()))) == grown
+    assert QualityRange.from_dict(QualityRange.of([first]).to_dict()).size is None
