@@ -16,7 +16,10 @@ import cv2
 import numpy as np
 
 SHARPNESS_LEFT = 0.45
-"""Sharpness below this share of the least labelled one is blur; less where that of labelled images differs."""
+"""Sharpness below this share of the least labelled one is blur."""
+
+SHARPNESS_DIFFERS = 1.25
+"""Where labelled pictures differ in sharpness by a larger factor, the limit is lower by what exceeds it."""
 
 CONTRAST_LEFT = 0.15
 """Contrast below this share of the least labelled one is a dark or an empty picture."""
@@ -138,8 +141,7 @@ class QualityRange:
     def fault(self, planes: np.ndarray) -> str:
         """Return in what a picture ``[C, H, W]`` differs from the labelled ones, so that its mask may be wrong.
 
-        The limit of sharpness is lower where labelled pictures differ in it, by the factor in which they do. "" where
-        there is no fault.
+        "" where there is no fault.
         """
         picture = picture_quality(planes, self.size)
         kinds: dict[str, list[tuple[int, str]]] = {}
@@ -164,7 +166,8 @@ class QualityRange:
         contrast, least = picture.contrast[plane], self.contrast[plane]
         if contrast < CONTRAST_LEFT * least:
             return "dark or empty", f"contrast {contrast:.3f}, at least {least:.3f} in labelled pictures"
-        sharpness, least, most = picture.sharpness[plane], self.sharpness[plane], self.sharpest[plane]
-        if self.contrast[plane] > _LEAST_CONTRAST and sharpness < SHARPNESS_LEFT * least * least / max(most, 1e-9):
+        sharpness, least = picture.sharpness[plane], self.sharpness[plane]
+        differing = max(1, self.sharpest[plane] / max(least, 1e-9) / SHARPNESS_DIFFERS)
+        if self.contrast[plane] > _LEAST_CONTRAST and sharpness < SHARPNESS_LEFT * least / differing:
             return "blurred", f"sharpness {sharpness:.3f}, at least {least:.3f} in labelled pictures"
         return "", ""

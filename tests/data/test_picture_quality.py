@@ -107,7 +107,8 @@ def test_faults_of_two_kinds_are_both_said() -> None:
 def test_labelled_pictures_that_differ_in_sharpness_allow_more() -> None:
     sharp, soft, softer = drawn(0), blurred(drawn(1), 2), blurred(drawn(2), 3.5)
     lowest = [measured(planes).sharpness[0] for planes in (sharp, soft, softer)]
-    assert quality.SHARPNESS_LEFT * lowest[0] > lowest[2] > quality.SHARPNESS_LEFT * lowest[1] ** 2 / lowest[0]
+    lower = quality.SHARPNESS_LEFT * lowest[1] * quality.SHARPNESS_DIFFERS * lowest[1] / lowest[0]
+    assert quality.SHARPNESS_LEFT * lowest[0] > lowest[2] > lower
     assert QualityRange.of([sharp]).fault(softer)
     assert not QualityRange.of([sharp, soft]).fault(softer)
 
