@@ -24,7 +24,7 @@ SHARPNESS_DIFFERS = 1.25
 CONTRAST_LEFT = 0.15
 """Contrast below this share of the least labelled one is a dark or an empty picture."""
 
-CLIPPED_MORE = 0.15
+CLIPPED_MORE = 0.2
 """Share of all pixels that may be black, or white, beyond that of the labelled images."""
 
 _END = 1 / 255  # of the values' range
