@@ -84,6 +84,7 @@ def test_a_sound_model_is_only_told_that_its_gate_was_not_run(diagnosis: Diagnos
     [
         ({"facts": {"search": "f16"}}, "The bank is searched in f16"),
         ({"facts": {"abstains_above": None}}, "never says that it does not know"),
+        ({"facts": {"knows_labelled_pictures": False}}, "notices no blurred and no dark picture"),
         ({"facts": {"checksum": False}}, "no checksum"),
         ({"facts": {"computes_in": "bf16"}}, "computes in bf16"),
         ({"facts": {"editable": False}}, "no bank that can be edited"),

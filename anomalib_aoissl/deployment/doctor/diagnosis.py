@@ -205,6 +205,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "tiling": metadata.get("tiling"),
         "can_abstain": metadata.get("abstention") is not None,
         "abstains_above": inferencer.threshold,
+        "knows_labelled_pictures": metadata.get("quality") is not None,
         "weights": weight_precision(model),
         "search": search_precision(model),
         "computes_in": inferencer._target[1].get("INFERENCE_PRECISION_HINT"),

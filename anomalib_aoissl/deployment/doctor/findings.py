@@ -76,6 +76,9 @@ def _of_model(diagnosis: Diagnosis) -> Iterator[Finding]:
     if facts["can_abstain"] and facts["abstains_above"] is None:
         what = "The model never says that it does not know: it has no threshold of abstention."
         yield Finding(False, what, "Train with --model.abstain 0.05 and a validation split, or set .threshold.")
+    if not facts["knows_labelled_pictures"]:
+        what = "The model does not know what its labelled pictures are like: it notices no blurred and no dark picture."
+        yield Finding(False, what, "Train on all labelled pictures with this version, and export again.")
     if facts["checksum"] is False:
         what = "The .xml has no checksum: another program wrote it, so damage is not noticed."
         yield Finding(False, what, "Save it with inferencer.save, or export it again.")
