@@ -36,7 +36,7 @@ def main(model: str, file: str, *sizes: str) -> None:
     """Print the share of each class in a frame."""
     frame = frame_of(Path(file).read_bytes(), *map(int, sizes))
     result = SegmentationOpenVINOInferencer(model).predict(frame, color_order="bgr")
-    print(f"novelty {result.score:.3f}", result.class_shares())
+    print(f"novelty {result.score:.3f}", result.class_shares(), result.fault)
 
 
 if __name__ == "__main__":

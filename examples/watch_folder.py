@@ -58,7 +58,7 @@ def main(model: Path, incoming: Path, masks: Path) -> None:
         except (ValueError, OSError) as error:  # one bad picture, or one that is gone, must not end the line
             print(f"{path.name}: {error}", file=sys.stderr)
             continue
-        print(path.name, f"novelty {result.score:.3f}", result.class_shares())
+        print(path.name, f"novelty {result.score:.3f}", result.class_shares(), result.fault)
 
 
 if __name__ == "__main__":
