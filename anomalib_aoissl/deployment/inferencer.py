@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from anomalib_aoissl.bank.explaining import Explanation
+from anomalib_aoissl.bank.own_novelty import novelty_fault
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.picture_quality import QualityRange
 from anomalib_aoissl.data.reading import ColorOrder
@@ -28,7 +29,7 @@ from .explaining import explain_planes
 from .files.model_file import read_model
 from .graph.bank import NotEditableError, read_metadata
 from .many import PictureError, each_in_order
-from .metadata import abstention_of, checked_metadata, quality_of
+from .metadata import abstention_of, checked_metadata, labelled_of
 from .requests import SharedModel, check_device, compiled, with_defaults
 from .segmentation import NOT_FINITE, Segmentation
 from .tiles.blending import Answers, CutPicture
@@ -57,6 +58,7 @@ class _Loaded:
         abstention: How it abstains; None where it cannot.
         tiled: What answers pictures that are cut into tiles; None where they are resized as a whole.
         quality: What its labelled pictures are like; None where it does not say.
+        own_novelty: Mean novelty of its labelled pictures, see `own_novelty`; None where it does not say.
     """
 
     model: openvino.Model
@@ -65,10 +67,14 @@ class _Loaded:
     abstention: AbstentionFormat | None
     tiled: TiledModel | None
     quality: QualityRange | None
+    own_novelty: float | None
 
-    def fault(self, planes: np.ndarray) -> str:
-        """Return in what a picture ``[C, H, W]`` differs from the labelled ones; "" for nothing."""
-        return "" if self.quality is None else self.quality.fault(planes)
+    def fault(self, planes: np.ndarray, novelty: np.ndarray) -> str:
+        """Return in what a picture ``[C, H, W]`` of this novelty differs from the labelled ones; "" for nothing."""
+        faults = ["" if self.quality is None else self.quality.fault(planes)]
+        if self.own_novelty is not None:
+            faults.append(novelty_fault(float(novelty.mean()), self.own_novelty))
+        return "; ".join(filter(None, faults))
 
 
 class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
@@ -149,10 +155,10 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
     def _use(self, model: openvino.Model) -> None:
         """Answer with this model from now on."""
         metadata = read_metadata(model)
-        abstention, names, quality = abstention_of(metadata), tuple(metadata["class_names"]), quality_of(metadata)
+        abstention, names, labelled = abstention_of(metadata), tuple(metadata["class_names"]), labelled_of(metadata)
         if self.tiling is not None:
             tiled = TiledModel(model, self.tiling, abstention, self._compile_for_tiles)
-            self._loaded = _Loaded(model, None, names, abstention, tiled, quality)
+            self._loaded = _Loaded(model, None, names, abstention, tiled, *labelled)
             return
         asked = model
         if abstention is not None:
@@ -161,7 +167,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 if self.threshold is not None:
                     logger.warning("The model abstains from nothing: it is of another version. Export it again.")
                 abstention, self.threshold = None, None
-        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None, quality)
+        self._loaded = _Loaded(model, self._compile(asked), names, abstention, None, *labelled)
 
     def _compile_for_tiles(self, model: openvino.Model) -> tuple[SharedModel, int]:
         """Return the model compiled for several tiles at once, and how many these are."""
@@ -341,7 +347,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 image=picture_of(planes),
                 uncertainty=None if uncertainty is None else resize_map(uncertainty, (height, width)),
                 abstained=_abstained(uncertainty, threshold, (height, width)),
-            ).doubted(loaded.fault(planes))
+            ).doubted(loaded.fault(planes, outputs["anomaly_map"][index]))
 
     def _of_tiles(self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer) -> Segmentation:
         """Return the segmentation of a picture ``[C, H, W]`` of any size, given what its tiles say."""
@@ -355,7 +361,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             image=picture_of(planes),
             uncertainty=uncertainty,
             abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
-        ).doubted(loaded.fault(planes))
+        ).doubted(loaded.fault(planes, answer.values))
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:

@@ -58,3 +58,8 @@ def quality_of(metadata: Mapping[str, Any]) -> QualityRange | None:
     """Return what the model's labelled pictures are like; None where it does not say."""
     content = metadata.get("quality")
     return None if content is None else QualityRange.from_dict(content)
+
+
+def labelled_of(metadata: Mapping[str, Any]) -> tuple[QualityRange | None, float | None]:
+    """Return what the model's labelled pictures are like, and their mean novelty; None where it does not say."""
+    return quality_of(metadata), metadata.get("bank", {}).get("own_novelty")

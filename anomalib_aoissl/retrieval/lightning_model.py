@@ -15,6 +15,7 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from anomalib.visualization import Visualizer
 from torch import nn
 
+from anomalib_aoissl.bank.own_novelty import own_novelty
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import AbstentionFormat
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
@@ -262,6 +263,10 @@ class AOISSLRetrieval(BankEditingMixin, SegmentationModuleMixin, MemoryBankMixin
         return {**super().export_metadata(), "abstention": abstention.to_dict()}
 
     # --- abstention --------------------------------------------------------------------------------------------------
+
+    def own_novelty(self) -> float | None:
+        """Return the mean novelty of labelled pictures; None where whole images are compared."""
+        return own_novelty(self.model.bank.content()) if self.model.vote_options.level == "patches" else None
 
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """Return the model's answer, its uncertainty ``[B, H, W]`` and, with a threshold, where it abstains."""

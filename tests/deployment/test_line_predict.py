@@ -16,6 +16,8 @@ from PIL import Image
 
 import anomalib_aoissl
 from anomalib_aoissl import SegmentationOpenVINOInferencer
+from anomalib_aoissl.bank.own_novelty import own_novelty
+from anomalib_aoissl.deployment.graph.bank import bank_of
 
 ON_THE_LINE = "AOISSL_LINE_MODELS" in os.environ
 
@@ -154,3 +156,21 @@ def test_what_the_line_learns_is_no_fault_any_more(
     bank.adapt(picture, mask, device="new", name="of another line")
     head.extend_bank(bank.save_bank(tmp_path / "other.safetensors"))
     assert not head.predict(np.zeros_like(grey)).fault  # of the bank file's pictures it knows nothing
+
+
+def test_a_picture_that_is_novel_all_over_is_doubted(
+    bank: SegmentationOpenVINOInferencer, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = arrays["pictures"][3]
+    assert not bank.predict(picture).fault
+    known = bank._loaded.own_novelty
+    assert known == pytest.approx(own_novelty(bank_of(bank._model)))
+    monkeypatch.setattr("anomalib_aoissl.bank.own_novelty.NOVEL_ALL_OVER", 1e-6)
+    result = bank.predict(picture)
+    mean = arrays["bank_novelty"][3].mean()
+    assert result.fault == (
+        f"novel all over, as another product (mean novelty {mean:.2f}, at most {known:.2f} in labelled pictures)"
+    )
+    bank.adapt(picture, arrays["masks"][3], device="old", name="3", bank_size=30)
+    assert bank._loaded.own_novelty == pytest.approx(own_novelty(bank_of(bank._model)))
+    assert bank._loaded.own_novelty != known

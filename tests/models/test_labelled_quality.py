@@ -17,6 +17,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
+from anomalib_aoissl.bank.own_novelty import own_novelty
 from anomalib_aoissl.data.picture_quality import QualityRange, picture_quality
 from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_checkpoint, load_content, put_content
 
@@ -71,6 +72,21 @@ def test_prediction_says_which_picture_is_unlike_the_labelled_ones(
     assert not items["good_ch0"].abstained.all()
     assert "1 pictures are unlike the labelled ones, so that their masks may be wrong" in caplog.text
     assert f"{run.pictures / 'black_ch0.png'}: underexposed" in caplog.text
+
+
+def test_prediction_says_which_picture_is_novel_all_over(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AOISSLRetrieval.load_from_checkpoint(run.ckpt)
+    known = model.own_novelty()
+    assert known == own_novelty(load_content(run.ckpt))
+    monkeypatch.setattr("anomalib_aoissl.bank.own_novelty.NOVEL_ALL_OVER", 1e-6)
+    batches = Engine(default_root_dir=tmp_path, **QUIET).predict(model, data_path=run.pictures)
+    for item in [item for batch in batches for item in batch]:
+        mean = float(item.anomaly_map.mean())
+        assert item.fault.endswith(f"(mean novelty {mean:.2f}, at most {known:.2f} in labelled pictures)")
+        assert item.fault.startswith("underexposed" if "black" in item.image_path else "novel all over")
+        assert item.abstained.all()
 
 
 def test_pictures_that_anomalib_read_are_looked_at_too(run: Any, drawn_folder: Path) -> None:

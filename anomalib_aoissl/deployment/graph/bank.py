@@ -22,6 +22,7 @@ import numpy as np
 
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
+from anomalib_aoissl.bank.own_novelty import own_novelty
 
 from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .head import PREFIX as HEAD_PREFIX
@@ -91,6 +92,7 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
         "temperature": settings.temperature,
         "head": None if head is None else head.describe(),
         "encoder_hash": bank.encoder_hash,
+        "own_novelty": own_novelty(bank) if settings.patch_size != settings.image_size else None,
         "device_names": list(bank.device_names),
         "image_names": list(bank.image_names),
         **ids,

@@ -19,7 +19,7 @@ from anomalib_aoissl.data.items import SegmentationBatch
 from ..preprocessing import SegmentationPreProcessor
 from ..tiles import tiled_predictions
 from .predicting import PredictImages
-from .quality import doubted, faults_of
+from .quality import doubted, faults_of, with_novelty
 
 if TYPE_CHECKING:
     from ..protocols import SegmentationModule as _Base
@@ -33,11 +33,16 @@ class PredictingMixin(_Base):
     left_out: int = 0
     """Pictures that the last prediction of a folder could not read."""
     _doubtful: tuple[str, ...] = ()
+    _own_novelty: float | None = None
 
     def on_predict_start(self) -> None:
         """Hand the class names of the checkpoint to the visualizer."""
         self.set_dataset(self.class_names, self.file_format)
-        self._doubtful = ()
+        self._doubtful, self._own_novelty = (), self.own_novelty()
+
+    def own_novelty(self) -> float | None:
+        """Return the mean novelty of labelled pictures, see `own_novelty`; None for a model without novelty."""
+        return None
 
     def look_at(self, batch: Any) -> None:
         """Note what is wrong with the pictures of a prediction, before they are resized and their light taken out."""
@@ -80,10 +85,12 @@ class PredictingMixin(_Base):
         del batch_idx, dataloader_idx
         if isinstance(batch, ImageBatch) and not isinstance(batch, SegmentationBatch):
             batch = self._read_again(batch)
+        fields = self.predictions(batch.image)
+        batch.fault = with_novelty(batch.fault, fields["anomaly_map"], self._own_novelty)
         paths = batch.image_path or [""] * len(batch.image)
         faults = batch.fault or [""] * len(paths)
         self._doubtful += tuple(f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault)
-        return batch.update(**doubted(self.predictions(batch.image), batch.fault))
+        return batch.update(**doubted(fields, batch.fault))
 
     def _read_again(self, batch: ImageBatch) -> SegmentationBatch:
         """Return a batch of anomalib's own reader with the pictures that the model was trained to see."""

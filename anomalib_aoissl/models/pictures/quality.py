@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from anomalib_aoissl.bank.own_novelty import novelty_fault
 from anomalib_aoissl.data.picture_quality import QualityRange
 from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 
@@ -36,6 +37,21 @@ def faults_of(images: torch.Tensor, quality: QualityRange | None) -> list[str] |
     if quality is None:
         return None
     return [quality.fault(image) for image in images.as_subclass(torch.Tensor).detach().cpu().numpy()]
+
+
+def with_novelty(faults: list[str] | None, novelty: torch.Tensor | None, known: float | None) -> list[str] | None:
+    """Return what is wrong with pictures, of which some may be novel all over.
+
+    Args:
+        faults: What is wrong with them so far; None where nothing is known.
+        novelty: Their novelty ``[B, ...]``.
+        known: Mean novelty of labelled pictures, see `own_novelty`; None where it is not known.
+    """
+    if novelty is None or known is None:
+        return faults
+    means = novelty.flatten(1).mean(dim=1).tolist()
+    novel = [novelty_fault(mean, known) for mean in means]
+    return ["; ".join(filter(None, both)) for both in zip(faults or [""] * len(novel), novel, strict=True)]
 
 
 def doubted(fields: dict[str, torch.Tensor | None], faults: list[str] | None) -> dict[str, torch.Tensor | None]:
