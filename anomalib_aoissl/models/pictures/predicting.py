@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,14 @@ class PredictImages(IterableDataset[SegmentationItem]):
         if self.faults and not self._read:
             raise DatasetError(self.faults[0])
         if self.faults:
-            more = f" and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
-            shown = "\n  ".join(self.faults[:_SHOWN])
-            logger.error("%d pictures were not predicted:\n  %s%s", len(self.faults), shown, more)
+            logger.error("%d pictures were not predicted:%s", len(self.faults), listed(self.faults))
         return len(self.faults)
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return the first faults, a line each, and how many more there are."""
+    more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return "".join(f"\n  {fault}" for fault in faults[:_SHOWN]) + more
 
 
 def _share() -> tuple[int, int]:

@@ -8,23 +8,26 @@ Mixed into `SegmentationModuleMixin`.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 
-from anomalib_aoissl.data.finding.folders import say
 from anomalib_aoissl.data.items import SegmentationBatch
 
 from ..preprocessing import SegmentationPreProcessor
 from ..tiles import tiled_predictions
-from .predicting import PredictImages
+from .predicting import PredictImages, listed
 from .quality import doubted, faults_of, with_novelty
 
 if TYPE_CHECKING:
     from ..protocols import SegmentationModule as _Base
 else:
     _Base = object  # mixed in before AnomalibModule, whose direct child the model must be
+
+
+logger = logging.getLogger(__name__)
 
 
 class PredictingMixin(_Base):
@@ -58,7 +61,11 @@ class PredictingMixin(_Base):
         loaders = self.trainer.predict_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
         datasets = [getattr(loader, "dataset", None) for loader in loaders]
-        say("pictures are unlike the labelled ones, so that their masks may be wrong", self._doubtful)
+        if self._doubtful:
+            number, which = len(self._doubtful), listed(self._doubtful)
+            logger.warning(
+                "%d pictures are unlike the labelled ones, so that their masks may be wrong:%s", number, faults
+            )
         self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     def forward(self, batch: torch.Tensor, *args: object, **kwargs: object) -> InferenceBatch:
