@@ -62,10 +62,8 @@ class PredictingMixin(_Base):
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
         datasets = [getattr(loader, "dataset", None) for loader in loaders]
         if self._doubtful:
-            number, which = len(self._doubtful), listed(self._doubtful)
-            logger.warning(
-                "%d pictures are unlike the labelled ones, so that their masks may be wrong:%s", number, faults
-            )
+            what = "%d pictures are unlike the labelled ones, so that their masks may be wrong:%s"
+            logger.warning(what, len(self._doubtful), listed(self._doubtful))
         self.left_out = sum(dataset.report() for dataset in datasets if isinstance(dataset, PredictImages))
 
     def forward(self, batch: torch.Tensor, *args: object, **kwargs: object) -> InferenceBatch:
