@@ -22,8 +22,8 @@ from .events import Events
 from .lessons import Lessons
 from .storage.arriving import Arrivals
 from .storage.classes import ClassNames, Removal
-from .storage.counting import PaintedPixels
 from .storage.folder import LabelFolder
+from .storage.in_memory import PaintedPixels
 from .storage.masks import MaskStore, Region
 from .storage.pictures import Pictures
 from .storage.problems import Problem
