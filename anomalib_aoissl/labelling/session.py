@@ -25,7 +25,7 @@ from .storage.classes import ClassNames, Removal
 from .storage.folder import LabelFolder
 from .storage.in_memory import PaintedPixels
 from .storage.masks import MaskStore, Region
-from .storage.pictures import Pictures
+from .storage.pictures import DecodedPictures
 from .storage.problems import Problem
 from .teaching.settings import ModelSettings
 
@@ -52,7 +52,7 @@ class Session:
         self.masks = MaskStore(self.folder, lambda: self.classes.description)
         self.removal = Removal(self.classes, self.masks)
         self.removal.finish()
-        self.pictures = Pictures(self.folder)
+        self.pictures = DecodedPictures(self.folder)
         self.arrivals = Arrivals(self.folder)
         self.arrivals.clean()
         self.events = Events()

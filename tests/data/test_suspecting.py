@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
-from anomalib_aoissl.data.labels.suspicion import Evidence
+from anomalib_aoissl.data.labels.suspicion import MaskSuspicion
 from anomalib_aoissl.data.suspecting import suspicious
 
 Change = Callable[[Path], object]
@@ -129,5 +129,5 @@ def test_masks_are_looked_at_once_and_before_a_fit_alone(tmp_path: Path, lines: 
     ],
 )
 def test_the_limit_follows_the_usual_suspicion(numbers: list[float], expected: list[float]) -> None:
-    found = [Evidence(Path("a.png"), number, "", 0.2, b"") for number in numbers]
+    found = [MaskSuspicion(Path("a.png"), number, "", 0.2, b"") for number in numbers]
     assert [entry.suspicion for entry in suspicious(found)] == expected

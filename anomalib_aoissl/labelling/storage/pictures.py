@@ -45,7 +45,7 @@ class Channel:
     window: tuple[float, float]
 
 
-class Pictures:
+class DecodedPictures:
     """Decoded pictures of a folder; those seen last stay in memory.
 
     Args:
