@@ -190,10 +190,6 @@ class SegmentationPreProcessor(PreProcessor):
         seen: torch.Tensor = own(images)
         return seen
 
-    def checkpoint_config(self) -> dict[str, Any]:
-        """Return the arguments, from which the transform is made again."""
-        return self.config
-
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Make the transform of a checkpoint."""
         self._build(config)
