@@ -190,6 +190,10 @@ class SegmentationPreProcessor(PreProcessor):
         seen: torch.Tensor = own(images)
         return seen
 
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what anomalib writes into a checkpoint: the arguments, from which the transform is made again."""
+        return self.config
+
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Make the transform of a checkpoint."""
         self._build(config)

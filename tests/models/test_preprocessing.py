@@ -114,8 +114,8 @@ def test_checkpoint_configuration_restores_size_and_constants() -> None:
     saved = SegmentationPreProcessor((32, 48), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     loaded = SegmentationPreProcessor((64, 64), (0.5,) * 3, (0.5,) * 3)
     constants = {"image_size": [32, 48], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    assert saved.config == {**constants, "light": "planes"}
-    loaded.load_checkpoint_config(saved.config)
+    assert saved.checkpoint_config() == {**constants, "light": "planes"}
+    loaded.load_checkpoint_config(saved.checkpoint_config())
     images = torch.rand(1, 3, 70, 50)
     torch.testing.assert_close(loaded(images), saved(images))
     loaded.load_checkpoint_config(constants)  # as version 0.2.0 saved it
