@@ -41,7 +41,7 @@ from anomalib_aoissl.deployment.files.companions import files_of
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.gate import Limits, judge
 from anomalib_aoissl.deployment.runners import OUTPUTS, Runner, onnx_runner, openvino_runner
-from anomalib_aoissl.models.export.gating import sample_of, saved_torch_runner, torch_runner
+from anomalib_aoissl.models.export.gating import pictures_to_compare, saved_torch_runner, torch_runner
 from anomalib_aoissl.plugin.export.options import exporting
 
 TYPES = ("", "fp16", "int8", "int8_ptq", "int8_acq")
@@ -53,7 +53,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     model, data, others = _fitted(arguments) if arguments.set else _loaded(arguments)
-    sample = sample_of(data, arguments.pictures, model.class_names)
+    sample = pictures_to_compare(data, arguments.pictures, model.class_names)
     with tempfile.TemporaryDirectory() as folder, exporting("off"):
         runners, sizes = _exports(model, others, Path(folder), arguments.types, stock=arguments.stock)
         report = judge(runners, sample, Limits(0.0))

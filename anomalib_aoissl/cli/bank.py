@@ -321,8 +321,8 @@ def _written(path: Path, bank: BankArrays, target: Path, done: str, refit: bool 
         checkpoint = put_content(load_checkpoint(path), bank)
         save_checkpoint(refitted_checkpoint(checkpoint, bank) if refit else checkpoint, target)
     else:
+        from anomalib_aoissl.deployment.editing.refitting import refitted_head
         from anomalib_aoissl.deployment.graph.bank import head_of, read_metadata, settings_of, with_bank
-        from anomalib_aoissl.deployment.refitting import refitted_head
 
         model = read_model(path)
         head = head_of(model)

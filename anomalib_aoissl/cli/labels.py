@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anomalib_aoissl.data.labels.content import LabelSet
     from anomalib_aoissl.data.labels.converting import Report
     from anomalib_aoissl.data.labels.source import Source
-    from anomalib_aoissl.data.labels.suspicion import Evidence
+    from anomalib_aoissl.data.labels.suspicion import MaskSuspicion
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 _SHOWN = 3
@@ -70,7 +70,7 @@ def labels(options: argparse.Namespace) -> None:
     print(f"{options.source}: {found.format}, {len(found.images)} pictures, classes {', '.join(found.classes)}")
     renamed = parse_renamed(options.map)
     choices = Choices(renamed, options.classes, options.on_top, options.empty_is_background, options.device_pattern)
-    seen: list[Evidence] = []
+    seen: list[MaskSuspicion] = []
     done = _Progress(len(found.images))
 
     def look(path: Path, mask: np.ndarray) -> None:
@@ -111,7 +111,7 @@ def _file_format(options: argparse.Namespace, model: SegmentationOpenVINOInferen
 
 def _predicted(model: SegmentationOpenVINOInferencer, source: Source) -> LabelSet:
     """Return the masks that a model gives for the pictures of a folder."""
-    from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
+    from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet
 
     def predicted(path: Path) -> Any:
         return lambda: model.predict(path).class_map
@@ -120,7 +120,9 @@ def _predicted(model: SegmentationOpenVINOInferencer, source: Source) -> LabelSe
     if not paths:
         msg = f"{source.path}: holds no picture for --model."
         raise ValueError(msg)
-    images = [LabelledImage(path.relative_to(source.root).as_posix(), path, indices=predicted(path)) for path in paths]
+    images = [
+        LabelledPicture(path.relative_to(source.root).as_posix(), path, indices=predicted(path)) for path in paths
+    ]
     return LabelSet("predictions", model.class_names[1:], images)
 
 
@@ -157,7 +159,7 @@ def _say(report: Report, options: argparse.Namespace) -> None:
     print(f"{options.target}: {report.labelled} pictures with labels, {report.unlabelled} without (unlabelled/)")
 
 
-def _show(report: Report, seen: list[Evidence], source: Source, target: Path) -> None:
+def _show(report: Report, seen: list[MaskSuspicion], source: Source, target: Path) -> None:
     """Write the picture of the most suspicious masks, and print why they are."""
     from anomalib_aoissl.data.files import whole_file
     from anomalib_aoissl.data.labels.pictures import CHECK_NAME

@@ -48,6 +48,7 @@ class SegmentationDataModuleMixin(_Base):
     seed: int | None
     val_data: SegmentationDataset
     test_data: SegmentationDataset
+    _masks_were_looked_at = False
 
     @abstractmethod
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
@@ -85,11 +86,13 @@ class SegmentationDataModuleMixin(_Base):
             return tuple(self.lighting_channels)
         return self.description.lighting_channels if self.description is not None else ()
 
-    def _setup(self, _stage: str | None = None) -> None:
-        """Make the datasets of the splits."""
+    def _setup(self, stage: str | None = None) -> None:
+        """Make the datasets of the splits; before a fit, say once which training masks are probably wrong."""
         self.description, splits = self.load_splits()
         file_format = check_splits(splits, self.description, FileFormat(self.suffixes, self.bit_depth))
-        say_wrong_masks(splits.train, self.description, file_format)
+        if stage in (None, "fit") and not self._masks_were_looked_at:
+            say_wrong_masks(splits.train, self.description, file_format)
+            self._masks_were_looked_at = True
         for name in ("train", "val", "test"):
             records = getattr(splits, name)
             data = SegmentationDataset(

@@ -22,7 +22,7 @@ from .finding.checking import beginning, each
 from .finding.folders import say
 from .finding.listing import Record
 from .indices import IGNORE_INDEX
-from .labels.suspicion import Evidence, look_at, ranked
+from .labels.suspicion import MaskSuspicion, look_at, ranked
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _SHOWN = 5
 def say_wrong_masks(records: Sequence[Record], description: DatasetDescription, file_format: FileFormat) -> None:
     """Log one line on each training mask that is probably wrong, and one on copies with different masks."""
 
-    def look(record: Record) -> Evidence:
+    def look(record: Record) -> MaskSuspicion:
         assert record.mask_path is not None  # noqa: S101 - for the type checker; each training picture has one
         mask = description.read_mask(record.mask_path)
         return look_at(record.image_paths[0], file_format.read_files(record.image_paths), mask)
@@ -54,7 +54,7 @@ def say_wrong_masks(records: Sequence[Record], description: DatasetDescription, 
     say("training pictures have copies with other masks, so that one is wrong", _contradicting(records, description))
 
 
-def suspicious(found: Sequence[Evidence]) -> list[Evidence]:
+def suspicious(found: Sequence[MaskSuspicion]) -> list[MaskSuspicion]:
     """Return those whose suspicion is above the limit: 1.5 times the median of all, but 1 at least and 1.2 at most."""
     if not found:
         return []

@@ -62,7 +62,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunnerResult:
     """How one runner answered.
 
     Attributes:
@@ -98,7 +98,7 @@ class GateReport:
     """
 
     reference: str
-    runs: Mapping[str, Comparison]
+    runs: Mapping[str, RunnerResult]
     pictures: int
     source: str
     compression: str
@@ -176,7 +176,7 @@ def judge(
     batches = _batches(sample.images)
     expected = [_picked(first(batch)) for batch in batches]
     truth = _mean_iou(expected, sample.masks)
-    runs = {reference: Comparison(1.0, 1.0, 0.0, _latency(first, batches[0]), truth, runtime=_runtime(first))}
+    runs = {reference: RunnerResult(1.0, 1.0, 0.0, _latency(first, batches[0]), truth, runtime=_runtime(first))}
     for name, runner in others:
         runs[name] = replace(_compared(runner, batches, expected, sample.masks), runtime=_runtime(runner))
         if not runs[name].faults:
@@ -232,7 +232,7 @@ def _compared(
     batches: Sequence[np.ndarray],
     expected: Sequence[Mapping[str, np.ndarray]],
     masks: Sequence[np.ndarray],
-) -> Comparison:
+) -> RunnerResult:
     """Return how a runner's answers compare with those that are expected; faults only where it cannot be compared."""
     answers, equal, novelty = [], [], []
     for batch, right in zip(batches, expected, strict=True):
@@ -240,15 +240,15 @@ def _compared(
             answer = _picked(runner(batch))
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
-            return Comparison(faults=(f"cannot run images {list(batch.shape)} ({reason})",))
+            return RunnerResult(faults=(f"cannot run images {list(batch.shape)} ({reason})",))
         odd = next((name for name in OUTPUTS if answer[name].shape != right[name].shape), None)
         if odd is not None:
             shapes = f"{list(answer[odd].shape)}, not {list(right[odd].shape)}"
-            return Comparison(faults=(f"{odd} of images {list(batch.shape)} is {shapes}",))
+            return RunnerResult(faults=(f"{odd} of images {list(batch.shape)} is {shapes}",))
         answers.append(answer)
         equal.append(float((answer["pred_mask"] == right["pred_mask"]).mean()))
         novelty += [_difference(answer[name], right[name]) for name in OUTPUTS[1:]]
-    return Comparison(
+    return RunnerResult(
         equal_pixels=statistics.fmean(equal),
         worst_picture=min(equal),
         novelty_difference=max(novelty),
@@ -273,7 +273,7 @@ def _latency(runner: Runner, batch: np.ndarray) -> float:
     return statistics.median(times)
 
 
-def _faults(run: Comparison, limits: Limits, truth: float | None) -> tuple[str, ...]:
+def _faults(run: RunnerResult, limits: Limits, truth: float | None) -> tuple[str, ...]:
     """Return in words what a comparison has against a runner."""
     faults = []
     if limits.iou_drop is not None and truth is not None and run.mean_iou is not None:
@@ -293,12 +293,12 @@ def _runtime(runner: Runner) -> str:
     return runner.runtime if isinstance(runner, NamedRunner) else ""
 
 
-def _named(name: str, run: Comparison) -> str:
+def _named(name: str, run: RunnerResult) -> str:
     """Return a runner's name, with its runtime where that is known."""
     return f"{name} ({run.runtime})" if run.runtime else name
 
 
-def _said(run: Comparison) -> str:
+def _said(run: RunnerResult) -> str:
     """Return what a comparison showed, in a few words."""
     iou = "" if run.mean_iou is None else f", mean IoU {run.mean_iou:.3f}"
     return (

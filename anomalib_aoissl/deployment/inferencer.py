@@ -24,7 +24,7 @@ from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.visualization.overlay import picture_of
 
 from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_probability, checked_threshold
-from .editing import OpenVINOBankMixin
+from .editing.bank_mixin import OpenVINOBankMixin
 from .explaining import explain_planes
 from .files.model_file import read_model
 from .graph.bank import NotEditableError, read_metadata

@@ -87,7 +87,7 @@ def of_one_picture(model: openvino.Model) -> openvino.Model:
 
 
 @dataclass(frozen=True)
-class Answers:
+class InferenceOutputs:
     """What a model says of several pictures.
 
     Attributes:
@@ -137,7 +137,7 @@ class SharedModel:
         answers = [self._answer([part[i : i + 1] for part in inputs]).to_tuple() for i in range(number)]
         names = [port.get_names() for port in self._compiled.outputs]
         places = {name: place for place, some in enumerate(names) for name in some}
-        return Answers([np.concatenate(parts) for parts in zip(*answers, strict=True)], places)
+        return InferenceOutputs([np.concatenate(parts) for parts in zip(*answers, strict=True)], places)
 
     def _answer(self, images: np.ndarray | list[np.ndarray]) -> Any:
         """Return the outputs of one infer request."""

@@ -22,10 +22,10 @@ from .events import Events
 from .lessons import Lessons
 from .storage.arriving import Arrivals
 from .storage.classes import ClassNames, Removal
-from .storage.counting import PaintedPixels
 from .storage.folder import LabelFolder
+from .storage.in_memory import PaintedPixels
 from .storage.masks import MaskStore, Region
-from .storage.pictures import Pictures
+from .storage.pictures import DecodedPictures
 from .storage.problems import Problem
 from .teaching.settings import ModelSettings
 
@@ -52,7 +52,7 @@ class Session:
         self.masks = MaskStore(self.folder, lambda: self.classes.description)
         self.removal = Removal(self.classes, self.masks)
         self.removal.finish()
-        self.pictures = Pictures(self.folder)
+        self.pictures = DecodedPictures(self.folder)
         self.arrivals = Arrivals(self.folder)
         self.arrivals.clean()
         self.events = Events()

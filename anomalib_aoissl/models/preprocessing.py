@@ -191,7 +191,7 @@ class SegmentationPreProcessor(PreProcessor):
         return seen
 
     def checkpoint_config(self) -> dict[str, Any]:
-        """Return the arguments, from which the transform is made again."""
+        """Return what anomalib writes into a checkpoint: the arguments, from which the transform is made again."""
         return self.config
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER
 from anomalib_aoissl.deployment.tiles.blending import StripReader, blended_strips
 from anomalib_aoissl.deployment.tiles.light import thinned
 from anomalib_aoissl.deployment.tiles.tiling import Tile, Tiling, chosen_tiles
-from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, Picture
+from anomalib_aoissl.pixel_head.learning.labelled import LabelledImage, TileSource
 from anomalib_aoissl.plugin.arguments import SIZE, ArgumentError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def head_tiles(
     seen = thinned(image)[None].clone()
     size = image.shape[-2], image.shape[-1]
     return [
-        LabelledImage(part, labels[0].to(torch.uint8), *ids, picture=Picture(seen, size, (tile.top, tile.left)))
+        LabelledImage(part, labels[0].to(torch.uint8), *ids, picture=TileSource(seen, size, (tile.top, tile.left)))
         for tile, part, labels in labelled_tiles(image, mask, tiling, most)
     ]
 

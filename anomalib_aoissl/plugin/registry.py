@@ -32,7 +32,7 @@ class PluginWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Rule:
+class HostRule:
     """What a host module asks of the classes that extend it.
 
     Args:
@@ -54,9 +54,9 @@ class Rule:
 #: deep, and `get_model` compares in lower case; the other two go through
 #: jsonargparse alone, which walks all levels and compares exactly.
 RULES = {
-    "anomalib.models": Rule("AnomalibModule", direct=True, fold_case=True),
-    "anomalib.data": Rule("AnomalibDataModule"),
-    "anomalib.callbacks": Rule("Callback"),
+    "anomalib.models": HostRule("AnomalibModule", direct=True, fold_case=True),
+    "anomalib.data": HostRule("AnomalibDataModule"),
+    "anomalib.callbacks": HostRule("Callback"),
 }
 
 

@@ -15,7 +15,7 @@ from anomalib_aoissl import SegmentationFolder
 from anomalib_aoissl.data.label_formats import FORMATS, WRITTEN, cache, masks, read_labels
 from anomalib_aoissl.data.label_formats.label_studio import unpacked
 from anomalib_aoissl.data.label_formats.pascal_voc import voc_colour
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet
 from anomalib_aoissl.data.labels.converting import Choices, convert
 from anomalib_aoissl.data.labels.shapes.geometry import decoded_counts
 from anomalib_aoissl.data.labels.source import Source
@@ -114,7 +114,7 @@ def test_pycocotools_sees_the_areas_that_are_written(tmp_path: Path) -> None:
     coco_mask = pytest.importorskip("pycocotools.mask")
     mask = blobs()
     source = Source(export("masks", tmp_path / "any"))
-    labels = LabelSet("masks", ORDER, [LabelledImage("u1", source.path, indices=lambda: mask)])
+    labels = LabelSet("masks", ORDER, [LabelledPicture("u1", source.path, indices=lambda: mask)])
     Image.fromarray(mask).save(tmp_path / "any" / "images" / "u1.png")
     convert(labels, source, tmp_path / "coco", WRITTEN["coco"])
     content = json.loads((tmp_path / "coco" / "annotations" / "instances_default.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalib_aoissl.data.labels.suspicion import Evidence, look_at, ranked
+from anomalib_aoissl.data.labels.suspicion import MaskSuspicion, look_at, ranked
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +22,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(picture, 0, 1)[None].astype(np.float32), mask
 
 
-def evidence(seed: int, change: object = None) -> Evidence:
+def evidence(seed: int, change: object = None) -> MaskSuspicion:
     planes, mask = scene(seed)
     return look_at(Path(f"u{seed}.png"), planes, mask if change is None else change(mask))  # type: ignore[operator]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
-from anomalib_aoissl.data.labels.suspicion import Evidence
+from anomalib_aoissl.data.labels.suspicion import MaskSuspicion
 from anomalib_aoissl.data.suspecting import suspicious
 
 Change = Callable[[Path], object]
@@ -48,11 +49,13 @@ def folder(root: Path) -> Path:
     return root
 
 
-def said(root: Path, lines: list[str]) -> list[str]:
-    """Return the warnings of a set-up without the folder's name."""
-    SegmentationFolder(
+def said(root: Path, lines: list[str], *stages: str | None) -> list[str]:
+    """Return the warnings of one datamodule that is set up for the stages, without the folder's name."""
+    data = SegmentationFolder(
         root, num_workers=0, val_ratio=0.0, device_pattern=r"^\w", train_devices=["u"], test_devices=["t"]
-    ).setup()
+    )
+    for stage in stages or ("fit",):
+        data.setup(stage)
     return [line.replace(f"{root}/", "") for line in lines]
 
 
@@ -106,6 +109,14 @@ def test_a_picture_that_is_there_twice_with_masks_that_contradict(tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("stage", [None, "fit", TrainerFn.FITTING])
+def test_masks_are_looked_at_once_and_before_a_fit_alone(tmp_path: Path, lines: list[str], stage: str | None) -> None:
+    root = folder(tmp_path)
+    edited(root, "u3", lambda mask: np.where(mask > 0, 0, 1))
+    assert said(root, lines, "test", "predict", "validate") == []
+    assert len(said(root, lines, "test", stage, "fit", None)) == 1
+
+
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
@@ -118,5 +129,5 @@ def test_a_picture_that_is_there_twice_with_masks_that_contradict(tmp_path: Path
     ],
 )
 def test_the_limit_follows_the_usual_suspicion(numbers: list[float], expected: list[float]) -> None:
-    found = [Evidence(Path("a.png"), number, "", 0.2, b"") for number in numbers]
+    found = [MaskSuspicion(Path("a.png"), number, "", 0.2, b"") for number in numbers]
     assert [entry.suspicion for entry in suspicious(found)] == expected

@@ -16,7 +16,7 @@ from PIL import Image
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.teaching import exporting, judging, teacher
-from anomalib_aoissl.labelling.teaching.lesson import Lesson, Limits
+from anomalib_aoissl.labelling.teaching.lesson import HatchingThresholds, Lesson
 
 pytestmark = pytest.mark.usefixtures("short_fits", "all_filters")
 
@@ -66,7 +66,7 @@ def test_the_page_and_the_exported_model_give_one_mask(session: Session, taught:
     Image.fromarray(noise.astype(np.uint8)).save(path)
     session.folder.scan()
     model = trained(session, tmp_path)
-    lesson = Lesson(1, model.model, PAINTED, session.classes.names, Limits())
+    lesson = Lesson(1, model.model, PAINTED, session.classes.names, HatchingThresholds())
     seen = session.lessons.teacher.reader.see("unit_3")
     features = lesson.head.features(seen.image, seen.tokens)
     found = lesson.suggest(features, seen.embeddings).classes

@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomalib_aoissl.data.reading import read_mask
 from anomalib_aoissl.labelling.session import Session
-from anomalib_aoissl.labelling.storage.holding import Held
+from anomalib_aoissl.labelling.storage.in_memory import Held
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.pictures import read_channels
 from anomalib_aoissl.labelling.storage.problems import Problem, StaleError

@@ -288,11 +288,11 @@ def test_data_of_the_export(model: AOISSLRetrieval, drawn_folder: Path) -> None:
     from anomalib_aoissl import SegmentationFolder
 
     data = SegmentationFolder(drawn_folder, num_workers=0)
-    sample = gating.sample_of(data, 1, tuple(NAMES))
+    sample = gating.pictures_to_compare(data, 1, tuple(NAMES))
     assert len(sample.images) == 1
     assert sample.images[0].shape == (3, 64, 96)
     assert not sample.masks  # of other classes
-    sample = gating.sample_of(data, 30, tuple(data.test_data.class_names))
+    sample = gating.pictures_to_compare(data, 30, tuple(data.test_data.class_names))
     assert [mask.shape for mask in sample.masks] == [(64, 96)] * len(data.test_data)
     assert "(test)" in sample.source
 
@@ -328,9 +328,9 @@ def test_of_large_pictures_in_tiles_a_part_is_compared(drawn_folder: Path, tiny_
         assert np.array_equal(truth[row : row + 40, column : column + 50], mask)
         values, counts = np.unique(truth[truth != 255], return_counts=True)
         assert values[counts.argmin()] in mask
-    whole = gating.sample_of(data, 2, (), (64, 96))
+    whole = gating.pictures_to_compare(data, 2, (), (64, 96))
     assert (whole.images[0].shape, whole.source[-6:]) == ((3, 64, 96), "(test)")
-    low = gating.sample_of(data, 2, (), (40, 200))
+    low = gating.pictures_to_compare(data, 2, (), (40, 200))
     assert (low.images[0].shape, low.source[-6:]) == ((3, 40, 96), "width)")
 
 
@@ -372,7 +372,7 @@ def test_pictures_without_masks_are_compared_without(drawn_folder: Path, monkeyp
     data = SegmentationFolder(drawn_folder, num_workers=0)
     monkeypatch.setattr(SegmentationDataset, "_mask", lambda *_: None)
     data.setup("fit")
-    sample = gating.sample_of(data, 2, tuple(data.test_data.class_names))
+    sample = gating.pictures_to_compare(data, 2, tuple(data.test_data.class_names))
     assert len(sample.images) == 2
     assert not sample.masks
 

@@ -115,6 +115,6 @@ def test_the_line_keeps_light_and_learns_as_the_model_does(
         drawn.append(given[-1])
         return view(*given)
 
-    monkeypatch.setattr("anomalib_aoissl.deployment.refitting.view", remembered)
+    monkeypatch.setattr("anomalib_aoissl.deployment.editing.refitting.view", remembered)
     inferencer.adapt(array_of(darker[0]), mask[0].numpy(), device="device")
     assert set(drawn) == {Variation(turned=False, lit=False)}

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from anomalib_aoissl import Tiling
-from anomalib_aoissl.deployment.tiles.blending import Run, StripReader, blended_strips
+from anomalib_aoissl.deployment.tiles.blending import RunTile, StripReader, blended_strips
 from anomalib_aoissl.deployment.tiles.light import light_of
 
 
-def whole(planes: np.ndarray, tiling: Tiling, run: Run, workers: int = 1) -> np.ndarray:
+def whole(planes: np.ndarray, tiling: Tiling, run: RunTile, workers: int = 1) -> np.ndarray:
     """Return the blended maps of a picture, its strips put together."""
     grid = tiling.grid(planes.shape[-2:])
     strips = [(first, maps.copy()) for first, maps in blended_strips(planes, grid, run, workers=workers)]

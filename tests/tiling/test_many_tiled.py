@@ -16,14 +16,14 @@ from tiled_models import array_of, drawn
 
 from anomalib_aoissl import SegmentationOpenVINOInferencer, Tiling
 from anomalib_aoissl.deployment.many import PictureError
-from anomalib_aoissl.deployment.tiles.blending import Answers, CutPicture, Run, strips_of
+from anomalib_aoissl.deployment.tiles.blending import Answers, CutPicture, RunTile, strips_of
 from anomalib_aoissl.deployment.tiles.many import each_in_tiles
 
 TILING = Tiling((300, 300), 60)  # so large that each is asked alone
 WORKERS = 3
 
 
-def cutting(run: Run) -> Callable[[Any], tuple[CutPicture, Callable[[Answers], np.ndarray]]]:
+def cutting(run: RunTile) -> Callable[[Any], tuple[CutPicture, Callable[[Answers], np.ndarray]]]:
     """Return what `each_in_tiles` takes, of arrays [H, W]; a result is the blended map of what a function gives."""
 
     def cut(image: np.ndarray) -> tuple[CutPicture, Callable[[Answers], np.ndarray]]:
@@ -37,7 +37,7 @@ def cutting(run: Run) -> Callable[[Any], tuple[CutPicture, Callable[[Answers], n
     return cut
 
 
-def many(run: Run, images: Any, *, return_errors: bool = False) -> Any:
+def many(run: RunTile, images: Any, *, return_errors: bool = False) -> Any:
     return each_in_tiles(cutting(run), images, WORKERS, return_errors=return_errors)
 
 

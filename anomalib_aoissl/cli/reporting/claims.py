@@ -26,7 +26,7 @@ from .rows import Row, grouped, our_or_peer
 
 LEAST_SEEDS = 3
 
-Rule = Literal["better", "as good as", "on par"]
+ClaimRule = Literal["better", "as good as", "on par"]
 _SAID = {"better": "is better than", "as good as": "is as good as", "on par": "is on par with"}
 
 Verdict = Literal["yes", "no", "no difference", "not decided"]
@@ -64,7 +64,7 @@ class Comparison:
 
     first: str
     second: str
-    rule: Rule
+    rule: ClaimRule
     margin: float
     settings: list[Setting] = field(hash=False)
 
@@ -104,7 +104,12 @@ class Comparison:
 
 
 def compare(
-    rows: Iterable[Row], first: Pick, second: Pick, names: tuple[str, str], rule: Rule = "better", margin: float = 0.0
+    rows: Iterable[Row],
+    first: Pick,
+    second: Pick,
+    names: tuple[str, str],
+    rule: ClaimRule = "better",
+    margin: float = 0.0,
 ) -> Comparison:
     """Return the comparison of two groups of runs, matched by set, labels, seed, and what else is the same on each.
 
@@ -138,7 +143,7 @@ def _name(place: tuple[str, int], left: tuple[str, float], right: tuple[str, flo
     return f"{name}, {budget:g} s" if budget else name
 
 
-def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: Rule, margin: float) -> list[Setting]:
+def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: ClaimRule, margin: float) -> list[Setting]:
     """Return the setting of two sides' runs, or nothing where they share no seed."""
     ours = {row.seed: row.value for row in left}
     theirs = {row.seed: row.value for row in right}
@@ -151,7 +156,7 @@ def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: Rule, m
     return [Setting(name, mean, error, decide(differences, rule, margin))]
 
 
-def decide(differences: Sequence[float], rule: Rule, margin: float = 0.0) -> Verdict:
+def decide(differences: Sequence[float], rule: ClaimRule, margin: float = 0.0) -> Verdict:
     """Return what differences over seeds say, by the rule of this module."""
     if len(differences) < LEAST_SEEDS or len(set(differences)) == 1:
         return "not decided"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.reading import read_mask
 
@@ -40,7 +40,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
         stem = path.name[: -len(_END)]
         name = next((name for name in (f"{stem}_leftImg8bit", stem) if source.pictures.find(name) is not None), stem)
         whole = path.with_name(name).relative_to(source.root).as_posix()
-        images.append(LabelledImage(whole, path, indices=partial(read_mask, path, colours=colours)))
+        images.append(LabelledPicture(whole, path, indices=partial(read_mask, path, colours=colours)))
     return LabelSet("Cityscapes", classes, images)
 
 

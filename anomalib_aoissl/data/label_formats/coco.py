@@ -16,7 +16,7 @@ from typing import Any
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import area_of
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
@@ -57,7 +57,7 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     return dict(zip(ids, class_list([entry.get("name") for entry in entries], path), strict=True))
 
 
-def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: list[str]) -> list[LabelledImage]:
+def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: list[str]) -> list[LabelledPicture]:
     """Return the labels of each image of a file."""
     shapes: dict[object, list[Shape]] = {}
     sizes: dict[object, tuple[int, int] | None] = {}
@@ -74,7 +74,7 @@ def _images(content: dict[str, Any], names: dict[int, str], path: Path, notes: l
         entries.append((key, get(entry, "file_name", str, path, where), entry.get("device")))
     _add_shapes(shapes, get(content, "annotations", list, path, "the file"), names, sizes, path, notes)
     return [
-        LabelledImage(name, path, sizes[key], shapes[key], device=device if isinstance(device, str) else None)
+        LabelledPicture(name, path, sizes[key], shapes[key], device=device if isinstance(device, str) else None)
         for key, name, device in entries
     ]
 

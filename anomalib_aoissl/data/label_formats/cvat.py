@@ -19,7 +19,7 @@ import numpy as np
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, of_runs
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
@@ -65,7 +65,7 @@ def _several_tasks(root: ET.Element) -> bool:
     return len(root.findall("./meta//labels")) > 1
 
 
-def _image(entry: ET.Element, path: Path, without_area: Counter[str]) -> LabelledImage:
+def _image(entry: ET.Element, path: Path, without_area: Counter[str]) -> LabelledPicture:
     """Return the labels of one image."""
     name = entry.get("name")
     if not name:
@@ -83,7 +83,7 @@ def _image(entry: ET.Element, path: Path, without_area: Counter[str]) -> Labelle
             msg = f"{path}: {where} has no label. Name it in the tool."
             raise DatasetError(msg)
         shapes.append(_shape(shape, label, path, where))
-    return LabelledImage(name, path, (int(height), int(width)), shapes)
+    return LabelledPicture(name, path, (int(height), int(width)), shapes)
 
 
 def _shape(entry: ET.Element, label: str, path: Path, where: str) -> Shape:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
@@ -53,7 +53,7 @@ def _of_file(content: _Entry, path: Path) -> LabelSet:
     return LabelSet("Datumaro", tuple(names), images, notes)
 
 
-def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledImage:
+def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledPicture:
     """Return the labels of one item."""
     where = f"item {number}"
     key = get(entry, "id", str, path, where)
@@ -68,7 +68,7 @@ def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without
         else:
             shapes.append(shape)
     name = picture.get("path") if isinstance(picture, dict) else None
-    return LabelledImage(str(name or key), path, size, shapes)
+    return LabelledPicture(str(name or key), path, size, shapes)
 
 
 def _shape(entry: _Entry, names: Sequence[str], size: tuple[int, int] | None, path: Path, where: str) -> Shape | None:

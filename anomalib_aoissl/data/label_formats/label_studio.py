@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, turned
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import get, points
@@ -74,7 +74,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     return LabelSet("Label Studio", tuple(classes), images, notes)
 
 
-def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledImage:
+def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledPicture:
     """Return the labels of one task."""
     done = [entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")]
     shapes: list[Shape] = []
@@ -89,7 +89,7 @@ def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -
         height, width = (int(get(result, key, int, path, here)) for key in ("original_height", "original_width"))
         size = (height, width)
         shapes.append(_shape(get(result, "value", dict, path, here), kind, size, path, here))
-    return LabelledImage(_name(task, path, where), path, size, shapes)
+    return LabelledPicture(_name(task, path, where), path, size, shapes)
 
 
 def _name(task: dict[str, Any], path: Path, where: str) -> str:

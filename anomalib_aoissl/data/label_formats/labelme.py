@@ -24,7 +24,7 @@ from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledImage, LabelSet, MaskedImage, Shape
+from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
@@ -69,7 +69,7 @@ def _classes(used: list[str], source: Source) -> tuple[str, ...]:
     return (*known, *(name for name in used if name not in known))
 
 
-def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> LabelledImage:
+def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> LabelledPicture:
     """Return the labels of one file; polygons of one group are parts of one object in any case."""
     shapes = []
     for number, entry in enumerate(content["shapes"], start=1):
@@ -87,7 +87,7 @@ def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> L
     name = content.get("imagePath") or path.stem
     size = content.get("imageHeight"), content.get("imageWidth")
     known = all(isinstance(side, int) for side in size)
-    return LabelledImage(str(name), path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[arg-type]
+    return LabelledPicture(str(name), path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[arg-type]
 
 
 def _shape(entry: dict[str, Any], kind: str, label: str, path: Path, where: str) -> Shape:

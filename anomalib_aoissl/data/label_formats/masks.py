@@ -12,7 +12,7 @@ from pathlib import Path
 from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_description
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, MaskedImage
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, MaskedImage
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.reading import MASK_SUFFIXES
 
@@ -40,7 +40,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
         name = path.relative_to(folder).with_suffix("").as_posix()
         whole = (folder.parent / "images" / name).relative_to(folder.parent).as_posix()
         device = description.groups.get(name) or description.groups.get(path.stem)
-        images.append(LabelledImage(whole, path, indices=partial(description.read_mask, path), device=device))
+        images.append(LabelledPicture(whole, path, indices=partial(description.read_mask, path), device=device))
     return LabelSet("masks", description.classes[1:], images)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.labels.content import BACKGROUND_NAMES, IGNORE_NAME, LabelledImage, LabelSet
+from anomalib_aoissl.data.labels.content import BACKGROUND_NAMES, IGNORE_NAME, LabelledPicture, LabelSet
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list
 from anomalib_aoissl.data.reading import Colour, read_mask
@@ -42,7 +42,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     for path in files:
         below = path.parts[len(path.parts) - 1 - path.parts[::-1].index(_FOLDER) + 1 :]
         reader = partial(read_mask, path, num_classes=len(classes) + 1, colours=colours)
-        images.append(LabelledImage("/".join(below).rsplit(".", 1)[0], path, indices=reader))
+        images.append(LabelledPicture("/".join(below).rsplit(".", 1)[0], path, indices=reader))
     notes = [] if maps else [f"{source.path}: has no {_MAP}; its indices are taken as the 20 classes of Pascal VOC"]
     return LabelSet("Pascal VOC", classes, images, notes)
 

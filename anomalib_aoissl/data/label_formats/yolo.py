@@ -14,7 +14,7 @@ from typing import Any
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledImage, LabelSet, Shape
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, floats, points
 from anomalib_aoissl.data.reading import image_size
@@ -37,7 +37,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
         whole = path.relative_to(source.root).with_suffix("").as_posix()
         picture = source.pictures.find(whole)
         if picture is None:
-            images.append(LabelledImage(whole, path))
+            images.append(LabelledPicture(whole, path))
             continue
         size = image_size(picture)
         shapes = []
@@ -47,7 +47,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
                 boxes += 1
             elif values:
                 shapes.append(_shape(values, names, size, path, f"line {number}"))
-        images.append(LabelledImage(whole, path, size, shapes))
+        images.append(LabelledPicture(whole, path, size, shapes))
     if boxes:
         notes.append(f"{source.path}: {boxes} lines are boxes, not polygons, and are left out")
     return LabelSet("YOLO", names, images, notes)

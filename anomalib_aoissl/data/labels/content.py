@@ -38,7 +38,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabelledPicture:
     """The labels of one picture.
 
     Attributes:
@@ -77,7 +77,7 @@ class LabelSet:
 
     format: str
     classes: tuple[str, ...]
-    images: Sequence[LabelledImage]
+    images: Sequence[LabelledPicture]
     notes: list[str] = field(default_factory=list)
 
     @classmethod

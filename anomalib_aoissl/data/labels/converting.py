@@ -20,7 +20,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file, whole_folder
 from anomalib_aoissl.data.reading import image_size
 
-from .content import LabelledImage, LabelSet, MaskedImage, Shape
+from .content import LabelledPicture, LabelSet, MaskedImage, Shape
 from .mapping import all_left_out, map_classes, remapped
 from .shapes.rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
@@ -144,12 +144,12 @@ class _Run:
         _check_names(self._todo)
         self.unlabelled = {path: targets[path] for path in free}
         self._outside: list[tuple[Path, str]] = []
-        self._vanished: dict[str, list[LabelledImage]] = {_DRAWN: [], _MAPPED: []}
+        self._vanished: dict[str, list[LabelledPicture]] = {_DRAWN: [], _MAPPED: []}
         self._overlaps: Counter[tuple[str, str]] = Counter()
 
-    def _found(self) -> dict[Path, LabelledImage]:
+    def _found(self) -> dict[Path, LabelledPicture]:
         """Return the labels of each picture that exists."""
-        found: dict[Path, LabelledImage] = {}
+        found: dict[Path, LabelledPicture] = {}
         missing = []
         for image in self._labels.images:
             path = self._source.pictures.find(image.name)
@@ -169,7 +169,7 @@ class _Run:
         self._note("pictures named in {0} are missing and left out", missing, lambda image: image.name)
         return found
 
-    def _note(self, what: str, things: Sequence[LabelledImage], name: Callable[[LabelledImage], str]) -> None:
+    def _note(self, what: str, things: Sequence[LabelledPicture], name: Callable[[LabelledPicture], str]) -> None:
         """Add a line on some pictures, if there are any."""
         if things:
             listed, files = _listed([name(thing) for thing in things]), _files([thing.source for thing in things])
@@ -203,7 +203,7 @@ class _Run:
         self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
         self._summarize()
 
-    def _mask(self, image: LabelledImage, size: tuple[int, int]) -> tuple[np.ndarray, str | None]:
+    def _mask(self, image: LabelledPicture, size: tuple[int, int]) -> tuple[np.ndarray, str | None]:
         """Return the mask of a picture ``[H, W]``, and why all of its shapes vanish, if they do.
 
         It is of another size where the labels are of another.
@@ -223,7 +223,7 @@ class _Run:
             return mask, _DRAWN if len(empty) == len(kept) else None
         return mask, mapped if image.shapes else None
 
-    def _device(self, image: LabelledImage, item: PurePosixPath) -> str | None:
+    def _device(self, image: LabelledPicture, item: PurePosixPath) -> str | None:
         """Return the device of an item; None where neither the labels, the pattern nor a folder say it."""
         if self._choices.device_pattern is not None:
             match = re.search(self._choices.device_pattern, item.as_posix())
@@ -272,7 +272,7 @@ class _Run:
             )
 
 
-def _check_names(todo: Sequence[tuple[Path, LabelledImage, PurePosixPath]]) -> None:
+def _check_names(todo: Sequence[tuple[Path, LabelledPicture, PurePosixPath]]) -> None:
     """Validate that no two labelled pictures would have one mask.
 
     Raises:

@@ -35,7 +35,7 @@ _MIRRORED: dict[str, int | tuple[int, int]] = {
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MaskSuspicion:
     """What speaks against one mask.
 
     Attributes:
@@ -57,7 +57,7 @@ class Evidence:
         return np.asarray(cv2.imdecode(np.frombuffer(self.packed, np.uint8), cv2.IMREAD_UNCHANGED))
 
 
-def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
+def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> MaskSuspicion:
     """Return the evidence of one mask.
 
     Args:
@@ -74,9 +74,9 @@ def look_at(path: Path, planes: np.ndarray, mask: np.ndarray) -> Evidence:
     packed = cv2.imencode(".png", small)[1].tobytes()
     edges, border = _edges(grey), _border(small)
     if border.sum() < 8 or edges.max() <= 0:
-        return Evidence(path, 0.0, "has no border to look at", share, packed)
+        return MaskSuspicion(path, 0.0, "has no border to look at", share, packed)
     mirrored = {name: _best_near(edges, np.flip(border, axes)) for name, axes in _MIRRORED.items()}
-    return Evidence(path, *_judged(_fits(edges, border), mirrored, scale), share, packed)
+    return MaskSuspicion(path, *_judged(_fits(edges, border), mirrored, scale), share, packed)
 
 
 def _judged(fits: np.ndarray, mirrored: dict[str, float], scale: float) -> tuple[float, str]:
@@ -152,7 +152,7 @@ def _best_near(edges: np.ndarray, border: np.ndarray) -> float:
     return best
 
 
-def ranked(found: Sequence[Evidence]) -> list[Evidence]:
+def ranked(found: Sequence[MaskSuspicion]) -> list[MaskSuspicion]:
     """Return the evidence with inverted masks found among all, the most suspicious first."""
     middle = float(np.median([entry.share for entry in found])) if found else 0.0
     judged = []

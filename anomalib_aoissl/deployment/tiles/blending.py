@@ -26,7 +26,7 @@ _PERCENTILE = 0.99
 
 _T = TypeVar("_T")
 
-Run = Callable[[np.ndarray], np.ndarray]
+RunTile = Callable[[np.ndarray], np.ndarray]
 """Tiles ``[B, C, h, w]`` to maps ``[B, K, h, w]`` float32."""
 
 Answers = Iterator[tuple[Tile, np.ndarray]]
@@ -45,7 +45,7 @@ class CutPicture:
 
     planes: np.ndarray
     grid: TileGrid
-    run: Run
+    run: RunTile
 
     def batches(self) -> Iterator[list[Tile]]:
         """Return the tiles that are asked at once, in order."""
@@ -59,7 +59,7 @@ class CutPicture:
 
 
 def blended_strips(
-    planes: np.ndarray, grid: TileGrid, run: Run, *, workers: int = 1
+    planes: np.ndarray, grid: TileGrid, run: RunTile, *, workers: int = 1
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row and the maps ``[K, rows, W]`` of each strip of a picture, from top to bottom.
 

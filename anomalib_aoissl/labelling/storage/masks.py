@@ -24,7 +24,7 @@ from anomalib_aoissl.data.reading import MASK_SUFFIXES, image_size
 
 from .folder import LabelFolder
 from .history import Change, History
-from .holding import Held
+from .in_memory import Held
 from .listing import file_version
 from .problems import Problem, StaleError, unwritable
 

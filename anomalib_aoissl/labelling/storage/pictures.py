@@ -18,7 +18,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.reading import image_size, read_image
 
 from .folder import LabelFolder
-from .holding import Held
+from .in_memory import Held
 from .listing import Picture
 from .problems import Problem
 
@@ -45,7 +45,7 @@ class Channel:
     window: tuple[float, float]
 
 
-class Pictures:
+class DecodedPictures:
     """Decoded pictures of a folder; those seen last stay in memory.
 
     Args:

@@ -21,7 +21,7 @@ from anomalib_aoissl.pixel_head.stored import STEP, stored_values
 from anomalib_aoissl.retrieval.calibration import without_images
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel, joint_probabilities
 
-from .lesson import Lesson, Limits
+from .lesson import HatchingThresholds, Lesson
 from .teacher import FIRST_STEPS, PIXELS, Drawn, Teacher, thinned
 
 GROUPS = 12
@@ -47,7 +47,7 @@ class Judgement:
     mean_iou: float
     classes: list[float]
     pictures: int
-    limits: Limits
+    limits: HatchingThresholds
 
 
 class Unseen(NamedTuple):
@@ -104,7 +104,7 @@ def _judged(lesson: Lesson, drawn: list[Drawn], unseen: Unseen) -> Judgement:
     share, found = (values.numpy() for values in joint.max(dim=1))
     uncertainty = uncertainty_of(torch.from_numpy(share), torch.from_numpy(unseen.novelty))
     whole = torch.from_numpy(np.maximum(weights, 1).round()).long()
-    limits = Limits(
+    limits = HatchingThresholds(
         uncertainty=threshold_of(histogram(uncertainty, whole), ABSTAIN),
         novelty=float(np.quantile(unseen.novelty, _COMMON_NOVELTY)),
         offsets=offsets,

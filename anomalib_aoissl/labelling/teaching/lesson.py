@@ -37,7 +37,7 @@ class Suggestion:
 
 
 @dataclass
-class Limits:
+class HatchingThresholds:
     """From where on the page hatches.
 
     Known once two pictures are labelled, which are asked of each other. Nothing is called new before: of scribbles on
@@ -70,7 +70,7 @@ class Lesson:
     model: RetrievalModel
     names: tuple[str, ...]
     classes: tuple[str, ...]
-    limits: Limits
+    limits: HatchingThresholds
 
     @property
     def head(self) -> PixelHead:

@@ -32,7 +32,7 @@ from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
 from .enlarging import fine_size
-from .lesson import Lesson, Limits, Suggestion
+from .lesson import HatchingThresholds, Lesson, Suggestion
 from .reading import PictureReader, Seen
 
 FIRST_STEPS, NEXT_STEPS = 150, 90
@@ -92,7 +92,7 @@ class Teacher:
     def __init__(self, reader: PictureReader) -> None:
         self.reader = reader
         self.lesson: Lesson | None = None
-        self.limits = Limits()
+        self.limits = HatchingThresholds()
         self.drawn: dict[str, Drawn] = {}
         self._number = 0
         self._base: PixelHead | None = None
@@ -138,7 +138,7 @@ class Teacher:
 
     def forget(self) -> None:
         """Forget the last lesson and its limits, whose classes are others by now; numbers go on."""
-        self.lesson, self.limits, self.drawn = None, Limits(), {}
+        self.lesson, self.limits, self.drawn = None, HatchingThresholds(), {}
 
     def suggest(self, lesson: Lesson, name: str, *, fine: bool = False) -> Suggestion:
         """Return what a lesson says of a picture, at the model's size, or finer where the picture is."""

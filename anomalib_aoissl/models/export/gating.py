@@ -74,7 +74,7 @@ class Gate:
         if datamodule is None:
             pictures = drawn_pictures(options.gate, module.hparams["in_channels"], few_tiles or _DRAWN_SIZE)
             return cls(module, Sample(pictures, "the drawn set WireBond (no --data given)"), compression, limits)
-        sample = sample_of(datamodule, options.gate, module.class_names, few_tiles)
+        sample = pictures_to_compare(datamodule, options.gate, module.class_names, few_tiles)
         for image in sample.images:
             module._check_planes(image.shape[0], f"a picture of {sample.source}")
         return cls(module, sample, compression, limits)
@@ -128,7 +128,7 @@ def _limits_of(module: SegmentationModule, compression: str) -> Limits:
     return replace(limits, novelty=None if compression else _UNCERTAINTY)
 
 
-def sample_of(
+def pictures_to_compare(
     datamodule: ExportData, count: int, class_names: tuple[str, ...], most: tuple[int, int] | None = None
 ) -> Sample:
     """Return pictures of a datamodule, evenly over its test images, else its validation or training images.

@@ -33,7 +33,7 @@ MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Picture:
+class TileSource:
     """What is known of the picture that a tile was cut from.
 
     Attributes:
@@ -63,7 +63,7 @@ class LabelledImage:
     mask: torch.Tensor
     device: int
     name: int
-    picture: Picture | None = None
+    picture: TileSource | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _folds(source: LabelledImage, order: int, images: int) -> np.ndarray:
     return fold_map(order, images, tuple(size))[top : top + height, left : left + width]
 
 
-def _light(picture: Picture, index: int, reader: Reader, order: int) -> torch.Tensor:
+def _light(picture: TileSource, index: int, reader: Reader, order: int) -> torch.Tensor:
     """Return pixels ``[1, C, h, w]`` of a picture under the light of a view of its tile, the image of that number."""
     random = np.random.default_rng([reader.seed, order, index])
     return torch.from_numpy(view_light(picture.seen[0].numpy(), index, random, reader.varied))[None]

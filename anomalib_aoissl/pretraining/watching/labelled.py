@@ -12,7 +12,7 @@ import torch
 
 from anomalib_aoissl.data.rarest import rarest_part
 
-from .measures import LabelledImage
+from .measures import ImageAndMask
 from .watcher import Labelled
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def probe_images(datamodule: object, count: int, most: tuple[int, int] | None = 
     return Labelled(bank, queries, max(found, len(names), 2))
 
 
-def _labelled(dataset: SegmentationDataset | None, count: int, most: tuple[int, int] | None) -> list[LabelledImage]:
+def _labelled(dataset: SegmentationDataset | None, count: int, most: tuple[int, int] | None) -> list[ImageAndMask]:
     """Return up to ``count`` images of the dataset that have a mask, spread over it, or parts of them."""
     if dataset is None or not len(dataset):
         return []
@@ -55,7 +55,7 @@ def _labelled(dataset: SegmentationDataset | None, count: int, most: tuple[int, 
     return pairs if most is None else [_part(image, mask, most) for image, mask in pairs]
 
 
-def _part(image: torch.Tensor, mask: torch.Tensor, most: tuple[int, int]) -> LabelledImage:
+def _part(image: torch.Tensor, mask: torch.Tensor, most: tuple[int, int]) -> ImageAndMask:
     """Return a part of an image ``[C, H, W]`` and of its mask."""
     rows, columns = rarest_part(mask.shape[-2:], mask.numpy(), most)
     return image[:, rows, columns].clone(), mask[..., rows, columns].clone()

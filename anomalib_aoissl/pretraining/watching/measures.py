@@ -18,7 +18,7 @@ from anomalib_aoissl.matching.aggregation import class_votes, vote_weights
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pretraining.training.patches import cut_patches
 
-LabelledImage = tuple[torch.Tensor, torch.Tensor]
+ImageAndMask = tuple[torch.Tensor, torch.Tensor]
 """An image ``[C, H, W]`` in [0, 1] and its class-index mask ``[H, W]``."""
 
 _QUERIES_AT_ONCE = 512
@@ -57,8 +57,8 @@ class Probe:
 
 def probe_mean_iou(
     encoder: FrozenEncoder,
-    bank_items: Iterable[LabelledImage],
-    query_items: Iterable[LabelledImage],
+    bank_items: Iterable[ImageAndMask],
+    query_items: Iterable[ImageAndMask],
     *,
     num_classes: int,
     neighbours: int = 30,

@@ -19,7 +19,7 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.training.initialization import even_last_norm
 from anomalib_aoissl.pretraining.training.objective import Objective
 
-from .measures import LabelledImage, effective_rank, probe_mean_iou, spectrum_entropy
+from .measures import ImageAndMask, effective_rank, probe_mean_iou, spectrum_entropy
 
 _COLLAPSE_RANK = 2.0  # effective rank under which an encoder counts as collapsed
 _COLLAPSE_CHECKS = 3  # measures in a row under it that stop a run
@@ -39,8 +39,8 @@ class Labelled:
         num_classes: C, background included.
     """
 
-    bank: Sequence[LabelledImage]
-    queries: Sequence[LabelledImage]
+    bank: Sequence[ImageAndMask]
+    queries: Sequence[ImageAndMask]
     num_classes: int
 
 

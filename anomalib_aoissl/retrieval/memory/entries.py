@@ -17,7 +17,7 @@ Tensors = dict[str, torch.Tensor]
 """Tensors of the names in `bank.content.REQUIRED`, one entry of a bank in each of their first dimension."""
 
 
-def joined_entries(parts: Sequence[Tensors]) -> Tensors:
+def concatenated(parts: Sequence[Tensors]) -> Tensors:
     """Return the entries of several parts, one after the other."""
     return {name: torch.cat([part[name] for part in parts]) for name in REQUIRED}
 

@@ -30,7 +30,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.matching.precision import PRECISIONS, converted, stored
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 
-from .entries import Tensors, chosen_entries, joined_entries, pixel_state, pixels_of_state, tensors_of
+from .entries import Tensors, chosen_entries, concatenated, pixel_state, pixels_of_state, tensors_of
 from .gathering import gathered
 
 HELD_BUDGETS, HELD_BATCHES = 4, 16
@@ -130,7 +130,7 @@ class MemoryBank(DynamicBufferMixin):
         for index, (device, image) in enumerate(zip(devices, images, strict=True)):
             used = (labels[index] != IGNORE_INDEX).any(dim=-1).nonzero().squeeze(1)  # [entries]
             if limit is not None and self.pending_entries + len(used) > limit:
-                self._pending = [self._condensed(joined_entries(self._pending), limit // 2)]
+                self._pending = [self._condensed(concatenated(self._pending), limit // 2)]
             ids = torch.full_like(used, _index_of(device, self.device_names), dtype=torch.int32)
             image_ids = torch.full_like(ids, _index_of(image, self.image_names))
             unit = functional.normalize(embeddings[index][used].float(), dim=-1)
@@ -151,7 +151,7 @@ class MemoryBank(DynamicBufferMixin):
     def gather(self) -> None:
         """Put what all processes added aside in each of them, in an order that depends on neither; before `finish`."""
         before = self._content_before_adding()
-        mine = joined_entries([chosen_entries(self._entries(), torch.arange(0)), *self._pending])
+        mine = concatenated([chosen_entries(self._entries(), torch.arange(0)), *self._pending])
         added = gathered(self._content_of(mine), before)
         self._before_adding = before if len(added) else None
         self._pending = [tensors_of(added, self.embeddings.device)] if len(added) else []
@@ -167,7 +167,7 @@ class MemoryBank(DynamicBufferMixin):
             return
         target = self._pending[0]["labels"].device
         present = {name: tensor.to(target) for name, tensor in self._entries().items()}
-        entries = joined_entries([present, *self._pending])
+        entries = concatenated([present, *self._pending])
         self._pending.clear()
         self._take_entries(self._finished(entries))
         self._previous, self._before_adding = self._before_adding, None

@@ -28,7 +28,7 @@ def site(make_plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     monkeypatch.setattr(_autoload, "_installed", [])
     monkeypatch.setattr(_registry, "_plugins", {})
-    monkeypatch.setitem(_registry.RULES, MODELS, _registry.Rule("Base", direct=True, fold_case=True))
+    monkeypatch.setitem(_registry.RULES, MODELS, _registry.HostRule("Base", direct=True, fold_case=True))
     monkeypatch.delenv(_autoload.SWITCH, raising=False)
     yield folder
     for name in [name for name in sys.modules if name.split(".")[0].startswith(("fakehost", "fakeplug"))]:

@@ -151,7 +151,7 @@ def test_host_that_fails_to_import_fails_as_without_the_hook_and_may_be_tried_ag
 
 @pytest.mark.usefixtures("good")
 def test_host_without_its_base_class_rejects_all_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_registry.RULES, MODELS, _registry.Rule("Renamed"))
+    monkeypatch.setitem(_registry.RULES, MODELS, _registry.HostRule("Renamed"))
     install()
     with pytest.warns(_registry.PluginWarning, match=r"this version of anomalib has no class fakehost.models.Renamed"):
         import_host()

@@ -22,7 +22,7 @@ LIGHTING_CHANNELS: tuple[str, str] = ("_ch0", "_ch1")
 
 
 @dataclass(frozen=True)
-class Job:
+class DrawingJob:
     """One type of device and the units of it that are to be written."""
 
     device: DeviceType
@@ -33,7 +33,7 @@ class Job:
     difficulty: float
 
 
-def write_job(root: Path, job: Job) -> Iterator[str]:
+def write_job(root: Path, job: DrawingJob) -> Iterator[str]:
     """Draw the units of a job and yield the stem of each as soon as its files are written."""
     for unit in job.units:
         drawing = draw(job.device, seed=job.seed, unit=unit, lot=job.lot, size=job.size, difficulty=job.difficulty)

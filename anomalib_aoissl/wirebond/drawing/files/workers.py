@@ -18,12 +18,12 @@ from pathlib import Path
 
 import cv2
 
-from .unit_files import Job, write_job
+from .unit_files import DrawingJob, write_job
 
 _IDLE_SECONDS = 10  # then workers that have nothing to draw end
 
 
-def run_in_workers(root: Path, jobs: list[Job], count: int) -> Iterator[str]:
+def run_in_workers(root: Path, jobs: list[DrawingJob], count: int) -> Iterator[str]:
     """Yield the stems of all jobs as worker processes finish them.
 
     Args:
@@ -48,7 +48,7 @@ def run_in_workers(root: Path, jobs: list[Job], count: int) -> Iterator[str]:
         raise RuntimeError(msg) from error
 
 
-def _drawn(root: Path, part: Job, parent: int) -> str:
+def _drawn(root: Path, part: DrawingJob, parent: int) -> str:
     """Draw the one unit of a job for the process of that number, and return its stem."""
     _end_with(parent)
     cv2.setNumThreads(1)  # the workers share the cores among themselves

@@ -19,7 +19,7 @@ from anomalib_aoissl.plugin.arguments import validate, whole
 
 from ..devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType
 from ..rendering import check_arguments
-from .unit_files import LIGHTING_CHANNELS, Job, is_complete, stem_of, write_bytes, write_job
+from .unit_files import LIGHTING_CHANNELS, DrawingJob, is_complete, stem_of, write_bytes, write_job
 from .workers import run_in_workers
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def write_images(
     for device in types:
         missing = tuple(unit for unit in range(units) if not is_complete(root, stem_of(device, lot, unit)))
         if missing:
-            jobs.append(Job(device, missing, seed, lot, (int(size[0]), int(size[1])), float(difficulty)))
+            jobs.append(DrawingJob(device, missing, seed, lot, (int(size[0]), int(size[1])), float(difficulty)))
     _run(root, jobs, workers)
     groups = {stem_of(device, lot, unit): device.name for device in types for unit in range(units)}
     write_bytes(root / "dataset.json", _dataset(groups, settings))
@@ -158,7 +158,7 @@ def _dataset(groups: dict[str, str], settings: dict[str, Any]) -> bytes:
     return json.dumps(description, indent=2).encode()
 
 
-def _run(root: Path, jobs: list[Job], workers: int) -> None:
+def _run(root: Path, jobs: list[DrawingJob], workers: int) -> None:
     """Work off the jobs, here or in worker processes, and log about ten times how far it is."""
     total = sum(len(job.units) for job in jobs)
     if workers > 1 and total > workers:

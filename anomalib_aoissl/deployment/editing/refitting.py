@@ -19,7 +19,7 @@ from anomalib_aoissl.pixel_head.learning.views import view
 from anomalib_aoissl.pixel_head.points import context_values, draw_points, pixel_values
 from anomalib_aoissl.pixel_head.stored import stored_values
 
-from .graph.head import HeadContent
+from ..graph.head import HeadContent
 
 logger = logging.getLogger(__name__)
 

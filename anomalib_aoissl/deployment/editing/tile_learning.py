@@ -15,14 +15,14 @@ from anomalib_aoissl.bank.condensing import condensed
 from anomalib_aoissl.bank.content import BankArrays, joined_entries, labelled_image
 from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.deployment.graph.bank import BankSettings
-from anomalib_aoissl.deployment.graph.head import HeadContent
-from anomalib_aoissl.deployment.refitting import labelled_pixels
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample
 from anomalib_aoissl.pixel_head.learning.views import view_light
 
-from .light import Moments, thinned
-from .tiling import Tiling, chosen_tiles
+from ..graph.bank import BankSettings
+from ..graph.head import HeadContent
+from ..tiles.light import Moments, thinned
+from ..tiles.tiling import Tiling, chosen_tiles
+from .refitting import labelled_pixels
 
 _TILES = 16
 """Tiles of a picture, at most, whose pixels a head learns."""

@@ -27,23 +27,23 @@ from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.data.resizing import resize_labels
 from anomalib_aoissl.pixel_head.learning.sample import FOLDS, PixelSample
 
-from .files.companions import beside
-from .files.model_file import save_model
-from .graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
-from .images import resize_planes
-from .metadata import quality_of
+from ..files.companions import beside
+from ..files.model_file import save_model
+from ..graph.bank import bank_of, head_of, part_model, read_metadata, settings_of, with_bank
+from ..images import resize_planes
+from ..metadata import quality_of
+from ..tiles.graph import light_reader, tile_graph
+from ..tiles.tiling import Tiling
 from .naming import check_name, names_of_mask
 from .refitting import labelled_pixels, learning_outputs, refitted_head
-from .tiles.graph import light_reader, tile_graph
-from .tiles.learning import learned_tiles, tile_pixels
-from .tiles.tiling import Tiling
+from .tile_learning import learned_tiles, tile_pixels
 
 if TYPE_CHECKING:
     import openvino
 
     from anomalib_aoissl.data.picture_quality import QualityRange
 
-    from .segmentation import Segmentation
+    from ..segmentation import Segmentation
 
 logger = logging.getLogger(__name__)
 
