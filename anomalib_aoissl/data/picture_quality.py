@@ -31,7 +31,7 @@ _END = 1 / 255  # of the values' range
 _FINE, _COARSE = (1.0, 2.5), (1.0, 2.5)  # sigma in px; the coarse band is that of the picture a quarter as large
 _SHRUNK = 4
 _LEAST_CONTRAST = 0.01  # of a plane that shows something
-_ROWS = 1 << 22  # pixels at once
+_ROWS = 1 << 21  # pixels at once
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,19 @@ def _resized(plane: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 def _measured(plane: np.ndarray) -> tuple[float, float, float, float]:
     """Return contrast, sharpness, and the black and the white share of a plane ``[H, W]``, some rows at a time."""
-    fine = coarse = 0.0
+    sums = np.zeros(6)  # of values, squares, both bands' squares, black and white pixels
     rows = max(_ROWS // plane.shape[1], 16 * _SHRUNK)
     for first in range(0, len(plane), rows):
         part = plane[first : first + rows]
-        fine += float(np.square(_band(part, *_FINE), dtype=np.float64).sum())
         small = (max(part.shape[1] // _SHRUNK, 1), max(part.shape[0] // _SHRUNK, 1))
-        band = _band(cv2.resize(part, small, interpolation=cv2.INTER_AREA), *_COARSE)
-        coarse += float(np.square(band, dtype=np.float64).mean()) * part.size
-    contrast, sharpness = float(plane.std(dtype=np.float64)), float(np.sqrt(fine / max(coarse, 1e-12)))
-    return contrast, sharpness, float((plane <= _END).mean()), float((plane >= 1 - _END).mean())
+        coarse = _band(cv2.resize(part, small, interpolation=cv2.INTER_AREA), *_COARSE)
+        squares = [np.square(values, dtype=np.float64) for values in (part, _band(part, *_FINE), coarse)]
+        fine, coarse_squares = squares[1].sum(), squares[2].mean() * part.size
+        ends = np.count_nonzero(part <= _END), np.count_nonzero(part >= 1 - _END)
+        sums += [part.sum(dtype=np.float64), squares[0].sum(), fine, coarse_squares, *ends]
+    mean, square, fine, coarse, black, white = sums / plane.size
+    contrast, sharpness = np.sqrt(max(square - mean**2, 0)), np.sqrt(fine / max(coarse, 1e-18))
+    return float(contrast), float(sharpness), float(black), float(white)
 
 
 def _band(plane: np.ndarray, inner: float, outer: float) -> np.ndarray:
