@@ -18,7 +18,7 @@ from .describing.file_format import FileFormat
 from .finding.checking import check_splits
 from .finding.listing import Record
 from .finding.splitting import Splits, split_by_device, split_by_ratio
-from .suspecting import say_wrong_masks
+from .labels.suspecting import say_wrong_masks
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule as _Base

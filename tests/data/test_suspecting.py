@@ -14,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
+from anomalib_aoissl.data.labels.suspecting import suspicious
 from anomalib_aoissl.data.labels.suspicion import MaskSuspicion
-from anomalib_aoissl.data.suspecting import suspicious
 
 Change = Callable[[Path], object]
 

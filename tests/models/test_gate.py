@@ -17,7 +17,7 @@ from test_export import NAMES, SIZE, drawn_pictures
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter
-from anomalib_aoissl.data.rarest import rarest_part
+from anomalib_aoissl.data.finding.rarest import rarest_part
 from anomalib_aoissl.deployment.files.model_file import core, read_model, save_model
 from anomalib_aoissl.deployment.gate import (
     LIMITS,

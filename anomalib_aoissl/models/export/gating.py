@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from anomalib_aoissl.data.rarest import rarest_part
+from anomalib_aoissl.data.finding.rarest import rarest_part
 from anomalib_aoissl.deployment.gate import LIMITS, GateReport, Limits, Sample, judge
 from anomalib_aoissl.deployment.runners import OUTPUTS, NamedRunner, Runner
 from anomalib_aoissl.plugin.export.options import ExportData, export_options

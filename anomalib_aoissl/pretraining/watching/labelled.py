@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anomalib_aoissl.data.rarest import rarest_part
+from anomalib_aoissl.data.finding.rarest import rarest_part
 
 from .measures import ImageAndMask
 from .watcher import Labelled

@@ -3,6 +3,7 @@
 
 """The artefact as the backbone of anomalib's own models."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from anomalib.models import AnomalyDINO, Patchcore
 
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.pretraining.training.artefact import save_encoder
+from anomalib_aoissl.pretraining.training.artefact import load_weights, save_encoder
 
 MakeEncoder = Callable[..., PatchEncoder]
 
@@ -62,3 +63,11 @@ def test_a_failed_write_leaves_the_older_folder(
         save_encoder(make_encoder(), folder, {"run": object()})
     assert '"run": 1' in (folder / "pretraining.json").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_a_damaged_result_of_pretraining_is_named(tiny_encoder: dict, tmp_path: Path) -> None:
+    encoder = PatchEncoder(tiny_encoder, image_size=(64, 96), pretrained=False)
+    encoder.vit.norm.weight.data[0] = math.nan
+    folder = save_encoder(encoder, tmp_path / "mae-1", {"summary": ""})
+    with pytest.raises(ValueError, match=r"mae-1: the pretrained encoder cannot be read .*norm\.weight.* not finite"):
+        load_weights(encoder.vit, folder)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .indices import IGNORE_INDEX
+from ..indices import IGNORE_INDEX
 
 
 def rarest_part(size: Sequence[int], mask: np.ndarray | None, most: tuple[int, int]) -> tuple[slice, slice]:

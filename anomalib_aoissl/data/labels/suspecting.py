@@ -16,13 +16,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .describing.description import DatasetDescription
-from .describing.file_format import FileFormat
-from .finding.checking import beginning, each
-from .finding.folders import say
-from .finding.listing import Record
-from .indices import IGNORE_INDEX
-from .labels.suspicion import MaskSuspicion, look_at, ranked
+from ..describing.description import DatasetDescription
+from ..describing.file_format import FileFormat
+from ..finding.checking import beginning, each
+from ..finding.folders import say
+from ..finding.listing import Record
+from ..indices import IGNORE_INDEX
+from .suspicion import MaskSuspicion, look_at, ranked
 
 logger = logging.getLogger(__name__)
 
