@@ -9,7 +9,7 @@ Novelty does not tell a blurred or a black picture: nothing in it is new.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import cv2
@@ -26,6 +26,9 @@ CONTRAST_LEFT = 0.15
 
 CLIPPED_MORE = 0.2
 """Share of all pixels that may be black, or white, beyond that of the labelled images."""
+
+CLIPPED_GROUND = 0.2
+"""Where so many pixels of a labelled picture are black, or white, it is the ground, which may have any share."""
 
 _END = 1 / 255  # of the values' range
 _FINE, _COARSE = (1.0, 2.5), (1.0, 2.5)  # sigma in px; the coarse band is that of the picture a quarter as large
@@ -95,51 +98,46 @@ def _band(plane: np.ndarray, inner: float, outer: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class QualityRange:
-    """What labelled pictures are like: the least and the most of each plane.
+class LabelledQuality:
+    """What labelled pictures are like, and whether another one is like them.
 
     Attributes:
+        pictures: The quality of each by its name, all of one number of planes.
         size: (height, width) px that they were measured at, and others are; None for each picture's own.
     """
 
-    contrast: tuple[float, ...]
-    sharpness: tuple[float, ...]
-    sharpest: tuple[float, ...]
-    black: tuple[float, ...]
-    white: tuple[float, ...]
+    pictures: Mapping[str, PictureQuality]
     size: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, pictures: Iterable[np.ndarray], size: tuple[int, int] | None = None) -> QualityRange:
-        """Return the range of one picture or more, planes ``[C, H, W]`` in [0, 1], all of one number of planes."""
-        return cls._around([picture_quality(planes, size) for planes in pictures], size)
+    def of(cls, pictures: Iterable[tuple[str, np.ndarray]], size: tuple[int, int] | None = None) -> LabelledQuality:
+        """Return the quality of pictures by their names, planes ``[C, H, W]`` in [0, 1] each."""
+        return cls({name: picture_quality(planes, size) for name, planes in pictures}, size)
 
     @classmethod
-    def _around(cls, pictures: Sequence[PictureQuality], size: tuple[int, int] | None) -> QualityRange:
-        """Return the range of what was measured."""
-
-        def ends(name: str, end: Any) -> tuple[float, ...]:
-            return tuple(end(values) for values in zip(*(getattr(one, name) for one in pictures), strict=True))
-
-        least = ends("contrast", min), ends("sharpness", min)
-        return cls(*least, ends("sharpness", max), ends("black", max), ends("white", max), size)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> QualityRange:
-        """Return the range from the plain data of `to_dict`."""
-        ends = {name: tuple(float(value) for value in values) for name, values in content.items() if name != "size"}
+    def from_dict(cls, content: Mapping[str, Any]) -> LabelledQuality:
+        """Return the quality from the plain data of `to_dict`."""
         size = content["size"]
-        return cls(**ends, size=None if size is None else (int(size[0]), int(size[1])))
+        pictures = {
+            name: PictureQuality(*(tuple(float(value) for value in values) for values in measures))
+            for name, measures in content["pictures"].items()
+        }
+        return cls(pictures, None if size is None else (int(size[0]), int(size[1])))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or an exported model."""
-        return {name: None if values is None else list(values) for name, values in asdict(self).items()}
+        pictures = {name: [list(values) for values in astuple(one)] for name, one in self.pictures.items()}
+        return {"size": None if self.size is None else list(self.size), "pictures": pictures}
 
-    def with_picture(self, planes: np.ndarray) -> QualityRange:
-        """Return the range that holds a further labelled picture ``[C, H, W]`` too."""
-        least = PictureQuality(self.contrast, self.sharpness, self.black, self.white)
-        sharpest = PictureQuality(self.contrast, self.sharpest, self.black, self.white)
-        return self._around([least, sharpest, picture_quality(planes, self.size)], self.size)
+    def with_picture(self, name: str, planes: np.ndarray) -> LabelledQuality:
+        """Return it with a further labelled picture ``[C, H, W]``."""
+        return replace(self, pictures={**self.pictures, name: picture_quality(planes, self.size)})
+
+    def among(self, names: Iterable[str]) -> LabelledQuality | None:
+        """Return it with the pictures of these names alone; None where none is left."""
+        known = set(names)
+        pictures = {name: one for name, one in self.pictures.items() if name in known}
+        return replace(self, pictures=pictures) if pictures else None
 
     def fault(self, planes: np.ndarray) -> str:
         """Return in what a picture ``[C, H, W]`` differs from the labelled ones, so that its mask may be wrong.
@@ -148,29 +146,35 @@ class QualityRange:
         """
         picture = picture_quality(planes, self.size)
         kinds: dict[str, list[tuple[int, str]]] = {}
-        for plane in range(len(self.contrast)):
+        for plane in range(len(planes)):
             kind, figures = self._fault_of_plane(picture, plane)
             if kind:
                 kinds.setdefault(kind, []).append((plane, figures))
-        return "; ".join(self._said(kind, found) for kind, found in kinds.items())
-
-    def _said(self, kind: str, found: Sequence[tuple[int, str]]) -> str:
-        """Return a kind of fault and the figures of the first plane that has it; which planes, if not all have it."""
-        planes = ", ".join(str(plane) for plane, _ in found)
-        where = "" if len(found) == len(self.contrast) else f" in plane {planes}"
-        return f"{kind}{where} ({found[0][1]})"
+        return "; ".join(_said(kind, found, len(planes)) for kind, found in kinds.items())
 
     def _fault_of_plane(self, picture: PictureQuality, plane: int) -> tuple[str, str]:
         """Return what is wrong with one plane, and the figures that say so; "" twice for nothing."""
+        labelled = [PictureQuality(*((values[plane],) for values in astuple(one))) for one in self.pictures.values()]
         for kind, end in (("underexposed", "black"), ("overexposed", "white")):
-            share, most = getattr(picture, end)[plane], getattr(self, end)[plane]
-            if share > most + CLIPPED_MORE:
+            share, most = getattr(picture, end)[plane], max(getattr(one, end)[0] for one in labelled)
+            if most < CLIPPED_GROUND and share > most + CLIPPED_MORE:
                 return kind, f"{share:.0%} of the pixels are {end}, at most {most:.0%} of labelled pictures"
-        contrast, least = picture.contrast[plane], self.contrast[plane]
+        contrasts = [one.contrast[0] for one in labelled]
+        contrast, least, most = picture.contrast[plane], min(contrasts), max(contrasts)
+        if most < _LEAST_CONTRAST:  # a lamp that is off, which shows noise alone
+            lit = contrast > 2 * _LEAST_CONTRAST
+            return ("lit", f"contrast {contrast:.3f}, at most {most:.3f} in labelled pictures") if lit else ("", "")
         if contrast < CONTRAST_LEFT * least:
             return "dark or empty", f"contrast {contrast:.3f}, at least {least:.3f} in labelled pictures"
-        sharpness, least = picture.sharpness[plane], self.sharpness[plane]
-        differing = max(1, self.sharpest[plane] / max(least, 1e-9) / SHARPNESS_DIFFERS)
-        if self.contrast[plane] > _LEAST_CONTRAST and sharpness < SHARPNESS_LEFT * least / differing:
-            return "blurred", f"sharpness {sharpness:.3f}, at least {least:.3f} in labelled pictures"
+        sharpness = [one.sharpness[0] for one in labelled]
+        found, least, most = picture.sharpness[plane], min(sharpness), max(sharpness)
+        differing = max(1, most / max(least, 1e-9) / SHARPNESS_DIFFERS)
+        if min(contrasts) > _LEAST_CONTRAST and found < SHARPNESS_LEFT * least / differing:
+            return "blurred", f"sharpness {found:.3f}, at least {least:.3f} in labelled pictures"
         return "", ""
+
+
+def _said(kind: str, found: Sequence[tuple[int, str]], planes: int) -> str:
+    """Return a kind of fault and the figures of the first plane that has it; which planes, if not all have it."""
+    where = "" if len(found) == planes else f" in plane {', '.join(str(plane) for plane, _ in found)}"
+    return f"{kind}{where} ({found[0][1]})"

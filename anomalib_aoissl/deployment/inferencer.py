@@ -18,7 +18,7 @@ import numpy as np
 from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.bank.own_novelty import novelty_fault
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.visualization.overlay import picture_of
@@ -66,7 +66,7 @@ class _Loaded:
     class_names: tuple[str, ...]
     abstention: AbstentionFormat | None
     tiled: TiledModel | None
-    quality: QualityRange | None
+    quality: LabelledQuality | None
     own_novelty: float | None
 
     def fault(self, planes: np.ndarray, novelty: np.ndarray) -> str:
@@ -209,8 +209,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 raise ValueError(msg)
         planes = self._read(image, color_order)
         if loaded.tiled is not None:
-            return self._of_tiles(loaded, planes, loaded.tiled.answer(planes, output))
-        return next(self._segment(planes[np.newaxis]))
+            return self._of_tiles(loaded, planes, loaded.tiled.answer(planes, output), image)
+        return next(self._segment(planes[np.newaxis], [image]))
 
     def predict_batch(
         self, images: Sequence[str | Path | np.ndarray], color_order: ColorOrder = "rgb"
@@ -239,7 +239,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 f"{planes[0].shape} (planes, height, width). Call predict for each."
             )
             raise ValueError(msg)
-        return list(self._segment(np.stack(planes)))
+        return list(self._segment(np.stack(planes), images))
 
     def predict_many(
         self,
@@ -284,7 +284,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             picture = tiled.cut(self._read(image, color_order))
 
             def finish(answers: Answers) -> Segmentation:
-                return self._of_tiles(loaded, picture.planes, tiled.blended(picture, answers))
+                return self._of_tiles(loaded, picture.planes, tiled.blended(picture, answers), image)
 
             return picture, finish
 
@@ -323,8 +323,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             raise ValueError(msg)
         return planes
 
-    def _segment(self, images: np.ndarray) -> Iterator[Segmentation]:
-        """Yield the segmentation of each of the images ``[B, C, H, W]``.
+    def _segment(self, images: np.ndarray, given: Sequence[str | Path | np.ndarray]) -> Iterator[Segmentation]:
+        """Yield the segmentation of each of the images ``[B, C, H, W]``, which were given as files or arrays.
 
         Raises:
             ValueError: If the model's answer is not finite.
@@ -338,7 +338,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             uncertainties = loaded.abstention.uncertainty(outputs[WINNING_PROBABILITY], outputs["anomaly_map"][:, 0])
         if not all(np.isfinite(outputs[name]).all() for name in ("anomaly_map", "pred_score")):
             raise ValueError(NOT_FINITE)
-        for index, (planes, uncertainty) in enumerate(zip(images, uncertainties, strict=True)):
+        for index, (planes, uncertainty, image) in enumerate(zip(images, uncertainties, given, strict=True)):
             yield Segmentation(
                 class_map=resize_mask(outputs["pred_mask"][index, 0], (height, width)),
                 novelty=resize_map(outputs["anomaly_map"][index, 0], (height, width)),
@@ -347,9 +347,11 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
                 image=picture_of(planes),
                 uncertainty=None if uncertainty is None else resize_map(uncertainty, (height, width)),
                 abstained=_abstained(uncertainty, threshold, (height, width)),
-            ).doubted(loaded.fault(planes, outputs["anomaly_map"][index]))
+            ).doubted(loaded.fault(planes, outputs["anomaly_map"][index]), image)
 
-    def _of_tiles(self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer) -> Segmentation:
+    def _of_tiles(
+        self, loaded: _Loaded, planes: np.ndarray, answer: TiledAnswer, image: str | Path | np.ndarray
+    ) -> Segmentation:
         """Return the segmentation of a picture ``[C, H, W]`` of any size, given what its tiles say."""
         threshold = self.threshold
         uncertainty = answer.uncertainty if loaded.abstention is not None else None
@@ -361,7 +363,7 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
             image=picture_of(planes),
             uncertainty=uncertainty,
             abstained=None if uncertainty is None or threshold is None else np.asarray(uncertainty > threshold),
-        ).doubted(loaded.fault(planes, answer.values))
+        ).doubted(loaded.fault(planes, answer.values), image)
 
 
 def _abstained(uncertainty: np.ndarray | None, threshold: float | None, size: tuple[int, int]) -> np.ndarray | None:

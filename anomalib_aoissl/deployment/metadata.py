@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 
 from .abstaining import AbstentionFormat
 from .graph.bank import NotEditableError, check_bank, read_metadata
@@ -54,12 +54,12 @@ def abstention_of(metadata: dict[str, Any]) -> AbstentionFormat | None:
     return None if content is None else AbstentionFormat.from_dict(content)
 
 
-def quality_of(metadata: Mapping[str, Any]) -> QualityRange | None:
+def quality_of(metadata: Mapping[str, Any]) -> LabelledQuality | None:
     """Return what the model's labelled pictures are like; None where it does not say."""
     content = metadata.get("quality")
-    return None if content is None else QualityRange.from_dict(content)
+    return None if content is None else LabelledQuality.from_dict(content)
 
 
-def labelled_of(metadata: Mapping[str, Any]) -> tuple[QualityRange | None, float | None]:
+def labelled_of(metadata: Mapping[str, Any]) -> tuple[LabelledQuality | None, float | None]:
     """Return what the model's labelled pictures are like, and their mean novelty; None where it does not say."""
     return quality_of(metadata), metadata.get("bank", {}).get("own_novelty")

@@ -54,14 +54,19 @@ class Segmentation:
     abstained: np.ndarray | None = None
     fault: str = ""
 
-    def doubted(self, fault: str) -> Segmentation:
+    def doubted(self, fault: str, image: str | Path | np.ndarray) -> Segmentation:
         """Return it with a fault of the picture, which is logged, and abstention everywhere where the model abstains.
 
         An empty fault changes nothing.
+
+        Args:
+            fault: In what the picture is unlike the labelled ones.
+            image: Its file, which is named, or an array.
         """
         if not fault:
             return self
-        logger.warning("The picture is unlike the labelled ones, its mask may be wrong: %s.", fault)
+        name = "an array" if isinstance(image, np.ndarray) else image
+        logger.warning("%s is unlike the labelled pictures, its mask may be wrong: %s.", name, fault)
         abstained = None if self.abstained is None else np.ones_like(self.abstained)
         return replace(self, fault=fault, abstained=abstained)
 

@@ -17,7 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import names_full_disk
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate
@@ -131,7 +131,7 @@ class CheckpointMixin(_Base):
         if saved.get("class_names"):
             self.set_dataset(saved["class_names"], FileFormat.from_dict(saved.get("file_format", {})))
         quality = saved.get("quality")  # 0.2.0 has none
-        self.labelled_quality = None if quality is None else QualityRange.from_dict(quality)
+        self.labelled_quality = None if quality is None else LabelledQuality.from_dict(quality)
         flags = checkpoint.get("anomalib_components_enabled") or {}
         flags = {name: enabled for name, enabled in flags.items() if name not in self.written_arguments}
         super().on_load_checkpoint({**checkpoint, "anomalib_components_enabled": flags})

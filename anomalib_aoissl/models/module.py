@@ -20,7 +20,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.tiles.light import FIXED_LIGHT
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
@@ -66,7 +66,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
 
     class_names: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat()
-    labelled_quality: QualityRange | None = None
+    labelled_quality: LabelledQuality | None = None
     """What the labelled pictures are like; None where it is not known."""
     replaced_defaults: Mapping[str, Any] = MappingProxyType({})
     """Defaults that do not go with what the user wrote, by names such as "vote.k", with what stands in their place."""

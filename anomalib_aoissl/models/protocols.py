@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anomalib_aoissl.data.dataset import SegmentationDataset
     from anomalib_aoissl.data.describing.file_format import FileFormat
     from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
-    from anomalib_aoissl.data.picture_quality import QualityRange
+    from anomalib_aoissl.data.picture_quality import LabelledQuality
     from anomalib_aoissl.deployment.tiles.tiling import Tiling
     from anomalib_aoissl.encoder.base import Encoder
 
@@ -88,7 +88,7 @@ class SegmentationModule(_Base):
     pre_processor: Any  # our own, a module of the user's, or none
     class_names: tuple[str, ...]
     file_format: FileFormat
-    labelled_quality: QualityRange | None
+    labelled_quality: LabelledQuality | None
 
     @property
     def tiling(self) -> Tiling | None:

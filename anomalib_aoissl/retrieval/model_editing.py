@@ -88,8 +88,8 @@ class BankEditingMixin(_Base):
         self.fill(self._seen(images), masks, list(devices), names)
         bank.finish()
         if self.labelled_quality is not None:
-            for image in images.cpu().numpy():
-                self.labelled_quality = self.labelled_quality.with_picture(image)
+            for name, image in zip(names, images.cpu().numpy(), strict=True):
+                self.labelled_quality = self.labelled_quality.with_picture(name, image)
         if self.model.head is not None:
             fit_on(self, images, masks, list(devices), names)
 
@@ -108,6 +108,8 @@ class BankEditingMixin(_Base):
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
         """
         removed = self._bank().remove(device=device, image=image)
+        if self.labelled_quality is not None:
+            self.labelled_quality = self.labelled_quality.among(self.model.bank.image_names)
         if refit:
             self._refit()
         return removed

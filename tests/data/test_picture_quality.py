@@ -12,7 +12,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from anomalib_aoissl.data import picture_quality as quality
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.data.picture_quality import picture_quality as measured
 
 
@@ -22,6 +22,11 @@ def drawn(seed: int, size: tuple[int, int] = (96, 128), planes: int = 3) -> np.n
     blocks = random.uniform(0.2, 0.8, (planes, size[0] // 16, size[1] // 16))
     picture = blocks.repeat(16, axis=1).repeat(16, axis=2) + random.normal(0, 0.01, (planes, *size))
     return picture.clip(0.05, 0.95).astype(np.float32)
+
+
+def labelled(*pictures: np.ndarray, size: tuple[int, int] | None = None) -> LabelledQuality:
+    """Return the quality of pictures that are named by their places."""
+    return LabelledQuality.of(((str(index), planes) for index, planes in enumerate(pictures)), size)
 
 
 def blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
@@ -55,7 +60,7 @@ def test_a_picture_is_measured_at_the_models_size() -> None:
     planes, size = drawn(2), (48, 64)
     small = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes])
     assert measured(planes, size) == measured(small)
-    assert QualityRange.of([planes], size).fault(blurred(planes, 8)).startswith("blurred")
+    assert labelled(planes, size=size).fault(blurred(planes, 8)).startswith("blurred")
 
 
 LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -69,8 +74,8 @@ LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("light", LIGHTS)
 def test_another_light_is_no_fault(light: str) -> None:
-    labelled = QualityRange.of([drawn(seed) for seed in range(3)])
-    assert labelled.fault(LIGHTS[light](drawn(9)).astype(np.float32)) == ""
+    known = labelled(*(drawn(seed) for seed in range(3)))
+    assert known.fault(LIGHTS[light](drawn(9)).astype(np.float32)) == ""
 
 
 FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
@@ -88,8 +93,8 @@ FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_is_wrong_is_said(name: str) -> None:
     change, said = FAULTS[name]
-    labelled = QualityRange.of([drawn(seed) for seed in range(3)])
-    fault = labelled.fault(change(drawn(9)).astype(np.float32))
+    known = labelled(*(drawn(seed) for seed in range(3)))
+    fault = known.fault(change(drawn(9)).astype(np.float32))
     assert fault.startswith(said)
     assert ";" not in fault  # one fault, not one of each plane
 
@@ -97,7 +102,7 @@ def test_what_is_wrong_is_said(name: str) -> None:
 def test_faults_of_two_kinds_are_both_said() -> None:
     planes = drawn(9)
     planes[0], planes[2] = 0, 1
-    fault = QualityRange.of([drawn(0)]).fault(planes)
+    fault = labelled(drawn(0)).fault(planes)
     assert [part.partition(" (")[0] for part in fault.split("; ")] == [
         "underexposed in plane 0",
         "overexposed in plane 2",
@@ -109,13 +114,32 @@ def test_labelled_pictures_that_differ_in_sharpness_allow_more() -> None:
     lowest = [measured(planes).sharpness[0] for planes in (sharp, soft, softer)]
     lower = quality.SHARPNESS_LEFT * lowest[1] * quality.SHARPNESS_DIFFERS * lowest[1] / lowest[0]
     assert quality.SHARPNESS_LEFT * lowest[0] > lowest[2] > lower
-    assert QualityRange.of([sharp]).fault(softer)
-    assert not QualityRange.of([sharp, soft]).fault(softer)
+    assert labelled(sharp).fault(softer)
+    assert not labelled(sharp, soft).fault(softer)
 
 
-def test_a_range_grows_and_travels() -> None:
+def test_where_the_ground_is_black_there_may_be_any_share_of_it() -> None:
+    """Few parts on a black ground: pictures differ in how much of it they show."""
+    planes, fewer = drawn(0), drawn(1)
+    planes[:, :60], fewer[:, :90] = 0, 0
+    assert labelled(planes).fault(fewer) == ""
+    assert labelled(planes).fault(0 * planes).startswith("dark or empty")
+
+
+def test_a_lamp_that_is_off_may_be_darker_still_and_not_be_lit() -> None:
+    dark = drawn(0)
+    dark[1] = np.random.default_rng(0).uniform(0, 0.004, dark[1].shape)
+    dead = dark.copy()
+    dead[1] = 0
+    assert labelled(dark).fault(dead) == ""
+    assert labelled(dark).fault(drawn(1)).startswith("lit in plane 1 (contrast 0.1")
+
+
+def test_pictures_come_and_go_and_travel() -> None:
     first, second = drawn(0), blurred(drawn(1), 2) * 0.3
-    grown = QualityRange.of([first], (96, 128)).with_picture(second)
-    assert grown == QualityRange.of([first, second], (96, 128))
-    assert QualityRange.from_dict(json.loads(json.dumps(grown.to_dict()))) == grown
-    assert QualityRange.from_dict(QualityRange.of([first]).to_dict()).size is None
+    both = labelled(first, size=(96, 128)).with_picture("1", second)
+    assert both == labelled(first, second, size=(96, 128))
+    assert LabelledQuality.from_dict(json.loads(json.dumps(both.to_dict()))) == both
+    assert LabelledQuality.from_dict(labelled(first).to_dict()).size is None
+    assert both.among(["0", "another"]) == labelled(first, size=(96, 128))
+    assert both.among(["another"]) is None

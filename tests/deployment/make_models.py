@@ -30,7 +30,7 @@ def write_models(folder: Path) -> Path:
     import torch
 
     from anomalib_aoissl import exporting
-    from anomalib_aoissl.data.picture_quality import QualityRange
+    from anomalib_aoissl.data.picture_quality import LabelledQuality
     from anomalib_aoissl.pixel_head import filters
     from anomalib_aoissl.pixel_head.learning import labelled, stages
 
@@ -42,7 +42,7 @@ def write_models(folder: Path) -> Path:
         _model(pictures[:n], masks[:n], **a) for n, a in ((3, {}), (3, {"head": None}), (4, {"head": None}))
     )
     _abstaining(head)
-    head.labelled_quality = QualityRange.of(pictures[:3].numpy(), SIZE)
+    head.labelled_quality = LabelledQuality.of(((str(i), pictures[i].numpy()) for i in range(3)), SIZE)
     arrays: dict[str, Any] = {"pictures": _as_camera(pictures), "masks": masks.numpy()}
     for name, model in (("head", head), ("bank", bank), ("taught", taught)):
         with torch.no_grad():

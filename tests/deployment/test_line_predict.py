@@ -152,7 +152,7 @@ def test_what_the_line_learns_is_no_fault_any_more(
     saved = SegmentationOpenVINOInferencer(head.save(tmp_path / "m.xml"))
     assert not saved.predict(grey).fault
     head.remove(image="grey", refit=False)
-    assert head.predict(np.zeros_like(grey)).fault
+    assert head.predict(grey).fault.startswith("dark or empty")
     bank.adapt(picture, mask, device="new", name="of another line")
     head.extend_bank(bank.save_bank(tmp_path / "other.safetensors"))
     assert not head.predict(np.zeros_like(grey)).fault  # of the bank file's pictures it knows nothing

@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.bank.own_novelty import own_novelty
-from anomalib_aoissl.data.picture_quality import QualityRange, picture_quality
+from anomalib_aoissl.data.picture_quality import LabelledQuality, picture_quality
 from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_checkpoint, load_content, put_content
 
 QUIET: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -50,12 +50,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, tiny_encod
 
 def test_training_looks_at_its_labelled_pictures(run: Any) -> None:
     dataset = run.engine.trainer.datamodule.train_data
-    each = [picture_quality(dataset[index].image.numpy()) for index in range(len(dataset))]
     found = run.model.labelled_quality
     assert found.size == SIZE
-    for plane in range(3):
-        assert found.contrast[plane] == pytest.approx(min(one.contrast[plane] for one in each))
-        assert found.sharpest[plane] == pytest.approx(max(one.sharpness[plane] for one in each))
+    assert found.pictures == {item.image_path: picture_quality(item.image.numpy()) for item in dataset}
 
 
 def test_prediction_says_which_picture_is_unlike_the_labelled_ones(
@@ -111,15 +108,17 @@ def test_a_learnt_picture_widens_what_is_known_and_a_bank_of_others_ends_it(run:
     before = model.labelled_quality
     soft = torch.full((1, 3, *SIZE), 0.5)
     model.add(soft, torch.zeros(1, *SIZE, dtype=torch.uint8), ["new"], ["even"])
-    assert model.labelled_quality == before.with_picture(soft[0].numpy())
+    assert model.labelled_quality == before.with_picture("even", soft[0].numpy())
     assert model.labelled_quality.fault(soft[0].numpy()) == ""
+    model.remove(image="even")
+    assert model.labelled_quality == before
     model.merge(load_content(run.ckpt))
     assert model.labelled_quality is None
 
 
 def test_a_checkpoint_with_images_of_another_bank_knows_no_more(run: Any) -> None:
     checkpoint, content = load_checkpoint(run.ckpt), load_content(run.ckpt)
-    assert put_content(checkpoint, content)["anomalib_aoissl"]["quality"] is not None
+    assert put_content(checkpoint, content)["anomalib_aoissl"]["quality"] == run.model.labelled_quality.to_dict()
     names = [*content.image_names[:-1], "another"]
     assert "quality" not in put_content(checkpoint, replace(content, image_names=names))["anomalib_aoissl"]
     assert checkpoint["anomalib_aoissl"]["quality"] is not None
@@ -140,5 +139,5 @@ def test_a_model_with_tiles_measures_pictures_at_their_own_size(
     tiling = {"size": (32, 48), "overlap": 8}
     model = AOISSLRetrieval(encoder={**tiny_encoder, "pretrained": False}, tiling=tiling, head=None)
     fitted(model, tmp_path, drawn_folder)
-    assert isinstance(model.labelled_quality, QualityRange)
+    assert isinstance(model.labelled_quality, LabelledQuality)
     assert model.labelled_quality.size is None

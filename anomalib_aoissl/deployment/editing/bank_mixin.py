@@ -41,7 +41,7 @@ from .tile_learning import learned_tiles, tile_pixels
 if TYPE_CHECKING:
     import openvino
 
-    from anomalib_aoissl.data.picture_quality import QualityRange
+    from anomalib_aoissl.data.picture_quality import LabelledQuality
 
     from ..segmentation import Segmentation
 
@@ -205,7 +205,7 @@ class OpenVINOBankMixin:
         if not ((labels != BACKGROUND_INDEX) & (labels != IGNORE_INDEX)).any():
             self._doubt(image, labels, name, color_order)
         known = quality_of(read_metadata(self._model))
-        quality = None if known is None else known.with_picture(planes)
+        quality = None if known is None else known.with_picture(name, planes)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit, quality)
         return len(new)
 
@@ -277,7 +277,7 @@ class OpenVINOBankMixin:
         return np.asarray(embeddings[0])
 
     def _take(
-        self, bank: BankArrays, bank_size: int | None = None, refit: bool = True, quality: QualityRange | None = None
+        self, bank: BankArrays, bank_size: int | None = None, refit: bool = True, quality: LabelledQuality | None = None
     ) -> None:
         """Search this bank from now on, condensed where a size is given, with a head that is fitted to its pixels.
 

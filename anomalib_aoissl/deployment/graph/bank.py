@@ -23,6 +23,7 @@ import numpy as np
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
 from anomalib_aoissl.bank.own_novelty import own_novelty
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 
 from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .head import PREFIX as HEAD_PREFIX
@@ -33,8 +34,6 @@ from .search import search
 
 if TYPE_CHECKING:
     import openvino
-
-    from anomalib_aoissl.data.picture_quality import QualityRange
 
 METADATA_PATH = ["framework", "aoissl"]
 """Where a model's runtime information holds class names, file format and the bank's description, as JSON."""
@@ -179,7 +178,7 @@ def without_bank(model: openvino.Model) -> openvino.Model:
 
 
 def with_bank(
-    model: openvino.Model, bank: BankArrays, head: HeadContent | None = None, quality: QualityRange | None = None
+    model: openvino.Model, bank: BankArrays, head: HeadContent | None = None, quality: LabelledQuality | None = None
 ) -> openvino.Model:
     """Return a copy of the model that searches this bank; the given one stays as it is.
 
@@ -216,11 +215,11 @@ def with_bank(
         held += [constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
     hold(model, held)
     _validate(model)
-    known = metadata.get("bank", {}).get("image_names")
-    if quality is not None:
-        metadata["quality"] = quality.to_dict()
-    elif known is not None and set(bank.image_names) - set(known):
-        metadata.pop("quality", None)
+    known, before = metadata.get("bank", {}).get("image_names"), metadata.pop("quality", None)
+    if quality is None and before is not None and (known is None or not set(bank.image_names) - set(known)):
+        quality = LabelledQuality.from_dict(before)
+    if quality is not None and (left := quality.among(bank.image_names)) is not None:
+        metadata["quality"] = left.to_dict()
     metadata.update(class_names=list(bank.class_names), bank=pack_description(bank, settings, head))
     metadata.pop("gate", None)  # which compared another bank
     model.set_rt_info(json.dumps(metadata), METADATA_PATH)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import torch
 
 from anomalib_aoissl.bank.own_novelty import novelty_fault
-from anomalib_aoissl.data.picture_quality import QualityRange
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 
-_LOOKED_AT = 32
+_LOOKED_AT = 128
 """Labelled pictures that are looked at, evenly over all."""
 
 
-def quality_of_training(dataset: object, size: tuple[int, int] | None) -> QualityRange | None:
-    """Return the range of quality of a dataset's labelled pictures; None for a dataset that is not ours.
+def quality_of_training(dataset: object, size: tuple[int, int] | None) -> LabelledQuality | None:
+    """Return the quality of a dataset's labelled pictures; None for a dataset that is not ours.
 
     Args:
         dataset: A dataset that was set up.
@@ -25,14 +25,15 @@ def quality_of_training(dataset: object, size: tuple[int, int] | None) -> Qualit
     samples, file_format = getattr(dataset, "samples", None), getattr(dataset, "file_format", None)
     if samples is None or file_format is None or "channel_paths" not in samples:
         return None
-    paths = [channels for channels, mask in zip(samples["channel_paths"], samples["mask_path"], strict=True) if mask]
-    if not paths:
+    labelled = samples[samples["mask_path"] != ""]
+    chosen = labelled.iloc[evenly_taken(len(labelled), _LOOKED_AT)]
+    if not len(chosen):
         return None
-    chosen = (paths[index] for index in evenly_taken(len(paths), _LOOKED_AT))
-    return QualityRange.of((file_format.read_files(channels) for channels in chosen), size)
+    pairs = zip(chosen["image_path"], chosen["channel_paths"], strict=True)
+    return LabelledQuality.of(((name, file_format.read_files(channels)) for name, channels in pairs), size)
 
 
-def faults_of(images: torch.Tensor, quality: QualityRange | None) -> list[str] | None:
+def faults_of(images: torch.Tensor, quality: LabelledQuality | None) -> list[str] | None:
     """Return what is wrong with each of images ``[B, C, H, W]`` in [0, 1], "" for nothing; None where none is known."""
     if quality is None:
         return None

@@ -15,6 +15,7 @@ from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import BankFileError, check_encoder
 from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.editing.refitting import refitted_head
 from anomalib_aoissl.deployment.graph.head import content_of as content_of_head
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
@@ -150,8 +151,10 @@ def put_content(checkpoint: dict[str, Any], content: BankArrays) -> dict[str, An
     known = checkpoint["state_dict"].get(_NAMES, {}).get("image_names", ())
     state[_NAMES] = {**names, "encoder_hash": content.encoder_hash, **pixel_state(content.pixels)}
     described = dict(checkpoint.get(CHECKPOINT_KEY, {}))
-    if set(content.image_names) - set(known):
-        described.pop("quality", None)
+    quality = described.pop("quality", None)
+    if quality is not None and not set(content.image_names) - set(known):
+        left = LabelledQuality.from_dict(quality).among(content.image_names)
+        described["quality"] = None if left is None else left.to_dict()
     return {**checkpoint, "state_dict": state, CHECKPOINT_KEY: described}
 
 
