@@ -14,16 +14,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .skeleton import Branch
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _LARGEST_BEND = np.deg2rad(60)
 _WIDE = 1.4  # wires: a branch of this width is of two
 _SHORT, _LONG = 1.5, 6.0  # wires' widths: a branch of this length is of two for sure; may be of two that cross
 _SWAP = np.deg2rad(30)
 _CLOSED = 8  # px of the shortest loop
+_MOST = 40  # ends that meet at one place; more are of a speckled mask, and its pairs would take minutes
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,16 @@ def _partners(found: Sequence[Branch], shared: set[int], width: float) -> dict[E
             if number not in shared and branch.nodes[end] != -1:
                 at_place[places[branch.nodes[end]]].append((number, end))
     partner: dict[End, End] = {}
+    graph = _graph(found, shared)
     for ends in at_place.values():
-        partner.update(_matched(ends, found, shared, width))
+        partner.update(_matched(ends, found, graph, width))
     return partner
 
 
 def _idle(found: Sequence[Branch], shared: set[int], partner: dict[End, End], width: float) -> set[int]:
     """Return the shared branches that are no places where wires cross or touch: too few wires lead along them."""
-    leading = Counter(number for ends in partner.items() for number in _between(found, shared, *ends))
+    graph = _graph(found, shared)
+    leading = Counter(number for ends in partner.items() for number in _between(found, graph, *ends))
     own = len(shared) < len(found)
     return {number for number in shared if not own or leading[number] // 2 < _least(found[number], width)}
 
@@ -88,16 +95,23 @@ def _least(branch: Branch, width: float) -> int:
     return 1 if branch.width > _WIDE * width else 2
 
 
-def _between(found: Sequence[Branch], shared: set[int], one: End, other: End) -> list[int]:
-    """Return the shared branches that lead from one end to another."""
+def _graph(found: Sequence[Branch], shared: set[int]) -> nx.Graph:
+    """Return the graph of the shared branches between their junctions."""
+    import networkx as nx
+
+    graph = nx.Graph()
+    for number in shared:
+        graph.add_edge(*found[number].nodes, number=number)
+    return graph
+
+
+def _between(found: Sequence[Branch], graph: nx.Graph, one: End, other: End) -> list[int]:
+    """Return the shared branches, of which there is the graph, that lead from one end to another."""
     import networkx as nx
 
     first, last = found[one[0]].nodes[one[1]], found[other[0]].nodes[other[1]]
     if first == last:
         return []
-    graph = nx.Graph()
-    for number in shared:
-        graph.add_edge(*found[number].nodes, number=number)
     path = nx.shortest_path(graph, first, last)
     return [graph.edges[pair]["number"] for pair in pairwise(path)]
 
@@ -118,16 +132,18 @@ def _joined_places(found: Sequence[Branch], shared: set[int]) -> dict[int, int]:
     return places
 
 
-def _matched(ends: Sequence[End], found: Sequence[Branch], shared: set[int], width: float) -> dict[End, End]:
-    """Return which end goes on to which, both ways."""
+def _matched(ends: Sequence[End], found: Sequence[Branch], branches: nx.Graph, width: float) -> dict[End, End]:
+    """Return which end goes on to which, both ways, over the graph of the shared branches; none of too many."""
     import networkx as nx
 
+    if len(ends) > _MOST:
+        return {}
     graph = nx.Graph()
     leaving = [_leaving(found[number], end, width) for number, end in ends]
     for i in range(len(ends)):
         for j in range(i):
             bend = _bend(*leaving[i], *leaving[j], width)
-            along = _between(found, shared, ends[i], ends[j])
+            along = _between(found, branches, ends[i], ends[j])
             if _changes_sides([found[number] for number in along], leaving[i][0], leaving[j][0], width):
                 bend += _SWAP
             if bend < 2 * _LARGEST_BEND:

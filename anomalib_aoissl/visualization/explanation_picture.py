@@ -225,7 +225,7 @@ def _framed(image: Image.Image, box: Box, size: tuple[int, ...]) -> Image.Image:
 
 def _sized(picture: np.ndarray, width: int) -> Image.Image:
     """Return the picture at this width, px."""
-    height = round(width * picture.shape[0] / picture.shape[1])
+    height = min(max(round(width * picture.shape[0] / picture.shape[1]), 1), 4 * width)
     return Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
 
 

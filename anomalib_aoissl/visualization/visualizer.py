@@ -28,6 +28,7 @@ from .overlay import hatch, legend, overlay_mask, picture_of, write_class_index_
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18
 _PANEL = 480  # px, width of a panel; the height follows the image
+_LOWEST, _HIGHEST = 32, 1920  # px, of a panel; of an image of one row or one column
 
 
 class SegmentationVisualizer(ImageVisualizer):
@@ -106,7 +107,7 @@ class SegmentationVisualizer(ImageVisualizer):
     def _picture(self, item: Any) -> Image.Image:
         """Return the panels of one item above the legend."""
         base = self._base_picture(item)
-        size = (round(_PANEL * base.shape[0] / base.shape[1]), _PANEL)
+        size = (min(max(round(_PANEL * base.shape[0] / base.shape[1]), _LOWEST), _HIGHEST), _PANEL)
         base = np.array(Image.fromarray(base).resize((size[1], size[0]), Image.Resampling.LANCZOS))
         panels = [("Image", Image.fromarray(base))]
         for title, mask in (("Ground truth", item.gt_mask), ("Prediction", item.pred_mask)):

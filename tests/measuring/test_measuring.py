@@ -9,6 +9,7 @@ import csv
 from itertools import pairwise
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -188,3 +189,18 @@ def test_a_closed_loop_has_its_circumference(radius: float) -> None:
     (part,) = measure(mask, [1]).parts
     assert part.length == pytest.approx(2 * np.pi * radius, rel=0.03)
     assert part.width == pytest.approx(6, rel=0.05)
+
+
+def test_of_a_speckled_mask_no_pairs_of_very_many_ends_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has hundreds of ends at a place, whose pairs would take minutes."""
+    sizes: list[int] = []
+
+    def matching(graph: nx.Graph) -> set[tuple[int, int]]:
+        sizes.append(len(graph))
+        return nx.algorithms.max_weight_matching(graph)
+
+    monkeypatch.setattr(nx, "max_weight_matching", matching)
+    mask = (np.random.default_rng(0).random((120, 120)) < 0.8).astype(np.uint8)
+    found = measure(mask, [1], 10)
+    assert sum(part.area for part in found.parts) > 0.7 * mask.size
+    assert max(sizes, default=0) <= 40

@@ -116,6 +116,16 @@ def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
         visualizer.visualize("picture")
 
 
+@pytest.mark.parametrize(("shape", "height"), [((2, 4000), 32), ((4000, 1), 1920)])
+def test_a_picture_of_few_rows_or_columns_has_panels_that_can_be_seen(shape: tuple[int, int], height: int) -> None:
+    mask = torch.zeros(shape, dtype=torch.uint8)
+    visualizer = SegmentationVisualizer()
+    visualizer.set_dataset(["background", "wire"], FileFormat())
+    panels = visualizer.visualize(SegmentationItem(image=torch.full((3, *shape), 0.5), pred_mask=mask))
+    assert panels.width < 2000
+    assert height < panels.height < height + 200
+
+
 def test_output_names_mirror_the_datasets_folders(tmp_path: Path) -> None:
     def names(root: Path | None, *paths: Path | str, channels: tuple[str, ...] = ()) -> list[str]:
         given = [str(path) for path in paths]
