@@ -52,6 +52,7 @@ FAULTS: dict[str, Light] = {
     "blur 3 px": lambda images: smooth(images, 3.0),
     "blur 4 px": lambda images: smooth(images, 4.0),
     "blur 8 px": lambda images: smooth(images, 8.0),
+    "motion 15 px": lambda images: functional.avg_pool2d(functional.pad(images, (7, 7, 0, 0), "replicate"), (1, 15), 1),
     "gain 4": lambda images: 4 * images,
     "gain 0.05": lambda images: (0.05 * 255 * images).round() / 255,
     "half black": lambda images: images * (torch.arange(images.shape[-1]) >= images.shape[-1] // 2),

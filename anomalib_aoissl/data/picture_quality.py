@@ -31,7 +31,7 @@ CLIPPED_GROUND = 0.2
 """Where so many pixels of a labelled picture are black, or white, it is the ground, which may have any share."""
 
 _END = 1 / 255  # of the values' range
-_FINE, _COARSE = (1.0, 2.5), (1.0, 2.5)  # sigma in px; the coarse band is that of the picture a quarter as large
+_INNER, _OUTER = 1.0, 2.5  # px; the coarse band is the same of the picture a quarter as large
 _SHRUNK = 4
 _LEAST_CONTRAST = 0.01  # of a plane that shows something
 _ROWS = 1 << 21  # pixels at once
@@ -43,14 +43,16 @@ class PictureQuality:
 
     Attributes:
         contrast: Standard deviation of intensities in [0, 1].
-        sharpness: Deviation of fine detail over that of coarse detail, differences of Gaussians: of 1 and 2.5 px, and
-            of about 4 and 10 px. A gain changes neither.
+        across: Sharpness across the picture: deviation of fine detail over that of coarse detail, differences of
+            Gaussians of 1 and 2.5 px along the rows, and of about 4 and 10 px. A gain changes neither, motion does.
+        down: The same along the columns.
         black: Share of the pixels at the lower end of the values.
         white: Share at the upper end.
     """
 
     contrast: tuple[float, ...]
-    sharpness: tuple[float, ...]
+    across: tuple[float, ...]
+    down: tuple[float, ...]
     black: tuple[float, ...]
     white: tuple[float, ...]
 
@@ -74,27 +76,37 @@ def _resized(plane: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
-def _measured(plane: np.ndarray) -> tuple[float, float, float, float]:
-    """Return contrast, sharpness, and the black and the white share of a plane ``[H, W]``, some rows at a time."""
-    sums = np.zeros(6)  # of values, squares, both bands' squares, black and white pixels
+def _measured(plane: np.ndarray) -> tuple[float, ...]:
+    """Return the measures of a plane ``[H, W]`` in the order of `PictureQuality`, taken some rows at a time."""
+    sums = np.zeros(8)  # of values, squares, fine and coarse bands' squares, black and white pixels
     rows = max(_ROWS // plane.shape[1], 16 * _SHRUNK)
     for first in range(0, len(plane), rows):
         part = plane[first : first + rows]
-        small = (max(part.shape[1] // _SHRUNK, 1), max(part.shape[0] // _SHRUNK, 1))
-        coarse = _band(cv2.resize(part, small, interpolation=cv2.INTER_AREA), *_COARSE)
-        squares = [np.square(values, dtype=np.float64) for values in (part, _band(part, *_FINE), coarse)]
-        fine, coarse_squares = squares[1].sum(), squares[2].mean() * part.size
+        small = cv2.resize(
+            part, (max(part.shape[1] // _SHRUNK, 1), max(part.shape[0] // _SHRUNK, 1)), interpolation=cv2.INTER_AREA
+        )
+        bands = [value * part.size for values in (part, small) for value in _bands(values)]
         ends = np.count_nonzero(part <= _END), np.count_nonzero(part >= 1 - _END)
-        sums += [part.sum(dtype=np.float64), squares[0].sum(), fine, coarse_squares, *ends]
-    mean, square, fine, coarse, black, white = sums / plane.size
-    contrast, sharpness = np.sqrt(max(square - mean**2, 0)), np.sqrt(fine / max(coarse, 1e-18))
-    return float(contrast), float(sharpness), float(black), float(white)
+        sums += [part.sum(dtype=np.float64), np.square(part, dtype=np.float64).sum(), *bands, *ends]
+    mean, square, across, down, coarse_across, coarse_down, black, white = sums / plane.size
+    contrast = np.sqrt(max(square - mean**2, 0))
+    sharpness = np.sqrt([across / max(coarse_across, 1e-18), down / max(coarse_down, 1e-18)])
+    return tuple(map(float, (contrast, *sharpness, black, white)))
 
 
-def _band(plane: np.ndarray, inner: float, outer: float) -> np.ndarray:
-    """Return the difference of a plane blurred by Gaussians of two deviations, px."""
-    blurred = [cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for sigma in (inner, outer)]
-    return blurred[0] - blurred[1]
+def _bands(plane: np.ndarray) -> list[float]:
+    """Return the mean squares of a plane's differences of Gaussians across and down.
+
+    Both are blurred the other way too, which keeps noise out.
+    """
+    inner = _blurred(plane, _INNER, _INNER)
+    outer = _blurred(plane, _OUTER, _INNER), _blurred(plane, _INNER, _OUTER)
+    return [float(np.square(inner - each, dtype=np.float64).mean()) for each in outer]
+
+
+def _blurred(plane: np.ndarray, across: float, down: float) -> np.ndarray:
+    """Return a plane blurred by a Gaussian of these deviations, px."""
+    return cv2.GaussianBlur(plane, (0, 0), sigmaX=across, sigmaY=down, borderType=cv2.BORDER_REPLICATE)
 
 
 @dataclass(frozen=True)
@@ -166,12 +178,21 @@ class LabelledQuality:
             return ("lit", f"contrast {contrast:.3f}, at most {most:.3f} in labelled pictures") if lit else ("", "")
         if contrast < CONTRAST_LEFT * least:
             return "dark or empty", f"contrast {contrast:.3f}, at least {least:.3f} in labelled pictures"
-        sharpness = [one.sharpness[0] for one in labelled]
-        found, least, most = picture.sharpness[plane], min(sharpness), max(sharpness)
-        differing = max(1, most / max(least, 1e-9) / SHARPNESS_DIFFERS)
-        if min(contrasts) > _LEAST_CONTRAST and found < SHARPNESS_LEFT * least / differing:
-            return "blurred", f"sharpness {found:.3f}, at least {least:.3f} in labelled pictures"
-        return "", ""
+        if min(contrasts) < _LEAST_CONTRAST:
+            return "", ""
+        labelled_ways = {way: [getattr(one, way)[0] for one in labelled] for way in ("across", "down")}
+        below = [way for way, each in labelled_ways.items() if getattr(picture, way)[plane] < _least_sharpness(each)]
+        if not below:
+            return "", ""
+        sharpness, least = getattr(picture, below[0])[plane], min(labelled_ways[below[0]])
+        kind = "blurred" if len(below) == len(labelled_ways) else f"blurred {below[0]}"
+        return kind, f"sharpness {sharpness:.3f}, at least {least:.3f} in labelled pictures"
+
+
+def _least_sharpness(labelled: Sequence[float]) -> float:
+    """Return the sharpness below which a picture is blurred, given that of labelled ones."""
+    differing = max(labelled) / max(min(labelled), 1e-9) / SHARPNESS_DIFFERS
+    return SHARPNESS_LEFT * min(labelled) / max(differing, 1)
 
 
 def _said(kind: str, found: Sequence[tuple[int, str]], planes: int) -> str:

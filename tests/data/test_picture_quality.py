@@ -29,7 +29,7 @@ def labelled(*pictures: np.ndarray, size: tuple[int, int] | None = None) -> Labe
     return LabelledQuality.of(((str(index), planes) for index, planes in enumerate(pictures)), size)
 
 
-def blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(planes: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
     return np.stack([gaussian_filter(plane, sigma, mode="nearest") for plane in planes])
 
 
@@ -41,10 +41,11 @@ def test_the_measures_are_those_of_scipy() -> None:
     np.testing.assert_allclose(found.black, [0.25, 0, 0])
     np.testing.assert_allclose(found.white, [0, 0.25, 0])
     small = planes.reshape(3, 24, 4, 32, 4).mean(axis=(2, 4))
-    fine = blurred(planes, 1.0) - blurred(planes, 2.5)
-    coarse = blurred(small, 1.0) - blurred(small, 2.5)
-    sharpness = np.sqrt((fine**2).mean(axis=(1, 2)) / (coarse**2).mean(axis=(1, 2)))
-    np.testing.assert_allclose(found.sharpness, sharpness, rtol=0.01)
+    for sharpness, outer in ((found.across, (1.0, 2.5)), (found.down, (2.5, 1.0))):
+        fine = blurred(planes, 1.0) - blurred(planes, outer)
+        coarse = blurred(small, 1.0) - blurred(small, outer)
+        ratio = np.sqrt((fine**2).mean(axis=(1, 2)) / (coarse**2).mean(axis=(1, 2)))
+        np.testing.assert_allclose(sharpness, ratio, rtol=0.01)
 
 
 def test_a_large_picture_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,8 @@ def test_a_large_picture_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(quality, "_ROWS", 128 * 100)
     parts = measured(planes)
     np.testing.assert_allclose(parts.contrast, whole.contrast, rtol=1e-6)
-    np.testing.assert_allclose(parts.sharpness, whole.sharpness, rtol=0.1)
+    np.testing.assert_allclose(parts.across, whole.across, rtol=0.1)
+    np.testing.assert_allclose(parts.down, whole.down, rtol=0.1)
 
 
 def test_a_picture_is_measured_at_the_models_size() -> None:
@@ -80,6 +82,8 @@ def test_another_light_is_no_fault(light: str) -> None:
 
 FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "blur": (lambda planes: blurred(planes, 5), "blurred (sharpness 0.1"),
+    "motion along rows": (lambda planes: blurred(planes, (0, 7)), "blurred across (sharpness 0."),
+    "motion along columns": (lambda planes: blurred(planes, (7, 0)), "blurred down (sharpness 0."),
     "black": (
         lambda planes: 0 * planes,
         "underexposed (100% of the pixels are black, at most 0% of labelled pictures)",
@@ -111,7 +115,7 @@ def test_faults_of_two_kinds_are_both_said() -> None:
 
 def test_labelled_pictures_that_differ_in_sharpness_allow_more() -> None:
     sharp, soft, softer = drawn(0), blurred(drawn(1), 2), blurred(drawn(2), 3.5)
-    lowest = [measured(planes).sharpness[0] for planes in (sharp, soft, softer)]
+    lowest = [measured(planes).across[0] for planes in (sharp, soft, softer)]
     lower = quality.SHARPNESS_LEFT * lowest[1] * quality.SHARPNESS_DIFFERS * lowest[1] / lowest[0]
     assert quality.SHARPNESS_LEFT * lowest[0] > lowest[2] > lower
     assert labelled(sharp).fault(softer)
