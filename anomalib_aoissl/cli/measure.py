@@ -50,9 +50,9 @@ def measure(options: argparse.Namespace) -> None:
     widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     names: tuple[str, ...] = ()
     specks = count = 0
-    for count, (name, picture, mask, names) in enumerate(masks, start=1):
+    for count, (name, picture, mask, names, fault) in enumerate(masks, start=1):
         found = measured_parts(mask, _indices(options.measured, names), options.min_area)
-        entries += [entry(name, part, names, options.scale) for part in found.parts]
+        entries += [entry(name, part, names, options.scale, fault) for part in found.parts]
         for part in found.parts:
             widths[names[part.class_index]].append((part.area, part.length, part.width))
         specks += found.specks
@@ -93,8 +93,8 @@ def _indices(wanted: list[str] | None, names: tuple[str, ...]) -> list[int]:
     return [names.index(name) for name in wanted] if wanted else list(range(1, len(names)))
 
 
-def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tuple[str, ...]]]:
-    """Yield name, picture, mask and class names of each picture that the model segments; bad files are said."""
+def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tuple[str, ...], str]]:
+    """Yield name, picture, mask, class names and fault of each picture that the model segments; bad files are said."""
     from anomalib_aoissl.data.finding.listing import list_records
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
@@ -110,21 +110,21 @@ def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tup
     done = 0
     for name, path in paths:
         try:
-            mask = model.predict(path).class_map
+            result = model.predict(path)
         except ValueError as error:
             if len(paths) == 1:
                 raise
             print(f"left out: {error}", file=sys.stderr)
             continue
         done += 1
-        yield name, path, mask, model.class_names
+        yield name, path, result.class_map, model.class_names, result.fault
     if not done:
         msg = f"{options.pictures}: none of its {len(paths)} pictures can be read."
         raise ValueError(msg)
 
 
-def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...]]]:
-    """Yield name, picture, mask and class names of each entry of a folder of masks, or of labels of another tool."""
+def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...], str]]:
+    """Yield the same of each entry of a folder of masks, or of labels of another tool, whose pictures are not judged."""
     from anomalib_aoissl.data.label_formats import read_labels
     from anomalib_aoissl.data.labels.mapping import map_classes, remapped
     from anomalib_aoissl.data.labels.shapes.rasterizing import rasterized
@@ -143,7 +143,7 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
             if size is None or not image.labelled:
                 continue
             mask = rasterized(image.shapes, lookup, size)[0]
-        yield _item_name(image.name), picture, mask, names
+        yield _item_name(image.name), picture, mask, names, ""
 
 
 def _draw(

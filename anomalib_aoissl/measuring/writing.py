@@ -26,10 +26,22 @@ def fields(scale: float | None) -> list[str]:
     """Return the names of the columns; those in um stand last, where a scale is known."""
     pixels = [f"{name}_px" for name in _FIELDS]
     microns = [f"{name}_um2" if name == "area" else f"{name}_um" for name in _FIELDS] if scale else []
-    return ["image", "class", "part", "connected", *pixels, "angle_deg", "touching", "cut", "centre_line", *microns]
+    return [
+        "image",
+        "class",
+        "part",
+        "connected",
+        *pixels,
+        "angle_deg",
+        "touching",
+        "cut",
+        "centre_line",
+        "fault",
+        *microns,
+    ]
 
 
-def entry(image: str, part: Part, class_names: Sequence[str], scale: float | None) -> list[Any]:
+def entry(image: str, part: Part, class_names: Sequence[str], scale: float | None, fault: str = "") -> list[Any]:
     """Return the cells of one part.
 
     Args:
@@ -37,6 +49,7 @@ def entry(image: str, part: Part, class_names: Sequence[str], scale: float | Non
         part: The part.
         class_names: Background first.
         scale: Size of a pixel, um; None where it is not known.
+        fault: In what the picture is unlike the labelled ones; "" for nothing, or where it is not known.
     """
     values = [float(getattr(part, name)) for name in _FIELDS]
     microns = (
@@ -56,6 +69,7 @@ def entry(image: str, part: Part, class_names: Sequence[str], scale: float | Non
         touching,
         int(part.cut),
         int(part.line is not None),
+        fault,
         *(f"{value:.3f}" for value in microns),
     ]
 

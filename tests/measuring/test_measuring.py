@@ -170,13 +170,14 @@ def test_csv_and_picture(tmp_path: Path) -> None:
     mask[80:120, 205:235] = 2
     names = ("background", "wire", "pad")
     found = measure(mask, [1, 2])
-    write_csv(tmp_path / "parts.csv", [entry("u1", part, names, 2.5) for part in found.parts], 2.5)
+    write_csv(tmp_path / "parts.csv", [entry("u1", part, names, 2.5, "blurred") for part in found.parts], 2.5)
     with (tmp_path / "parts.csv").open(newline="") as file:
         wire, pad = csv.DictReader(file)
     assert (wire["class"], wire["touching"], pad["touching"]) == ("wire", "pad", "wire")
     assert float(wire["length_um"]) == pytest.approx(2.5 * float(wire["length_px"]), abs=0.02)
     assert float(pad["area_um2"]) == pytest.approx(2.5**2 * float(pad["area_px"]))
     assert float(pad["width_um"]) == 75
+    assert (wire["fault"], wire["centre_line"]) == ("blurred", "1")
     picture = draw_parts(np.zeros((*mask.shape, 3), np.uint8), mask, found, names)
     assert picture.width == 5 * mask.shape[1]
     assert picture.getpixel((5 * 50 + 2, 5 * 101)) != (0, 0, 0)
