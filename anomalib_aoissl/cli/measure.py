@@ -124,7 +124,7 @@ def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tup
 
 
 def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...], str]]:
-    """Yield the same of each entry of a folder of masks, or of labels of another tool, whose pictures are not judged."""
+    """Yield the same of each entry of a folder of masks, or of labels of another tool, with no fault."""
     from anomalib_aoissl.data.label_formats import read_labels
     from anomalib_aoissl.data.labels.mapping import map_classes, remapped
     from anomalib_aoissl.data.labels.shapes.rasterizing import rasterized
