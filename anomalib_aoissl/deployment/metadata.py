@@ -62,4 +62,4 @@ def quality_of(metadata: Mapping[str, Any]) -> LabelledQuality | None:
 
 def labelled_of(metadata: Mapping[str, Any]) -> tuple[LabelledQuality | None, float | None]:
     """Return what the model's labelled pictures are like, and their mean novelty; None where it does not say."""
-    return quality_of(metadata), metadata.get("bank", {}).get("own_novelty")
+    return quality_of(metadata), (metadata.get("bank") or {}).get("own_novelty")  # None: it cannot be edited

@@ -215,7 +215,7 @@ def with_bank(
         held += [constant(f"{HEAD_PREFIX}{name}", array) for name, array in head.arrays.items()]
     hold(model, held)
     _validate(model)
-    known, before = metadata.get("bank", {}).get("image_names"), metadata.pop("quality", None)
+    known, before = (metadata.get("bank") or {}).get("image_names"), metadata.pop("quality", None)
     if quality is None and before is not None and (known is None or not set(bank.image_names) - set(known)):
         quality = LabelledQuality.from_dict(before)
     if quality is not None and (left := quality.among(bank.image_names)) is not None:
