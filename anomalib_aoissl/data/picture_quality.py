@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -164,35 +165,40 @@ class LabelledQuality:
                 kinds.setdefault(kind, []).append((plane, figures))
         return "; ".join(_said(kind, found, len(planes)) for kind, found in kinds.items())
 
+    @cached_property
+    def _ends(self) -> tuple[PictureQuality, PictureQuality]:
+        """The least and the most of each measure."""
+        values = np.array([astuple(one) for one in self.pictures.values()])  # [pictures, measures, planes]
+        least, most = (PictureQuality(*map(tuple, end.tolist())) for end in (values.min(axis=0), values.max(axis=0)))
+        return least, most
+
     def _fault_of_plane(self, picture: PictureQuality, plane: int) -> tuple[str, str]:
         """Return what is wrong with one plane, and the figures that say so; "" twice for nothing."""
-        labelled = [PictureQuality(*((values[plane],) for values in astuple(one))) for one in self.pictures.values()]
+        least, most = self._ends
         for kind, end in (("underexposed", "black"), ("overexposed", "white")):
-            share, most = getattr(picture, end)[plane], max(getattr(one, end)[0] for one in labelled)
-            if most < CLIPPED_GROUND and share > most + CLIPPED_MORE:
-                return kind, f"{share:.0%} of the pixels are {end}, at most {most:.0%} of labelled pictures"
-        contrasts = [one.contrast[0] for one in labelled]
-        contrast, least, most = picture.contrast[plane], min(contrasts), max(contrasts)
-        if most < _LEAST_CONTRAST:  # a lamp that is off, which shows noise alone
+            share, labelled = getattr(picture, end)[plane], getattr(most, end)[plane]
+            if labelled < CLIPPED_GROUND and share > labelled + CLIPPED_MORE:
+                return kind, f"{share:.0%} of the pixels are {end}, at most {labelled:.0%} of labelled pictures"
+        contrast, lowest, highest = picture.contrast[plane], least.contrast[plane], most.contrast[plane]
+        if highest < _LEAST_CONTRAST:  # a lamp that is off, which shows noise alone
             lit = contrast > 2 * _LEAST_CONTRAST
-            return ("lit", f"contrast {contrast:.3f}, at most {most:.3f} in labelled pictures") if lit else ("", "")
-        if contrast < CONTRAST_LEFT * least:
-            return "dark or empty", f"contrast {contrast:.3f}, at least {least:.3f} in labelled pictures"
-        if min(contrasts) < _LEAST_CONTRAST:
+            return ("lit", f"contrast {contrast:.3f}, at most {highest:.3f} in labelled pictures") if lit else ("", "")
+        if contrast < CONTRAST_LEFT * lowest:
+            return "dark or empty", f"contrast {contrast:.3f}, at least {lowest:.3f} in labelled pictures"
+        if lowest < _LEAST_CONTRAST:
             return "", ""
-        labelled_ways = {way: [getattr(one, way)[0] for one in labelled] for way in ("across", "down")}
-        below = [way for way, each in labelled_ways.items() if getattr(picture, way)[plane] < _least_sharpness(each)]
+        ways = {way: tuple(getattr(one, way)[plane] for one in (picture, least, most)) for way in ("across", "down")}
+        below = [way for way, (found, *labelled) in ways.items() if found < _least_sharpness(*labelled)]
         if not below:
             return "", ""
-        sharpness, least = getattr(picture, below[0])[plane], min(labelled_ways[below[0]])
-        kind = "blurred" if len(below) == len(labelled_ways) else f"blurred {below[0]}"
-        return kind, f"sharpness {sharpness:.3f}, at least {least:.3f} in labelled pictures"
+        kind = "blurred" if len(below) == len(ways) else f"blurred {below[0]}"
+        sharpness, lowest, _ = ways[below[0]]
+        return kind, f"sharpness {sharpness:.3f}, at least {lowest:.3f} in labelled pictures"
 
 
-def _least_sharpness(labelled: Sequence[float]) -> float:
-    """Return the sharpness below which a picture is blurred, given that of labelled ones."""
-    differing = max(labelled) / max(min(labelled), 1e-9) / SHARPNESS_DIFFERS
-    return SHARPNESS_LEFT * min(labelled) / max(differing, 1)
+def _least_sharpness(least: float, most: float) -> float:
+    """Return the sharpness below which a picture is blurred, given the least and the most of labelled ones."""
+    return SHARPNESS_LEFT * least / max(most / max(least, 1e-9) / SHARPNESS_DIFFERS, 1)
 
 
 def _said(kind: str, found: Sequence[tuple[int, str]], planes: int) -> str:
