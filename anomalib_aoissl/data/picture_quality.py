@@ -1,9 +1,10 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether a picture is as sharp, as lit and as little clipped as the labelled ones were; without torch.
+"""Whether a picture is as sharp, as lit, as little clipped and as wide as the labelled ones were; without torch.
 
-Novelty does not tell a blurred or a black picture: nothing in it is new.
+Novelty does not tell a blurred or a black picture: nothing in it is new. Inverted pictures and planes in another order
+are told by `picture_tones`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+
+from .picture_tones import Tones, picture_tones, tone_fault
 
 SHARPNESS_LEFT = 0.45
 """Sharpness below this share of the least labelled one is blur."""
@@ -31,6 +34,11 @@ CLIPPED_MORE = 0.2
 CLIPPED_GROUND = 0.2
 """Where so many pixels of a labelled picture are black, or white, it is the ground, which may have any share."""
 
+STRETCHED = 1.3
+"""Factor between the width, in heights, of a picture and that of the labelled ones, from which parts are deformed."""
+
+_PER_PLANE = "contrast", "across", "down", "black", "white"
+
 _END = 1 / 255  # of the values' range
 _INNER, _OUTER = 1.0, 2.5  # px; the coarse band is the same of the picture a quarter as large
 _SHRUNK = 4
@@ -40,7 +48,7 @@ _ROWS = 1 << 21  # pixels at once
 
 @dataclass(frozen=True)
 class PictureQuality:
-    """Measures of a picture, one value for each plane.
+    """Measures of a picture, the first five one value for each plane.
 
     Attributes:
         contrast: Standard deviation of intensities in [0, 1].
@@ -49,6 +57,8 @@ class PictureQuality:
         down: The same along the columns.
         black: Share of the pixels at the lower end of the values.
         white: Share at the upper end.
+        tones: Its `picture_tones`.
+        shape: Its own height and width, px.
     """
 
     contrast: tuple[float, ...]
@@ -56,6 +66,8 @@ class PictureQuality:
     down: tuple[float, ...]
     black: tuple[float, ...]
     white: tuple[float, ...]
+    tones: Tones
+    shape: tuple[int, ...]
 
 
 def picture_quality(planes: np.ndarray, size: tuple[int, int] | None = None) -> PictureQuality:
@@ -65,8 +77,9 @@ def picture_quality(planes: np.ndarray, size: tuple[int, int] | None = None) -> 
         planes: The picture.
         size: (height, width) px that the model sees it at; None where it sees tiles of the picture's own size.
     """
-    values = [_measured(_resized(plane, size)) for plane in planes]
-    return PictureQuality(*(tuple(each) for each in zip(*values, strict=True)))
+    values = zip(*(_measured(_resized(plane, size)) for plane in planes), strict=True)
+    contrast, across, down, black, white = values
+    return PictureQuality(contrast, across, down, black, white, picture_tones(planes), planes.shape[1:])
 
 
 def _resized(plane: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -78,7 +91,7 @@ def _resized(plane: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def _measured(plane: np.ndarray) -> tuple[float, ...]:
-    """Return the measures of a plane ``[H, W]`` in the order of `PictureQuality`, taken some rows at a time."""
+    """Return the first measures of a plane ``[H, W]`` in `PictureQuality`'s order, taken some rows at a time."""
     sums = np.zeros(8)  # of values, squares, fine and coarse bands' squares, black and white pixels
     rows = max(_ROWS // plane.shape[1], 16 * _SHRUNK)
     for first in range(0, len(plane), rows):
@@ -131,10 +144,7 @@ class LabelledQuality:
     def from_dict(cls, content: Mapping[str, Any]) -> LabelledQuality:
         """Return the quality from the plain data of `to_dict`."""
         size = content["size"]
-        pictures = {
-            name: PictureQuality(*(tuple(float(value) for value in values) for values in measures))
-            for name, measures in content["pictures"].items()
-        }
+        pictures = {name: PictureQuality(*map(tuple, measures)) for name, measures in content["pictures"].items()}
         return cls(pictures, None if size is None else (int(size[0]), int(size[1])))
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,23 +173,38 @@ class LabelledQuality:
             kind, figures = self._fault_of_plane(picture, plane)
             if kind:
                 kinds.setdefault(kind, []).append((plane, figures))
-        return "; ".join(_said(kind, found, len(planes)) for kind, found in kinds.items())
+        said = [_said(kind, found, len(planes)) for kind, found in kinds.items()]
+        if not said:  # what is clipped or dark has other tones too
+            kind, figures = tone_fault(planes, [one.tones for one in self.pictures.values()])
+            said += [f"{kind} ({figures})"] if kind else []
+        return "; ".join([*said, *self._stretched(planes)])
+
+    def _stretched(self, planes: np.ndarray) -> list[str]:
+        """Return how much wider or narrower parts become than labelled ones, where pictures are resized as a whole."""
+        if self.size is None:
+            return []
+        height, width = planes.shape[1:]
+        factors = {one.shape: one.shape[1] / one.shape[0] * height / width for one in self.pictures.values()}
+        labelled = min(factors, key=lambda shape: max(factors[shape], 1 / factors[shape]))
+        factor = factors[labelled]
+        if 1 / STRETCHED < factor < STRETCHED:
+            return []
+        shapes = f"{height}x{width} px, height x width, and {'x'.join(map(str, labelled))} in labelled pictures"
+        return [f"stretched ({shapes}: parts are {factor:.2g} times as wide)"]
 
     @cached_property
-    def _ends(self) -> tuple[PictureQuality, PictureQuality]:
-        """The least and the most of each measure."""
-        values = np.array([astuple(one) for one in self.pictures.values()])  # [pictures, measures, planes]
-        least, most = (PictureQuality(*map(tuple, end.tolist())) for end in (values.min(axis=0), values.max(axis=0)))
-        return least, most
+    def _ends(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The least and the most of each measure of a plane, ``[C]`` each."""
+        values = {name: np.array([getattr(one, name) for one in self.pictures.values()]) for name in _PER_PLANE}
+        return {name: (each.min(axis=0), each.max(axis=0)) for name, each in values.items()}
 
     def _fault_of_plane(self, picture: PictureQuality, plane: int) -> tuple[str, str]:
         """Return what is wrong with one plane, and the figures that say so; "" twice for nothing."""
-        least, most = self._ends
         for kind, end in (("underexposed", "black"), ("overexposed", "white")):
-            share, labelled = getattr(picture, end)[plane], getattr(most, end)[plane]
+            share, labelled = getattr(picture, end)[plane], self._ends[end][1][plane]
             if labelled < CLIPPED_GROUND and share > labelled + CLIPPED_MORE:
                 return kind, f"{share:.0%} of the pixels are {end}, at most {labelled:.0%} of labelled pictures"
-        contrast, lowest, highest = picture.contrast[plane], least.contrast[plane], most.contrast[plane]
+        contrast, (lowest, highest) = picture.contrast[plane], (values[plane] for values in self._ends["contrast"])
         if highest < _LEAST_CONTRAST:  # a lamp that is off, which shows noise alone
             lit = contrast > 2 * _LEAST_CONTRAST
             return ("lit", f"contrast {contrast:.3f}, at most {highest:.3f} in labelled pictures") if lit else ("", "")
@@ -187,7 +212,10 @@ class LabelledQuality:
             return "dark or empty", f"contrast {contrast:.3f}, at least {lowest:.3f} in labelled pictures"
         if lowest < _LEAST_CONTRAST:
             return "", ""
-        ways = {way: tuple(getattr(one, way)[plane] for one in (picture, least, most)) for way in ("across", "down")}
+        ways = {
+            way: (getattr(picture, way)[plane], *(values[plane] for values in self._ends[way]))
+            for way in ("across", "down")
+        }
         below = [way for way, (found, *labelled) in ways.items() if found < _least_sharpness(*labelled)]
         if not below:
             return "", ""

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -61,7 +62,7 @@ def test_a_large_picture_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -
 def test_a_picture_is_measured_at_the_models_size() -> None:
     planes, size = drawn(2), (48, 64)
     small = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes])
-    assert measured(planes, size) == measured(small)
+    assert replace(measured(planes, size), tones=(), shape=()) == replace(measured(small), tones=(), shape=())
     assert labelled(planes, size=size).fault(blurred(planes, 8)).startswith("blurred")
 
 
@@ -137,6 +138,15 @@ def test_a_lamp_that_is_off_may_be_darker_still_and_not_be_lit() -> None:
     dead[1] = 0
     assert labelled(dark).fault(dead) == ""
     assert labelled(dark).fault(drawn(1)).startswith("lit in plane 1 (contrast 0.1")
+
+
+def test_a_picture_of_other_proportions_is_stretched() -> None:
+    known = labelled(drawn(0, (96, 128)), drawn(1, (128, 160)), size=(96, 128))
+    assert known.fault(drawn(9, (112, 160))) == ""
+    assert known.fault(drawn(9, (128, 96))) == (
+        "stretched (128x96 px, height x width, and 128x160 in labelled pictures: parts are 1.7 times as wide)"
+    )
+    assert labelled(drawn(0, (96, 128))).fault(drawn(9, (128, 96))) == ""  # tiles are not resized
 
 
 def test_pictures_come_and_go_and_travel() -> None:
