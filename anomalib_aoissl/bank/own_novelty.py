@@ -12,8 +12,11 @@ from .content import BankArrays, float_embeddings
 NOVEL_ALL_OVER = 1.9
 """Mean novelty of a picture, in that of labelled images, from which it is another product; noise of 3 % has 1.8."""
 
+_TWIN = 0.01
+"""Mean novelty of images up to which they are one picture again and again: they do not say how pictures differ."""
+
 _ASKED = 4000  # entries
-_CHUNK = 500
+_HELD = 1 << 23  # similarities at once
 
 
 def own_novelty(bank: BankArrays) -> float | None:
@@ -23,7 +26,8 @@ def own_novelty(bank: BankArrays) -> float | None:
     bank of more than 4,000 entries so many are asked, evenly taken. An entry counts as often as it stands for patches.
 
     Returns:
-        The mean of 1 - cosine similarity to the nearest entry; None where no image can be asked of others.
+        The mean of 1 - cosine similarity to the nearest entry; None where no image can be asked of others, or where
+        they are one picture again and again.
     """
     ids, devices = bank.entries["image_ids"], bank.entries["device_ids"]
     pairs = np.unique(np.stack([devices, ids]), axis=1)  # of device and image
@@ -36,14 +40,16 @@ def own_novelty(bank: BankArrays) -> float | None:
     asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), _ASKED)).astype(int)]
     embeddings, counts = float_embeddings(bank.entries), bank.entries["counts"]
     novelty = np.empty(len(asked), np.float32)
-    for first in range(0, len(asked), _CHUNK):
-        part = asked[first : first + _CHUNK]
+    rows = max(_HELD // len(ids), 1)
+    for first in range(0, len(asked), rows):
+        part = asked[first : first + rows]
         similarities = embeddings[part] @ embeddings.T
         similarities[ids[part][:, np.newaxis] == ids] = -1  # its own image's
         novelty[first : first + len(part)] = 1 - similarities.max(axis=1)
     sums = np.bincount(ids[asked], novelty * counts[asked])
     totals = np.bincount(ids[asked], counts[asked])
-    return float((sums[totals > 0] / totals[totals > 0]).max())
+    means = sums[totals > 0] / totals[totals > 0]
+    return float(means.max()) if means.max() > _TWIN else None
 
 
 def novelty_fault(novelty: float, known: float | None) -> str:

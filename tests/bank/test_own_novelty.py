@@ -39,9 +39,9 @@ def by_loop(bank: BankArrays, images: set[int]) -> float:
     return max(means)
 
 
-@pytest.mark.parametrize("chunk", [2, 500])
-def test_it_is_that_of_a_loop(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+@pytest.mark.parametrize("held", [1, 14, 500])
+def test_it_is_that_of_a_loop(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD", held)
     bank = bank_of([0, 0, 1, 1, 1, 2, 2], [0] * 7)
     assert own_novelty(bank) == pytest.approx(by_loop(bank, {0, 1, 2}), abs=1e-6)
 
@@ -68,6 +68,12 @@ def test_of_a_large_bank_some_are_asked(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("images", [[], [0, 0]])
 def test_one_image_is_asked_of_nothing(images: list[int]) -> None:
     assert own_novelty(bank_of(images, images)) is None
+
+
+def test_one_picture_again_and_again_does_not_tell_how_pictures_differ() -> None:
+    bank = bank_of([0, 0, 1, 1], [0, 0, 0, 0])
+    bank.entries["embeddings"][2:] = bank.entries["embeddings"][:2]
+    assert own_novelty(bank) is None
 
 
 def test_what_is_novel_all_over_is_another_product() -> None:
