@@ -22,6 +22,7 @@ from ..reading import (
     planes_of_array,
     read_lighting_channels,
     validate_bit_depth,
+    with_planes,
 )
 from .mask_format import MaskFormat
 
@@ -142,11 +143,14 @@ class FileFormat:
         if self.planes == (3,) and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[-1] == 4:
             image = image[..., :3]
         planes = planes_of_array(image, self.bit_depth, color_order)
-        total = sum(self.planes or ())
-        if total == 2 and len(planes) != 2:
+        files, total = len(self.planes or ()), sum(self.planes or ())
+        if files == 1:
+            planes = with_planes(planes, total, f"An array {image.shape}")
+        elif files > 1 and len(planes) != total:
             msg = (
-                f"The array has {len(planes)} channels, but the model was trained on 2 grey pictures of an item "
-                f"({', '.join(self.lighting_channels) or 'pages of a file'}). Give them as [H, W, 2]."
+                f"The array has {len(planes)} channels, but the model was trained on {files} pictures of an item, "
+                f"{total} planes in all ({', '.join(self.lighting_channels) or 'pages of a file'}). Give them as "
+                f"[H, W, {total}]."
             )
             raise ValueError(msg)
         return pack_channels(planes)

@@ -15,6 +15,7 @@ from .pictures import (
     read_image,
     read_lighting_channels,
     validate_bit_depth,
+    with_planes,
 )
 from .raster import IMAGE_SUFFIXES
 
@@ -33,4 +34,5 @@ __all__ = [
     "read_lighting_channels",
     "read_mask",
     "validate_bit_depth",
+    "with_planes",
 ]

@@ -162,7 +162,7 @@ def read_lighting_channels(
     images = [read_image(path, bit_depth) for path in paths]
     check_one_size(paths, images)
     if planes is not None:
-        images = [_with_planes(*item) for item in zip(images, planes, paths, strict=True)]
+        images = [with_planes(*item) for item in zip(images, planes, paths, strict=True)]
     elif len(images) > 1:
         images = [image[:1] if is_grey(image) else image for image in images]
     return pack_channels(np.concatenate(images) if len(images) > 1 else images[0])
@@ -202,8 +202,12 @@ def validate_bit_depth(bit_depth: int | None) -> int | None:
     raise ValueError(msg)
 
 
-def _with_planes(image: np.ndarray, planes: int, path: str | Path) -> np.ndarray:
-    """Return a picture with as many planes as the dataset's training pictures of its lighting channel."""
+def with_planes(image: np.ndarray, planes: int, path: str | Path) -> np.ndarray:
+    """Return a picture ``[C, H, W]`` with as many planes as the training pictures of its lighting channel.
+
+    Raises:
+        DatasetError: If it is of another kind.
+    """
     if len(image) == planes:
         return image
     if planes == 3 and len(image) == 1:

@@ -51,7 +51,18 @@ ARRAYS = table(
     Row(
         "four planes, for three lighting channels",
         array(np.dstack([COLOUR, GREY]), file_format={"lighting_channels": ("_a", "_b", "_c"), "planes": (1, 1, 1)}),
-        value=np.dstack([COLOUR, GREY]).tolist(),  # which the model takes as none of its three
+        "has 4 channels, but the model was trained on 3 pictures of an item, 3 planes in all \\(_a, _b, _c\\)",
+    ),
+    Row(
+        "two planes, for colour files",
+        array(COLOUR[..., :2], file_format={"planes": (3,)}),
+        "has 2 planes .*have 3 \\(colour\\)",
+    ),
+    Row("colours, for grey files", array(COLOUR, file_format={"planes": (1,)}), "has 3 planes .colour., .*have 1"),
+    Row(
+        "grey as three planes, for grey files",
+        array(np.dstack([GREY] * 3), file_format={"planes": (1,)}),
+        value=np.dstack([GREY] * 3).tolist(),
     ),
     Row("an order that is none", array(COLOUR, color_order="BGR"), "color_order='BGR' must be 'rgb' or 'bgr'"),
     Row(
@@ -70,7 +81,7 @@ ARRAYS = table(
     Row(
         "colours for two grey lighting channels",
         array(COLOUR, file_format={"lighting_channels": ("_a", "_b"), "planes": (1, 1)}),
-        "trained on 2 grey pictures",
+        "trained on 2 pictures of an item, 2 planes in all",
     ),
 )
 
