@@ -27,7 +27,7 @@ from .abstaining import WINNING_PROBABILITY, AbstentionFormat, add_winning_proba
 from .editing.bank_mixin import OpenVINOBankMixin
 from .explaining import explain_planes
 from .files.model_file import read_model
-from .graph.bank import NotEditableError, read_metadata
+from .graph.bank import NotEditableError, read_metadata, set_tiling
 from .many import PictureError, each_in_order
 from .metadata import abstention_of, checked_metadata, labelled_of
 from .requests import SharedModel, check_device, compiled, with_defaults
@@ -117,6 +117,8 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         self._threshold = abstention.threshold if abstention is not None else None
         self._target, self._editing = (device, with_defaults(device, config)), RLock()
         self.tiling = Tiling.of(metadata.get("tiling") if tiling is None else tiling)
+        if self.tiling is not None and self.tiling != Tiling.of(metadata.get("tiling")):
+            set_tiling(model, self.tiling.plain())
         try:
             self._use(model)
         except NotEditableError as error:

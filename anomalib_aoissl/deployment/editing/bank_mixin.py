@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
+from itertools import count
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -304,12 +305,18 @@ class OpenVINOBankMixin:
 def _new_name(bank: BankArrays, image: str | Path | np.ndarray, device: str, name: str | None) -> str:
     """Return the name of an image to be learnt, once it and the device are names that the bank can take."""
     check_name("device", device)
-    name = name or (str(image) if isinstance(image, str | Path) else f"{device}, learnt {len(bank.image_names)}")
+    name = name or (str(image) if isinstance(image, str | Path) else _free_name(bank, device))
     check_name("name", name)
     if name in bank.image_names:
         msg = f"The bank has the image {name!r} already: remove(image={name!r}) first, or give another name=."
         raise ValueError(msg)
     return name
+
+
+def _free_name(bank: BankArrays, device: str) -> str:
+    """Return a name for an array, which no image of the bank has."""
+    names = (f"{device}, learnt {number}" for number in count(len(bank.image_names)))
+    return next(name for name in names if name not in bank.image_names)
 
 
 def _after(known: Sequence[str], names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

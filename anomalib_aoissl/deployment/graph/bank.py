@@ -226,6 +226,14 @@ def with_bank(
     return model
 
 
+def set_tiling(model: openvino.Model, tiling: Mapping[str, Any]) -> None:
+    """Have the model say that it takes such tiles; how labelled pictures were, as it saw them, is known no more."""
+    metadata = read_metadata(model)
+    metadata.pop("quality", None)
+    metadata["tiling"] = dict(tiling)
+    model.set_rt_info(json.dumps(metadata), METADATA_PATH)
+
+
 def part_model(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """Return the part of the model from images to marked tensors or outputs.
 
