@@ -36,6 +36,7 @@ from .memory.memory_bank import MemoryBank
 if TYPE_CHECKING:
     import openvino
 
+    from anomalib_aoissl.data.picture_quality import LabelledQuality
     from anomalib_aoissl.models.module import SegmentationModuleMixin as _Base
 
     from .torch_model import RetrievalModel
@@ -49,6 +50,7 @@ class BankEditingMixin(_Base):
     """The memory bank's edits as methods of the model, and exports that hold the bank as named constants."""
 
     model: RetrievalModel
+    _quality_before: LabelledQuality | None = None  # the last edit, for undo
     EXPORTED_CONSTANTS: ClassVar[Mapping[str, str]] = {"model.bank.": "bank."}
 
     def add(
@@ -87,6 +89,7 @@ class BankEditingMixin(_Base):
         names = list(names or [""] * len(images))
         self.fill(self._seen(images), masks, list(devices), names)
         bank.finish()
+        self._quality_before = self.labelled_quality
         if self.labelled_quality is not None:
             for name, image in zip(names, images.cpu().numpy(), strict=True):
                 self.labelled_quality = self.labelled_quality.with_picture(name, image)
@@ -108,6 +111,7 @@ class BankEditingMixin(_Base):
         A pixel head is fitted again without their pixels, unless ``refit`` is false.
         """
         removed = self._bank().remove(device=device, image=image)
+        self._quality_before = self.labelled_quality
         if self.labelled_quality is not None:
             self.labelled_quality = self.labelled_quality.among(self.model.bank.image_names)
         if refit:
@@ -122,6 +126,7 @@ class BankEditingMixin(_Base):
         """
         own = self._bank()
         own.merge(load_content(bank, own.encoder_hash) if isinstance(bank, str | Path) else bank)
+        self._quality_before = self.labelled_quality
         self.labelled_quality = None  # that of the other bank's pictures is not known
         self._refit()
 
@@ -132,6 +137,7 @@ class BankEditingMixin(_Base):
             RuntimeError: If there is nothing to bring back.
         """
         self._bank().undo()
+        self.labelled_quality = self._quality_before
         self._refit()
 
     def _refit(self) -> None:

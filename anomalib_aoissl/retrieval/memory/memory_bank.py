@@ -161,7 +161,7 @@ class MemoryBank(DynamicBufferMixin):
         """Make what was added entries of the bank, and condense it where it has a budget.
 
         Raises:
-            ValueError: If the budget cannot hold an entry of each class and each device.
+            ValueError: If the budget cannot hold an entry of each class and each device; the bank is then as it was.
         """
         if not self._pending:
             return
@@ -169,8 +169,14 @@ class MemoryBank(DynamicBufferMixin):
         present = {name: tensor.to(target) for name, tensor in self._entries().items()}
         entries = concatenated([present, *self._pending])
         self._pending.clear()
-        self._take_entries(self._finished(entries))
-        self._previous, self._before_adding = self._before_adding, None
+        before, self._before_adding = self._before_adding, None
+        try:
+            self._take_entries(self._finished(entries))
+        except ValueError:
+            if before is not None:
+                self.take(before)
+            raise
+        self._previous = before
 
     def remove(self, *, device: str | None = None, image: str | None = None) -> int:
         """Take the entries of a device or an image out, of an image of a device where both are given; return how many.
