@@ -167,6 +167,8 @@ def test_index_masks_grey_and_palette(tmp_path: Path) -> None:
 def test_another_ignore_index_becomes_255(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", np.array([[9, 1]], dtype=np.uint8))
     assert read_mask(path, num_classes=2, ignore_index=9).tolist() == [[255, 1]]
+    with pytest.raises(DatasetError, match=r"a\.png: the value 9 means ignore .* but 10 classes are named"):
+        read_mask(path, num_classes=10, ignore_index=9)  # as where a class was added later
 
 
 def test_colour_coded_mask(tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_what_is_removed_again_leaves_the_bank_as_it_was(
     np.testing.assert_allclose(answer["anomaly_map"], arrays["bank_novelty"], atol=1e-5)
 
 
+def test_arrays_without_a_name_get_names_that_are_free(
+    bank: SegmentationOpenVINOInferencer, arrays: dict[str, np.ndarray]
+) -> None:
+    for index in (0, 1):
+        bank.adapt(arrays["pictures"][index], arrays["masks"][index], device="d", refit=False)
+    bank.remove(image="d, learnt 3")
+    bank.adapt(arrays["pictures"][2], arrays["masks"][2], device="d", refit=False)
+    assert [*bank.bank["entries_of_image"]][3:] == ["d, learnt 4", "d, learnt 5"]
+
+
 def test_a_head_learns_a_picture(head: SegmentationOpenVINOInferencer, arrays: dict[str, np.ndarray]) -> None:
     picture, mask = arrays["pictures"][3], arrays["masks"][3]
     flipped = np.where(mask == 255, 255, 2 - mask).astype(np.uint8)  # it has learnt the contrary

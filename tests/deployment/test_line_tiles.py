@@ -47,3 +47,17 @@ def test_a_large_picture_is_written_strip_by_strip(
     result = tiled.predict(picture, output=tmp_path / "large.tif")
     assert result.class_map.shape == (200, 210)
     assert np.array_equal(result.class_map, tiled.predict(picture).class_map)
+
+
+def test_tiles_that_are_given_are_saved_with_the_model(
+    models: Path, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    picture, mask = arrays["pictures"][3], arrays["masks"][3]
+    given = SegmentationOpenVINOInferencer(models / "head.xml", tiling={"size": (32, 48), "overlap": 8})
+    given.adapt(picture, mask, device="new", name="n", refit=False)
+    saved = SegmentationOpenVINOInferencer(given.save(tmp_path / "tiles.xml"))
+    assert saved.tiling == given.tiling
+    assert np.array_equal(saved.predict(picture).class_map, given.predict(picture).class_map)
+    whole = SegmentationOpenVINOInferencer(models / "head.xml")
+    assert whole.tiling is None
+    assert not np.array_equal(whole.predict(picture).class_map, given.predict(picture).class_map)

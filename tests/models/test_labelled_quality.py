@@ -110,10 +110,18 @@ def test_a_learnt_picture_widens_what_is_known_and_a_bank_of_others_ends_it(run:
     model.add(soft, torch.zeros(1, *SIZE, dtype=torch.uint8), ["new"], ["even"])
     assert model.labelled_quality == before.with_picture("even", soft[0].numpy())
     assert model.labelled_quality.fault(soft[0].numpy()) == ""
+    model.undo()
+    assert model.labelled_quality == before
+    model.add(soft, torch.zeros(1, *SIZE, dtype=torch.uint8), ["new"], ["even"])
+    learnt = model.labelled_quality
     model.remove(image="even")
     assert model.labelled_quality == before
+    model.undo()
+    assert model.labelled_quality == learnt
     model.merge(load_content(run.ckpt))
     assert model.labelled_quality is None
+    model.undo()
+    assert model.labelled_quality == learnt
 
 
 def test_a_checkpoint_with_images_of_another_bank_knows_no_more(run: Any) -> None:

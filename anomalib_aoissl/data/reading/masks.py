@@ -108,7 +108,7 @@ def _indices(raster: Raster, path: Path) -> np.ndarray:
 def _of_indices(values: np.ndarray, path: Path, num_classes: int | None, ignore_index: int) -> np.ndarray:
     """Return the values of a file as class indices, uint8 ``[H, W]``."""
     allowed = IGNORE_INDEX if num_classes is None else num_classes
-    if ignore_index < allowed and num_classes is not None:
+    if num_classes is not None and 0 <= ignore_index < num_classes:
         msg = (
             f"{path}: the value {ignore_index} means ignore in masks of this dataset, but {allowed} classes are named, "
             f"and it is the index of one. Give the mask as an array, or ignore 255 in dataset.json and in masks."

@@ -239,8 +239,8 @@ def _bank(model: openvino.Model) -> dict[str, Any] | None:
 
 def noise_picture(file_format: FileFormat, size: tuple[int, int], planes: int) -> np.ndarray:
     """Return an array ``[H, W, C]`` uint8 of noise, with the channels that a camera of the model's pictures gives."""
-    grey_pair = sum(file_format.planes or ()) == 2  # packed to three planes when it is read
-    return np.random.default_rng(0).integers(0, 256, (*size, 2 if grey_pair else planes), dtype=np.uint8)
+    channels = sum(file_format.planes or ()) or planes  # one or two are packed to three planes when they are read
+    return np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
 
 
 def _timed(

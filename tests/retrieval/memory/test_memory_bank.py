@@ -69,3 +69,18 @@ def test_clear_takes_everything_out() -> None:
     bank.finish()
     assert len(bank) == 0
     assert bank.image_names == []
+
+
+def test_a_bank_whose_budget_is_too_small_for_what_is_added_stays_as_it_was() -> None:
+    bank = make_bank()
+    bank.budget, before = 2, bank.content()
+    bank.add(torch.randn(1, 6, 4), torch.zeros(1, 4, 9, dtype=torch.uint8), ["third"], ["third"])
+    with pytest.raises(ValueError, match="2"):
+        bank.finish()
+    assert bank.content().image_names == before.image_names
+    assert bank.content().device_names == before.device_names
+    assert torch.equal(torch.from_numpy(before.entries["embeddings"]), bank.embeddings)
+    bank.budget = None
+    bank.add(torch.randn(1, 6, 4), torch.zeros(1, 4, 9, dtype=torch.uint8), ["third"], ["third"])
+    bank.finish()
+    assert bank.image_names == ["image0", "image1", "third"]
