@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ FAULTS: dict[str, Light] = {
     "gain 0.05": lambda images: (0.05 * 255 * images).round() / 255,
     "half black": lambda images: images * (torch.arange(images.shape[-1]) >= images.shape[-1] // 2),
     "black": torch.zeros_like,
+    "inverted": lambda images: 1 - images,
+    "blue for red": lambda images: images.flip(1),
 }
 """The same for pictures that are faulty."""
 
@@ -111,7 +114,7 @@ def mean_iou(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: 
 
 def noticed(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: Light) -> float:
     """Return the share of images that are called unlike the labelled ones."""
-    quality = model.labelled_quality
+    quality = replace(model.labelled_quality, size=None)  # images have the model's size already
     faults = [quality.fault(light(image).clamp(0, 1)[0].numpy()) for image, _ in shown]
     return round(sum(map(bool, faults)) / len(faults), 3)
 
