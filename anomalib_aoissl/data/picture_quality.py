@@ -57,8 +57,8 @@ class PictureQuality:
         down: The same along the columns.
         black: Share of the pixels at the lower end of the values.
         white: Share at the upper end.
-        tones: Its `picture_tones`.
-        shape: Its own height and width, px.
+        tones: Its `picture_tones`; none in models that did not take them.
+        shape: Its own height and width, px; the same.
     """
 
     contrast: tuple[float, ...]
@@ -66,8 +66,8 @@ class PictureQuality:
     down: tuple[float, ...]
     black: tuple[float, ...]
     white: tuple[float, ...]
-    tones: Tones
-    shape: tuple[int, ...]
+    tones: Tones = ()
+    shape: tuple[int, ...] = ()
 
 
 def picture_quality(planes: np.ndarray, size: tuple[int, int] | None = None) -> PictureQuality:
@@ -175,22 +175,23 @@ class LabelledQuality:
                 kinds.setdefault(kind, []).append((plane, figures))
         said = [_said(kind, found, len(planes)) for kind, found in kinds.items()]
         if not said:  # what is clipped or dark has other tones too
-            kind, figures = tone_fault(planes, [one.tones for one in self.pictures.values()])
+            kind, figures = tone_fault(planes, [one.tones for one in self.pictures.values() if one.tones])
             said += [f"{kind} ({figures})"] if kind else []
         return "; ".join([*said, *self._stretched(planes)])
 
     def _stretched(self, planes: np.ndarray) -> list[str]:
         """Return how much wider or narrower parts become than labelled ones, where pictures are resized as a whole."""
-        if self.size is None:
-            return []
         height, width = planes.shape[1:]
-        factors = {one.shape: one.shape[1] / one.shape[0] * height / width for one in self.pictures.values()}
+        shapes = {one.shape for one in self.pictures.values() if one.shape}
+        if self.size is None or not shapes:
+            return []
+        factors = {shape: shape[1] / shape[0] * height / width for shape in shapes}
         labelled = min(factors, key=lambda shape: max(factors[shape], 1 / factors[shape]))
         factor = factors[labelled]
         if 1 / STRETCHED < factor < STRETCHED:
             return []
-        shapes = f"{height}x{width} px, height x width, and {'x'.join(map(str, labelled))} in labelled pictures"
-        return [f"stretched ({shapes}: parts are {factor:.2g} times as wide)"]
+        both = f"{height}x{width} px, height x width, and {'x'.join(map(str, labelled))} in labelled pictures"
+        return [f"stretched ({both}: parts are {factor:.2g} times as wide)"]
 
     @cached_property
     def _ends(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -45,6 +45,8 @@ def picture_tones(planes: np.ndarray) -> Tones:
 
 def tone_fault(planes: np.ndarray, labelled: Collection[Tones]) -> tuple[str, str]:
     """Return how a picture ``[C, H, W]`` was changed beside labelled ones, and the figures; "" twice for not."""
+    if not labelled:
+        return "", ""
     small, known, places = _small(planes), np.array(list(labelled)), range(len(planes))
     pairs, tones = [*combinations(places, 2)], _Tones(small)
     found, without_cast = _distances(tones.in_order(places), known, len(pairs))

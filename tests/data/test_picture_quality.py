@@ -140,6 +140,15 @@ def test_a_lamp_that_is_off_may_be_darker_still_and_not_be_lit() -> None:
     assert labelled(dark).fault(drawn(1)).startswith("lit in plane 1 (contrast 0.1")
 
 
+def test_what_an_earlier_model_says_is_taken() -> None:
+    known = labelled(drawn(0), size=(96, 128))
+    content = known.to_dict()
+    content["pictures"] = {name: measures[:5] for name, measures in content["pictures"].items()}
+    earlier = LabelledQuality.from_dict(content)
+    assert earlier.fault(blurred(drawn(0), 5)).startswith("blurred")
+    assert earlier.fault(1 - drawn(0)) == earlier.fault(drawn(9, (128, 96))) == ""
+
+
 def test_a_picture_of_other_proportions_is_stretched() -> None:
     known = labelled(drawn(0, (96, 128)), drawn(1, (128, 160)), size=(96, 128))
     assert known.fault(drawn(9, (112, 160))) == ""
