@@ -77,9 +77,14 @@ def picture_quality(planes: np.ndarray, size: tuple[int, int] | None = None) -> 
         planes: The picture.
         size: (height, width) px that the model sees it at; None where it sees tiles of the picture's own size.
     """
+    return replace(_of_planes(planes, size), tones=picture_tones(planes), shape=planes.shape[1:])
+
+
+def _of_planes(planes: np.ndarray, size: tuple[int, int] | None) -> PictureQuality:
+    """Return what `picture_quality` measures of each plane, without tones and shape."""
     values = zip(*(_measured(_resized(plane, size)) for plane in planes), strict=True)
     contrast, across, down, black, white = values
-    return PictureQuality(contrast, across, down, black, white, picture_tones(planes), planes.shape[1:])
+    return PictureQuality(contrast, across, down, black, white)
 
 
 def _resized(plane: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -167,7 +172,7 @@ class LabelledQuality:
 
         "" where there is no fault.
         """
-        picture = picture_quality(planes, self.size)
+        picture = _of_planes(planes, self.size)
         kinds: dict[str, list[tuple[int, str]]] = {}
         for plane in range(len(planes)):
             kind, figures = self._fault_of_plane(picture, plane)

@@ -24,7 +24,7 @@ SWAPPED_WITHOUT_CAST = 1.05
 SWAPPED_LEAST, INVERTED_LEAST = 0.05, 0.4
 """Distances that are never called so."""
 
-_SIDE = 128  # px of the picture that is looked at
+_SIDE, _READ = 128, 512  # px of the picture that is looked at, and of what it is made from
 _SHARES = np.linspace(0.05, 0.95, 10)
 _FLOOR = 0.1  # added before the logarithm
 _LEAST_DEVIATION = 1e-3
@@ -72,9 +72,11 @@ def _exchanged(first: int, second: int, places: Sequence[int]) -> list[int]:
 
 
 def _small(planes: np.ndarray) -> np.ndarray:
-    """Return planes ``[C, H, W]`` at 128 px at most each way."""
+    """Return planes ``[C, H, W]`` at 128 px at most each way, of large pictures from every so many-th pixel."""
+    step = max(min(planes.shape[1:]) // _READ, 1)
     height, width = (min(side, _SIDE) for side in planes.shape[1:])
-    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in planes])
+    read = np.ascontiguousarray(planes[:, ::step, ::step])
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in read])
 
 
 class _Tones:
