@@ -156,6 +156,23 @@ def test_a_class_that_another_tab_replaces_while_one_draws(opened: Page, device:
     assert np.array_equal(opened.mask(), on_disk(device))
 
 
+def test_where_the_chosen_class_is_gone_nothing_is_painted(opened: Page, device: Path, session: Any) -> None:
+    opened.run("labelling.tools.size = 6")
+    opened.keys("2")
+    opened.drag((10, 10), (30, 10))
+    opened.keys("3")
+    session.change_class("remove", 2, "unpainted")
+    opened.until("return labelling.state.classes.length === 2")
+    assert "The class 'bar' is gone" in opened.notes()
+    opened.drag((50, 40), (80, 40))
+    assert set(np.unique(on_disk(device)).tolist()) == {1, 255}
+    assert not opened.run("return labelling.state.mask.values.slice(40 * 96).some((value) => value !== 255)")
+    opened.keys("2")
+    assert "is gone" not in opened.notes()
+    opened.drag((50, 40), (80, 40))
+    assert opened.run("return labelling.state.mask.values.slice(40 * 96).some((value) => value === 1)")
+
+
 def test_undo_waits_for_a_stroke_and_a_stroke_for_undo(opened: Page, device: Path, session: Any) -> None:
     opened.run("labelling.tools.size = 6")
     opened.keys("2")

@@ -77,8 +77,10 @@ export class Gallery {
     thumb.style.left = `${index * WIDE + 4}px`;
     thumb.title = [name, this.reason(name)].filter(Boolean).join("\n");
     thumb.onclick = () => this.open(name);
-    const canvas = document.createElement("canvas"), label = document.createElement("span");
-    label.textContent = name;
+    const canvas = document.createElement("canvas"), label = document.createElement("span"), text = document.createElement("bdi");
+    text.dir = "ltr"; // the label runs from right to left, so that the end of a long name shows
+    text.textContent = name;
+    label.append(text);
     thumb.append(canvas, label);
     const rank = this.state.next.findIndex(([other]) => other === name);
     const badge = document.createElement("b");

@@ -33,7 +33,8 @@ function loaded(content) {
   Object.assign(state, content);
   state.versions = new Map(state.pictures);
   const at = state.classes.findIndex(({ name }) => name === chosen); // another tab may have removed one before it
-  state.chosen = at >= 0 ? at : Math.min(state.chosen, state.classes.length - 1);
+  state.chosen = at >= 0 || chosen ? at : Math.min(state.chosen, state.classes.length - 1);
+  if (at < 0 && chosen) note(`The class '${chosen}' is gone: choose another one to paint.`, true, "gone");
   if (!state.lesson) state.suggestion = null; // its classes may be others by now
   $("folder").textContent = content.folder ?? $("folder").textContent;
   document.title = `${$("folder").textContent} – labelling`;
@@ -209,6 +210,7 @@ async function teach() {
 function chooseClass(index) {
   if (index >= state.classes.length) return;
   state.chosen = index;
+  document.querySelector("#notes [data-key=gone]")?.remove();
   if (["eraser", "take"].includes(tools.tool)) tools.choose("brush");
   panel.drawClasses();
   tools.drawPointer();

@@ -11,7 +11,7 @@ export const TOOLS = [
   ["fill", "F", "◧", "Fill what is enclosed"],
   ["take", "S", "✔", "Take over the suggestion of a region by a click"],
 ];
-const SIZED = new Set(["brush", "eraser", "line"]);
+const SIZED = new Set(["brush", "eraser", "line"]), UNCLASSED = new Set(["eraser", "take"]);
 
 export class Tools {
   constructor(view, state, changed) {
@@ -48,7 +48,7 @@ export class Tools {
   }
 
   get value() { return this.tool === "eraser" ? UNPAINTED : this.state.chosen; }
-  get ready() { return this.state.mask && !this.state.item.fault && !this.held; }
+  get ready() { return this.state.mask && !this.state.item.fault && !this.held && (this.state.chosen >= 0 || UNCLASSED.has(this.tool)); }
   get names() { return this.state.classes.map((one) => one.name); }
 
   // --- mouse and pen -------------------------------------------------------------------------------------------------
