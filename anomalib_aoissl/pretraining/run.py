@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerStatus
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import names_full_disk
@@ -102,25 +100,25 @@ class Run:
                 raise ArgumentError(msg)
 
     def train(self, outer: Trainer | None, arguments: Mapping[str, Any]) -> str:
-        """Train or resume, write the artefact, put the best weights into the encoder, and return one paragraph.
-
-        Raises:
-            RuntimeError: If training was interrupted.
-        """
-        started = time.monotonic()
+        """Train or resume, write the artefact, put the best weights into the encoder, and return one paragraph."""
         trainer = self._trainer(outer, arguments)
         module = self._module()
         loader = self._loader(trainer)
         resume = newest_whole(self.partial, module)
-        with names_full_disk(self.partial):
-            trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
-        if trainer.state.status != TrainerStatus.FINISHED:
-            msg = f"Pretraining was interrupted at step {trainer.global_step}. The same command resumes it."
-            raise RuntimeError(msg)
-        return self._finish(trainer, time.monotonic() - started)
+        try:
+            with names_full_disk(self.partial):
+                trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # how Lightning ends after Ctrl+C
+            logger.error(  # noqa: TRY400 - the way here is of no use to anybody
+                "Pretraining was interrupted at step %d. The same command goes on from the last measure.",
+                trainer.global_step,
+            )
+            raise
+        return self._finish(trainer)
 
-    def _finish(self, trainer: Trainer, seconds: float) -> str:
+    def _finish(self, trainer: Trainer) -> str:
         """Write the artefact on the first rank, and load the best weights on every rank."""
+        seconds = self.watcher.seconds
         self.encoder.vit.load_state_dict(trainer.strategy.broadcast(self.watcher.best))
         text = self.summary(seconds)
         if trainer.is_global_zero:

@@ -3,9 +3,11 @@
 
 """The callback as a user sees it: what it trains on, what it keeps, what it leaves on disk."""
 
+import itertools
 import json
 import logging
 import shutil
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from anomalib_aoissl.plugin.arguments import ArgumentError
 from anomalib_aoissl.pretraining import MAEPretraining, make_pretraining
 from anomalib_aoissl.pretraining.callback import _circumstances
 from anomalib_aoissl.pretraining.training.images import CropDataset
+from anomalib_aoissl.pretraining.watching import watcher
 from anomalib_aoissl.pretraining.watching.labelled import probe_images
 from anomalib_aoissl.pretraining.watching.watcher import CollapseError
 
@@ -99,10 +102,46 @@ def test_a_damaged_folder_says_what_to_do(make_encoder: MakeEncoder, pictures: F
 
 
 class _Stop(Callback):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 2 and pl_module is trainer.lightning_module:
-            msg = "power cut"
-            raise OSError(msg)
+            raise self.error
+
+
+def stopping(patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Have the third epoch of every trainer end with an error."""
+    made = Trainer.__init__
+
+    def with_stop(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        kwargs["callbacks"] = [*kwargs["callbacks"], _Stop(error)]
+        made(self, *args, **kwargs)
+
+    patch.setattr(Trainer, "__init__", with_stop)
+
+
+def test_an_interrupt_is_said_and_resumed_with_its_seconds(
+    make_encoder: MakeEncoder,
+    pictures: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        stopping(patch, KeyboardInterrupt())
+        with pytest.raises(SystemExit):
+            callback_of("mae", tmp_path, max_epochs=4).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    signal.signal(signal.SIGINT, handler)  # which Lightning has taken away
+    assert "Pretraining was interrupted at step 6. The same command goes on" in caplog.text
+    folder = callback_of("mae", tmp_path, max_epochs=4).pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    record = json.loads((folder / "pretraining.json").read_text())
+    seconds = [*(measure["seconds"] for measure in record["measures"]), record["seconds"]]
+    assert len(seconds) == 6
+    assert seconds == sorted(seconds)
 
 
 @pytest.mark.parametrize("objective", list(SMALL))
@@ -112,14 +151,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     whole, resumed = make_encoder(), make_encoder()
     callback_of(objective, tmp_path / "a", max_epochs=4).pretrain(whole, pictures, trainer_arguments=CPU)
     start = {name: value.clone() for name, value in resumed.vit.state_dict().items()}
-    stopped = Trainer.__init__
-
-    def with_stop(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        kwargs["callbacks"] = [*kwargs["callbacks"], _Stop()]
-        stopped(self, *args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "__init__", with_stop)
+        stopping(patch, OSError("power cut"))
         with pytest.raises(OSError, match="power cut"):
             callback_of(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
     assert all(torch.equal(value, start[name]) for name, value in resumed.vit.state_dict().items())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,12 @@ class Watcher(Callback):
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_index = 0
+        self._earlier, self._started = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, with those before the run was stopped."""
+        return self._earlier + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: the measures and the best weights."""
@@ -81,9 +88,11 @@ class Watcher(Callback):
         """Take the measures and the best weights of the run that was stopped."""
         self.history, self.best = state_dict["history"], state_dict["best"]
         self.best_index = state_dict["best_index"]
+        self._earlier = self.history[-1].get("seconds", 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the starting weights, unless the run resumes."""
+        self._started = time.monotonic()
         if not self.history:
             self._check(trainer, pl_module, epoch=0)
 
@@ -126,6 +135,7 @@ class Watcher(Callback):
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("loss") if trainer.global_step else None
             record = {"epoch": epoch, "step": trainer.global_step, "loss": None if loss is None else float(loss)}
+            record["seconds"] = round(self.seconds, 1)
             record |= self._measure(pl_module.device)
             self._draw(objective, pl_module, trainer)
         record = trainer.strategy.broadcast(record)
