@@ -6,11 +6,48 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from label_steps import scribble
 
 from anomalib_aoissl.labelling.session import Session
+from anomalib_aoissl.labelling.teaching.lesson import Lesson
 
 pytestmark = pytest.mark.usefixtures("short_fits")
+
+
+def learned(session: Session, *names: str) -> Lesson:
+    """Return a lesson on painted pictures."""
+    return session.lessons.teacher.teach(session.lessons._painted(list(names))[0], session.classes.names)
+
+
+def test_a_lesson_keeps_its_directions_while_the_next_is_prepared(session: Session) -> None:
+    """Of twice the pictures come other directions: the shown lesson does not know them."""
+    scribble(session, 0, 1, 2, 3)
+    teacher = session.lessons.teacher
+    lesson = learned(session, "unit_0", "unit_1")
+    before = teacher.suggest(lesson, "unit_3")
+    teacher.prepare("unit_3", ["unit_0", "unit_1", "unit_2"])
+    after, seen = teacher.suggest(lesson, "unit_3"), teacher.reader.see("unit_3")
+    features = teacher._features_of(lesson.head, "unit_3", seen, keep=False)
+    assert np.array_equal(after.classes, before.classes)
+    assert np.array_equal(features.coarse, lesson.head.features(seen.image, seen.tokens).coarse.detach())
+
+
+def test_a_lesson_learns_nothing_of_the_directions_of_the_last(session: Session) -> None:
+    """The gallery of the last lesson goes on while the next one is prepared."""
+    scribble(session, 0, 1, 2, 3)
+    teacher, names = session.lessons.teacher, [f"unit_{index}" for index in range(4)]
+    learned(session, *names)
+    expected = {name: drawn.values for name, drawn in teacher.drawn.items()}
+    again = type(teacher)(teacher.reader)
+    session.lessons.teacher = again
+    lesson = learned(session, "unit_0", "unit_1")
+    again.prepare("unit_3", names[:3])
+    again.suggest(lesson, "unit_0")
+    learned(session, *names)
+    for name in names:
+        assert np.array_equal(again.drawn[name].values, expected[name]), name
 
 
 def test_the_state_is_told_while_suggestions_arrive(session: Session) -> None:
