@@ -3,15 +3,20 @@
 
 """What a lesson says while others are learned, the folder changes, and tabs ask."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from label_pictures import SIZE
 from label_steps import scribble
 
 from anomalib_aoissl.labelling.session import Session
+from anomalib_aoissl.labelling.teaching import exporting
 from anomalib_aoissl.labelling.teaching.lesson import Lesson
+from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -48,6 +53,22 @@ def test_a_lesson_learns_nothing_of_the_directions_of_the_last(session: Session)
     learned(session, *names)
     for name in names:
         assert np.array_equal(again.drawn[name].values, expected[name]), name
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_the_export_needs_no_picture_without_paint(
+    damaged: bool, session: Session, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be the folder's first one damaged, or of five planes where the painted ones have three."""
+    monkeypatch.setattr(AOISSLRetrieval, "to_openvino", lambda *_: None)  # tracing takes long
+    first = device / "images" / "first.tif"
+    tifffile.imwrite(first, np.zeros((*SIZE, 5), np.uint8), photometric="minisblack", planarconfig="contig")
+    if damaged:
+        first.write_bytes(first.read_bytes()[:1000])
+    session.folder.scan()
+    scribble(session, 0)
+    exported = exporting.export(session.folder, session.masks, ["unit_0"], session.lessons.settings)
+    assert "--model.in_channels 3" in (exported.folder / "README.txt").read_text()
 
 
 def test_the_state_is_told_while_suggestions_arrive(session: Session) -> None:
