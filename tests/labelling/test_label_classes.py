@@ -43,6 +43,22 @@ def test_dataset_json_keeps_its_other_keys(device: Path, settings: Any) -> None:
         Session(device, settings)
 
 
+def test_no_class_gets_the_index_of_ignored_pixels(device: Path, settings: Any) -> None:
+    text = '{"classes": ["a", "b"], "ignore_index": 2}'
+    (device / "dataset.json").write_text(text)
+    session = Session(device, settings)
+    with pytest.raises(Problem, match="'c' would get the index 2, which is the"):
+        session.change_class("add", 0, "c")
+    assert session.classes.names == ("a", "b")
+    assert (device / "dataset.json").read_text() == text
+    session.change_class("rename", 1, "d")
+    (device / "dataset.json").write_text('{"classes": ["a", "d"], "ignore_index": 255}')
+    session.look()
+    session.change_class("add", 0, "c")
+    paint(session, "unit_0", 0, 0, np.array([[2, 2]]))
+    assert Session(device, settings).masks.read("unit_0")[0][0, :3].tolist() == [2, 2, 255]
+
+
 def test_a_painted_class_is_removed_only_into_another(session: Session, device: Path) -> None:
     session.change_class("add", 0, "chip")
     paint(session, "unit_0", 0, 0, np.array([[0, 1, 2, 3, 255]]))

@@ -118,6 +118,7 @@ class ClassNames:
         """
         try:
             checked = parse_class_names(list(names), "The classes")
+            self._check_ignored(checked)
             self._save(checked)
         except DatasetError as error:
             raise Problem(str(error)) from error
@@ -126,6 +127,20 @@ class ClassNames:
         if len(checked) < len(self.names):
             self._former.clear()
         self.description, self._read = replace(self.description, classes=checked), self._versions()
+
+    def _check_ignored(self, names: Sequence[str]) -> None:
+        """Validate that no class gets the index that masks have where pixels are ignored: its paint would be lost.
+
+        Raises:
+            Problem: If one does.
+        """
+        index = self.description.ignore_index
+        if 0 <= index < len(names):
+            msg = (
+                f'{names[index]!r} would get the index {index}, which is the "ignore_index" in {DESCRIPTION_NAME}. '
+                f"Write {IGNORE_INDEX} there, and in the masks that have a {index}, and add the class then."
+            )
+            raise Problem(msg)
 
     def _versions(self) -> tuple[str, ...]:
         """Return what changes when one of the files is written that may name the classes."""
