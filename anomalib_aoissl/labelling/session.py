@@ -231,16 +231,14 @@ class Session:
     def _remove_class(self, index: int, into: str) -> None:
         """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""
         with self.masks.locked():  # a stroke between the read and the write of a mask would be lost
-            versions = self.masks.versions()
-            labelled = [one.name for one in self.folder.pictures if one.name in versions]
-            uses = self.removal.uses(index, labelled)
+            uses = self.removal.uses(index)
             names = self.classes.names
             if uses and into != "unpainted" and into not in names:
                 pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
                 msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). "
                 msg += "Say what they become."
                 raise Problem(msg, 409)
-            self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
+            self.removal.run(index, names.index(into) if into in names else IGNORE_INDEX)
         self.lessons.forget()
         self.look()
 

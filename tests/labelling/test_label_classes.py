@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from label_steps import on_disk, paint
+from PIL import Image
 
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage import classes
@@ -74,6 +75,26 @@ def test_a_painted_class_is_removed_only_into_another(session: Session, device: 
     for index in (0, 1):
         with pytest.raises(Problem, match="cannot be removed"):
             session.change_class("remove", index, "unpainted")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".BMP"])
+def test_a_class_is_removed_of_masks_whose_picture_is_away(session: Session, device: Path, suffix: str) -> None:
+    values = np.repeat(np.array([[0, 1, 2, 255]], np.uint8), 3, axis=0)
+    (device / "masks" / "lot").mkdir(parents=True)
+    Image.fromarray(values).save(device / "masks" / "lot" / f"away{suffix}")
+    with pytest.raises(Problem, match=r"'bright' is painted in 1 picture\(s\), 3 px \(lot/away\)"):
+        session.change_class("remove", 1, "")
+    session.change_class("remove", 1, "bar")
+    assert on_disk(device, "lot/away")[0].tolist() == [0, 1, 1, 255]
+
+
+def test_no_class_is_removed_where_a_mask_cannot_be_read(session: Session, device: Path) -> None:
+    paint(session, "unit_0", 0, 0, np.array([[1, 2]]))
+    (device / "masks" / "away.png").write_bytes(b"no mask")
+    with pytest.raises(Problem, match=r"away.png"):
+        session.change_class("remove", 1, "unpainted")
+    assert session.classes.names == ("dark", "bright", "bar")
+    assert on_disk(device)[0, :2].tolist() == [1, 2]
 
 
 def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -181,12 +182,12 @@ class Removal:
         self.journal = masks.folder.own / "removal.json"
         self.aside = masks.folder.own / "removal"
 
-    def uses(self, index: int, labelled: Sequence[str]) -> dict[str, int]:
-        """Return the pixels that are painted in a class, of each picture that has some."""
-        found = {name: int(self.masks.counts(name)[index]) for name in labelled}
+    def uses(self, index: int) -> dict[str, int]:
+        """Return the pixels that are painted in a class, of each mask that has some."""
+        found = {name: int((self.masks.stored(name) == index).sum()) for name in self._stored()}
         return {name: pixels for name, pixels in found.items() if pixels}
 
-    def run(self, index: int, labelled: Sequence[str], into: int) -> None:
+    def run(self, index: int, into: int) -> None:
         """Take a class out; its pixels become those of another class, or unpainted (255).
 
         Raises:
@@ -200,8 +201,8 @@ class Removal:
         table[index + 1 : len(names)] -= 1
         table[index] = into if into == IGNORE_INDEX or into < index else into - 1
         try:
-            for name in labelled:
-                mask = self.masks.read(name)[0]
+            for name in self._stored():
+                mask = self.masks.stored(name)
                 if (mask != table[mask]).any():
                     write_mask(self.aside / f"{name}.png", table[mask])
             left = [name for at, name in enumerate(names) if at != index]
@@ -213,8 +214,6 @@ class Removal:
 
     def finish(self) -> None:
         """Put what a removal wrote aside in its place, where a journal says that it is complete."""
-        import shutil
-
         if self.journal.is_file():
             for path in sorted(self.aside.rglob("*.png")):
                 target = self.masks.folder.mask_path(path.relative_to(self.aside).with_suffix("").as_posix())
@@ -224,6 +223,10 @@ class Removal:
             shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
             self.journal.unlink()
         shutil.rmtree(self.aside, ignore_errors=True)
+
+    def _stored(self) -> list[str]:
+        """Return the names of all masks; their pictures may be away now, and come again."""
+        return sorted(self.masks.versions())
 
 
 def _described(root: Path) -> DatasetDescription:

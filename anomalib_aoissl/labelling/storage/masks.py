@@ -117,6 +117,17 @@ class MaskStore:
                         found[path.relative_to(folder).with_suffix("").as_posix()] = file_version(path)
         return found
 
+    def stored(self, name: str) -> np.ndarray:
+        """Return the mask ``[H, W]`` in a file, also where its picture is not there, or of another size.
+
+        Raises:
+            Problem: If the file cannot be used.
+        """
+        try:
+            return self.description.read_mask(self.folder.mask_path(name))
+        except (DatasetError, OSError) as error:
+            raise Problem(str(error)) from error
+
     def read(self, name: str) -> tuple[np.ndarray, str]:
         """Return a picture's mask ``[H, W]``, not to be changed, and its version; all unpainted where it has none.
 
