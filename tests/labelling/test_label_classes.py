@@ -3,6 +3,7 @@
 
 """Classes of the page: added, renamed, recoloured and removed, also by others."""
 
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,27 @@ def test_no_class_is_removed_where_a_mask_cannot_be_read(session: Session, devic
         session.change_class("remove", 1, "unpainted")
     assert session.classes.names == ("dark", "bright", "bar")
     assert on_disk(device)[0, :2].tolist() == [1, 2]
+
+
+def test_a_removal_that_was_given_up_leaves_nothing_for_the_next(
+    session: Session, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("unit_0", "unit_1"):
+        paint(session, name, 0, 0, np.array([[0, 1, 2]]))
+    session.change_class("add", 0, "chip")
+
+    def write(path: Path, mask: np.ndarray) -> None:
+        if path.name == "unit_1.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_mask(path, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classes, "write_mask", write)
+        with pytest.raises(Problem, match="the disk is full"):
+            session.change_class("remove", 1, "unpainted")
+    session.change_class("remove", 3, "unpainted")  # of no mask
+    for name in ("unit_0", "unit_1"):
+        assert on_disk(device, name)[0, :3].tolist() == [0, 1, 2]
 
 
 def test_a_stroke_while_a_class_is_removed_waits_and_is_not_taken(

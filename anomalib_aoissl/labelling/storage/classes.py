@@ -200,6 +200,7 @@ class Removal:
         table = np.arange(256, dtype=np.uint8)
         table[index + 1 : len(names)] -= 1
         table[index] = into if into == IGNORE_INDEX or into < index else into - 1
+        shutil.rmtree(self.aside, ignore_errors=True)  # of one that was given up
         try:
             for name in self._stored():
                 mask = self.masks.stored(name)
