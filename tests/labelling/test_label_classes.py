@@ -78,7 +78,7 @@ def test_a_painted_class_is_removed_only_into_another(session: Session, device: 
             session.change_class("remove", index, "unpainted")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".BMP"])
+@pytest.mark.parametrize("suffix", [".png", ".BMP", ".tif"])
 def test_a_class_is_removed_of_masks_whose_picture_is_away(session: Session, device: Path, suffix: str) -> None:
     values = np.repeat(np.array([[0, 1, 2, 255]], np.uint8), 3, axis=0)
     (device / "masks" / "lot").mkdir(parents=True)
@@ -87,6 +87,7 @@ def test_a_class_is_removed_of_masks_whose_picture_is_away(session: Session, dev
         session.change_class("remove", 1, "")
     session.change_class("remove", 1, "bar")
     assert on_disk(device, "lot/away")[0].tolist() == [0, 1, 1, 255]
+    assert [path.name for path in (device / "masks" / "lot").iterdir()] == ["away.png"]  # of two, training takes none
 
 
 def test_no_class_is_removed_where_a_mask_cannot_be_read(session: Session, device: Path) -> None:

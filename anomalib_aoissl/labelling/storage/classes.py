@@ -28,7 +28,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.visualization.overlay import palette
 
 from .listing import file_version
-from .masks import MaskStore, write_mask
+from .masks import MaskStore, remove_others, write_mask
 from .problems import Problem, unwritable
 
 FIRST_CLASSES = ("background", "class 1")
@@ -217,9 +217,11 @@ class Removal:
         """Put what a removal wrote aside in its place, where a journal says that it is complete."""
         if self.journal.is_file():
             for path in sorted(self.aside.rglob("*.png")):
-                target = self.masks.folder.mask_path(path.relative_to(self.aside).with_suffix("").as_posix())
+                name = path.relative_to(self.aside).with_suffix("").as_posix()
+                target = self.masks.folder.mask_path(name).with_suffix(".png")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target.with_suffix(".png"))
+                remove_others(target)  # before: what is aside still says that they are to go
+                path.replace(target)
             self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
             shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
             self.journal.unlink()
