@@ -246,6 +246,7 @@ class Lessons:
         """Return what is painted on pictures, and what is wrong with those that are left out."""
         from .teaching.teacher import Painted
 
+        self.session.finish_removal()
         painted, problems = {}, []
         groups = groups_by_stem(self.session.masks.description.groups)
         for name in names:

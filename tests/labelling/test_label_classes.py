@@ -189,6 +189,67 @@ def test_a_stroke_never_becomes_another_class(session: Session, device: Path) ->
     stroke(0, "dark")
 
 
+@pytest.mark.parametrize("stopped", ["masks/unit_1.png", "classes.txt"])
+def test_nothing_is_painted_until_a_removal_is_finished(
+    session: Session, device: Path, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk stops it on the way, when masks have other indices already than the page knows."""
+    session.change_class("add", 0, "chip")
+    for name in ("unit_0", "unit_1"):
+        paint(session, name, 0, 0, np.array([[1, 2, 3]]))
+    bar, real = Region(0, 1, np.full((1, 3), 2, np.uint8)), Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if target == device / stopped:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, target)
+
+    def stroke() -> None:
+        session.stroke("unit_0", bar, session.masks.version("unit_0"), "brush", "", {2: "bar"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        for act in (
+            lambda: session.change_class("remove", 1, "unpainted"),
+            stroke,
+            lambda: session.step("unit_0", True, ""),
+            lambda: session.change_class("add", 0, "void"),
+            lambda: session.open("unit_0"),
+            lambda: session.set_aside("unit_0", ""),
+            lambda: session.lessons._painted(["unit_0"]),
+        ):
+            with pytest.raises(Problem, match="the disk is full"):
+                act()
+        session.look()
+    assert on_disk(device)[:2, :3].tolist() == [[255, 1, 2], [255, 255, 255]]
+    with pytest.raises(Problem, match="'bar' is not that class any more"):
+        stroke()
+    assert session.classes.names == ("dark", "bar", "chip")
+    for name in ("unit_0", "unit_1"):
+        assert on_disk(device, name)[:2, :3].tolist() == [[255, 1, 2], [255, 255, 255]]
+    assert session.state()["counts"] == [0, 2, 2]
+
+
+def test_a_removal_that_a_full_disk_stopped_is_finished_by_itself(
+    session: Session, device: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(session, "unit_0", 0, 0, np.array([[1, 2]]))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classes.ClassNames, "_save", full)
+        with pytest.raises(Problem, match="the disk is full"):
+            session.change_class("remove", 1, "unpainted")
+        again = Session(device, settings)  # the page opens all the same
+    again.look()
+    assert again.classes.names == ("dark", "bar")
+    session.look()
+    assert session.classes.names == ("dark", "bar")
+    assert on_disk(device)[0, :2].tolist() == [255, 1]
+
+
 @pytest.mark.parametrize("moved", [0, 1, 2])
 def test_a_removal_that_was_killed_is_finished_when_the_folder_is_opened(
     session: Session, device: Path, settings: Any, moved: int, monkeypatch: pytest.MonkeyPatch

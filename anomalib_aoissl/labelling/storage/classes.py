@@ -169,8 +169,8 @@ class ClassNames:
 class Removal:
     """Takes a class out of all masks of a folder, or out of none, also if the program is killed on the way.
 
-    New masks are written aside first. Then a journal is written; from there on the removal is finished, be it when the
-    folder is opened next.
+    New masks are written aside first. Then a journal is written; from there on the removal is finished, be it before
+    the next stroke, or when the folder is opened next.
 
     Args:
         classes: The classes.
@@ -213,19 +213,38 @@ class Removal:
             raise unwritable(error, "The masks") from error
         self.finish()
 
-    def finish(self) -> None:
-        """Put what a removal wrote aside in its place, where a journal says that it is complete."""
-        if self.journal.is_file():
-            for path in sorted(self.aside.rglob("*.png")):
-                name = path.relative_to(self.aside).with_suffix("").as_posix()
-                target = self.masks.folder.mask_path(name).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                remove_others(target)  # before: what is aside still says that they are to go
-                path.replace(target)
-            self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
-            shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
-            self.journal.unlink()
-        shutil.rmtree(self.aside, ignore_errors=True)
+    @property
+    def pending(self) -> bool:
+        """Whether a removal is to be finished: the masks hold other indices than the names say until then."""
+        return self.journal.is_file()
+
+    def finish(self) -> bool:
+        """Put what a removal wrote aside in its place, where a journal says that it is complete; tell whether one did.
+
+        Raises:
+            Problem: If a file cannot be written; the journal stays, and the rest is done next time.
+        """
+        with self.masks.locked():  # another program may be writing aside just now
+            pending = self.pending
+            try:
+                if pending:
+                    self._put_in_place()
+            except OSError as error:
+                raise unwritable(error, "The masks") from error
+            shutil.rmtree(self.aside, ignore_errors=True)
+        return pending
+
+    def _put_in_place(self) -> None:
+        """Put masks and names in their place; what an earlier try did is not done again."""
+        for path in sorted(self.aside.rglob("*.png")):
+            name = path.relative_to(self.aside).with_suffix("").as_posix()
+            target = self.masks.folder.mask_path(name).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_others(target)  # before: what is aside still says that they are to go
+            path.replace(target)
+        self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
+        shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
+        self.journal.unlink()
 
     def _stored(self) -> list[str]:
         """Return the names of all masks; their pictures may be away now, and come again."""
