@@ -110,15 +110,13 @@ class Lessons:
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows of the lessons."""
-        lesson = self.lesson
+        lesson, stored = self.lesson, self._stored.copy()  # the worker puts others in meanwhile
         return {
             "lesson": lesson.number if lesson else 0,
             "curve": self._curve[-200:],
             "next": [[one.name, one.reason] for one in self._ranked],
             "progress": dict(self._progress),
-            "suggested": {
-                name: one.info for name, one in self._stored.items() if lesson and one.lesson == lesson.number
-            },
+            "suggested": {name: one.info for name, one in stored.items() if lesson and one.lesson == lesson.number},
             "exported": str(self.exported.folder.relative_to(self.session.folder.root)) if self.exported else "",
         }
 
@@ -248,6 +246,7 @@ class Lessons:
         """Return what is painted on pictures, and what is wrong with those that are left out."""
         from .teaching.teacher import Painted
 
+        self.session.finish_removal()
         painted, problems = {}, []
         groups = groups_by_stem(self.session.masks.description.groups)
         for name in names:

@@ -51,7 +51,8 @@ class Session:
         self.folder = LabelFolder(root, FileFormat(self.classes.description.lighting_channels, bit_depth))
         self.masks = MaskStore(self.folder, lambda: self.classes.description)
         self.removal = Removal(self.classes, self.masks)
-        self.removal.finish()
+        with suppress(Problem):  # the first stroke says it
+            self.removal.finish()
         self.pictures = DecodedPictures(self.folder)
         self.arrivals = Arrivals(self.folder)
         self.arrivals.clean()
@@ -115,6 +116,7 @@ class Session:
 
     def open(self, name: str) -> dict[str, Any]:
         """Return what the page needs to show a picture; a fault of its mask is told with it."""
+        self.finish_removal()
         described = self.pictures.describe(name)
         try:
             version, fault = self.masks.read(name)[1], ""
@@ -141,6 +143,7 @@ class Session:
             Problem: If an index is another class by now, or it cannot be saved.
         """
         with self.masks.locked():  # no class is removed between the look at them and the write
+            self.finish_removal()
             self.classes.read_again()
             other = next((known for at, known in (drawn or {}).items() if not self.classes.is_named(at, known)), None)
             if other is not None:
@@ -155,7 +158,9 @@ class Session:
 
     def step(self, name: str, back: bool, who: str) -> tuple[Region, str] | None:
         """Undo or redo; return what is there now, and the mask's new version."""
-        done = self.masks.step(name, back)
+        with self.masks.locked():
+            self.finish_removal()
+            done = self.masks.step(name, back)
         if done is None:
             return None
         change, version = done
@@ -164,6 +169,7 @@ class Session:
 
     def set_aside(self, name: str, who: str) -> str:
         """Move a mask that cannot be used away; return where it is."""
+        self.finish_removal()
         where = self.masks.set_aside(name).relative_to(self.folder.root).as_posix()
         self._changed(name, self._version(name), who)
         return where
@@ -180,22 +186,21 @@ class Session:
         Raises:
             Problem: If it cannot be; for one that is painted somewhere it says where.
         """
-        known = self.classes.names
-        if act != "add" and not (0 <= index < len(known) and name in {None, known[index]}):
-            msg = "This class is not there any more. Load the page again."
-            raise Problem(msg, 409)
-        if act == "add":
-            self.classes.add(value)
-        elif act == "rename":
-            self.classes.rename(index, value)
-        elif act == "recolour":
-            self.classes.recolour(index, value)
-        elif act == "remove":
-            self._remove_class(index, value)
-        else:
-            msg = f"{act!r}: classes are added, renamed, recoloured and removed."
-            raise Problem(msg)
+        with self.masks.locked():  # no stroke, and no other change, in between
+            self.finish_removal()
+            self._change_class(act, index, value, name)
         self.events.send("classes")
+
+    def finish_removal(self) -> None:
+        """Finish a removal of a class that stopped on the way: until then masks and names do not belong together.
+
+        Raises:
+            Problem: If it cannot be finished yet.
+        """
+        if self.removal.pending and self.removal.finish():
+            self.lessons.forget()
+            self.events.send("classes")
+            self.look()
 
     def upload(self, name: str, received: Path, *, more: bool = False) -> str:
         """Put a received picture that was dropped on the page into the folder; return the name of its item.
@@ -228,19 +233,34 @@ class Session:
             if not more:
                 self.arrivals.end_trial(who)
 
+    def _change_class(self, act: str, index: int, value: str, name: str | None) -> None:
+        """Do what `change_class` says."""
+        known = self.classes.names
+        if act != "add" and not (0 <= index < len(known) and name in {None, known[index]}):
+            msg = "This class is not there any more. Load the page again."
+            raise Problem(msg, 409)
+        if act == "add":
+            self.classes.add(value)
+        elif act == "rename":
+            self.classes.rename(index, value)
+        elif act == "recolour":
+            self.classes.recolour(index, value)
+        elif act == "remove":
+            self._remove_class(index, value)
+        else:
+            msg = f"{act!r}: classes are added, renamed, recoloured and removed."
+            raise Problem(msg)
+
     def _remove_class(self, index: int, into: str) -> None:
         """Take a class out; where it is painted, ``into`` says what its pixels become: "unpainted" or a class."""
-        with self.masks.locked():  # a stroke between the read and the write of a mask would be lost
-            versions = self.masks.versions()
-            labelled = [one.name for one in self.folder.pictures if one.name in versions]
-            uses = self.removal.uses(index, labelled)
-            names = self.classes.names
-            if uses and into != "unpainted" and into not in names:
-                pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
-                msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). "
-                msg += "Say what they become."
-                raise Problem(msg, 409)
-            self.removal.run(index, labelled, names.index(into) if into in names else IGNORE_INDEX)
+        uses = self.removal.uses(index)
+        names = self.classes.names
+        if uses and into != "unpainted" and into not in names:
+            pixels, where = sum(uses.values()), ", ".join(list(uses)[:3])
+            msg = f"{names[index]!r} is painted in {len(uses)} picture(s), {pixels} px ({where}). "
+            msg += "Say what they become."
+            raise Problem(msg, 409)
+        self.removal.run(index, names.index(into) if into in names else IGNORE_INDEX)
         self.lessons.forget()
         self.look()
 
@@ -287,7 +307,11 @@ class Session:
             pause = max(_WATCHED, 20 * (time.monotonic() - started))  # a large folder must not keep a core busy
 
     def look(self) -> None:
-        """Tell the tabs what other programs have changed."""
+        """Tell the tabs what other programs have changed; nothing while masks and names do not belong together."""
+        try:
+            self.finish_removal()
+        except Problem:
+            return
         if self.folder.scan() or self._untold:
             self._tell_pictures()
         if self.classes.read_again():

@@ -19,7 +19,8 @@ from .points import CONTEXT_SCALE
 from .stored import Layers
 
 _STAGES, _ARRAYS = ("first", "second"), 6
-_FEATURES = ("directions", "centre", "mean", "scale")
+_PROJECTION = ("directions", "centre")
+_FEATURES = (*_PROJECTION, "mean", "scale")
 
 
 class PixelHead(DynamicBufferMixin):
@@ -82,11 +83,12 @@ class PixelHead(DynamicBufferMixin):
             setattr(self, name, buffer.new_empty(0))
 
     def basis(self) -> str:
-        """Return a short text that tells heads apart whose features differ."""
-        digest = hashlib.sha256()
-        for name in _FEATURES:
-            digest.update(self.get_buffer(name).cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Return a short text that tells heads apart whose standardised features differ."""
+        return self._digest(_FEATURES)
+
+    def projection(self) -> str:
+        """Return a short text that tells heads apart whose `features` differ, which are not standardised yet."""
+        return self._digest(_PROJECTION)
 
     def features(self, images: torch.Tensor, tokens: torch.Tensor) -> FeatureMaps:
         """Return the features of images ``[B, C, H, W]`` with tokens ``[B, D, rows, columns]``."""
@@ -123,6 +125,13 @@ class PixelHead(DynamicBufferMixin):
         mean, scale = between(self.mean, 0.0, *counts), between(self.scale, CONTEXT_SCALE, *counts)
         layers = _moved(standardising(self._layers("second"), mean, scale), self.offsets)
         return class_scores(layers, features, FeatureMaps(probabilities, context)).softmax(dim=1)
+
+    def _digest(self, names: tuple[str, ...]) -> str:
+        """Return a short text that changes with any of the buffers."""
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(self.get_buffer(name).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _layers(self, stage: str) -> list[torch.Tensor]:
         """Return the layers of a network."""

@@ -6,6 +6,7 @@
 from pathlib import Path
 
 import numpy as np
+from label_pictures import scribbles
 from PIL import Image
 
 from anomalib_aoissl.labelling.session import Session
@@ -14,6 +15,12 @@ from anomalib_aoissl.labelling.storage.masks import Region
 
 def paint(session: Session, name: str, left: int, top: int, values: np.ndarray, kind: str = "brush") -> str:
     return session.stroke(name, Region(left, top, values.astype(np.uint8)), session.masks.version(name), kind, "me")
+
+
+def scribble(session: Session, *numbers: int) -> None:
+    for number in numbers:
+        name = f"unit_{number}"
+        session.stroke(name, Region(0, 0, scribbles()), session.masks.version(name), "brush", "me")
 
 
 def dropped(session: Session, name: str, content: bytes, *, more: bool = False) -> str:

@@ -43,7 +43,7 @@ def learned(session: Session) -> Lesson:
 def trained(session: Session, target: Path) -> Any:
     """Return what `anomalib train` makes of the session's folder."""
     data = exporting.write_dataset(session.folder, session.masks, PAINTED, target / "dataset")
-    return exporting.trained(data, session.lessons.settings, session.folder, target)
+    return exporting.trained(data, session.lessons.settings, session.folder, target, planes=3)
 
 
 def mask_of(model: Any, picture: Path) -> np.ndarray:

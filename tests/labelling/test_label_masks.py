@@ -230,3 +230,12 @@ def test_sums_of_painted_pixels_are_those_of_the_masks(session: Session, device:
     assert totals["shown"] == [sum(bool((mask == index).any()) for mask in masks.values()) for index in range(3)]
     shares = {name: round(float((mask != 255).mean()), 4) for name, mask in masks.items() if (mask != 255).any()}
     assert totals["painted"] == shares
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".BMP", ".PNG"])
+def test_a_painted_mask_is_one_png(session: Session, device: Path, suffix: str) -> None:
+    (device / "masks").mkdir()
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(device / "masks" / f"unit_0{suffix}")
+    paint(session, "unit_0", 0, 0, np.array([[2]]))
+    assert on_disk(device)[0, :2].tolist() == [2, 1]
+    assert [path.name for path in (device / "masks").iterdir()] == ["unit_0.png"]

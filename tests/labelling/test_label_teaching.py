@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from label_pictures import SIZE, picture, scribbles, truth, until
+from label_steps import scribble
 from PIL import Image
 
 from anomalib_aoissl.deployment.abstaining import uncertainty_of
@@ -25,12 +26,6 @@ from anomalib_aoissl.labelling.teaching import enlarging, judging, ordering
 from anomalib_aoissl.labelling.teaching.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("short_fits")
-
-
-def scribble(session: Session, *numbers: int) -> None:
-    for number in numbers:
-        name = f"unit_{number}"
-        session.stroke(name, Region(0, 0, scribbles()), session.masks.version(name), "brush", "me")
 
 
 def taught(session: Session, name: str) -> Any:

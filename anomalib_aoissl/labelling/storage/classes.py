@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +28,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.visualization.overlay import palette
 
 from .listing import file_version
-from .masks import MaskStore, write_mask
+from .masks import MaskStore, remove_others, write_mask
 from .problems import Problem, unwritable
 
 FIRST_CLASSES = ("background", "class 1")
@@ -118,6 +119,7 @@ class ClassNames:
         """
         try:
             checked = parse_class_names(list(names), "The classes")
+            self._check_ignored(checked)
             self._save(checked)
         except DatasetError as error:
             raise Problem(str(error)) from error
@@ -126,6 +128,20 @@ class ClassNames:
         if len(checked) < len(self.names):
             self._former.clear()
         self.description, self._read = replace(self.description, classes=checked), self._versions()
+
+    def _check_ignored(self, names: Sequence[str]) -> None:
+        """Validate that no class gets the index that masks have where pixels are ignored: its paint would be lost.
+
+        Raises:
+            Problem: If one does.
+        """
+        index = self.description.ignore_index
+        if 0 <= index < len(names):
+            msg = (
+                f'{names[index]!r} would get the index {index}, which is the "ignore_index" in {DESCRIPTION_NAME}. '
+                f"Write {IGNORE_INDEX} there, and in the masks that have a {index}, and add the class then."
+            )
+            raise Problem(msg)
 
     def _versions(self) -> tuple[str, ...]:
         """Return what changes when one of the files is written that may name the classes."""
@@ -153,8 +169,8 @@ class ClassNames:
 class Removal:
     """Takes a class out of all masks of a folder, or out of none, also if the program is killed on the way.
 
-    New masks are written aside first. Then a journal is written; from there on the removal is finished, be it when the
-    folder is opened next.
+    New masks are written aside first. Then a journal is written; from there on the removal is finished, be it before
+    the next stroke, or when the folder is opened next.
 
     Args:
         classes: The classes.
@@ -166,12 +182,12 @@ class Removal:
         self.journal = masks.folder.own / "removal.json"
         self.aside = masks.folder.own / "removal"
 
-    def uses(self, index: int, labelled: Sequence[str]) -> dict[str, int]:
-        """Return the pixels that are painted in a class, of each picture that has some."""
-        found = {name: int(self.masks.counts(name)[index]) for name in labelled}
+    def uses(self, index: int) -> dict[str, int]:
+        """Return the pixels that are painted in a class, of each mask that has some."""
+        found = {name: int((self.masks.stored(name) == index).sum()) for name in self._stored()}
         return {name: pixels for name, pixels in found.items() if pixels}
 
-    def run(self, index: int, labelled: Sequence[str], into: int) -> None:
+    def run(self, index: int, into: int) -> None:
         """Take a class out; its pixels become those of another class, or unpainted (255).
 
         Raises:
@@ -184,9 +200,10 @@ class Removal:
         table = np.arange(256, dtype=np.uint8)
         table[index + 1 : len(names)] -= 1
         table[index] = into if into == IGNORE_INDEX or into < index else into - 1
+        shutil.rmtree(self.aside, ignore_errors=True)  # of one that was given up
         try:
-            for name in labelled:
-                mask = self.masks.read(name)[0]
+            for name in self._stored():
+                mask = self.masks.stored(name)
                 if (mask != table[mask]).any():
                     write_mask(self.aside / f"{name}.png", table[mask])
             left = [name for at, name in enumerate(names) if at != index]
@@ -196,19 +213,42 @@ class Removal:
             raise unwritable(error, "The masks") from error
         self.finish()
 
-    def finish(self) -> None:
-        """Put what a removal wrote aside in its place, where a journal says that it is complete."""
-        import shutil
+    @property
+    def pending(self) -> bool:
+        """Whether a removal is to be finished: the masks hold other indices than the names say until then."""
+        return self.journal.is_file()
 
-        if self.journal.is_file():
-            for path in sorted(self.aside.rglob("*.png")):
-                target = self.masks.folder.mask_path(path.relative_to(self.aside).with_suffix("").as_posix())
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target.with_suffix(".png"))
-            self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
-            shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
-            self.journal.unlink()
-        shutil.rmtree(self.aside, ignore_errors=True)
+    def finish(self) -> bool:
+        """Put what a removal wrote aside in its place, where a journal says that it is complete; tell whether one did.
+
+        Raises:
+            Problem: If a file cannot be written; the journal stays, and the rest is done next time.
+        """
+        with self.masks.locked():  # another program may be writing aside just now
+            pending = self.pending
+            try:
+                if pending:
+                    self._put_in_place()
+            except OSError as error:
+                raise unwritable(error, "The masks") from error
+            shutil.rmtree(self.aside, ignore_errors=True)
+        return pending
+
+    def _put_in_place(self) -> None:
+        """Put masks and names in their place; what an earlier try did is not done again."""
+        for path in sorted(self.aside.rglob("*.png")):
+            name = path.relative_to(self.aside).with_suffix("").as_posix()
+            target = self.masks.folder.mask_path(name).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_others(target)  # before: what is aside still says that they are to go
+            path.replace(target)
+        self.classes.write(json.loads(self.journal.read_text(encoding="utf-8"))["classes"])
+        shutil.rmtree(self.masks.folder.own / "history", ignore_errors=True)  # of other indices
+        self.journal.unlink()
+
+    def _stored(self) -> list[str]:
+        """Return the names of all masks; their pictures may be away now, and come again."""
+        return sorted(self.masks.versions())
 
 
 def _described(root: Path) -> DatasetDescription:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.reading import IMAGE_SUFFIXES
+from anomalib_aoissl.data.reading import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 from .listing import Listing, Picture, version_of
 from .problems import Problem
@@ -125,10 +125,9 @@ class LabelFolder:
         Raises:
             Problem: If a link leads out of the folder.
         """
-        masks = self.root / "masks"
-        old = next((p for s in (".bmp", ".tif", ".tiff") if (p := masks / f"{name}{s}").is_file()), None)
-        path = old if old is not None and not (masks / f"{name}.png").exists() else masks / f"{name}.png"
-        return self.inside(path)
+        mask = self.root / "masks" / f"{name}.png"
+        files = (mask.with_suffix(end) for suffix in MASK_SUFFIXES for end in (suffix, suffix.upper()))
+        return self.inside(next((path for path in files if path.is_file()), mask))
 
     def inside(self, path: Path) -> Path:
         """Return the path where neither it nor its folders lead out of the folder.

@@ -117,6 +117,17 @@ class MaskStore:
                         found[path.relative_to(folder).with_suffix("").as_posix()] = file_version(path)
         return found
 
+    def stored(self, name: str) -> np.ndarray:
+        """Return the mask ``[H, W]`` in a file, also where its picture is not there, or of another size.
+
+        Raises:
+            Problem: If the file cannot be used.
+        """
+        try:
+            return self.description.read_mask(self.folder.mask_path(name))
+        except (DatasetError, OSError) as error:
+            raise Problem(str(error)) from error
+
     def read(self, name: str) -> tuple[np.ndarray, str]:
         """Return a picture's mask ``[H, W]``, not to be changed, and its version; all unpainted where it has none.
 
@@ -193,8 +204,7 @@ class MaskStore:
         changed[Region(change.left, change.top, change.after).box] = change.after
         try:
             write_mask(path, changed)
-            for other in (".bmp", ".tif", ".tiff"):  # it is a PNG from now on
-                path.with_suffix(other).unlink(missing_ok=True)
+            remove_others(path)
         except OSError as error:
             raise unwritable(error, f"The mask of {name}") from error
         version = file_version(path)
@@ -240,3 +250,12 @@ class MaskStore:
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write a mask ``[H, W]`` uint8 as a palette PNG, whole or not at all, quickly."""
     write_class_index_png(path, mask, IGNORE_INDEX, compress_level=1)
+
+
+def remove_others(path: Path) -> None:
+    """Remove the files of other suffixes of a mask that is a PNG from now on: training takes one file alone."""
+    for suffix in MASK_SUFFIXES:
+        for other in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
+            same = other == path or (path.exists() and other.exists() and other.samefile(path))  # .PNG on Windows
+            if not same:
+                other.unlink(missing_ok=True)

@@ -94,7 +94,8 @@ def export(
     report("writing the data set")
     data = write_dataset(folder, masks, names, target / "dataset")
     report(f"fitting to {len(names)} pictures, in full")
-    model = trained(data, settings, folder, target)
+    planes = len(folder.file_format.read_files(folder.picture(names[0]).files))  # others may be damaged
+    model = trained(data, settings, folder, target, planes)
     report("writing the bank")
     write_bank(model.model.bank.content(), target / "bank.safetensors")
     note = ""
@@ -108,11 +109,10 @@ def export(
     return exported_in(target, note)
 
 
-def trained(data: Path, settings: ModelSettings, folder: LabelFolder, target: Path) -> Any:
-    """Return the model that training makes of a data set; its checkpoint is written below the target."""
+def trained(data: Path, settings: ModelSettings, folder: LabelFolder, target: Path, planes: int) -> Any:
+    """Return the model that training makes of pictures of so many planes; its checkpoint is below the target."""
     from anomalib.engine import Engine
 
-    planes = len(folder.file_format.read_files(folder.pictures[0].files))
     model = settings.build(planes, abstain=ABSTAIN, visualizer=False)
     module = SegmentationFolder(data, bit_depth=folder.file_format.bit_depth, num_workers=0)
     with TemporaryDirectory(dir=folder.own) as run:

@@ -97,7 +97,6 @@ class Teacher:
         self._number = 0
         self._base: PixelHead | None = None
         self._based_on = 0
-        self._bases = 0
         self._features: OrderedDict[tuple[str, ...], FeatureMaps] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -166,7 +165,7 @@ class Teacher:
         if self._base is None or len(names) >= 2 * self._based_on:
             base = PixelHead()
             base.directions, base.centre = principal_directions([self.reader.see(name).tokens for name in names])
-            self._base, self._based_on, self._bases = base, len(names), self._bases + 1
+            self._base, self._based_on = base, len(names)
             self._features.clear()
         head.take(self._base)
         last = self.lesson
@@ -176,7 +175,7 @@ class Teacher:
 
     def _draw(self, head: PixelHead, name: str, seen: Seen, mask: np.ndarray, painted: Painted) -> Drawn:
         """Return drawn pixels of a picture, the same as before where nothing changed."""
-        key = (self.reader.folder.picture(name).version, painted.version, str(self._bases))
+        key = (self.reader.folder.picture(name).version, painted.version, head.projection())
         old = self.drawn.get(name)
         if old is not None and old.key == key:
             return old
@@ -220,7 +219,8 @@ class Teacher:
 
     def _features_of(self, head: PixelHead, name: str, seen: Seen, keep: bool) -> FeatureMaps:
         """Return the feature maps of a picture; those of painted pictures stay in memory."""
-        key = (name, self.reader.folder.picture(name).version, str(self._bases))
+        # The lesson that is shown may have older directions than the next one.
+        key = (name, self.reader.folder.picture(name).version, head.projection())
         with self._lock:
             if key in self._features:
                 self._features.move_to_end(key)
