@@ -141,7 +141,7 @@ class SegmentationVisualizer(ImageVisualizer):
 def _prediction_title(item: Any) -> str:
     """Return the title of the prediction, with what is wrong with the picture, without figures."""
     faults = [fault.partition(" (")[0] for fault in (item.fault or "").split("; ") if fault]
-    return "Prediction" + (f", picture {', '.join(faults)}" if faults else "")
+    return "Prediction" + (f" (picture: {', '.join(faults)})" if faults else "")
 
 
 def _map_panel(values: np.ndarray, size: tuple[int, int], title: str) -> tuple[str, Image.Image]:
