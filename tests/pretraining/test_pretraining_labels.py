@@ -3,6 +3,7 @@
 
 """What the labelled images of the probe are to a run: part of what its result depends on."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from small_runs import CPU, Files, MakeEncoder, callback_of, labelled_of
 
 from anomalib_aoissl.pretraining.watching.labelled import labelled_fingerprint
-from anomalib_aoissl.pretraining.watching.watcher import Labelled
+from anomalib_aoissl.pretraining.watching.watcher import Labelled, Watcher
 
 
 def test_a_run_with_other_labels_is_another_run(
@@ -59,3 +60,29 @@ def test_random_augmentations_of_the_labelled_images_are_the_same_each_time(tmp_
     assert torch.equal(torch.rand(2), expected)  # the outer random numbers are left alone
     first, again, other = (labelled_fingerprint(labelled) for labelled in found)
     assert first == again != other
+
+
+def test_a_run_that_resumes_with_labels_keeps_the_best_of_what_was_probed(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, check = iter([0.5, 0.4]), Watcher._check
+
+    def until_the_second_epoch(self: Watcher, *arguments: Any, epoch: int) -> dict[str, Any]:
+        if epoch == 2:
+            raise OSError("power cut")
+        return check(self, *arguments, epoch=epoch)
+
+    monkeypatch.setattr("anomalib_aoissl.pretraining.callback.labelled_fingerprint", lambda _: "")
+    monkeypatch.setattr(
+        "anomalib_aoissl.pretraining.watching.watcher.probe_mean_iou",
+        lambda *_, **__: SimpleNamespace(mean_iou=next(scores), class_iou=()),
+    )
+    callback = callback_of("mae", tmp_path, max_epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "_check", until_the_second_epoch)
+        with pytest.raises(OSError, match="power cut"):
+            callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    folder = callback.pretrain(make_encoder(), pictures, labelled=labelled_of(), trainer_arguments=CPU)
+    record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    assert [entry["mean_iou"] for entry in record["measures"]] == [None, None, 0.5, 0.4]
+    assert record["kept"] == 2
