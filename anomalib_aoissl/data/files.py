@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ _LEFT_OVER = 86_400
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "Disk quota exceeded")
 """What torch, safetensors and Lightning say of a full disk, without the file that could not be written."""
+
+_READING_UMASK = threading.Lock()
+"""Two threads at once would read, and leave, what the other one has set to read it."""
 
 
 @contextmanager
@@ -180,8 +184,9 @@ def _sync_folder(folder: Path) -> None:
 
 def _umask() -> int:
     """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _READING_UMASK:
+        mask = os.umask(0o077)  # what another thread makes just now is its owner's alone, and not open to all
+        os.umask(mask)
     return mask
 
 

@@ -126,7 +126,8 @@ class _Region:
         if not self.branches:
             return [(self.pixels, None)]
         centres = [centre_line(line, self.pixels, width) for line in lines(self.branches, width)]
-        centres = [line for line in centres if line.length >= width] or centres[:1]
+        longest = max(centres, key=lambda line: line.length)
+        centres = [line for line in centres if line.length >= width] or [longest]
         if len(centres) > 1 and self._is_compact(centres):
             return [(self.pixels, None)]
         owners = _nearest(centres, self.pixels)
@@ -175,7 +176,10 @@ def _part(
     """Return the measures of the pixels ``[h, w]`` of a part in its box."""
     rows, columns = np.nonzero(pixels)
     top, left = box[0].start, box[1].start
-    length, width, angle = _of_box(rows, columns) if line is None else _of_line(line, pixels)
+    measures = None if line is None else _of_line(line, pixels)
+    if measures is None:
+        line, measures = None, _of_box(rows, columns)
+    length, width, angle = measures
     edges = rows.min() + top == 0, columns.min() + left == 0
     far = rows.max() + top == mask.shape[0] - 1, columns.max() + left == mask.shape[1] - 1
     return Part(
@@ -194,12 +198,17 @@ def _part(
     )
 
 
-def _of_line(line: CentreLine, pixels: np.ndarray) -> tuple[float, float, float]:
-    """Return length, width and angle along a centre line."""
+def _of_line(line: CentreLine, pixels: np.ndarray) -> tuple[float, float, float] | None:
+    """Return length, width and angle along a centre line; None for pixels that it does not measure.
+
+    It is shorter than they are wide, or all of them lie at places that other wires share.
+    """
     _, nearest = _nearest_point([line], pixels)
     own = ~line.shared if not line.shared.all() else np.ones(len(line.points), dtype=bool)
     area = int((pixels & own[nearest]).sum())
     width = area / max(float(line.steps[own].sum()), 1.0)
+    if not 0 < width <= line.length:
+        return None
     across, down = line.points[-1] - line.points[0]
     return line.length, width, float(np.rad2deg(np.arctan2(-down, across)) % 180)
 

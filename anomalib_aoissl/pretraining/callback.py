@@ -37,7 +37,7 @@ from anomalib_aoissl.pretraining.training.artefact import (
 from anomalib_aoissl.pretraining.training.augmentation import Light
 from anomalib_aoissl.pretraining.training.images import ImageFiles, fingerprint, pretraining_images
 from anomalib_aoissl.pretraining.training.objective import Objective
-from anomalib_aoissl.pretraining.watching.labelled import probe_images
+from anomalib_aoissl.pretraining.watching.labelled import labelled_fingerprint, probe_images
 from anomalib_aoissl.pretraining.watching.watcher import Labelled
 
 from .argument_rules import RULES, Start
@@ -56,8 +56,9 @@ class PretrainingCallback(Callback):
     """Pretrains ``pl_module.model.encoder`` in ``setup("fit")``; the model's own fit then goes on.
 
     The images are those of the datamodule's ``unlabelled_dir``, else its training images; masks are read for the probe
-    alone. The same run again (encoder, weights, arguments, images) loads the cached result. Nothing happens when the
-    model's run resumes from a checkpoint. Where options are expected, a mapping of some of their fields will do.
+    alone. The same run again (encoder, weights, arguments, images, labels) loads the cached result. Nothing happens
+    when the model's run resumes from a checkpoint. Where options are expected, a mapping of some of their fields will
+    do.
 
     Args:
         max_epochs: Passes over the images.
@@ -159,12 +160,18 @@ class PretrainingCallback(Callback):
         self.pretrain(
             encoder,
             pretraining_images(datamodule),
-            labelled=probe_images(datamodule, self.probe.images, encoder.image_size if native else None),
+            labelled=self._probe_images(datamodule, encoder.image_size if native else None),
             file_format=getattr(getattr(datamodule, "train_data", None), "file_format", WHOLE_FILES),
             trainer=trainer,
             native=native,
         )
         self._done = pl_module
+
+    def _probe_images(self, datamodule: object, most: tuple[int, int] | None) -> Labelled | None:
+        """Return the images of the probe; the same each time, hence the same key, where augmentations are random."""
+        with isolate_rng():
+            torch.manual_seed(self.seed)
+            return probe_images(datamodule, self.probe.images, most)
 
     def pretrain(
         self,
@@ -197,7 +204,7 @@ class PretrainingCallback(Callback):
         read: dict[str, Any] = {"bit_depth": file_format.bit_depth, "planes": file_format.planes}
         read |= {"native": True} if native else {}
         arguments = {**self.arguments, **_circumstances(trainer), **read}
-        key = cache_key(encoder, self.objective_name, arguments, fingerprint(images))
+        key = cache_key(encoder, self.objective_name, arguments, fingerprint(images), labelled_fingerprint(labelled))
         folder = cache_folder(self.cache_dir) / key
         with _alone(folder, trainer):
             done = folder.is_dir()

@@ -82,7 +82,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
             pictures that are resized as a whole. For parts that are too thin at image_size.
         views: What may differ between pictures of the same parts, see `ViewOptions`.
         training: How the decoder is trained, see `TrainingOptions`.
-        seed: Of what is random in the head's fit and in the decoder's examples.
+        seed: Of what is random in the head's fit, and in the decoder's first weights and examples.
         pre_processor: Resizes and normalises; true for the encoder's own size and constants.
         post_processor: True for none.
         evaluator: True for mean IoU, IoU of each class, pixel accuracy, and risk against coverage.
@@ -134,7 +134,7 @@ class AOISSLSegmenter(SegmentationModuleMixin, AnomalibModule):
 
     def build_model(self) -> None:
         """Make the encoder and the empty head; the decoder is made when the classes are known."""
-        self.model: SegmenterModel = SegmenterModel(self.build_encoder())
+        self.model: SegmenterModel = SegmenterModel(self.build_encoder(), self.hparams["seed"])
 
     @classmethod
     def configure_visualizer(cls) -> SegmentationVisualizer:

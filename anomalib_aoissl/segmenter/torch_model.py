@@ -34,10 +34,12 @@ class SegmenterModel(nn.Module):
 
     Args:
         encoder: The encoder; it is frozen.
+        seed: Of the decoder's first weights.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, seed: int = 0) -> None:
         super().__init__()
+        self.seed = seed
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.head = PixelHead()
@@ -60,7 +62,9 @@ class SegmenterModel(nn.Module):
             )
             raise ValueError(msg)
         self.num_classes = num_classes
-        decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)  # that of the CPU alone: others would stay seeded
+            decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
         self.decoder = decoder.to(next(self.encoder.parameters()).device)
 
     def check_trained(self) -> Decoder:

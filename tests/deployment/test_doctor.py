@@ -18,6 +18,7 @@ from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
 from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.data.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.doctor.diagnosis import (
     Diagnosis,
     diagnose,
@@ -110,6 +111,34 @@ def test_a_model_that_cannot_abstain_is_not_asked_to(diagnosis: Diagnosis) -> No
     """A segmenter takes no argument abstain."""
     facts = {**diagnosis.facts, "can_abstain": False, "abstains_above": None}
     assert "never says that it does not know" not in whats(replace(diagnosis, facts=facts))
+
+
+def test_the_doctors_own_noise_is_not_said_to_be_unlike_the_labelled_pictures(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is measured all the same, since that is part of the time."""
+    graph = read_model(models / "head.xml")
+    metadata = read_metadata(graph)
+    metadata["bank"]["own_novelty"] = 1e-6
+    for measures in metadata["quality"]["pictures"].values():
+        measures[0] = [9.0, 9.0, 9.0]  # contrast
+    graph.set_rt_info(json.dumps(metadata), METADATA_PATH)
+    inferencer = SegmentationOpenVINOInferencer(save_model(graph, tmp_path / "m.xml"))
+    found = inferencer.predict(noise_picture(inferencer.file_format, (32, 48), 3))
+    assert "dark or empty" in found.fault
+    assert "novel all over" in found.fault
+    assert "unlike the labelled pictures" in caplog.text
+    caplog.clear()
+    measured, fault = [], LabelledQuality.fault
+
+    def counted(quality: LabelledQuality, planes: np.ndarray) -> str:
+        measured.append(planes.shape)
+        return fault(quality, planes)
+
+    monkeypatch.setattr(LabelledQuality, "fault", counted)
+    diagnose(tmp_path / "m.xml", rounds=2)
+    assert caplog.text == ""
+    assert measured == [(3, 32, 48)] * 3
 
 
 def test_a_machine_without_imagecodecs_is_told(diagnosis: Diagnosis) -> None:

@@ -9,6 +9,7 @@ import csv
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import networkx as nx
 import numpy as np
 import pytest
@@ -181,6 +182,68 @@ def test_csv_and_picture(tmp_path: Path) -> None:
     picture = draw_parts(np.zeros((*mask.shape, 3), np.uint8), mask, found, names)
     assert picture.width == 5 * mask.shape[1]
     assert picture.getpixel((5 * 50 + 2, 5 * 101)) != (0, 0, 0)
+
+
+@pytest.mark.parametrize(("length", "stub"), [(18, 6), (22, 8), (26, 12)])
+def test_a_wire_thinner_than_its_class_and_its_stub_are_measured_along_the_wire(length: float, stub: float) -> None:
+    """Both are shorter than wires of the class are wide."""
+    thin = straight(150, 120, 150 + length, 120), straight(160, 120, 160, 120 - stub)
+    part = measure(drawn((straight(30, 40, 210, 40), 30), (thin[0], 2), (thin[1], 2)), [1]).parts[1]
+    assert part.length == pytest.approx(length + 2, abs=0.6)
+    assert part.width == pytest.approx(2, abs=0.3)
+
+
+_SHORT = """
+##.#....#
+##.....#.
+......#.#
+..#.#.#..
+..###...#
+.#.....#.
+.#.#..#..
+####.###.
+#........
+.##...#..
+##.......
+"""
+_ALL_SHARED = """
+###..#...#
+####......
+####......
+#####.....
+#####.....
+#######...
+######....
+.######...
+.#########
+..######..
+..######.#
+#..#######
+...######.
+....#####.
+....######
+.....#####
+.#...#####
+...##.####
+....#.####
+...#...###
+.......###
+........##
+........##
+.........#
+......#.#.
+"""
+
+
+@pytest.mark.parametrize("drawing", [_SHORT, _ALL_SHARED])
+def test_a_line_that_is_wider_than_long_or_has_no_place_of_its_own_is_measured_as_a_box(drawing: str) -> None:
+    mask = np.array([[pixel == "#" for pixel in row] for row in drawing.split()]).astype(np.uint8)
+    found = measure(mask, [1])
+    part = found.parts[-1]
+    rows, columns = np.nonzero(found.labels == part.number)
+    _, sides, _ = cv2.minAreaRect(np.stack([columns, rows], axis=1).astype(np.float32))
+    assert (part.length, part.width) == pytest.approx((max(sides) + 1, min(sides) + 1), abs=1e-4)
+    assert part.line is None
 
 
 @pytest.mark.parametrize("radius", [25.0, 60.0])

@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 import torch
-from segmenter_runs import fill_head, make_torch_model, wake
+from segmenter_runs import fill_head, make_model, make_torch_model, wake
 
 from anomalib_aoissl.encoder.vit import with_means
 from anomalib_aoissl.segmenter.torch_model import SegmenterModel, percentile, softened
@@ -77,6 +77,22 @@ def test_softened_probabilities_are_never_0_and_keep_their_order() -> None:
     values = torch.randn(2, 4, 5, 5).softmax(dim=1)
     torch.testing.assert_close(softened(values).sum(dim=1), torch.ones(2, 5, 5))
     assert torch.equal(softened(values).argsort(dim=1), values.argsort(dim=1))
+
+
+def test_the_seed_is_that_of_the_decoders_first_weights(tiny_encoder: dict) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = make_model(tiny_encoder, seed=seed).model
+        model.make_decoder(3)
+        assert model.decoder is not None
+        return torch.cat([parameter.flatten() for parameter in model.decoder.parameters()])
+
+    first = weights(0)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+    assert torch.equal(torch.rand(2), expected)  # the global generator is left alone
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(1, [0]), (2, [0, 1]), (5, [2, 4])])

@@ -54,7 +54,7 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
     return user_cache_path("anomalib-aoissl", appauthor=False) / "pretraining"
 
 
-def cache_key(encoder: PatchEncoder, objective: str, arguments: Mapping[str, Any], images: str) -> str:
+def cache_key(encoder: PatchEncoder, objective: str, arguments: Mapping[str, Any], images: str, labelled: str) -> str:
     """Return a name for the result of a run: a hash of all that it depends on.
 
     Args:
@@ -62,6 +62,7 @@ def cache_key(encoder: PatchEncoder, objective: str, arguments: Mapping[str, Any
         objective: Name of the objective.
         arguments: Its arguments, plain data.
         images: Fingerprint of the images.
+        labelled: Fingerprint of the probe's images, which decide what weights are kept.
     """
     weights = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(encoder.vit.state_dict().items()):
@@ -76,6 +77,7 @@ def cache_key(encoder: PatchEncoder, objective: str, arguments: Mapping[str, Any
         "objective": objective,
         "arguments": dict(arguments),
         "images": images,
+        "labelled": labelled,
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return f"{objective}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"

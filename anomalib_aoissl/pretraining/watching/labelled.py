@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,19 @@ def probe_images(datamodule: object, count: int, most: tuple[int, int] | None = 
     found = max(int(mask.max()) for mask in masks if mask.numel()) + 1
     names: Sequence[str] = getattr(datamodule, "class_names", ())
     return Labelled(bank, queries, max(found, len(names), 2))
+
+
+def labelled_fingerprint(labelled: Labelled | None) -> str:
+    """Return a hash of the probe's images, their masks and the number of classes; "" for no probe."""
+    if labelled is None:
+        return ""
+    digest = hashlib.blake2b(f"{len(labelled.bank)}:{labelled.num_classes};".encode(), digest_size=16)
+    for pair in (*labelled.bank, *labelled.queries):
+        for tensor in pair:
+            array = tensor.detach().cpu().contiguous().numpy()
+            digest.update(f"{array.dtype}{array.shape};".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _labelled(dataset: SegmentationDataset | None, count: int, most: tuple[int, int] | None) -> list[ImageAndMask]:

@@ -141,7 +141,7 @@ class Watcher(Callback):
         record = trainer.strategy.broadcast(record)
         self.history.append(record)
         best = self.history[self.best_index]["mean_iou"]
-        if len(self.history) == 1 or record["mean_iou"] is None or record["mean_iou"] > best:
+        if len(self.history) == 1 or _is_better(record["mean_iou"], best):
             state = self.encoder.vit.state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
             self.best_index = len(self.history) - 1
@@ -200,3 +200,8 @@ class Watcher(Callback):
             f"{self.history[0]['rank']:.1f} before training. What to do: {objective.advice}."
         )
         raise CollapseError(msg)
+
+
+def _is_better(found: float | None, best: float | None) -> bool:
+    """Tell whether a probe beats the best so far; None, where nothing was probed, gives way to what comes later."""
+    return found is None or best is None or found > best

@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -327,3 +328,33 @@ def test_a_writer_that_has_ended_leaves_the_next_ones_file(tmp_path: Path) -> No
     second.__exit__(None, None, None)
     assert path.read_text() == "second"
     assert [found.name for found in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_threads_that_read_the_umask_leave_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one waits until the first one, which sets the mask to read it, has set it back."""
+    masks, second_is_there, lock = [0o027], threading.Event(), threading.Lock()
+    second = threading.Thread(target=files._umask)
+
+    class Watched:
+        def __enter__(self) -> None:
+            if threading.current_thread() is second:
+                second_is_there.set()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    def umask(mask: int) -> int:
+        masks.append(mask)
+        if threading.current_thread() is second:
+            second_is_there.set()
+        elif len(masks) == 2:
+            second.start()
+            assert second_is_there.wait(60)
+        return masks[-2]
+
+    monkeypatch.setattr(files, "_READING_UMASK", Watched())
+    monkeypatch.setattr(os, "umask", umask)
+    assert files._umask() == 0o027
+    second.join()
+    assert masks[2] == masks[-1] == 0o027
