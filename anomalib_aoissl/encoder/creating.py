@@ -40,7 +40,7 @@ def parse_description(encoder: str | Mapping[str, Any]) -> tuple[str, dict[str, 
 def same_weights() -> Iterator[None]:
     """Have random weights be the same in every run, so that a bank fits an untrained encoder."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # that of the CPU alone: others would stay seeded
         yield
 
 
