@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,24 @@ def write_explanation(explanation: Explanation, picture: Image, options: argpars
         print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
     print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+
+
+class LeftOut:
+    """Pictures that a command left out, each said with its fault: one bad file must not end the run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def say(self, *faults: object) -> None:
+        """Count pictures, and say what is wrong with each."""
+        self.count += len(faults)
+        for fault in faults:
+            print(f"left out: {fault}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where pictures were left out, as of ``anomalib predict``, else 0."""
+        return int(self.count > 0)
 
 
 def _problem(path: Path, overwrite: bool) -> str:

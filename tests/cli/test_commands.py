@@ -102,16 +102,19 @@ def test_label_next_leaves_out_what_is_labelled_and_what_cannot_be_read(run: Any
     pool = shutil.copytree(run.images, tmp_path / "pool")
     for channel in (0, 1):
         (pool / f"broken_ch{channel}.png").write_bytes(b"no picture")
+    (pool / "lonely_ch1.png").write_bytes(next(pool.glob("*_ch1.png")).read_bytes())
     arguments = ["--ckpt_path", run.ckpt, "--pool", str(pool), "--count", "3"]
-    assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "next.csv")]) == 0
+    assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "next.csv")]) == 1
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert [float(row["gain"]) for row in rows] == sorted((float(row["gain"]) for row in rows), reverse=True)
     copies = {path.name for path in run.labelled}
     assert not copies & {Path(row["image"]).name for row in rows}  # the bank's own images add nothing
     printed = capsys.readouterr()
-    assert "left out: " in printed.err
-    assert "broken" in printed.err
+    faults = [line for line in printed.err.splitlines() if line.startswith("left out: ")]
+    assert len(faults) == 2
+    assert "lonely_ch1.png: the file of the lighting channel '_ch0' is missing" in faults[0]
+    assert "broken_ch0.png" in faults[1]
     with Image.open(tmp_path / "next.png") as sheet:
         assert sheet.width > 3 * 320
     inside = ["--ckpt_path", run.ckpt, "--pool", str(run.images), "--output", str(tmp_path / "next.csv")]
