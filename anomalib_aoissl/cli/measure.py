@@ -24,7 +24,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("source", type=Path, help="exported model (.xml, .onnx), or folder of masks or labels")
     parser.add_argument("pictures", type=Path, nargs="?", help="picture, or folder of them; masks may do without")
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write, an entry for each part")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, a row for each part")
     parser.add_argument("--overlays", type=Path, help="folder for a picture of each mask with its parts")
     parser.add_argument("--scale", type=float, help="size of a pixel in um; adds columns in um")
     parser.add_argument(
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> int:
     """Measure the parts in masks: area, length and width along the centre line, position, angle, touching classes."""
     from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES
     from anomalib_aoissl.measuring.parts import measure as measured_parts
-    from anomalib_aoissl.measuring.writing import entry, write_csv
+    from anomalib_aoissl.measuring.writing import entry, entry_without_parts, write_csv
 
     from .outputs import LeftOut, check_outputs
 
@@ -55,7 +55,8 @@ def measure(options: argparse.Namespace) -> int:
     specks = count = 0
     for count, (name, picture, mask, names, fault) in enumerate(masks, start=1):
         found = measured_parts(mask, _indices(options.measured, names), options.min_area)
-        entries += [entry(name, part, names, options.scale, fault) for part in found.parts]
+        rows = [entry(name, part, names, options.scale, fault) for part in found.parts]
+        entries += rows or [entry_without_parts(name, options.scale, fault)]
         for part in found.parts:
             widths[names[part.class_index]].append((part.area, part.length, part.width))
         specks += found.specks

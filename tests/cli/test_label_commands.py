@@ -160,6 +160,21 @@ def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path, caps
     assert list(found.values()) == counts[1:].tolist()
 
 
+def test_a_picture_without_parts_has_a_row_with_its_fault(
+    xml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_aoissl.deployment.inferencer.novelty_fault", lambda *_: "unlike all")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.zeros((64, 96), dtype=np.uint8)).save(pictures / "dark.png")
+    (pictures / "broken.png").write_bytes(b"no picture")
+    arguments = ["--output", str(tmp_path / "parts.csv"), "--min_area", str(64 * 96 + 1), "--scale", "2"]
+    assert dispatch(["measure", str(xml), str(pictures), *arguments]) == 1
+    (row,) = entries(tmp_path / "parts.csv")
+    assert {name: value for name, value in row.items() if value} == {"image": "dark", "fault": "unlike all"}
+    assert {"area_um2", "part", "class"} <= set(row)
+
+
 def two_channels(folder: Path) -> tuple[Path, Path]:
     """Return a model of two lighting channels, and pictures: of u2 and u3 a channel is missing, one of u4 is broken."""
 
