@@ -18,7 +18,7 @@ from anomalib_aoissl.data.files import whole_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from anomalib_aoissl.bank.explaining import Explanation
+    from anomalib_aoissl.bank.explaining import Explanation, Vote
 
 SHOWN_VOTES = 12
 """Labelled patches that the picture of an explanation shows."""
@@ -73,8 +73,22 @@ def write_explanation(explanation: Explanation, picture: Image, options: argpars
         print(f"{share:6.1%} of the mask: {name}")
     if explanation.differs:
         print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
+    _say_missing(explanation.votes[:SHOWN_VOTES])
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
     print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+
+
+def _say_missing(votes: Sequence[Vote]) -> None:
+    """Print which labelled pictures are not found, why that may be, and what their places count then."""
+    missing = {vote.image: vote.unit for vote in votes if not os.path.isfile(vote.image)}  # noqa: PTH113 - any name
+    if not missing:
+        return
+    name, unit = next(iter(missing.items()))
+    remedy = "" if Path(name).is_absolute() else " Names are relative to the folder of training: run the command there."
+    print(
+        f"note: {len(missing)} labelled pictures shown are not found, such as {name or 'one without a name'}.{remedy} "
+        f"Places in them are given in {unit}."
+    )
 
 
 class LeftOut:

@@ -6,6 +6,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,12 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.bank.explaining import Vote
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.deployment.images import resize_region
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint, put_content, save_checkpoint
+from anomalib_aoissl.visualization.explanation_picture import _lines
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -53,6 +57,34 @@ def test_a_labelled_pixel_is_explained_by_its_own_image(run: Any, tmp_path: Path
     with Image.open(picture) as shown:
         assert shown.width > 1000
     assert "of the votes: " in capsys.readouterr().out
+
+
+def test_the_unit_of_places_is_said_where_pictures_are_not_found(
+    run: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(Path(run.ckpt))
+    bank = content_of(checkpoint)
+    names = tuple(Path(name).relative_to(run.images.parent).as_posix() for name in bank.image_names)
+    save_checkpoint(put_content(checkpoint, replace(bank, image_names=names)), tmp_path / "relative.ckpt")
+    arguments = ["--ckpt_path", str(tmp_path / "relative.ckpt"), "--image", str(run.labelled[0]), "--at", "40,20"]
+    arguments += ["--output", str(tmp_path / "e.png"), "--data", str(tmp_path / "e.json"), "--overwrite"]
+    monkeypatch.chdir(run.images.parent)
+    assert dispatch(["explain", *arguments]) == 0
+    assert "note:" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(["explain", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "labelled pictures shown are not found, such as images/" in said
+    assert "relative to the folder of training" in said
+    assert "given in px of the model's size" in said
+    votes = json.loads((tmp_path / "e.json").read_text())["votes"]
+    assert {vote["unit"] for vote in votes} == {"px of the model's size"}
+
+
+def test_a_place_in_a_picture_that_is_not_found_has_its_unit() -> None:
+    vote = Vote("b/second.png", "device", (72, 104, 8, 8), 0.9, 1.0, "disc", 1, 0)
+    assert _lines(vote, np.zeros((120, 160, 3), np.uint8), (96, 128))[2] == "second.png x 130 y 90"
+    assert _lines(vote, None, (96, 128))[2] == "second.png x 104 y 72 model px"
 
 
 def test_a_mask_and_a_box_of_the_same_pixels_agree(run: Any, tmp_path: Path) -> None:
