@@ -75,7 +75,8 @@ def write_explanation(explanation: Explanation, picture: Image, options: argpars
         print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
     _say_missing(explanation.votes[:SHOWN_VOTES])
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
-    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+    novelty = max(0.0, explanation.novelty)  # of a learnt patch it is rounded to a little below 0
+    print(f"novelty {novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
 
 
 def _say_missing(votes: Sequence[Vote]) -> None:

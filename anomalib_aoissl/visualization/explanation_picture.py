@@ -114,7 +114,7 @@ def _summary(e: Explanation) -> list[tuple[str, str | None, float]]:
     of = "pixel" if e.pixels == 1 else f"{e.pixels} pixels"
     lines: list[tuple[str, str | None, float]] = [(f"decided for the {of}: {decided}", None, 0.0)]
     unknown = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
-    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
+    lines.append((f"novelty {max(0.0, e.novelty):.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
     if e.differs:
         lines.append((f"the pixel head outweighs the vote on {_percent(e.differs)}", None, 0.0))
     return lines + [

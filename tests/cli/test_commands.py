@@ -18,12 +18,13 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
-from anomalib_aoissl.bank.explaining import Vote
+from anomalib_aoissl.bank.explaining import Explanation, Vote
 from anomalib_aoissl.cli.dispatching import dispatch
+from anomalib_aoissl.cli.outputs import write_explanation
 from anomalib_aoissl.deployment.images import resize_region
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
 from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint, put_content, save_checkpoint
-from anomalib_aoissl.visualization.explanation_picture import _lines
+from anomalib_aoissl.visualization.explanation_picture import _lines, _summary
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -79,6 +80,14 @@ def test_the_unit_of_places_is_said_where_pictures_are_not_found(
     assert "given in px of the model's size" in said
     votes = json.loads((tmp_path / "e.json").read_text())["votes"]
     assert {vote["unit"] for vote in votes} == {"px of the model's size"}
+
+
+def test_a_novelty_is_never_shown_below_zero(tmp_path: Path, capsys: Any) -> None:
+    explanation = Explanation((0, 0, 8, 8), 64, {"disc": 1.0}, {"disc": 1.0}, 0.0, -2e-4, 0.25, None, [])
+    options = SimpleNamespace(output=tmp_path / "e.png", data=None)
+    write_explanation(explanation, Image.new("RGB", (8, 8)), options)  # type: ignore[arg-type]
+    assert "novelty 0.000, uncertainty 0.250;" in capsys.readouterr().out
+    assert ("novelty 0.00, uncertainty 0.25", None, 0.0) in _summary(explanation)
 
 
 def test_a_place_in_a_picture_that_is_not_found_has_its_unit() -> None:
