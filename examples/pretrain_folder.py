@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import yaml
 
@@ -25,9 +27,20 @@ from anomalib_aoissl.pretraining import make_pretraining
 from anomalib_aoissl.pretraining.training.images import pretraining_images
 
 
-def main() -> None:
-    """Pretrain and say what came out."""
+def main() -> int:
+    """Pretrain and say what came out; return the exit code, 2 where arguments or files are at fault."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = _parser().parse_args()
+    try:
+        print(_pretrained(arguments))
+    except (ValueError, OSError) as error:
+        print(f"pretrain_folder: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     parser = argparse.ArgumentParser(description="Pretrain an encoder on a folder of pictures.")
     parser.add_argument("pictures", type=Path)
     parser.add_argument("output", type=Path)
@@ -37,17 +50,29 @@ def main() -> None:
     parser.add_argument("--lighting_channels", nargs="*", default=[], help="suffixes of the files of one item")
     parser.add_argument("--objective", default="mae", choices=["mae", "dino", "ibot"])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the objective")
-    arguments = parser.parse_args()
-    given = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in arguments.set)}
+    return parser
+
+
+def _pretrained(arguments: argparse.Namespace) -> str:
+    """Pretrain an encoder on the pictures, and return what came out."""
+    given = {name: _value(name, value) for name, _, value in (item.partition("=") for item in arguments.set)}
     callback = make_pretraining({"objective": arguments.objective, **nested(given), "save_to": arguments.output})
-    if callback is None:
-        raise SystemExit
+    assert callback is not None  # noqa: S101 - for the type checker; an objective is given
     source = SimpleNamespace(unlabelled_dir=arguments.pictures, lighting_channels=arguments.lighting_channels)
+    images = pretraining_images(source)
     size = (arguments.image_size[0], arguments.image_size[1])
-    encoder = PatchEncoder(arguments.encoder, image_size=size, pretrained=arguments.pretrained)
-    callback.pretrain(encoder, pretraining_images(source))
-    print(callback.summary)
+    callback.pretrain(PatchEncoder(arguments.encoder, image_size=size, pretrained=arguments.pretrained), images)
+    return str(callback.summary)
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of an argument that was written as YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {name}={text}: the value is no YAML. Write it like max_epochs=50 or crops.size=[64,64]."
+        raise ValueError(msg) from error
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -201,7 +201,7 @@ def merged(bank: BankArrays, other: BankArrays, *, new_classes: bool = False) ->
         msg = (
             f"The banks have other classes: {list(classes)} here, {list(other.class_names)} in the bank to take in. "
             f"{unknown} cannot be mapped by name. Correct the names; exported models and bank files take new classes "
-            "with new_classes=True."
+            "with new_classes=True, the command with --new_classes."
         )
         raise ValueError(msg)
     classes = (*classes, *unknown)

@@ -24,8 +24,11 @@ _QUERIES = 256  # that are compared with all entries at once
 Box = tuple[int, int, int, int]
 """(top, left, height, width), px."""
 
-Places = Callable[[str, int], tuple[Box, int | None]]
-"""The name of a labelled image and the position of an entry in it, to `Vote.box` and `Vote.tile`."""
+MODEL_PX, PICTURE_PX, TILE_PX = "px of the model's size", "px of the picture", "px of the tile"
+"""What the numbers of `Vote.box` count."""
+
+Places = Callable[[str, int], tuple[Box, int | None, str]]
+"""The name of a labelled image and the position of an entry in it, to `Vote.box`, `Vote.tile` and `Vote.unit`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Vote:
         entry: Its place in the bank.
         tile: Number of the tile that ``box`` lies in, where the image's size is not known; None where ``box`` lies in
             the image.
+        unit: What the numbers of ``box`` count: `MODEL_PX`, `PICTURE_PX` or `TILE_PX`.
     """
 
     image: str
@@ -56,6 +60,7 @@ class Vote:
     patches: int
     entry: int
     tile: int | None = None
+    unit: str = MODEL_PX
 
 
 @dataclass(frozen=True)
@@ -294,7 +299,7 @@ def _vote(model: AskedModel, entry: int, similarity: float, votes: np.ndarray, n
     """Return the vote of an entry, given what it gives to each class."""
     bank = model.bank
     image = bank.image_names[bank.entries["image_ids"][entry]]
-    box, tile = model.places(image, int(bank.entries["positions"][entry]))
+    box, tile, unit = model.places(image, int(bank.entries["positions"][entry]))
     return Vote(
         image=image,
         device=bank.device_names[bank.entries["device_ids"][entry]],
@@ -305,6 +310,7 @@ def _vote(model: AskedModel, entry: int, similarity: float, votes: np.ndarray, n
         patches=int(bank.entries["counts"][entry]) if "counts" in bank.entries else 1,
         entry=entry,
         tile=tile,
+        unit=unit,
     )
 
 
@@ -312,11 +318,11 @@ def places_in(size: tuple[int, int], patch_size: tuple[int, int]) -> Places:
     """Return where entries lie in images of (height, width) px; positions beyond them are those of further tiles."""
     rows, columns = size[0] // patch_size[0], size[1] // patch_size[1]
 
-    def place(image: str, position: int) -> tuple[Box, int | None]:
+    def place(image: str, position: int) -> tuple[Box, int | None, str]:
         del image
         tile, patch = divmod(position, rows * columns)
         row, column = divmod(patch, columns)
-        return (row * patch_size[0], column * patch_size[1], *patch_size), tile or None
+        return (row * patch_size[0], column * patch_size[1], *patch_size), tile or None, TILE_PX if tile else MODEL_PX
 
     return place
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
     from anomalib_aoissl.retrieval.asking.label_next import Choice
     from anomalib_aoissl.retrieval.lightning_model import AOISSLRetrieval
+
+    from .outputs import LeftOut
 
 # --- explain ---------------------------------------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ def add_label_next(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser)
 
 
-def label_next(options: argparse.Namespace) -> None:
+def label_next(options: argparse.Namespace) -> int:
     """Rank the images of a folder by how much a bank would gain from their labels."""
     if options.count < 1:
         msg = f"--count {options.count}: at least 1 image must be asked for."
@@ -82,21 +83,29 @@ def label_next(options: argparse.Namespace) -> None:
         raise CommandError(msg)
     from anomalib_aoissl.data.finding.listing import list_records
 
-    from .outputs import check_outputs
+    from .outputs import LeftOut, check_outputs
 
     outputs = {"--output": options.output, "--output's picture": options.output.with_suffix(".png")}
     check_outputs(outputs, [options.ckpt_path], overwrite=options.overwrite)
     model = load_retrieval(options.ckpt_path) if options.ckpt_path is not None else _unlabelled_model(options)
-    records = list_records(options.pool, None, lighting_channels=model.file_format.lighting_channels)
+    lacking: list[str] = []
+    channels = model.file_format.lighting_channels
+    records = list_records(options.pool, None, lighting_channels=channels, left_out=lacking)
+    left_out = LeftOut()
+    left_out.say(*lacking)
     read = [path for record in records for path in record.image_paths]
     check_outputs(outputs, [*read, *model.model.bank.image_names], overwrite=options.overwrite)
     labelled = {Path(name).resolve() for name in model.model.bank.image_names}
     paths = [record.image_paths[0] for record in records]
     fresh = [path for path in paths if path.resolve() not in labelled]
+    if not paths:
+        msg = f"--pool {options.pool}: none of its images can be read."
+        raise CommandError(msg)
     if not fresh:
         msg = f"--pool {options.pool}: each of its {len(paths)} images is in the bank already."
         raise CommandError(msg)
-    _write_choices(model, fresh, options)
+    _write_choices(model, fresh, options, left_out)
+    return left_out.exit_code
 
 
 def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
@@ -111,7 +120,9 @@ def _unlabelled_model(options: argparse.Namespace) -> AOISSLRetrieval:
     return model.eval()
 
 
-def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argparse.Namespace) -> None:
+def _write_choices(
+    model: AOISSLRetrieval, paths: Sequence[Path], options: argparse.Namespace, left_out: LeftOut
+) -> None:
     """Write and print which of the images to label."""
     from anomalib_aoissl.data.files import whole_file
     from anomalib_aoissl.retrieval.asking.label_next import choose, summarize
@@ -120,8 +131,8 @@ def _write_choices(model: AOISSLRetrieval, paths: Sequence[Path], options: argpa
     for path in paths:
         try:
             embeddings = _embeddings(model, path)
-        except ValueError as error:  # one bad file must not end the run
-            print(f"left out: {error}", file=sys.stderr)
+        except ValueError as error:
+            left_out.say(error)
             continue
         pool.append(summarize(str(path), embeddings, model.model.bank.embeddings))
     if not pool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .dispatching import add_lighting_channels
-from .outputs import columns
+from .outputs import LeftOut, columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def labels(options: argparse.Namespace) -> None:
+def labels(options: argparse.Namespace) -> int:
     """Convert labels of another tool to masks, or masks to labels for it; the format is found by itself."""
     from anomalib_aoissl.data.label_formats import WRITTEN, read_labels
     from anomalib_aoissl.data.labels.converting import Choices, check_target, convert
@@ -63,10 +63,10 @@ def labels(options: argparse.Namespace) -> None:
     from anomalib_aoissl.data.labels.source import Source
     from anomalib_aoissl.data.labels.suspicion import look_at
 
-    model = _opened(options)
+    model, left_out = _opened(options), LeftOut()
     source = Source(options.source, options.images, _file_format(options, model), options.classes)
     check_target(options.target, source)
-    found = read_labels(source) if model is None else _predicted(model, source)
+    found = read_labels(source) if model is None else _predicted(model, source, left_out)
     print(f"{options.source}: {found.format}, {len(found.images)} pictures, classes {', '.join(found.classes)}")
     renamed = parse_renamed(options.map)
     choices = Choices(renamed, options.classes, options.on_top, options.empty_is_background, options.device_pattern)
@@ -81,6 +81,7 @@ def labels(options: argparse.Namespace) -> None:
     done.end()
     _say(report, options)
     _show(report, seen, source, options.target)
+    return left_out.exit_code
 
 
 def _opened(options: argparse.Namespace) -> SegmentationOpenVINOInferencer | None:
@@ -109,16 +110,18 @@ def _file_format(options: argparse.Namespace, model: SegmentationOpenVINOInferen
     return FileFormat(tuple(options.lighting_channels))
 
 
-def _predicted(model: SegmentationOpenVINOInferencer, source: Source) -> LabelSet:
-    """Return the masks that a model gives for the pictures of a folder."""
+def _predicted(model: SegmentationOpenVINOInferencer, source: Source, left_out: LeftOut) -> LabelSet:
+    """Return the masks that a model gives for the pictures of a folder; bad files are said."""
     from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet
 
     def predicted(path: Path) -> Any:
         return lambda: model.predict(path).class_map
 
+    left_out.say(*source.pictures.leave_out_unreadable())
     paths = source.pictures.items()
     if not paths:
-        msg = f"{source.path}: holds no picture for --model."
+        problem = "none of its pictures can be read" if left_out.count else "holds no picture for --model"
+        msg = f"{source.path}: {problem}."
         raise ValueError(msg)
     images = [
         LabelledPicture(path.relative_to(source.root).as_posix(), path, indices=predicted(path)) for path in paths

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from anomalib_aoissl.measuring.parts import Measured
 
+    from .outputs import LeftOut
+
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("source", type=Path, help="exported model (.xml, .onnx), or folder of masks or labels")
     parser.add_argument("pictures", type=Path, nargs="?", help="picture, or folder of them; masks may do without")
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write, an entry for each part")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, a row for each part")
     parser.add_argument("--overlays", type=Path, help="folder for a picture of each mask with its parts")
     parser.add_argument("--scale", type=float, help="size of a pixel in um; adds columns in um")
     parser.add_argument(
@@ -35,24 +37,26 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
 
 
-def measure(options: argparse.Namespace) -> None:
+def measure(options: argparse.Namespace) -> int:
     """Measure the parts in masks: area, length and width along the centre line, position, angle, touching classes."""
     from anomalib_aoissl.deployment.files.model_file import MODEL_SUFFIXES
     from anomalib_aoissl.measuring.parts import measure as measured_parts
-    from anomalib_aoissl.measuring.writing import entry, write_csv
+    from anomalib_aoissl.measuring.writing import entry, entry_without_parts, write_csv
 
-    from .outputs import check_outputs
+    from .outputs import LeftOut, check_outputs
 
     _check(options)
     check_outputs({"--output": options.output}, [options.source, options.pictures], overwrite=options.overwrite)
-    masks = _of_model(options) if options.source.suffix.lower() in MODEL_SUFFIXES else _of_labels(options)
+    of_model, left_out = options.source.suffix.lower() in MODEL_SUFFIXES, LeftOut()
+    masks = _of_model(options, left_out) if of_model else _of_labels(options)
     entries: list[list[Any]] = []
     widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     names: tuple[str, ...] = ()
     specks = count = 0
     for count, (name, picture, mask, names, fault) in enumerate(masks, start=1):
         found = measured_parts(mask, _indices(options.measured, names), options.min_area)
-        entries += [entry(name, part, names, options.scale, fault) for part in found.parts]
+        rows = [entry(name, part, names, options.scale, fault) for part in found.parts]
+        entries += rows or [entry_without_parts(name, options.scale, fault)]
         for part in found.parts:
             widths[names[part.class_index]].append((part.area, part.length, part.width))
         specks += found.specks
@@ -61,7 +65,8 @@ def measure(options: argparse.Namespace) -> None:
         if sys.stderr.isatty():
             print(f"\r{count} pictures", end="", file=sys.stderr, flush=True)
     write_csv(options.output, entries, options.scale)
-    _say(widths, options, count, specks)
+    _say(widths, options, count, specks, left_out.count)
+    return left_out.exit_code
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -93,7 +98,7 @@ def _indices(wanted: list[str] | None, names: tuple[str, ...]) -> list[int]:
     return [names.index(name) for name in wanted] if wanted else list(range(1, len(names)))
 
 
-def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tuple[str, ...], str]]:
+def _of_model(options: argparse.Namespace, left_out: LeftOut) -> Iterator[tuple[str, Path, Any, tuple[str, ...], str]]:
     """Yield name, picture, mask, class names and fault of each picture that the model segments; bad files are said."""
     from anomalib_aoissl.data.finding.listing import list_records
     from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
@@ -102,24 +107,27 @@ def _of_model(options: argparse.Namespace) -> Iterator[tuple[str, Path, Any, tup
         msg = f"{options.source}: a model needs pictures. Name a picture or a folder of them after it."
         raise ValueError(msg)
     model = SegmentationOpenVINOInferencer(options.source)
+    lacking: list[str] = []
     if options.pictures.is_dir():
-        records = list_records(options.pictures, None, lighting_channels=model.file_format.lighting_channels)
+        channels = model.file_format.lighting_channels
+        records = list_records(options.pictures, None, lighting_channels=channels, left_out=lacking)
         paths = [(record.stem, record.image_paths[0]) for record in records]
     else:
         paths = [(model.file_format.stem(options.pictures), options.pictures)]
+    left_out.say(*lacking)
     done = 0
     for name, path in paths:
         try:
             result = model.predict(path)
         except ValueError as error:
-            if len(paths) == 1:
+            if len(paths) + len(lacking) == 1:
                 raise
-            print(f"left out: {error}", file=sys.stderr)
+            left_out.say(error)
             continue
         done += 1
         yield name, path, result.class_map, model.class_names, result.fault
     if not done:
-        msg = f"{options.pictures}: none of its {len(paths)} pictures can be read."
+        msg = f"{options.pictures}: none of its {left_out.count} pictures can be read."
         raise ValueError(msg)
 
 
@@ -182,7 +190,11 @@ def _item_name(name: str) -> str:
 
 
 def _say(
-    measures: dict[str, list[tuple[int, float, float]]], options: argparse.Namespace, count: int, specks: int
+    measures: dict[str, list[tuple[int, float, float]]],
+    options: argparse.Namespace,
+    count: int,
+    specks: int,
+    left_out: int,
 ) -> None:
     """Print the count and the medians of each class."""
     import numpy as np
@@ -197,4 +209,5 @@ def _say(
     if specks:
         print(f"note: {specks} parts of less than {options.min_area} px are left out")
     overlays = f", {options.overlays}" if options.overlays is not None else ""
-    print(f"{options.output}{overlays}: {sum(map(len, measures.values()))} parts of {count} pictures")
+    without = f", {left_out} left out" if left_out else ""
+    print(f"{options.output}{overlays}: {sum(map(len, measures.values()))} parts of {count} pictures{without}")

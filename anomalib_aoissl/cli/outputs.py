@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from anomalib_aoissl.data.files import whole_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from anomalib_aoissl.bank.explaining import Explanation
+    from anomalib_aoissl.bank.explaining import Explanation, Vote
 
 SHOWN_VOTES = 12
 """Labelled patches that the picture of an explanation shows."""
@@ -72,8 +73,41 @@ def write_explanation(explanation: Explanation, picture: Image, options: argpars
         print(f"{share:6.1%} of the mask: {name}")
     if explanation.differs:
         print(f"{explanation.differs:6.1%} of the region: the pixel head outweighs the vote")
+    _say_missing(explanation.votes[:SHOWN_VOTES])
     unknown = "" if explanation.abstained is None else f", does not know {explanation.abstained:.1%} of the pixels"
-    print(f"novelty {explanation.novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+    novelty = max(0.0, explanation.novelty)  # of a learnt patch it is rounded to a little below 0
+    print(f"novelty {novelty:.3f}, uncertainty {explanation.uncertainty:.3f}{unknown}; {options.output}")
+
+
+def _say_missing(votes: Sequence[Vote]) -> None:
+    """Print which labelled pictures are not found, why that may be, and what their places count then."""
+    missing = {vote.image: vote.unit for vote in votes if not os.path.isfile(vote.image)}  # noqa: PTH113 - any name
+    if not missing:
+        return
+    name, unit = next(iter(missing.items()))
+    remedy = "" if Path(name).is_absolute() else " Names are relative to the folder of training: run the command there."
+    print(
+        f"note: {len(missing)} labelled pictures shown are not found, such as {name or 'one without a name'}.{remedy} "
+        f"Places in them are given in {unit}."
+    )
+
+
+class LeftOut:
+    """Pictures that a command left out, each said with its fault: one bad file must not end the run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def say(self, *faults: object) -> None:
+        """Count pictures, and say what is wrong with each."""
+        self.count += len(faults)
+        for fault in faults:
+            print(f"left out: {fault}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where pictures were left out, as of ``anomalib predict``, else 0."""
+        return int(self.count > 0)
 
 
 def _problem(path: Path, overwrite: bool) -> str:

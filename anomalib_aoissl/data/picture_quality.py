@@ -161,6 +161,15 @@ class LabelledQuality:
         """Return it with a further labelled picture ``[C, H, W]``."""
         return replace(self, pictures={**self.pictures, name: picture_quality(planes, self.size)})
 
+    def equals_of(self, name: str) -> list[str]:
+        """Return the names of other pictures with the measures of one, as the same picture has on any machine."""
+        own = np.array([getattr(self.pictures[name], measure) for measure in _PER_PLANE])
+        return [
+            other
+            for other, one in self.pictures.items()
+            if other != name and np.allclose([getattr(one, measure) for measure in _PER_PLANE], own, 1e-3, 1e-6)
+        ]
+
     def among(self, names: Iterable[str]) -> LabelledQuality | None:
         """Return it with the pictures of these names alone; None where none is left."""
         known = set(names)

@@ -60,7 +60,7 @@ class PyramidEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.image_size, self.in_channels, self.patch_size = image_size, in_channels, (_PATCH, _PATCH)
-        check_size(image_size, self.patch_size, str(encoder))
+        check_size(image_size, self.patch_size, parse_description(encoder)[0])
         self.pyramid: Any = _create(encoder, image_size, in_channels, pretrained)
         stages = {
             stage["reduction"]: (index, stage["num_chs"]) for index, stage in enumerate(self.pyramid.feature_info)

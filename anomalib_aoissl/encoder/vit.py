@@ -64,7 +64,7 @@ class PatchEncoder(Encoder):
         self.image_size = image_size
         self.in_channels = in_channels
         self.patch_size: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
-        check_size(image_size, self.patch_size, str(encoder))
+        check_size(image_size, self.patch_size, parse_description(encoder)[0])
         self.token_blocks = sorted(set(even_blocks(len(self.vit.blocks), _TOKEN_BLOCKS)))
         self.embed_dim = int(self.vit.embed_dim)
         self.token_dim = (1 + len(WINDOWS)) * int(self.vit.embed_dim) * len(self.token_blocks)

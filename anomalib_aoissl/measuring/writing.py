@@ -74,6 +74,12 @@ def entry(image: str, part: Part, class_names: Sequence[str], scale: float | Non
     ]
 
 
+def entry_without_parts(image: str, scale: float | None, fault: str = "") -> list[Any]:
+    """Return the cells of a picture without a part, which would look like one that was not read without them."""
+    known = {"image": image, "fault": fault}
+    return [known.get(name, "") for name in fields(scale)]
+
+
 def write_csv(path: Path, entries: Iterable[Sequence[Any]], scale: float | None) -> None:
     """Write the parts of all pictures, whole or not at all."""
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

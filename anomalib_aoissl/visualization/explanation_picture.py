@@ -114,7 +114,7 @@ def _summary(e: Explanation) -> list[tuple[str, str | None, float]]:
     of = "pixel" if e.pixels == 1 else f"{e.pixels} pixels"
     lines: list[tuple[str, str | None, float]] = [(f"decided for the {of}: {decided}", None, 0.0)]
     unknown = "" if e.abstained is None else f", does not know {_percent(e.abstained)} of it"
-    lines.append((f"novelty {e.novelty:.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
+    lines.append((f"novelty {max(0.0, e.novelty):.2f}, uncertainty {e.uncertainty:.2f}{unknown}", None, 0.0))
     if e.differs:
         lines.append((f"the pixel head outweighs the vote on {_percent(e.differs)}", None, 0.0))
     return lines + [
@@ -155,17 +155,18 @@ def _tile(
 
 
 def _lines(vote: Vote, picture: np.ndarray | None, size: tuple[int, int] | None) -> tuple[str, str, str]:
-    """Return what a vote says, how similar it is, and where it lies: in px of the file, or of a tile of it."""
+    """Return what a vote says, how similar it is, and where it lies: in px of the file, a tile of it, or the model."""
     top, left = vote.box[:2]
     if picture is not None and size is not None and vote.tile is None:
         top, left = (round(at * n / m) for at, n, m in zip((top, left), picture.shape, size, strict=False))
     stands = f", stands for {vote.patches}" if vote.patches > 1 else ""
     of = "" if vote.tile is None else f" tile {vote.tile}"
-    name = _shortened(Path(vote.image).name or "no name", 26 - len(of))
+    unit = " model px" if picture is None and size is not None else ""  # how large the file is, is not known
+    name = _shortened(Path(vote.image).name or "no name", 26 - len(of) - len(unit))
     return (
         f"{vote.weight:.1%} of the votes: {vote.label or 'ignored'}",
         f"similarity {vote.similarity:.3f}{stands}",
-        f"{name}{of} x {left} y {top}",
+        f"{name}{of} x {left} y {top}{unit}",
     )
 
 

@@ -92,7 +92,9 @@ def test_merging_maps_names_entry_by_entry() -> None:
     assert table(result) == table(bank) + table(other)
     assert table(merged(emptied(bank), other, new_classes=True)) == table(other)
     with pytest.raises(
-        ValueError, match=r"\['bg', 'a', 'b'\] here, \['b', 'bg', 'c'\] in the bank to take in. \['c'\]"
+        ValueError,
+        match=r"\['bg', 'a', 'b'\] here, \['b', 'bg', 'c'\] in the bank to take in. \['c'\]"
+        r".* with new_classes=True, the command with --new_classes\.",
     ):
         merged(bank, other)
 

@@ -6,6 +6,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,13 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.bank.explaining import Explanation, Vote
 from anomalib_aoissl.cli.dispatching import dispatch
+from anomalib_aoissl.cli.outputs import write_explanation
 from anomalib_aoissl.deployment.images import resize_region
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import content_of, load_checkpoint, put_content, save_checkpoint
+from anomalib_aoissl.visualization.explanation_picture import _lines, _summary
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -53,6 +58,42 @@ def test_a_labelled_pixel_is_explained_by_its_own_image(run: Any, tmp_path: Path
     with Image.open(picture) as shown:
         assert shown.width > 1000
     assert "of the votes: " in capsys.readouterr().out
+
+
+def test_the_unit_of_places_is_said_where_pictures_are_not_found(
+    run: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(Path(run.ckpt))
+    bank = content_of(checkpoint)
+    names = tuple(Path(name).relative_to(run.images.parent).as_posix() for name in bank.image_names)
+    save_checkpoint(put_content(checkpoint, replace(bank, image_names=names)), tmp_path / "relative.ckpt")
+    arguments = ["--ckpt_path", str(tmp_path / "relative.ckpt"), "--image", str(run.labelled[0]), "--at", "40,20"]
+    arguments += ["--output", str(tmp_path / "e.png"), "--data", str(tmp_path / "e.json"), "--overwrite"]
+    monkeypatch.chdir(run.images.parent)
+    assert dispatch(["explain", *arguments]) == 0
+    assert "note:" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(["explain", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "labelled pictures shown are not found, such as images/" in said
+    assert "relative to the folder of training" in said
+    assert "given in px of the model's size" in said
+    votes = json.loads((tmp_path / "e.json").read_text())["votes"]
+    assert {vote["unit"] for vote in votes} == {"px of the model's size"}
+
+
+def test_a_novelty_is_never_shown_below_zero(tmp_path: Path, capsys: Any) -> None:
+    explanation = Explanation((0, 0, 8, 8), 64, {"disc": 1.0}, {"disc": 1.0}, 0.0, -2e-4, 0.25, None, [])
+    options = SimpleNamespace(output=tmp_path / "e.png", data=None)
+    write_explanation(explanation, Image.new("RGB", (8, 8)), options)  # type: ignore[arg-type]
+    assert "novelty 0.000, uncertainty 0.250;" in capsys.readouterr().out
+    assert ("novelty 0.00, uncertainty 0.25", None, 0.0) in _summary(explanation)
+
+
+def test_a_place_in_a_picture_that_is_not_found_has_its_unit() -> None:
+    vote = Vote("b/second.png", "device", (72, 104, 8, 8), 0.9, 1.0, "disc", 1, 0)
+    assert _lines(vote, np.zeros((120, 160, 3), np.uint8), (96, 128))[2] == "second.png x 130 y 90"
+    assert _lines(vote, None, (96, 128))[2] == "second.png x 104 y 72 model px"
 
 
 def test_a_mask_and_a_box_of_the_same_pixels_agree(run: Any, tmp_path: Path) -> None:
@@ -102,16 +143,19 @@ def test_label_next_leaves_out_what_is_labelled_and_what_cannot_be_read(run: Any
     pool = shutil.copytree(run.images, tmp_path / "pool")
     for channel in (0, 1):
         (pool / f"broken_ch{channel}.png").write_bytes(b"no picture")
+    (pool / "lonely_ch1.png").write_bytes(next(pool.glob("*_ch1.png")).read_bytes())
     arguments = ["--ckpt_path", run.ckpt, "--pool", str(pool), "--count", "3"]
-    assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "next.csv")]) == 0
+    assert dispatch(["label-next", *arguments, "--output", str(tmp_path / "next.csv")]) == 1
     rows = list(csv.DictReader((tmp_path / "next.csv").open()))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert [float(row["gain"]) for row in rows] == sorted((float(row["gain"]) for row in rows), reverse=True)
     copies = {path.name for path in run.labelled}
     assert not copies & {Path(row["image"]).name for row in rows}  # the bank's own images add nothing
     printed = capsys.readouterr()
-    assert "left out: " in printed.err
-    assert "broken" in printed.err
+    faults = [line for line in printed.err.splitlines() if line.startswith("left out: ")]
+    assert len(faults) == 2
+    assert "lonely_ch1.png: the file of the lighting channel '_ch0' is missing" in faults[0]
+    assert "broken_ch0.png" in faults[1]
     with Image.open(tmp_path / "next.png") as sheet:
         assert sheet.width > 3 * 320
     inside = ["--ckpt_path", run.ckpt, "--pool", str(run.images), "--output", str(tmp_path / "next.csv")]

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from exports import drawing, export
 from PIL import Image
-from small_exports import exported
+from small_exports import exported, rewritten
 
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.measure import _item_name
+from anomalib_aoissl.data.describing.file_format import FileFormat
+from anomalib_aoissl.deployment.graph.bank import METADATA_PATH, read_metadata
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
 
 
@@ -141,13 +143,14 @@ def test_overlays_stay_in_their_folder(tmp_path: Path) -> None:
     assert {name: _item_name(name) for name in names} == names
 
 
-def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path) -> None:
+def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path, capsys: Any) -> None:
     picture = tmp_path / "pictures" / "b" / "u1.png"
     picture.parent.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 96), dtype=np.uint8)).save(picture)
     (picture.parent / "broken.png").write_bytes(b"no picture")
     output = ["--output", str(tmp_path / "parts.csv"), "--min_area", "1"]
-    assert dispatch(["measure", str(xml), str(tmp_path / "pictures"), *output]) == 0
+    assert dispatch(["measure", str(xml), str(tmp_path / "pictures"), *output]) == 1  # as of a picture left out
+    assert "1 pictures, 1 left out" in capsys.readouterr().out
     inferencer = SegmentationOpenVINOInferencer(xml)
     counts = np.bincount(inferencer.predict(picture).class_map.ravel(), minlength=len(inferencer.class_names))
     found = dict.fromkeys(inferencer.class_names[1:], 0)
@@ -155,6 +158,57 @@ def test_measure_of_a_model_is_that_of_its_masks(xml: Path, tmp_path: Path) -> N
         assert entry["image"] == "b/u1"
         found[entry["class"]] += int(entry["area_px"])
     assert list(found.values()) == counts[1:].tolist()
+
+
+def test_a_picture_without_parts_has_a_row_with_its_fault(
+    xml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_aoissl.deployment.inferencer.novelty_fault", lambda *_: "unlike all")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.zeros((64, 96), dtype=np.uint8)).save(pictures / "dark.png")
+    (pictures / "broken.png").write_bytes(b"no picture")
+    arguments = ["--output", str(tmp_path / "parts.csv"), "--min_area", str(64 * 96 + 1), "--scale", "2"]
+    assert dispatch(["measure", str(xml), str(pictures), *arguments]) == 1
+    (row,) = entries(tmp_path / "parts.csv")
+    assert {name: value for name, value in row.items() if value} == {"image": "dark", "fault": "unlike all"}
+    assert {"area_um2", "part", "class"} <= set(row)
+
+
+def two_channels(folder: Path) -> tuple[Path, Path]:
+    """Return a model of two lighting channels, and pictures: of u2 and u3 a channel is missing, one of u4 is broken."""
+
+    def change(graph: Any) -> None:
+        content = {**read_metadata(graph), "file_format": FileFormat(("_ch0", "_ch1"), planes=(1, 1)).to_dict()}
+        graph.set_rt_info(json.dumps(content), METADATA_PATH)
+
+    rewritten(folder, change)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for name in ("u1_ch0", "u1_ch1", "u2_ch0", "u3_ch1", "u4_ch0"):
+        values = np.random.default_rng(len(name)).integers(0, 256, (64, 96), dtype=np.uint8)
+        Image.fromarray(values).save(pictures / f"{name}.png")
+    (pictures / "u4_ch1.png").write_bytes(b"no picture")
+    return folder / "model.xml", pictures
+
+
+def test_items_that_lack_a_lighting_channel_are_left_out(tmp_path: Path, capsys: Any) -> None:
+    model, pictures = two_channels(tmp_path)
+    parts, out = tmp_path / "parts.csv", tmp_path / "out"
+    measure = ["measure", str(model), str(pictures), "--output", str(parts), "--min_area", "1"]
+    for arguments in (measure, ["labels", str(pictures), str(out), "--model", str(model), "--format", "coco"]):
+        assert dispatch(arguments) == 1
+        faults = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+        assert len(faults) == 3
+        assert [sum(f"{name}_ch" in fault for fault in faults) for name in ("u1", "u2", "u3", "u4")] == [0, 1, 1, 1]
+    assert {entry["image"] for entry in entries(parts)} == {"u1"}
+    content = json.loads((out / "annotations" / "instances_default.json").read_text())
+    assert [entry["file_name"] for entry in content["images"]] == ["u1_ch0.png"]
+    assert sorted(path.name for path in out.rglob("u*.png")) == ["u1_ch0.png", "u1_ch1.png"]
+    (pictures / "u1_ch1.png").unlink()
+    for arguments in ([*measure, "--overwrite"], ["labels", str(pictures), str(tmp_path / "o"), "--model", str(model)]):
+        assert dispatch(arguments) == 2
+        assert "pictures can be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

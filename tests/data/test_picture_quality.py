@@ -49,6 +49,12 @@ def test_the_measures_are_those_of_scipy() -> None:
         np.testing.assert_allclose(sharpness, ratio, rtol=0.01)
 
 
+def test_the_same_picture_has_equal_measures_and_another_has_not() -> None:
+    again = labelled(drawn(0), drawn(1)).with_picture("again", drawn(0) + np.float32(1e-6))
+    assert again.equals_of("again") == ["0"]
+    assert again.equals_of("1") == []
+
+
 def test_a_large_picture_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     planes = drawn(1, (512, 128))
     whole = measured(planes)

@@ -137,6 +137,27 @@ def test_a_picture_unlike_the_labelled_ones_is_doubted(
     assert caplog.text.count("its mask may be wrong: underexposed") == 3
 
 
+def test_a_picture_is_known_again_by_a_network_in_8_bits(
+    head: SegmentationOpenVINOInferencer,
+    arrays: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exact, random = head._embeddings, np.random.default_rng(0)
+
+    def coarse(planes: np.ndarray, *light: np.ndarray) -> np.ndarray:
+        found = exact(planes, *light)
+        found = found / np.linalg.norm(found, axis=1, keepdims=True)
+        error = random.normal(size=found.shape)
+        return (found + 0.3 * error / np.linalg.norm(error, axis=1, keepdims=True)).astype(np.float32)  # cosine 0.96
+
+    monkeypatch.setattr(head, "_embeddings", coarse)
+    head.adapt(arrays["pictures"][3], arrays["masks"][3], device="new", name="another", refit=False)
+    assert "looks like" not in caplog.text
+    head.adapt(arrays["pictures"][1], arrays["masks"][1], device="new", name="again", refit=False)
+    assert "again looks like 1, which the bank has already" in caplog.text
+
+
 def test_what_the_line_learns_is_no_fault_any_more(
     head: SegmentationOpenVINOInferencer,
     bank: SegmentationOpenVINOInferencer,

@@ -153,19 +153,21 @@ def test_a_learnt_pixel_is_explained_by_itself_at_its_place_in_the_picture(tiled
     tile = next(tile for tile in TILING.grid((90, 150)) if (tile.top, tile.left) == (42, 86))
     vote = nearest()
     assert (vote.image, vote.tile, vote.box) == (str(file), None, (42 + 24, 86 + 32, 8, 8))
+    assert vote.unit == "px of the picture"
     assert vote.similarity == pytest.approx(1, abs=1e-4)
     file.unlink()
     vote = nearest()
     assert (vote.tile, vote.box) == (tile.index, (24, 32, 8, 8))  # where the tile lies is not known any more
+    assert vote.unit == "px of the tile"
 
 
 def test_places_of_pictures_that_are_others_now_are_those_in_a_tile(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 200), np.uint8)).save(tmp_path / "a.png")  # five tiles, as a row
     place = tiled_places(Tiling((40, 40), 0), (40, 40), (8, 8))
-    assert place(str(tmp_path / "a.png"), 3 * 25 + 7) == ((8, 120 + 16, 8, 8), None)
-    assert place(str(tmp_path / "a.png"), 5 * 25 + 7) == ((8, 16, 8, 8), 5)
-    assert place("no.png", 3 * 25 + 7) == ((8, 16, 8, 8), 3)
-    assert tiled_places(None, (40, 40), (8, 8))("no.png", 7) == ((8, 16, 8, 8), None)
+    assert place(str(tmp_path / "a.png"), 3 * 25 + 7) == ((8, 120 + 16, 8, 8), None, "px of the picture")
+    assert place(str(tmp_path / "a.png"), 5 * 25 + 7) == ((8, 16, 8, 8), 5, "px of the tile")
+    assert place("no.png", 3 * 25 + 7) == ((8, 16, 8, 8), 3, "px of the tile")
+    assert tiled_places(None, (40, 40), (8, 8))("no.png", 7) == ((8, 16, 8, 8), None, "px of the model's size")
 
 
 @pytest.mark.parametrize("exported", [False, True])

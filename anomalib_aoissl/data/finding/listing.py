@@ -45,18 +45,20 @@ def list_records(
     lighting_channels: Sequence[str] = (),
     groups: Mapping[str, str] | None = None,
     device_pattern: str | None = None,
+    left_out: list[str] | None = None,
 ) -> list[Record]:
     """Return the records below ``image_dir``, sorted by stem.
 
     A device comes from, in this order: ``device_pattern`` searched in the stem (its first group, else the whole
     match), ``groups`` by the whole stem, its last part or a file's name, the sub-folder, else "unknown". What is
-    unusual, such as a mask without a picture, is said in one line each.
+    unusual, such as a mask without a picture, is said in one line each. An item of which a lighting channel is missing
+    is left out where ``left_out`` is given, and what is wrong with it is added there.
 
     Raises:
         DatasetError: If the folder is missing or holds no image, two images or two masks have one stem, a
-            lighting channel is missing, or the pattern does not match a stem.
+            lighting channel is missing without ``left_out``, or the pattern does not match a stem.
     """
-    stems = _stems(image_dir, tuple(lighting_channels))
+    stems = _stems(image_dir, tuple(lighting_channels), left_out)
     masks = _spelt_as(stems, _masks(mask_dir))
     say(f"masks in {mask_dir} have no picture of their name in {image_dir}", sorted(set(masks) - set(stems)))
     pattern = _compiled(device_pattern)
@@ -94,8 +96,8 @@ def check_groups(groups: Mapping[str, str], records: Iterable[Record], name: obj
         say(f'pictures are in none of the "groups" of {name}; their device is their sub-folder or unknown', without)
 
 
-def _stems(folder: Path, lighting_channels: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each stem, one for each lighting channel."""
+def _stems(folder: Path, lighting_channels: tuple[str, ...], left_out: list[str] | None) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each stem, one for each lighting channel; what others lack is added to ``left_out``."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for path in image_files(folder):
@@ -113,13 +115,16 @@ def _stems(folder: Path, lighting_channels: tuple[str, ...]) -> dict[str, tuple[
         msg = f"{folder}: no file name ends with one of the lighting channels {list(lighting_channels)}."
         raise DatasetError(msg)
     say(f"pictures in {folder} are of none of the lighting channels {list(lighting_channels)}", others)
-    for stem, files in found.items():
+    for stem, files in list(found.items()):
         missing = [channel for channel in lighting_channels if channel not in files]
         if missing:
             present = next(iter(files.values()))
             wanted = f"{stem}{missing[0]}.*"
             msg = f"{present}: the file of the lighting channel {missing[0]!r} is missing beside it ({wanted})."
-            raise DatasetError(msg)
+            if left_out is None:
+                raise DatasetError(msg)
+            left_out.append(msg)
+            del found[stem]
     return {stem: tuple(files[channel] for channel in lighting_channels or ("",)) for stem, files in found.items()}
 
 

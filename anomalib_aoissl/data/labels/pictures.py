@@ -100,6 +100,26 @@ class Pictures:
         channels = self.file_format.lighting_channels
         return sorted(path for path in self._roots if not channels or path.stem.endswith(channels[0]))
 
+    def leave_out_unreadable(self) -> list[str]:
+        """Take out the items that cannot be read or lack a lighting channel, and return what is wrong with each."""
+        channels, faults = self.file_format.lighting_channels, []
+        for path in list(self._roots):
+            if channels and not path.stem.endswith(channels):
+                continue
+            try:
+                files = self.file_format.files(path)
+                if path == files[0]:
+                    self.file_format.read_files(files)
+            except DatasetError as error:
+                faults.append(str(error))
+                self._leave_out(path)
+        return faults
+
+    def _leave_out(self, path: Path) -> None:
+        del self._roots[path]
+        for key in {path.name.lower(), path.stem.lower()}:
+            self._by_name[key].remove(path)
+
     def targets(self, paths: Iterable[Path]) -> dict[Path, PurePosixPath]:
         """Return the name of each picture below an images folder: its own, without the folders of the tool's layout.
 

@@ -196,7 +196,10 @@ class OpenVINOBankMixin:
             raise ValueError(msg)
         names, labels = _after(self.class_names, names, labels)
         new = self._learned(bank, planes, labels, {"device": device, "image": name, "class_names": names}, refit)
-        if (same := same_picture(bank, new)) is not None:
+        known = quality_of(read_metadata(self._model))
+        quality = None if known is None else known.with_picture(name, planes)
+        equals = () if quality is None else quality.equals_of(name)
+        if (same := same_picture(bank, new, equals)) is not None:
             logger.warning(
                 "%s looks like %s, which the bank has already: the picture votes twice now. If it is the same one, "
                 "remove one of them.",
@@ -205,8 +208,6 @@ class OpenVINOBankMixin:
             )
         if not ((labels != BACKGROUND_INDEX) & (labels != IGNORE_INDEX)).any():
             self._doubt(image, labels, name, color_order)
-        known = quality_of(read_metadata(self._model))
-        quality = None if known is None else known.with_picture(name, planes)
         self._take(merged(bank, new, new_classes=class_names is not None), bank_size, refit, quality)
         return len(new)
 

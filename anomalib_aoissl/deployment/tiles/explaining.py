@@ -14,6 +14,8 @@ from functools import cache
 import numpy as np
 
 from anomalib_aoissl.bank.explaining import (
+    PICTURE_PX,
+    TILE_PX,
     AskedModel,
     Box,
     Evidence,
@@ -78,15 +80,15 @@ def tiled_places(tiling: Tiling | None, size: tuple[int, int], patch_size: tuple
         return within
     patches = (size[0] // patch_size[0]) * (size[1] // patch_size[1])
 
-    def place(image: str, position: int) -> tuple[Box, int | None]:
+    def place(image: str, position: int) -> tuple[Box, int | None, str]:
         number, patch = divmod(position, patches)
-        box, _ = within(image, patch)
+        box, *_ = within(image, patch)
         found = size_of(image)
         grid = None if found is None else tiling.grid(found)
         if grid is None or number >= len(grid):  # another picture has this name now
-            return box, number
+            return box, number, TILE_PX
         tile = grid.tile(number)
-        return (tile.top + box[0], tile.left + box[1], *box[2:]), None
+        return (tile.top + box[0], tile.left + box[1], *box[2:]), None, PICTURE_PX
 
     return place
 

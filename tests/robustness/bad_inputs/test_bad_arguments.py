@@ -63,7 +63,7 @@ RETRIEVAL = (
     bad(AOISSLRetrieval, r"image_size='512' must be one size", image_size="512"),
     bad(AOISSLRetrieval, r"image_size=\[64, 64, 3\] must be one size", image_size=[64, 64, 3]),
     bad(AOISSLRetrieval, r"image_size=True must be one size", image_size=True),
-    bad(AOISSLRetrieval, r"image_size=\(63, 96\) does not fit", image_size=(63, 96)),
+    bad(AOISSLRetrieval, r"image_size=\(63, 96\) does not fit 'vit_tiny_patch16_224'", image_size=(63, 96)),
     bad(AOISSLRetrieval, r"in_channels=0 must lie in \[1, 64\]", in_channels=0),
     bad(AOISSLRetrieval, r"encoder\.pretrained=1 must be true or false", encoder={"pretrained": 1}),
     bad(AOISSLRetrieval, r"head='conv' must be one of \['pixel'\]", head="conv"),
