@@ -18,7 +18,7 @@ import numpy as np
 from anomalib_aoissl.bank.explaining import Explanation
 from anomalib_aoissl.bank.own_novelty import novelty_fault
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.data.reading import ColorOrder
 from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.visualization.overlay import picture_of

@@ -17,7 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import names_full_disk
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, check_file, read_checkpoint, unreadable
 from anomalib_aoissl.encoder.options import EncoderOptions
 from anomalib_aoissl.plugin.arguments import ArgumentError, Rule, validate

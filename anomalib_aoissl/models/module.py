@@ -20,7 +20,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.tiles.light import FIXED_LIGHT
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anomalib_aoissl.data.dataset import SegmentationDataset
     from anomalib_aoissl.data.describing.file_format import FileFormat
     from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
-    from anomalib_aoissl.data.picture_quality import LabelledQuality
+    from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
     from anomalib_aoissl.deployment.tiles.tiling import Tiling
     from anomalib_aoissl.encoder.base import Encoder
 

@@ -36,7 +36,7 @@ from .memory.memory_bank import MemoryBank
 if TYPE_CHECKING:
     import openvino
 
-    from anomalib_aoissl.data.picture_quality import LabelledQuality
+    from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
     from anomalib_aoissl.models.module import SegmentationModuleMixin as _Base
 
     from .torch_model import RetrievalModel

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from anomalib_aoissl.data import picture_quality as quality
-from anomalib_aoissl.data.picture_quality import LabelledQuality
-from anomalib_aoissl.data.picture_quality import picture_quality as measured
+from anomalib_aoissl.data.quality import picture_quality as quality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import picture_quality as measured
 
 
 def drawn(seed: int, size: tuple[int, int] = (96, 128), planes: int = 3) -> np.ndarray:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from anomalib_aoissl.data.picture_quality import LabelledQuality
-from anomalib_aoissl.data.picture_tones import picture_tones, tone_fault
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_tones import picture_tones, tone_fault
 
 
 def scene(seed: int, planes: int = 3) -> np.ndarray:

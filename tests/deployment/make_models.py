@@ -30,7 +30,7 @@ def write_models(folder: Path) -> Path:
     import torch
 
     from anomalib_aoissl import exporting
-    from anomalib_aoissl.data.picture_quality import LabelledQuality
+    from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
     from anomalib_aoissl.pixel_head import filters
     from anomalib_aoissl.pixel_head.learning import labelled, stages
 

@@ -18,7 +18,7 @@ from anomalib_aoissl import SegmentationOpenVINOInferencer
 from anomalib_aoissl.cli.dispatching import dispatch
 from anomalib_aoissl.cli.doctor import page
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.doctor.diagnosis import (
     Diagnosis,
     diagnose,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.bank.own_novelty import own_novelty
-from anomalib_aoissl.data.picture_quality import LabelledQuality, picture_quality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality, picture_quality
 from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_checkpoint, load_content, put_content
 
 QUIET: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}

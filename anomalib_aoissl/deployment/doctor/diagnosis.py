@@ -20,7 +20,7 @@ import numpy as np
 
 from anomalib_aoissl.bank.content import described
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 
 from ..files.companions import files_of
 from ..files.file_pair import has_checksum

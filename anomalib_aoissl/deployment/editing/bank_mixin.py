@@ -42,7 +42,7 @@ from .tile_learning import learned_tiles, tile_pixels
 if TYPE_CHECKING:
     import openvino
 
-    from anomalib_aoissl.data.picture_quality import LabelledQuality
+    from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 
     from ..segmentation import Segmentation
 

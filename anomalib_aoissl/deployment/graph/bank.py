@@ -23,7 +23,7 @@ import numpy as np
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import ID_NAMES, BankArrays
 from anomalib_aoissl.bank.own_novelty import own_novelty
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 
 from .head import PIXELS, HeadContent, build_head, content_of, pixels_of
 from .head import PREFIX as HEAD_PREFIX

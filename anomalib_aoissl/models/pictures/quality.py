@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from anomalib_aoissl.bank.own_novelty import novelty_fault
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 
 _LOOKED_AT = 128

@@ -15,7 +15,7 @@ from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
 from anomalib_aoissl.bank.storage import BankFileError, check_encoder
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.data.picture_quality import LabelledQuality
+from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.editing.refitting import refitted_head
 from anomalib_aoissl.deployment.graph.head import content_of as content_of_head
 from anomalib_aoissl.encoder.checkpoints import CheckpointError, check_content, read_checkpoint
