@@ -245,7 +245,7 @@ def trained(folder: Path, size: tuple[int, int]) -> Path:
 
 def _page(table: str, arguments: argparse.Namespace) -> str:
     """Return the page of results."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     today, load = dt.datetime.now(tz=dt.timezone.utc).date(), os.getloadavg()[1]
     options = f" --pictures {arguments.pictures} --rounds {arguments.rounds}{' --patchcore' * arguments.patchcore}"
