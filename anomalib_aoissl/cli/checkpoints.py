@@ -32,6 +32,7 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
 
     from anomalib_aoissl.bank.explaining import box_around
     from anomalib_aoissl.deployment.images import resize_region
+    from anomalib_aoissl.models.pictures.quality import faults_of
     from anomalib_aoissl.retrieval.asking.explaining import explain_region
     from anomalib_aoissl.visualization.explanation_picture import draw_explanation, reader_of, shown_around
     from anomalib_aoissl.visualization.overlay import picture_of
@@ -51,7 +52,8 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     read_picture, size = reader_of(model.file_format), model.input_size if model.tiling is None else None
     query = picture_of(model.file_format.read(options.image))
     picture = draw_explanation(explanation, query, mask, model.class_names, labels, read_picture, size)
-    write_explanation(explanation, picture, options)
+    faults = faults_of(_planes(model, options.image), model.labelled_quality) or [""]
+    write_explanation(explanation, picture, options, faults[0])
 
 
 # --- label-next ------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _explain_exported(options: argparse.Namespace, region: np.ndarray) -> None:
     outputs = {"--output": options.output, "--data": options.data}
     check_outputs(outputs, [*read, *inferencer.bank["entries_of_image"]], overwrite=options.overwrite)
     explanation, picture = explain_with_picture(inferencer, options.image, region, SHOWN_VOTES)
-    write_explanation(explanation, picture, options)
+    write_explanation(explanation, picture, options, inferencer.fault_of(options.image))
 
 
 def _region(options: argparse.Namespace, size: tuple[int, int]) -> np.ndarray:

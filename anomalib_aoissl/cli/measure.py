@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> int:
     _check(options)
     check_outputs({"--output": options.output}, [options.source, options.pictures], overwrite=options.overwrite)
     of_model, left_out = options.source.suffix.lower() in MODEL_SUFFIXES, LeftOut()
-    masks = _of_model(options, left_out) if of_model else _of_labels(options)
+    masks = _of_model(options, left_out) if of_model else _of_labels(options, left_out)
     entries: list[list[Any]] = []
     widths: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     names: tuple[str, ...] = ()
@@ -131,8 +131,11 @@ def _of_model(options: argparse.Namespace, left_out: LeftOut) -> Iterator[tuple[
         raise ValueError(msg)
 
 
-def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...], str]]:
+def _of_labels(
+    options: argparse.Namespace, left_out: LeftOut
+) -> Iterator[tuple[str, Path | None, Any, tuple[str, ...], str]]:
     """Yield the same of each entry of a folder of masks, or of labels of another tool, with no fault."""
+    from anomalib_aoissl.data.errors import DatasetError
     from anomalib_aoissl.data.label_formats import read_labels
     from anomalib_aoissl.data.labels.mapping import map_classes, remapped
     from anomalib_aoissl.data.labels.shapes.rasterizing import rasterized
@@ -145,13 +148,22 @@ def _of_labels(options: argparse.Namespace) -> Iterator[tuple[str, Path | None, 
     for image in found.images:
         picture = source.pictures.find(image.name)
         if image.indices is not None:
-            mask = remapped(image.indices(), found.classes, lookup)
+            try:
+                mask = remapped(image.indices(), found.classes, lookup)
+            except DatasetError as error:
+                if len(found.images) == 1:
+                    raise
+                left_out.say(error)
+                continue
         else:
             size = image.size or (image_size(picture) if picture is not None else None)
             if size is None or not image.labelled:
                 continue
             mask = rasterized(image.shapes, lookup, size)[0]
         yield _item_name(image.name), picture, mask, names, ""
+    if left_out.count and left_out.count == len(found.images):
+        msg = f"{options.source}: none of its {left_out.count} masks can be read."
+        raise ValueError(msg)
 
 
 def _draw(

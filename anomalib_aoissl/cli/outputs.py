@@ -60,13 +60,18 @@ def check_outputs(
         seen[identity] = argument
 
 
-def write_explanation(explanation: Explanation, picture: Image, options: argparse.Namespace) -> None:
-    """Write the picture and the data of the command explain, and print the votes for each class."""
+def write_explanation(explanation: Explanation, picture: Image, options: argparse.Namespace, fault: str = "") -> None:
+    """Write the picture and the data of the command explain, and print the votes for each class.
+
+    And first in what the image is unlike the labelled ones, "" for nothing.
+    """
     with whole_file(options.output) as temporary:
         picture.save(temporary)
     if options.data is not None:
         with whole_file(options.data) as temporary:
             temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
+    if fault:
+        print(f"note: the picture is unlike the labelled ones: {fault}")
     for name, share in explanation.tally.items():
         print(f"{share:6.1%} of the votes: {name or 'ignored'}")
     for name, share in explanation.predicted.items():

@@ -313,6 +313,15 @@ class SegmentationOpenVINOInferencer(OpenVINOBankMixin):
         """
         return explain_planes(self, self._read(image, color_order), region)[0]
 
+    def fault_of(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> str:
+        """Return in what an image differs from the labelled ones in sharpness, light, planes and proportions.
+
+        What `predict` says in `Segmentation.fault`, without novelty; "" for nothing, or where it is not known.
+        Arguments and errors are those of `predict`.
+        """
+        quality = self._loaded.quality
+        return "" if quality is None else quality.fault(self._read(image, color_order))
+
     def _read(self, image: str | Path | np.ndarray, color_order: ColorOrder = "rgb") -> np.ndarray:
         """Return an image as planes ``[C, H, W]`` in [0, 1], as many as the model takes."""
         if isinstance(image, str | Path):

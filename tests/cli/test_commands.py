@@ -82,6 +82,17 @@ def test_the_unit_of_places_is_said_where_pictures_are_not_found(
     assert {vote["unit"] for vote in votes} == {"px of the model's size"}
 
 
+def test_explain_says_in_what_the_picture_is_unlike_the_labelled_ones(run: Any, tmp_path: Path, capsys: Any) -> None:
+    arguments = ["--ckpt_path", run.ckpt, "--at", "10,20", "--output", str(tmp_path / "e.png"), "--overwrite"]
+    assert dispatch(["explain", *arguments, "--image", str(run.labelled[0])]) == 0
+    assert "unlike" not in capsys.readouterr().out
+    for channel, file in enumerate(run.model.file_format.files(run.labelled[0])):
+        with Image.open(file) as picture:
+            picture.crop((0, 0, 48, picture.height)).save(tmp_path / f"narrow_ch{channel}.png")
+    assert dispatch(["explain", *arguments, "--image", str(tmp_path / "narrow_ch0.png")]) == 0
+    assert "note: the picture is unlike the labelled ones: stretched (" in capsys.readouterr().out
+
+
 def test_a_novelty_is_never_shown_below_zero(tmp_path: Path, capsys: Any) -> None:
     explanation = Explanation((0, 0, 8, 8), 64, {"disc": 1.0}, {"disc": 1.0}, 0.0, -2e-4, 0.25, None, [])
     options = SimpleNamespace(output=tmp_path / "e.png", data=None)

@@ -5,6 +5,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,25 @@ def test_measure_of_masks_and_of_a_coco_export_agree(tmp_path: Path, capsys: Any
     assert sorted(map(tuple, (e.values() for e in first))) == sorted(map(tuple, (e.values() for e in second)))
     wire = next(entry for entry in first if entry["class"] == "wire")
     assert float(wire["length_um"]) == pytest.approx(2 * float(wire["length_px"]), abs=0.02)
+
+
+def test_measure_leaves_out_a_mask_that_cannot_be_read(tmp_path: Path, capsys: Any) -> None:
+    root, output = export("masks", tmp_path / "masks"), tmp_path / "parts.csv"
+    mask = next((root / "masks").iterdir())
+    for place in ("images", "masks"):
+        file = next(path for path in (root / place).iterdir() if path.stem == mask.stem)
+        shutil.copy(file, file.with_name(f"broken{file.suffix}"))
+    broken = mask.with_name(f"broken{mask.suffix}")
+    broken.write_bytes(mask.read_bytes()[:60])
+    assert dispatch(["measure", str(root), "--output", str(output)]) == 1
+    assert "left out: " in (said := capsys.readouterr().err)
+    assert str(broken) in said
+    assert {entry["image"] for entry in entries(output)} == {path.stem for path in (root / "masks").iterdir()} - {
+        "broken"
+    }
+    for path in (root / "masks").iterdir():
+        path.write_bytes(b"half")
+    assert dispatch(["measure", str(root), "--output", str(output), "--overwrite"]) == 2
 
 
 def test_measure_names_the_classes_of_masks_in_another_order(tmp_path: Path) -> None:
