@@ -44,15 +44,16 @@ def explain(options: argparse.Namespace, region: np.ndarray) -> None:
     check_outputs({"--output": options.output, "--data": options.data}, read, overwrite=options.overwrite)
     if model.tiling is None:
         region = resize_region(region, model.input_size)
-    image, where = _input(model, options.image)[0], torch.from_numpy(region)
+    planes = _planes(model, options.image)
+    image, where = model._seen(planes)[0], torch.from_numpy(region)
     shown = shown_around(box_around(region), region.shape)
     explanation, mask = explain_region(model.model, image, where, model.tiling, shown)
     entries = [vote.entry for vote in explanation.votes[:SHOWN_VOTES]]
     labels = model.model.bank.labels[entries].reshape(-1, *model.model.patch_size).numpy()
     read_picture, size = reader_of(model.file_format), model.input_size if model.tiling is None else None
-    query = picture_of(model.file_format.read(options.image))
+    query = picture_of(planes[0].numpy())
     picture = draw_explanation(explanation, query, mask, model.class_names, labels, read_picture, size)
-    faults = faults_of(_planes(model, options.image), model.labelled_quality) or [""]
+    faults = faults_of(planes, model.labelled_quality) or [""]
     write_explanation(explanation, picture, options, faults[0])
 
 

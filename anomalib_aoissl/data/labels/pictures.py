@@ -116,6 +116,7 @@ class Pictures:
         return faults
 
     def _leave_out(self, path: Path) -> None:
+        """Forget a picture."""
         del self._roots[path]
         for key in {path.name.lower(), path.stem.lower()}:
             self._by_name[key].remove(path)

@@ -189,7 +189,7 @@ class LabelledQuality:
                 kinds.setdefault(kind, []).append((plane, figures))
         said = [_said(kind, found, len(planes)) for kind, found in kinds.items()]
         if not said:  # what is clipped or dark has other tones too
-            kind, figures = tone_fault(planes, [one.tones for one in self.pictures.values() if one.tones])
+            kind, figures = tone_fault(planes, self._tones)
             said += [f"{kind} ({figures})"] if kind else []
         return "; ".join([*said, *self._stretched(planes)])
 
@@ -206,6 +206,11 @@ class LabelledQuality:
             return []
         both = f"{height}x{width} px, height x width, and {'x'.join(map(str, labelled))} in labelled pictures"
         return [f"stretched ({both}: parts are {factor:.2g} times as wide)"]
+
+    @cached_property
+    def _tones(self) -> np.ndarray:
+        """The tones ``[N, T]`` of the pictures that have some."""
+        return np.array([one.tones for one in self.pictures.values() if one.tones])
 
     @cached_property
     def _ends(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

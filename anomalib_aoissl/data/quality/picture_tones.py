@@ -9,7 +9,7 @@ first, as the model does: a gain, a gamma or a cast changes little.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import cv2
@@ -43,22 +43,29 @@ def picture_tones(planes: np.ndarray) -> Tones:
     return _Tones(_small(planes)).in_order(range(len(planes)))
 
 
-def tone_fault(planes: np.ndarray, labelled: Collection[Tones]) -> tuple[str, str]:
-    """Return how a picture ``[C, H, W]`` was changed beside labelled ones, and the figures; "" twice for not."""
-    if not labelled:
+def tone_fault(planes: np.ndarray, labelled: Sequence[Tones] | np.ndarray) -> tuple[str, str]:
+    """Return how a picture ``[C, H, W]`` was changed beside labelled ones, and the figures; "" twice for not.
+
+    Args:
+        planes: The picture.
+        labelled: `picture_tones` ``[N, T]`` of the labelled ones.
+    """
+    if not len(labelled):
         return "", ""
-    small, known, places = _small(planes), np.array(list(labelled)), range(len(planes))
+    small, known, places = _small(planes), np.asarray(labelled), range(len(planes))
     pairs, tones = [*combinations(places, 2)], _Tones(small)
     found, without_cast = _distances(tones.in_order(places), known, len(pairs))
     back, _ = _distances(_Tones(1 - small).in_order(places), known, len(pairs))
     if found > max(INVERTED_LEAST, INVERTED_FARTHER * back):
         return "inverted", _figures(found, back)
+    if not pairs:
+        return "", ""
     exchanged = [(_distances(tones.in_order(_exchanged(*pair, places)), known, len(pairs)), pair) for pair in pairs]
-    for (back, back_without_cast), (first, second) in sorted(exchanged)[:1]:
-        farther = without_cast > SWAPPED_WITHOUT_CAST * back_without_cast
-        if farther and found > max(SWAPPED_LEAST, SWAPPED_FARTHER * back):
-            return f"planes {first} and {second} swapped", _figures(found, back)
-    return "", ""
+    (back, back_without_cast), (first, second) = min(exchanged)
+    farther = found > max(SWAPPED_LEAST, SWAPPED_FARTHER * back)
+    if not farther or without_cast <= SWAPPED_WITHOUT_CAST * back_without_cast:
+        return "", ""
+    return f"planes {first} and {second} swapped", _figures(found, back)
 
 
 def _figures(found: float, back: float) -> str:
