@@ -43,7 +43,7 @@ def main() -> int:
     board = Board(options.output)
     if taken := read_table(planned, board):
         print(f"{taken} results are taken from {board.folder / 'study.csv'}.")
-    planned, jobs = without_needless(planned, board), without_needless(jobs, board)
+    planned, jobs = (without_needless(some, board, options.only) for some in (planned, jobs))
     if options.merge:
         print(write_table(planned, board))
         return 0
@@ -57,9 +57,9 @@ def main() -> int:
     return int(missing > 0)
 
 
-def without_needless(jobs: list[Job], board: Board) -> list[Job]:
-    """Return the jobs without weights that were not trained and that no job without a result needs."""
-    needed = {need for job in jobs if not board.has_result(job.id) for need in job.needs}
+def without_needless(jobs: list[Job], board: Board, named: str | None = None) -> list[Job]:
+    """Return the jobs without weights that were not trained and that neither an open job nor ``--only`` names."""
+    needed = {named, *(need for job in jobs if not board.has_result(job.id) for need in job.needs)}
     return [job for job in jobs if job.kind != "pretraining" or job.id in needed or board.has_result(job.id)]
 
 
