@@ -48,7 +48,8 @@ def fit_to_training_images(module: AOISSLRetrieval) -> tuple[torch.Tensor, torch
     loader: LabelledLoader = module.trainer.train_dataloader  # type: ignore[assignment] # there in a fit
     indices = evenly_taken(len(loader.dataset), MOST_IMAGES)
     images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
-    shown = _shown(images)
+    shares = _shares(images, len(module.class_names))
+    shown = set(np.flatnonzero(shares).tolist())
     missing = [name for index, name in enumerate(module.class_names) if index not in shown]
     if len(shown) < 2:
         logger.warning(
@@ -57,9 +58,11 @@ def fit_to_training_images(module: AOISSLRetrieval) -> tuple[torch.Tensor, torch
             [module.class_names[index] for index in sorted(shown)],
         )
         return None
+    # Who named the classes without the background sees here that its name is not of index 0.
+    described = ", ".join(f"{i} {module.class_names[i]} {shares[i]:.2%}" for i in sorted(shown))
     if missing:
         logger.warning("No labelled pixel shows %s: no mask will. Label an image that does.", missing)
-    logger.info("Fitting the pixel head to %d labelled images.", len(images))
+    logger.info("Fitting the pixel head to %d labelled images. Their pixels: %s.", len(images), described)
     sample, sure = fit(model, images, module.pre_processor, len(module.class_names), module.hparams["seed"])
     if alone := classes_of_one_fold(sample):
         logger.info(
@@ -122,13 +125,14 @@ def fit_on(
         new = sample_more(known, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
-    elif len(_shown(labelled)) > 1:
+    elif np.count_nonzero(_shares(labelled, classes)) > 1:
         fit(model, labelled, module.pre_processor, classes, seed)
 
 
-def _shown(images: list[LabelledImage]) -> set[int]:
-    """Return the indices of the classes that images show."""
-    return {index for image in images for index in image.mask.unique().tolist()} - {IGNORE_INDEX}
+def _shares(images: list[LabelledImage], classes: int) -> np.ndarray:
+    """Return the share of each class ``[classes]`` in the labelled pixels, in [0, 1]."""
+    labels = torch.cat([image.mask[image.mask != IGNORE_INDEX] for image in images])
+    return np.asarray(torch.bincount(labels, minlength=classes) / max(len(labels), 1))
 
 
 def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:

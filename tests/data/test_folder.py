@@ -216,7 +216,13 @@ def test_empty_splits_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="The test split is empty"):
         setup(tmp_path, test_ratio=0.0)
     shutil.rmtree(tmp_path / "images")
-    with pytest.raises(DatasetError, match="images: the image folder does not exist"):
+    with pytest.raises(DatasetError, match=r"images: the image folder does not exist\.$"):
+        setup(tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=r"holds 1 images itself: move them into that folder\.$"):
+        setup(tmp_path)
+    (tmp_path / "export").mkdir()  # as the labelling page leaves it
+    with pytest.raises(DatasetError, match=r"Or train on a dataset below .*export"):
         setup(tmp_path)
     (tmp_path / "images").mkdir()
     with pytest.raises(DatasetError, match="images: holds no image"):

@@ -40,7 +40,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         given = "is no folder" if folder.exists() else "does not exist"
-        msg = f"{folder}: the image folder {given}."
+        msg = f"{folder}: the image folder {given}.{_where_images_lie(folder.parent)}"
         raise DatasetError(msg)
     files = list(files_below(folder))
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -50,6 +50,15 @@ def image_files(folder: Path) -> list[Path]:
     others = [path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
     say(f"files in {folder} are left out, being no pictures that are read ({', '.join(IMAGE_SUFFIXES)})", others)
     return images
+
+
+def _where_images_lie(folder: Path) -> str:
+    """Return what to do where a folder holds images itself, with a space before it; else nothing."""
+    images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()) if folder.is_dir() else 0
+    if not images:
+        return ""
+    exported = f" Or train on a dataset below {folder / 'export'}." if (folder / "export").is_dir() else ""
+    return f" {folder} holds {images} images itself: move them into that folder.{exported}"
 
 
 def files_below(folder: Path) -> list[Path]:
