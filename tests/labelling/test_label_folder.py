@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
+from anomalib_aoissl.labelling.storage.masks import MaskStore
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.labelling.teaching.exporting import write_dataset
 
@@ -121,6 +123,32 @@ def test_lighting_channels_make_one_item(key: str, tmp_path: Path, settings: Any
     written = write_dataset(session.folder, session.masks, ["a"], tmp_path / "written")
     content = {"classes": ["x", "y"], "lighting_channels": ["_ch0", "_ch1"]}
     assert json.loads((written / "dataset.json").read_text()) == content
+
+
+def test_no_class_is_removed_while_a_data_set_is_written(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def reading(store: MaskStore, name: str) -> Any:
+        def taken() -> bool:
+            if store._lock.acquire(blocking=False):
+                store._lock.release()
+                return True
+            return False
+
+        with ThreadPoolExecutor(1) as other:  # what removes a class waits for this lock
+            free.append(other.submit(taken).result())
+        return read(store, name)
+
+    read = MaskStore.read
+    paint(session, "unit_0", 0, 0, np.ones((4, 4)))
+    monkeypatch.setattr(MaskStore, "read", reading)
+    data = write_dataset(session.folder, session.masks, ["unit_0"], tmp_path / "written")
+    assert free == [False]
+    for split in ("train", "test"):
+        mask = np.asarray(Image.open(data / split / "masks" / "unit_0.png"))
+        np.testing.assert_array_equal(mask[:6, :6] == 1, np.pad(np.ones((4, 4), bool), (0, 2)))
 
 
 def channel_folder(root: Path, inner: str) -> bytes:

@@ -49,15 +49,16 @@ def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], t
     Pictures are hard links where the system has them. The test is on the training pictures, since all labels are for
     training: what it measures is no quality.
     """
-    described, image_dir = masks.description, folder.image_dir
     for name in names:
-        picture = folder.picture(name)
-        for path in picture.files:
-            below = path.relative_to(image_dir)
+        for path in folder.picture(name).files:
             for split in ("train", "test"):
-                _link(path, target / split / "images" / below)
-        for split in ("train", "test"):
-            write_mask(target / split / "masks" / f"{name}.png", masks.read(name)[0])
+                _link(path, target / split / "images" / path.relative_to(folder.image_dir))
+    with masks.locked():  # else a class that is removed now would leave some masks with its indices, some without
+        described = masks.description
+        for name in names:
+            file = Path("masks") / f"{name}.png"
+            write_mask(target / "train" / file, masks.read(name)[0])
+            _link(target / "train" / file, target / "test" / file)
     known = groups_by_stem(described.groups)
     groups = {name: device_of(name, folder.picture(name).files, known) for name in names} if known else {}
     content: dict[str, Any] = {"classes": list(described.classes)}
