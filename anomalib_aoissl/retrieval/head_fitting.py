@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.filters import filter_counts
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.learning.describing import pixel_counts, said_counts, warn_of_confusion
 from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View, effort
 from anomalib_aoissl.pixel_head.learning.sample import PixelSample, classes_of_one_fold, evenly_taken, joined_pixels
 from anomalib_aoissl.pixel_head.learning.stages import Stages, left_out_probabilities, refitted
-from anomalib_aoissl.pixel_head.learning.training import fit_head, sample_more
+from anomalib_aoissl.pixel_head.learning.training import HeadFit, fit_head, sample_more
 
 from .torch_model import RetrievalModel
 
@@ -48,37 +48,36 @@ def fit_to_training_images(module: AOISSLRetrieval) -> tuple[torch.Tensor, torch
     loader: LabelledLoader = module.trainer.train_dataloader  # type: ignore[assignment] # there in a fit
     indices = evenly_taken(len(loader.dataset), MOST_IMAGES)
     images = list(_labelled(module, DataLoader(Subset(loader.dataset, indices), collate_fn=loader.collate_fn)))
-    shares = _shares(images, len(module.class_names))
-    shown = set(np.flatnonzero(shares).tolist())
+    counts = pixel_counts(images, len(module.class_names))
+    shown = counts.nonzero().flatten().tolist()
     missing = [name for index, name in enumerate(module.class_names) if index not in shown]
     if len(shown) < 2:
         logger.warning(
             "The labelled images show one class only, %s: there is nothing to tell apart. No pixel head is fitted, "
             "and the memory bank votes alone. Label an image that shows another class too.",
-            [module.class_names[index] for index in sorted(shown)],
+            [module.class_names[index] for index in shown],
         )
         return None
-    # Who named the classes without the background sees here that its name is not of index 0.
-    described = ", ".join(f"{i} {module.class_names[i]} {shares[i]:.2%}" for i in sorted(shown))
     if missing:
         logger.warning("No labelled pixel shows %s: no mask will. Label an image that does.", missing)
-    logger.info("Fitting the pixel head to %d labelled images. Their pixels: %s.", len(images), described)
-    sample, sure = fit(model, images, module.pre_processor, len(module.class_names), module.hparams["seed"])
-    if alone := classes_of_one_fold(sample):
+    logger.info(
+        "Fitting the pixel head to %d labelled images. Their pixels: %s.",
+        len(images),
+        said_counts(counts, module.class_names),
+    )
+    done = fit(model, images, module.pre_processor, len(module.class_names), module.hparams["seed"])
+    warn_of_confusion(done.confusion, module.class_names)
+    if alone := classes_of_one_fold(done.sample):
         logger.info(
             "Too few labelled images show %s: the pixel head has no autocontext, and no offsets of the classes. Label "
             "more images that show it.",
             [module.class_names[index] for index in alone],
         )
-    return unseen_uncertainty(sample, sure)
+    return unseen_uncertainty(done.sample, done.sure)
 
 
-def fit(
-    model: RetrievalModel, images: list[LabelledImage], pre_processor: Sees, classes: int, seed: int
-) -> tuple[PixelSample, np.ndarray]:
-    """Fit the model's head to labelled images, keep their pixels in its bank; return them and how sure ``[N]`` it is.
-
-    How sure it is of a pixel is the largest class probability by networks that were fitted to other images.
+def fit(model: RetrievalModel, images: list[LabelledImage], pre_processor: Sees, classes: int, seed: int) -> HeadFit:
+    """Fit the model's head to labelled images, keep their pixels in its bank, and return what the fit leaves.
 
     Raises:
         ValueError: If a feature of an image is not a finite number.
@@ -88,7 +87,7 @@ def fit(
     done = fit_head(fitted, images, classes, reader_of(model, pre_processor, seed))
     own_head(model).take(fitted)
     model.bank.pixels = done.sample.every(effort(len(images)))
-    return done.sample, done.sure
+    return done
 
 
 def reader_of(model: RetrievalModel, pre_processor: Sees, seed: int) -> Reader:
@@ -125,14 +124,8 @@ def fit_on(
         new = sample_more(known, labelled, reader_of(model, module.pre_processor, seed))
         bank.pixels = joined_pixels(bank.pixels, new)
         refit(model, classes, seed)
-    elif np.count_nonzero(_shares(labelled, classes)) > 1:
+    elif pixel_counts(labelled, classes).count_nonzero() > 1:
         fit(model, labelled, module.pre_processor, classes, seed)
-
-
-def _shares(images: list[LabelledImage], classes: int) -> np.ndarray:
-    """Return the share of each class ``[classes]`` in the labelled pixels, in [0, 1]."""
-    labels = torch.cat([image.mask[image.mask != IGNORE_INDEX] for image in images])
-    return np.asarray(torch.bincount(labels, minlength=classes) / max(len(labels), 1))
 
 
 def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:

@@ -19,6 +19,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.models.preprocessing import resize_of
 from anomalib_aoissl.models.tiles import head_tiles
 from anomalib_aoissl.pixel_head.head import PixelHead
+from anomalib_aoissl.pixel_head.learning.describing import pixel_counts, said_counts, warn_of_confusion
 from anomalib_aoissl.pixel_head.learning.labelled import MOST_IMAGES, LabelledImage, Reader, View
 from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 from anomalib_aoissl.pixel_head.learning.training import HeadFit, fit_head, left_out_maps
@@ -45,9 +46,10 @@ def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tu
     fitted_to = evenly_taken(len(dataset), MOST_IMAGES)  # the decoder learns from all
     most = -(-MOST_IMAGES // max(len(fitted_to), 1))
     images = [image for index in fitted_to for image in labelled_parts(module, dataset, index, most)]
-    counts = _pixels(images, len(names))
+    counts = pixel_counts(images, len(names))
     _check_classes(counts, names)
-    logger.info("Fitting the pixel head to %d labelled images.", len(images))
+    said = said_counts(counts, names)
+    logger.info("Fitting the pixel head to %d labelled images. Their pixels: %s.", len(images), said)
     reader = Reader(
         module.pre_processor.see,
         lambda seen: model.extract(seen.to(module.device)).cpu(),
@@ -57,6 +59,7 @@ def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tu
     )
     head = PixelHead()  # stays on the CPU, where it is fitted
     fit = fit_head(head, images, len(names), reader)
+    warn_of_confusion(fit.confusion, names)
     model.head.take(head)
     makers: dict[str, list[Callable[[], Example]]] = {}
     for view in fit.views:
@@ -120,14 +123,6 @@ def _unfitted_example(module: AOISSLSegmenter, dataset: SegmentationDataset, ind
     assert model.decoder is not None  # noqa: S101 - for the type checker; made before the head is fitted
     known = model.standardized(tokens)[0, : model.decoder.tokens]
     return Example(image[0], softened(model.head(image, tokens))[0], known, labelled.mask)
-
-
-def _pixels(images: list[LabelledImage], classes: int) -> torch.Tensor:
-    """Return the labelled pixels ``[C]`` of each class."""
-    counts = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
-    for image in images:
-        counts += torch.bincount(image.mask.flatten().long(), minlength=IGNORE_INDEX + 1)
-    return counts[:classes]
 
 
 def _check_classes(counts: torch.Tensor, names: list[str]) -> None:

@@ -139,10 +139,15 @@ def mean_iou(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, cla
     return float(ious[~np.isnan(ious)].mean())
 
 
+def confusion(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """Return ``[C, C]``: how many pixels of each class are predicted as each, each counted as its weight says."""
+    cells = np.bincount(labels.astype(np.int64) * classes + predicted, weights, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
 def class_ious(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
     """Return the IoU ``[C]`` of each class, each pixel counted as its weight says; NaN where it does not occur."""
-    cells = np.bincount(labels.astype(np.int64) * classes + predicted, weights, minlength=classes * classes)
-    table = cells.reshape(classes, classes)
+    table = confusion(labels, predicted, weights, classes)
     hits, unions = table.diagonal(), table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
     return np.divide(hits, unions, out=np.full(classes, np.nan), where=unions > 0)
 

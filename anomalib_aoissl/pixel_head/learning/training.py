@@ -31,7 +31,7 @@ from .labelled import (
     view_context,
     view_values,
 )
-from .sample import PixelSample, class_offsets, classes_of_one_fold, mean_iou
+from .sample import PixelSample, class_offsets, classes_of_one_fold, confusion, mean_iou
 from .stages import Stages, each_unseen, first_probabilities, fit_first, fit_second, offset, second_probabilities
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,14 @@ class HeadFit:
         sure: ``[N]``, the largest class probability that networks fitted to other images give to each pixel.
         views: The views that the pixels were drawn from.
         others: For each fold the networks that were fitted to the other folds; empty where there is one fold alone.
+        confusion: ``[C, C]``, what these networks take the pixels of each class for; 0 where folds judge nothing.
     """
 
     sample: PixelSample
     sure: np.ndarray
     views: Sequence[View]
     others: Mapping[int, Networks]
+    confusion: np.ndarray
 
     @cached_property
     def alone(self) -> list[int]:
@@ -150,12 +152,14 @@ class _Fit:
     def run(self, views: Sequence[View]) -> HeadFit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
         networks, others, unseen = self._networks(views)
-        offsets = np.zeros(self.classes, np.float32)
+        offsets, taken = np.zeros(self.classes, np.float32), np.zeros((self.classes, self.classes))
+        labels, weights = self.sample.labels, self.sample.weights
         if self.judged:
-            offsets = class_offsets(unseen, self.sample.labels, self.sample.weights)
+            offsets = class_offsets(unseen, labels, weights)
+            taken = confusion(labels, offset(unseen, offsets).argmax(axis=1), weights, self.classes)
         self.head.set_networks(*networks)
         self.head.offsets = torch.from_numpy(offsets)
-        return HeadFit(self.sample, offset(unseen, offsets).max(axis=1), views, others)
+        return HeadFit(self.sample, offset(unseen, offsets).max(axis=1), views, others, taken)
 
     def _networks(self, views: Sequence[View]) -> tuple[Networks, dict[int, Networks], np.ndarray]:
         """Return both networks, those of the folds, and the probabilities of pixels of left-out images."""

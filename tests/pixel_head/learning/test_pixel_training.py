@@ -120,6 +120,19 @@ def test_autocontext_is_kept_where_it_pays(
     assert sample.context.shape == (len(sample), 12 if kept else 0)
 
 
+def test_classes_that_look_alike_are_taken_for_each_other_in_left_out_images() -> None:
+    images = labelled(4)
+    for image in images[::2]:
+        image.mask[image.mask == 1] = 2  # the same rectangle under another label
+    fit = fit_head(PixelHead(), images, 3, reader())
+    assert fit.confusion.sum() == pytest.approx(fit.sample.weights.sum())
+    shares = fit.confusion / fit.confusion.sum(axis=1, keepdims=True)
+    assert shares[1, 2] + shares[2, 1] > 0.6
+    assert shares[0, 0] > 0.9
+    images[0].mask[images[0].mask == 2] = 1
+    assert not fit_head(PixelHead(), images, 3, reader()).confusion.any()  # one image alone shows class 2
+
+
 def test_a_class_of_one_image_alone_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     images = labelled(3)
     images[1].mask[:, :20] = 2  # which the other images do not show
