@@ -58,7 +58,13 @@ class SegmentationDataModuleMixin(_Base):
         """Return the records by device where train or test devices are named, and by ratio where not."""
         seed = self.seed or 0
         if self.train_devices is None and self.test_devices is None:
-            return split_by_ratio(records, val_ratio=self.val_ratio, test_ratio=self.test_ratio, seed=seed)
+            return split_by_ratio(
+                records,
+                val_ratio=self.val_ratio,
+                test_ratio=self.test_ratio,
+                seed=seed,
+                val_devices=self.val_devices,
+            )
         return split_by_device(
             records,
             train_devices=self.train_devices,

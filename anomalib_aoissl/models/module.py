@@ -231,8 +231,11 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
         if isinstance(self.visualizer, SegmentationVisualizer):
             self.visualizer.set_dataset(self.class_names, file_format)
 
-    def _adopt_dataset(self, loader: object) -> None:
-        """Take the class names of the data that a loader reads.
+    def _adopt_dataset(self, loader: object, *, learns: bool = True) -> None:
+        """Take the class names of the data that a loader reads, and how its files are read.
+
+        A model that has learnt, and learns nothing from this data, keeps how its own files are read: that is what it
+        is exported with.
 
         Raises:
             TypeError: If the dataset has no class names, hence no class-index masks.
@@ -253,7 +256,17 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
         elif len(dataset):  # type: ignore[arg-type]
             item = dataset[0]  # type: ignore[index]
             self._check_planes(item.image.shape[-3], str(item.image_path))
+        own = None if learns or not self.class_names else self.file_format
         self.set_dataset(names, file_format)
+        if own is not None:
+            self.file_format = own
+            if own.bit_depth != file_format.bit_depth:
+                logger.warning(
+                    "The model was trained with bit_depth=%s, this data is read with bit_depth=%s. Give "
+                    "--data.bit_depth if its files hold as many bits as those of training.",
+                    own.bit_depth,
+                    file_format.bit_depth,
+                )
 
     def _check_planes(self, planes: int, what: str) -> None:
         """Validate that the model takes as many planes as a picture has.
@@ -282,14 +295,14 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
     def on_validation_start(self) -> None:
         """Take the class names of the validation data, then go on as the model does."""
         if self.trainer.val_dataloaders:
-            self._adopt_dataset(self.trainer.val_dataloaders)
+            self._adopt_dataset(self.trainer.val_dataloaders, learns=False)
         parent = getattr(super(), "on_validation_start", None)
         if parent is not None:
             parent()
 
     def on_test_start(self) -> None:
         """Take the class names of the test data; raise where its classes are others."""
-        self._adopt_dataset(self.trainer.test_dataloaders)
+        self._adopt_dataset(self.trainer.test_dataloaders, learns=False)
 
     # --- batches -----------------------------------------------------------------------------------------------------
 

@@ -59,12 +59,15 @@ class Examples:
     Args:
         makers: For each image, functions that make its views.
         seed: Of what is random.
+        step: Steps that were trained before: what goes on after a stop draws others.
         turned: Whether they are turned and mirrored.
     """
 
-    def __init__(self, makers: dict[str, list[Callable[[], Example]]], seed: int, *, turned: bool = True) -> None:
+    def __init__(
+        self, makers: dict[str, list[Callable[[], Example]]], seed: int, *, step: int = 0, turned: bool = True
+    ) -> None:
         self.makers, self.turned = makers, turned
-        self.random = np.random.default_rng(seed)
+        self.random = np.random.default_rng([seed, step])
         self._kept: dict[tuple[str, int], Example] = {}
 
     def draw(self, names: Sequence[str]) -> Step | None:

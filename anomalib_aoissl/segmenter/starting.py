@@ -67,7 +67,8 @@ def start_from_head(module: AOISSLSegmenter, dataset: SegmentationDataset) -> tu
     for index in set(range(len(dataset))) - set(fitted_to):
         numbers = range(1 if module.tiling is None else most + 1)
         makers[_name(dataset, index)] = [partial(_unfitted_example, module, dataset, index, part) for part in numbers]
-    return Examples(makers, module.hparams["seed"], turned=module.view_options.turned), counts
+    step = module.global_step
+    return Examples(makers, module.hparams["seed"], step=step, turned=module.view_options.turned), counts
 
 
 def labelled_parts(module: AOISSLSegmenter, dataset: SegmentationDataset, index: int, most: int) -> list[LabelledImage]:

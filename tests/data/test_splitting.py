@@ -38,6 +38,17 @@ def test_ratio_divides_each_device_and_partitions() -> None:
     )
 
 
+def test_validation_devices_alone_leave_the_others_to_the_ratio() -> None:
+    splits = split_by_ratio(RECORDS, val_ratio=0.1, test_ratio=0.3, seed=3, val_devices=["a"])
+    assert count(splits.val) == {"a": 10, "b": 0, "c": 0}
+    assert count(splits.test) == {"a": 0, "b": 6, "c": 0}
+    assert count(splits.train) == {"a": 0, "b": 14, "c": 1}
+    with pytest.raises(DatasetError, match="val_devices: the device 'd' does not exist"):
+        split_by_ratio(RECORDS, val_ratio=0.1, test_ratio=0.3, seed=3, val_devices=["d"])
+    with pytest.raises(DatasetError, match="none is left to train on"):
+        split_by_ratio(RECORDS, val_ratio=0.1, test_ratio=0.3, seed=3, val_devices=["a", "b", "c"])
+
+
 def test_same_seed_same_split_whatever_the_order_and_the_other_devices() -> None:
     first = split_by_ratio(RECORDS, val_ratio=0.1, test_ratio=0.3, seed=3)
     shuffled = split_by_ratio(RECORDS[::-1], val_ratio=0.1, test_ratio=0.3, seed=3)

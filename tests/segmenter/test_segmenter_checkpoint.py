@@ -3,7 +3,10 @@
 
 """A trained segmenter: what is saved, what comes back, what is exported."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ from segmenter_runs import QUIET, fill_head, make_data, make_model, train, wake
 from anomalib_aoissl import AOISSLSegmenter
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.files.model_file import core
+from anomalib_aoissl.segmenter import starting
 from anomalib_aoissl.segmenter.callbacks import BestCheckpoint
+from anomalib_aoissl.segmenter.examples import Examples
 
 
 class Run:
@@ -57,12 +62,33 @@ def test_a_checkpoint_comes_back_from_its_path_alone(run: Run, shapes: Path, tmp
     assert results[0]["mean_iou"] == pytest.approx(run.results["mean_iou"], abs=1e-6)
 
 
-def test_training_goes_on_from_a_checkpoint(run: Run, shapes: Path, tmp_path: Path) -> None:
+def test_a_test_on_other_files_leaves_how_the_models_own_are_read(
+    run: Run, shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = AOISSLSegmenter.load_from_checkpoint(run.checkpoint)
+    model.file_format = own = replace(model.file_format, bit_depth=12)
+    with caplog.at_level(logging.WARNING):
+        Engine(default_root_dir=tmp_path, **QUIET).test(model, datamodule=make_data(shapes))
+    assert model.file_format == own
+    assert "trained with bit_depth=12, this data is read with bit_depth=None" in caplog.text
+
+
+def test_training_goes_on_from_a_checkpoint(
+    run: Run, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = torch.load(run.checkpoint, weights_only=True)
+    steps: list[int] = []
+
+    def examples(*given: Any, step: int, **more: Any) -> Examples:
+        steps.append(step)
+        return Examples(*given, step=step, **more)
+
+    monkeypatch.setattr(starting, "Examples", examples)
     model = AOISSLSegmenter(encoder={"pretrained": False}, visualizer=False, training={"validations": 2})
     engine = Engine(default_root_dir=tmp_path, **QUIET, max_steps=saved["global_step"] + 2)
     engine.fit(model, datamodule=make_data(shapes), ckpt_path=run.checkpoint)
     assert engine.trainer.global_step == saved["global_step"] + 2
+    assert steps == [saved["global_step"]]  # views are drawn on, not once again
     # The head is fitted to the same images again, and is the same.
     torch.testing.assert_close(model.model.head.mean, saved["state_dict"]["model.head.mean"])
     torch.testing.assert_close(model.model.head.get_buffer("first_0"), saved["state_dict"]["model.head.first_0"])

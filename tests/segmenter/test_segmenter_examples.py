@@ -183,11 +183,13 @@ def test_a_kept_view_is_not_made_twice_and_no_more_are_kept(monkeypatch: pytest.
 
 def test_draws_are_those_of_their_seed() -> None:
     example = blocks((8, 8), 8)
-    first, again, other = (Examples({"a": [lambda: example] * 3}, seed) for seed in (1, 1, 2))
+    makers = {"a": [lambda: example] * 3}
+    drawings = [Examples(makers, 1), Examples(makers, 1), Examples(makers, 2), Examples(makers, 1, step=3)]
     for _ in range(3):
-        one, two, three = (drawing.draw(["a"] * 2) for drawing in (first, again, other))
+        one, two, other_seed, gone_on = (drawing.draw(["a"] * 2) for drawing in drawings)
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-        assert not torch.equal(one.images, three.images)
+        assert not torch.equal(one.images, other_seed.images)
+        assert not torch.equal(one.images, gone_on.images)
 
 
 def test_draws_differ_in_size_turn_and_light_and_stay_in_range() -> None:

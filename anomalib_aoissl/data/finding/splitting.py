@@ -25,13 +25,33 @@ class Splits:
     test: list[Record]
 
 
-def split_by_ratio(records: Sequence[Record], *, val_ratio: float, test_ratio: float, seed: int) -> Splits:
+def split_by_ratio(
+    records: Sequence[Record],
+    *,
+    val_ratio: float,
+    test_ratio: float,
+    seed: int,
+    val_devices: Sequence[str] | None = None,
+) -> Splits:
     """Return train, val and test with each device's items divided by the ratios.
 
+    With ``val_devices`` all items of these are validation, and none of the others is.
+
     Each device keeps at least one item for training. The counts are rounded, test first.
+
+    Raises:
+        DatasetError: If a device does not exist, or if all are validation.
     """
-    splits = Splits([], [], [])
-    for device, group in _by_device(records).items():
+    splits, groups = Splits([], [], []), _by_device(records)
+    if val_devices:
+        check_devices(val_devices, list(groups), "val_devices")
+        for device in sorted(set(val_devices)):
+            splits.val.extend(groups.pop(device))
+        if not groups:
+            msg = f"val_devices={list(val_devices)} are all devices: none is left to train on. Take one out."
+            raise DatasetError(msg)
+        val_ratio = 0.0
+    for device, group in groups.items():
         shuffled = _shuffled(group, seed, device)
         tests = min(round(test_ratio * len(group)), len(group) - 1)
         vals = min(round(val_ratio * len(group)), len(group) - 1 - tests)
