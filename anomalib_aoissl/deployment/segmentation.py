@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomalib_aoissl.visualization.overlay import hatch, legend, overlay_mask, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
+from anomalib_aoissl.visualization.overlay import hatch, legend, overlay_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX
 from anomalib_aoissl.data.resizing import resize_mask
 
-from .overlay import legend, overlay_mask, palette
+from .overlay import legend, overlay_mask
 
 _WIDTH, _GAP, _CAPTION = 760, 8, 30
 _GROUND, _TEXT = (24, 24, 24), (240, 240, 240)

@@ -10,18 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX
-
-__all__ = [
-    "ABSTAINED",
-    "hatch",
-    "legend",
-    "overlay_mask",
-    "palette",
-    "picture_of",
-    "write_class_index_png",
-]
 
 _ALPHA = 0.6
 _STRIPE = 2  # px, the least

@@ -15,6 +15,7 @@ from anomalib.visualization.image.functional import add_text_to_image, apply_col
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
@@ -23,7 +24,7 @@ from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.evaluation.risk_coverage import write_risk_coverage
 
 from .output_names import OutputNames
-from .overlay import hatch, legend, overlay_mask, picture_of, write_class_index_png
+from .overlay import hatch, legend, overlay_mask, picture_of
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.visualization.overlay import write_class_index_png
 
 from .methods.weights import encoder_arguments, pretrain
 from .plan import Job

@@ -317,7 +317,7 @@ def test_the_export_is_what_training_gives(
     )
     engine = Engine(default_root_dir=tmp_path / "run", enable_progress_bar=False, logger=False, accelerator="cpu")
     engine.train(model, datamodule=SegmentationFolder(exported.folder / "dataset"))
-    ours = torch.load(exported.checkpoint, weights_only=True)["state_dict"]
+    ours = torch.load(exported.folder / "weights" / "lightning" / "model.ckpt", weights_only=True)["state_dict"]
     theirs = model.state_dict()
     assert len(ours["model.bank.embeddings"]) > 20
     assert [Path(name).stem for name in model.model.bank.image_names] == ["unit_0", "unit_1", "unit_2"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.data.describing.class_names import parse_class_names
 from anomalib_aoissl.data.describing.description import (
     CLASSES_NAME,
@@ -25,7 +26,6 @@ from anomalib_aoissl.data.describing.description import (
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.visualization.overlay import palette
 
 from .listing import file_version
 from .masks import MaskStore, remove_others, write_mask
