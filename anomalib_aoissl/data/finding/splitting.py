@@ -25,6 +25,10 @@ class Splits:
     test: list[Record]
 
 
+SPLIT_NAMES = ("train", "val", "test")
+"""Names of the splits, and of their folders."""
+
+
 def split_by_ratio(records: Sequence[Record], *, val_ratio: float, test_ratio: float, seed: int) -> Splits:
     """Return train, val and test with each device's items divided by the ratios.
 
