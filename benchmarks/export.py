@@ -36,7 +36,7 @@ from lights import folder_data
 from tiling import fit
 
 from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.deployment.files.companions import files_of
 from anomalib_aoissl.deployment.files.model_file import core, read_model
 from anomalib_aoissl.deployment.gate import Limits, judge
@@ -73,8 +73,7 @@ def main() -> None:
         line |= {"equal pixels": run.equal_pixels, "novelty difference": run.novelty_difference}
         lines.append(line)
         print(line)
-    with whole_file(arguments.output) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_text(arguments.output, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:

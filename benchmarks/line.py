@@ -33,7 +33,7 @@ import numpy as np
 import openvino
 import torch
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.deployment.doctor.diagnosis import noise_picture
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.deployment.graph.bank import part_model
@@ -72,8 +72,7 @@ def main() -> None:
         table = _table(_measured(contenders, arguments.pictures, arguments.rounds))
     print(table)
     if arguments.page:
-        with whole_file(arguments.page) as temporary:
-            Path(temporary).write_text(_page(table, arguments), encoding="utf-8")
+        write_text(arguments.page, _page(table, arguments))
 
 
 def _contenders(path: Path) -> dict[Name, Contender]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 
 
 def main() -> None:
@@ -43,8 +43,7 @@ def main() -> None:
     for path in arguments.lines:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         parts += _tables(rows)
-    with whole_file(arguments.page) as temporary:
-        Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(arguments.page, "\n\n".join(parts) + "\n")
 
 
 def give_line(row: dict[str, Any], log: Path | None) -> None:

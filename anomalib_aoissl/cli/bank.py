@@ -277,9 +277,7 @@ def bank_in(path: Path) -> BankArrays:
     raise BankFileError(msg)
 
 
-def _target(
-    path: Path, output: Path | None, in_place: bool, overwrite: bool = False, others: Sequence[Path] = ()
-) -> Path:
+def _target(path: Path, output: Path | None, in_place: bool, overwrite: bool, others: Sequence[Path] = ()) -> Path:
     """Return the file to write; asked before the work.
 
     Args:

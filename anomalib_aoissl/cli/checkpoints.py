@@ -127,7 +127,7 @@ def _write_choices(
     model: AOISSLRetrieval, paths: Sequence[Path], options: argparse.Namespace, left_out: LeftOut
 ) -> None:
     """Write and print which of the images to label."""
-    from anomalib_aoissl.data.files import whole_file
+    from anomalib_aoissl.data.files import save_picture, whole_file
     from anomalib_aoissl.retrieval.asking.label_next import choose, summarize
 
     pool = []
@@ -149,8 +149,7 @@ def _write_choices(
         for rank, choice in enumerate(choices, start=1):
             writer.writerow((rank, choice.name, *(f"{getattr(choice, field):.6f}" for field in fields)))
     picture = options.output.with_suffix(".png")
-    with whole_file(picture) as temporary:
-        _sheet(model, choices).save(temporary)
+    save_picture(picture, _sheet(model, choices))
     for rank, choice in enumerate(choices, start=1):
         print(f"{rank:3d}  gain {choice.gain:.4f}  novelty {choice.novelty:.3f}  {choice.name}")
     print(f"{len(choices)} of {len(pool)} images; coverage {choices[-1].coverage:.3f}; {options.output}, {picture}")
@@ -180,11 +179,6 @@ def _sheet(model: AOISSLRetrieval, choices: Sequence[Choice]) -> Image:
 # --- both ------------------------------------------------------------------------------------------------------------
 
 
-def _input(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
-    """Return the image as the model takes it, ``[1, C, height, width]``: with tiles at its own size."""
-    return model._seen(_planes(model, path))
-
-
 def _planes(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
     """Return the image ``[1, C, H, W]`` in [0, 1]."""
     import torch
@@ -196,14 +190,14 @@ def _embeddings(model: AOISSLRetrieval, path: Path) -> torch.Tensor:
     """Return the embeddings ``[P, D]`` of an image, those of all its tiles where the model has tiles."""
     import torch
 
+    image = model._seen(_planes(model, path))  # [1, C, height, width], with tiles at its own size
     if model.tiling is None:
-        return model.model.read(_input(model, path)).embeddings[0]
+        return model.model.read(image).embeddings[0]
     from anomalib_aoissl.models.tiles import labelled_tiles
 
-    image = _input(model, path)[0]
     every = torch.zeros(image.shape[-2:], dtype=torch.uint8)
     return torch.cat(
-        [model.model.read(tile.image).embeddings[0] for tile in labelled_tiles(image, every, model.tiling)]
+        [model.model.read(tile.image).embeddings[0] for tile in labelled_tiles(image[0], every, model.tiling)]
     )
 
 

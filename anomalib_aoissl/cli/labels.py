@@ -164,7 +164,7 @@ def _say(report: Report, options: argparse.Namespace) -> None:
 
 def _show(report: Report, seen: list[MaskSuspicion], source: Source, target: Path) -> None:
     """Write the picture of the most suspicious masks, and print why they are."""
-    from anomalib_aoissl.data.files import whole_file
+    from anomalib_aoissl.data.files import save_picture
     from anomalib_aoissl.data.labels.pictures import CHECK_NAME
     from anomalib_aoissl.data.labels.suspicion import ranked
     from anomalib_aoissl.data.reading import image_size
@@ -184,8 +184,7 @@ def _show(report: Report, seen: list[MaskSuspicion], source: Source, target: Pat
         )
         panels.append((picture_of(source.pictures.file_format.read(entry.path)), entry.mask(), entry.path.name, text))
     if panels:
-        with whole_file(target / CHECK_NAME) as temporary:
-            draw_masks(panels, report.class_names).save(temporary)
+        save_picture(target / CHECK_NAME, draw_masks(panels, report.class_names))
         for _, _, name, text in panels:
             print(f"look at {name}: {text}")
         print(f"{target / CHECK_NAME}: the {len(panels)} most suspicious masks")

@@ -177,7 +177,7 @@ def _draw(
     """Write the picture of a mask with its parts; on black where the mask has no picture."""
     import numpy as np
 
-    from anomalib_aoissl.data.files import whole_file
+    from anomalib_aoissl.data.files import save_picture
     from anomalib_aoissl.data.reading import read_image
     from anomalib_aoissl.measuring.writing import draw_parts
     from anomalib_aoissl.visualization.overlay import picture_of
@@ -187,8 +187,7 @@ def _draw(
         given = picture_of(read_image(picture))
         if given.shape == shown.shape:
             shown = given
-    with whole_file(options.overlays / f"{name}.png") as temporary:
-        draw_parts(shown, mask, found, names).save(temporary)
+    save_picture(options.overlays / f"{name}.png", draw_parts(shown, mask, found, names))
 
 
 def _item_name(name: str) -> str:

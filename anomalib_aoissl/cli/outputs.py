@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import save_picture, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +30,7 @@ class OutputError(ValueError):
     """A file that a command must not write; the message says why and what to do."""
 
 
-def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None], *, overwrite: bool = False
-) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None], *, overwrite: bool) -> None:
     """Validate the files that a command is to write.
 
     Args:
@@ -65,11 +63,9 @@ def write_explanation(explanation: Explanation, picture: Image, options: argpars
 
     And first in what the image is unlike the labelled ones, "" for nothing.
     """
-    with whole_file(options.output) as temporary:
-        picture.save(temporary)
+    save_picture(options.output, picture)
     if options.data is not None:
-        with whole_file(options.data) as temporary:
-            temporary.write_text(json.dumps(explanation.to_dict(), indent=1))
+        write_text(options.data, json.dumps(explanation.to_dict(), indent=1))
     if fault:
         print(f"note: the picture is unlike the labelled ones: {fault}")
     for name, share in explanation.tally.items():

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomalib_aoissl.plugin.arguments import (
+    NAMES,
     PATH,
     SEED,
     TEXT,
     ArgumentError,
     Rule,
-    names,
     null_or,
     number,
     validate,
@@ -24,7 +24,7 @@ from anomalib_aoissl.plugin.arguments import (
 from .describing.file_format import validate_suffixes
 from .reading import validate_bit_depth
 
-_SHARE, _NAMES, _COUNT = number("[0, 1)"), null_or(names()), whole("[1, inf)")
+_SHARE, _NAMES, _COUNT = number("[0, 1)"), null_or(NAMES), whole("[1, inf)")
 
 DATA_RULES: dict[str, Rule] = {
     "devices": _NAMES,

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_aoissl.plugin.removed_arguments import renamed_attribute
 
+from .argument_rules import DATA_RULES, OF_ANOMALIB
 from .dataset import SegmentationDataset
-from .describing.description import DatasetDescription
+from .describing.description import DESCRIPTION_NAME, DatasetDescription
 from .describing.file_format import FileFormat
-from .finding.checking import check_splits
-from .finding.listing import Record
-from .finding.splitting import Splits, split_by_device, split_by_ratio
+from .finding.checking import check_splits, check_training_masks
+from .finding.listing import Record, check_groups, list_records
+from .finding.splitting import SPLIT_NAMES, Splits, select_devices, split_by_device, split_by_ratio, take_shots
 from .labels.suspecting import say_wrong_masks
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class SegmentationDataModuleMixin(_Base):
     foreground: list[str] | None = None
     unlabelled_dir: Path | None = None
     description: DatasetDescription | None = None
+    device_pattern: str | None = None
+    root: Path
+    devices: list[str] | None
     train_devices: list[str] | None
     val_devices: list[str] | None
     test_devices: list[str] | None
+    shots: int | None
     val_ratio: float
     test_ratio: float
     seed: int | None
@@ -92,6 +97,34 @@ class SegmentationDataModuleMixin(_Base):
             return tuple(self.lighting_channels)
         return self.description.lighting_channels if self.description is not None else ()
 
+    def _keep(self, given: Mapping[str, Any]) -> None:
+        """Keep the arguments that all datamodules take; anomalib keeps its own."""
+        for name in DATA_RULES.keys() - OF_ANOMALIB:
+            setattr(self, name, given[name])
+
+    def _records(self, folder: Path, description: DatasetDescription) -> list[Record]:
+        """Return the records of ``folder/{images,masks}``."""
+        return list_records(
+            folder / "images",
+            folder / "masks",
+            lighting_channels=self.suffixes,
+            groups=description.groups,
+            device_pattern=self.device_pattern,
+        )
+
+    def _flat_splits(self, description: DatasetDescription) -> Splits:
+        """Return the splits of ``root/{images,masks}``, by device or by ratio."""
+        records = self._records(self.root, description)
+        self._check_groups(description, records)
+        splits = self.split(select_devices(records, self.devices))
+        check_training_masks(splits.train, self.root / "masks")
+        return Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
+
+    def _check_groups(self, description: DatasetDescription, records: Sequence[Record]) -> None:
+        """Validate the groups of dataset.json, where devices come from them."""
+        if self.device_pattern is None:
+            check_groups(description.groups, records, self.root / DESCRIPTION_NAME)
+
     def _setup(self, stage: str | None = None) -> None:
         """Make the datasets of the splits; before a fit, say once which training masks are probably wrong."""
         self.description, splits = self.load_splits()
@@ -99,14 +132,10 @@ class SegmentationDataModuleMixin(_Base):
         if stage in (None, "fit") and not self._masks_were_looked_at:
             say_wrong_masks(splits.train, self.description, file_format)
             self._masks_were_looked_at = True
-        for name in ("train", "val", "test"):
+        for name in SPLIT_NAMES:
             records = getattr(splits, name)
             data = SegmentationDataset(
-                records,
-                self.description,
-                name,
-                file_format=file_format,
-                foreground=self.foreground,
+                records, self.description, name, file_format=file_format, foreground=self.foreground
             )
             setattr(self, f"{name}_data", data)
 

@@ -13,7 +13,6 @@ import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
-from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from .describing.description import DatasetDescription
@@ -36,7 +35,6 @@ class SegmentationDataset(AnomalibDataset):
         split: "train", "val" or "test".
         file_format: How the files of an item are read.
         foreground: Classes that become one, "foreground"; all others become background. None keeps the classes.
-        augmentations: Torchvision v2 transform of image and mask together.
     """
 
     def __init__(
@@ -47,9 +45,8 @@ class SegmentationDataset(AnomalibDataset):
         *,
         file_format: FileFormat = WHOLE_FILES,
         foreground: Sequence[str] | None = None,
-        augmentations: Transform | None = None,
     ) -> None:
-        super().__init__(augmentations)
+        super().__init__()  # the datamodule sets what augments
         self.description = description
         self.foreground = None if foreground is None else tuple(foreground)
         if foreground is not None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -15,11 +16,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+Container = TypeVar("Container", list[Any], dict[str, Any])
 
 _TEMPORARY = ".part-"
 """What names of files that are not whole yet begin with; short, since a name may be as long as a system allows."""
@@ -48,10 +55,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written; the message names ``path``.
     """
-    path = Path(path)
-    with named_errors(path), temporary_file(path) as temporary:
+    with whole_files(Path(path)) as (temporary,):
         yield temporary
-        put_in_place(temporary, path)
 
 
 @contextmanager
@@ -66,6 +71,27 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
         yield temporaries
         for temporary, path in zip(temporaries, paths, strict=True):
             put_in_place(temporary, path)
+
+
+def read_json_or(path: Path, empty: Container) -> Container:
+    """Return what a JSON file holds; ``empty`` where it is missing, damaged, or of another type."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return empty
+    return content if isinstance(content, type(empty)) else empty
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all, as `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_picture(path: str | Path, picture: Image, **options: Any) -> None:
+    """Write a picture in the format of the file's suffix, whole or not at all, as `whole_file`."""
+    with whole_file(path) as temporary:
+        picture.save(temporary, **options)
 
 
 @contextmanager

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
@@ -15,16 +14,13 @@ from anomalib_aoissl.plugin.removed_arguments import had_arguments
 
 from .argument_rules import FOLDER_RULES, OF_ANOMALIB, validate_data
 from .datamodule import SegmentationDataModuleMixin
-from .describing.description import DESCRIPTION_NAME, DatasetDescription, read_description
+from .describing.description import DatasetDescription, read_description
 from .describing.file_format import OLD_NAMES
 from .errors import DatasetError
 from .finding.checking import check_training_masks
 from .finding.folders import say
-from .finding.listing import Record, check_groups, list_records
-from .finding.splitting import Splits, select_devices, take_shots
+from .finding.splitting import SPLIT_NAMES, Splits, select_devices, take_shots
 from .label_formats.cache import as_masks
-
-SPLIT_NAMES = ("train", "val", "test")
 
 
 @had_arguments(moved=OLD_NAMES)
@@ -96,16 +92,12 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         given = locals()
         validate_data(FOLDER_RULES, given)
         super().__init__(**{name: given[name] for name in OF_ANOMALIB})
+        self._keep(given)
         self.root = Path(root)
         self.classes = classes
         self.lighting_channels = lighting_channels
         self.bit_depth = bit_depth
         self.device_pattern = device_pattern
-        self.devices = devices
-        self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
-        self.shots = shots
-        self.foreground = foreground
-        self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.unlabelled_dir = None if unlabelled_dir is None else self.root / unlabelled_dir
 
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
@@ -118,16 +110,6 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         nested = (self.root / "train" / "images").is_dir()
         splits = self._nested_splits(description) if nested else self._flat_splits(description)
         return description, splits
-
-    def _records(self, folder: Path, description: DatasetDescription) -> list[Record]:
-        """Return the records of ``folder/{images,masks}``."""
-        return list_records(
-            folder / "images",
-            folder / "masks",
-            lighting_channels=self.suffixes,
-            groups=description.groups,
-            device_pattern=self.device_pattern,
-        )
 
     def _nested_splits(self, description: DatasetDescription) -> Splits:
         """Return the splits of ``root/{train,val,test}/{images,masks}``; without val, none is made."""
@@ -149,16 +131,3 @@ class SegmentationFolder(SegmentationDataModuleMixin, AnomalibDataModule):
         parts = {name: select_devices(records, self.devices, every) for name, records in parts.items()}
         check_training_masks(parts["train"], self.root / "train" / "masks")
         return Splits(take_shots(parts["train"], self.shots, self.seed or 0), parts["val"], parts["test"])
-
-    def _flat_splits(self, description: DatasetDescription) -> Splits:
-        """Return the splits of ``root/{images,masks}``, by device or by ratio."""
-        records = self._records(self.root, description)
-        self._check_groups(description, records)
-        splits = self.split(select_devices(records, self.devices))
-        check_training_masks(splits.train, self.root / "masks")
-        return Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
-
-    def _check_groups(self, description: DatasetDescription, records: Sequence[Record]) -> None:
-        """Validate the groups of dataset.json, where devices come from them."""
-        if self.device_pattern is None:
-            check_groups(description.groups, records, self.root / DESCRIPTION_NAME)

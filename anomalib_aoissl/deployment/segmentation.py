@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomalib_aoissl.visualization.overlay import hatch, legend, overlay_mask, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
+from anomalib_aoissl.visualization.overlay import hatch, legend, overlay_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,12 +87,8 @@ class Segmentation:
         coloured = overlay_mask(self.image, self.class_map, len(self.class_names), colours)
         if self.abstained is not None:
             coloured = hatch(coloured, self.abstained)
-        picture = PILImage.fromarray(coloured)
-        strip = legend(self.class_names, picture.width, abstains=self.abstained is not None, colours=colours)
-        result = PILImage.new("RGB", (picture.width, picture.height + strip.height))
-        result.paste(picture, (0, 0))
-        result.paste(strip, (0, picture.height))
-        return result
+        strip = legend(self.class_names, coloured.shape[1], abstains=self.abstained is not None, colours=colours)
+        return PILImage.fromarray(np.vstack([coloured, np.asarray(strip)]))
 
     def save_mask(self, path: str | Path) -> None:
         """Write the class map as a palette PNG, whole or not at all."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from anomalib_aoissl.plugin.arguments import FLAG, TEXT, Rule, null_or, numbers
+from anomalib_aoissl.plugin.arguments import FLAG, NUMBERS, TEXT, Rule, null_or
 from anomalib_aoissl.plugin.options import Options
 
 from .architecture import DEFAULT_ENCODER
@@ -32,8 +32,8 @@ class EncoderOptions(Options):
         "architecture": TEXT,
         "pretrained": FLAG,
         "model_args": null_or(Rule("a mapping", lambda value: isinstance(value, Mapping))),
-        "mean": null_or(numbers()),
-        "std": null_or(numbers()),
+        "mean": null_or(NUMBERS),
+        "std": null_or(NUMBERS),
     }
 
     architecture: str = DEFAULT_ENCODER

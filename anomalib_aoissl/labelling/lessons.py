@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import read_json_or, write_text
 from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.resizing import resize_labels
@@ -86,7 +86,8 @@ class Lessons:
         self._ranked: list[Ranked] = []
         self._progress: dict[str, float | str] = {}
         self._curve_path = session.folder.own / "curve.json"
-        self._curve = _read_curve(self._curve_path)
+        points = read_json_or(self._curve_path, [])
+        self._curve = [point for point in points if isinstance(point, dict) and "miou" in point]
         self._inferencer: tuple[Path, Any] | None = None
         self._lock = threading.Lock()
 
@@ -195,7 +196,7 @@ class Lessons:
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
-    def _teach(self, name: str, pressed: float) -> Iterator[None]:
+    def _teach(self, name: str, pressed: float) -> None:
         """Learn what is painted, then go through the folder."""
         self._say("teach", 0.0)
         painted, problems = self._painted(self._learned())
@@ -217,24 +218,18 @@ class Lessons:
         self.worker.put("judge", _JUDGE, lambda: self._judge(lesson))
         self.order()
         self.worker.put("gallery", _GALLERY, lambda: self._gallery(lesson))  # may take an hour
-        return
-        yield
 
-    def _forget(self) -> Iterator[None]:
+    def _forget(self) -> None:
         """Let no later lesson go on from one of other classes."""
         if "teacher" in self.__dict__:
             self.teacher.forget()
         self.lesson = None  # one may have been learned since
         self._stored.clear()
-        return
-        yield
 
-    def _prepare(self, name: str) -> Iterator[None]:
+    def _prepare(self, name: str) -> None:
         """Compute features of a picture."""
         with suppress(Problem):  # said when it is taught
             self.teacher.prepare(name, self._learned())
-        return
-        yield
 
     def _learned(self) -> list[str]:
         """Return the pictures that a lesson learns; versions of masks begin with the time."""
@@ -259,13 +254,11 @@ class Lessons:
                 problems.append(str(problem))
         return painted, problems
 
-    def _suggest(self, lesson: Lesson, name: str, fine: bool) -> Iterator[None]:
+    def _suggest(self, lesson: Lesson, name: str, fine: bool) -> None:
         """Say what a lesson makes of one picture."""
         if self._is_present(lesson):
             info = self._keep(name, self.teacher.suggest(lesson, name, fine=fine), fine=fine).info
             self.session.events.send("suggestion", name=name, lesson=lesson.number, **info)
-        return
-        yield
 
     def _gallery(self, lesson: Lesson) -> Iterator[None]:
         """Say what a lesson makes of all pictures; those to be labelled next first."""
@@ -301,8 +294,8 @@ class Lessons:
                     "painted": sum(self.session.totals()["counts"]),
                 }
                 self._curve.append(point)
-                with suppress(OSError), whole_file(self._curve_path) as temporary:
-                    temporary.write_text(json.dumps(self._curve), encoding="utf-8")
+                with suppress(OSError):
+                    write_text(self._curve_path, json.dumps(self._curve))
                 self.session.events.send("judged", **point)
             yield
 
@@ -326,7 +319,7 @@ class Lessons:
         self._ranked = ordering.ranked(pool)
         self.session.events.send("next", next=[[one.name, one.reason] for one in self._ranked])
 
-    def _export(self) -> Iterator[None]:
+    def _export(self) -> None:
         """Fit the full model and write it."""
         painted, problems = self._painted(self.session.painted())
         names = list(painted)  # those of background alone too: they say what normal ground is
@@ -341,8 +334,6 @@ class Lessons:
         where = str(self.exported.folder.relative_to(self.session.folder.root))
         note = " ".join([self.exported.note, *(f"Left out: {problem}" for problem in problems)]).strip()
         self.session.events.send("exported", folder=where, model=self.exported.model is not None, note=note)
-        return
-        yield
 
     def _keep(self, name: str, suggestion: Suggestion, *, fine: bool = False) -> Stored:
         """Keep a suggestion, and what it changed."""
@@ -378,14 +369,3 @@ class Lessons:
         if not isinstance(error, Problem | ValueError | OSError):
             text = f"{type(error).__name__}: {text}"
         self.session.events.send("problem", job=kind, text=text)
-
-
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    """Return the curve of earlier sessions; none where the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return (
-        [point for point in content if isinstance(point, dict) and "miou" in point] if isinstance(content, list) else []
-    )

@@ -79,10 +79,8 @@ def _smoothed(points: np.ndarray, sigma: float) -> np.ndarray:
     reach = min(len(points) - 1, int(4 * sigma))
     if reach < 1:
         return points
-    before = 2 * points[0] - points[reach:0:-1]
-    after = 2 * points[-1] - points[-2 : -reach - 2 : -1]
-    smooth = gaussian_filter1d(np.concatenate([before, points, after]), sigma, axis=0, mode="nearest")
-    return np.asarray(smooth[len(before) : len(before) + len(points)])
+    mirrored = np.pad(points, ((reach, reach), (0, 0)), "reflect", reflect_type="odd")
+    return np.asarray(gaussian_filter1d(mirrored, sigma, axis=0, mode="nearest")[reach:-reach])
 
 
 def _to_the_edge(points: np.ndarray, part: np.ndarray, width: float) -> np.ndarray:

@@ -130,7 +130,7 @@ class _Region:
         centres = [line for line in centres if line.length >= width] or [longest]
         if len(centres) > 1 and self._is_compact(centres):
             return [(self.pixels, None)]
-        owners = _nearest(centres, self.pixels)
+        owners, _ = _nearest_point(centres, self.pixels)
         return [(self.pixels & (owners == number), line) for number, line in enumerate(centres)]
 
     def _is_compact(self, centres: Sequence[CentreLine]) -> bool:
@@ -143,11 +143,6 @@ def _typical_width(regions: Sequence[_Region]) -> float:
     """Return the width of one wire of a class: the median over the skeleton pixels of all its lines, px."""
     radii = [branch.radius for region in regions for branch in region.branches]
     return max(1.0, 2 * float(np.median(np.concatenate(radii))) - 1) if radii else 1.0
-
-
-def _nearest(centres: Sequence[CentreLine], part: np.ndarray) -> np.ndarray:
-    """Return the number of the nearest centre line at each pixel, ``[h, w]``."""
-    return _nearest_point(centres, part)[0]
 
 
 def _nearest_point(centres: Sequence[CentreLine], part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -114,7 +114,4 @@ def draw_parts(picture: np.ndarray, mask: np.ndarray, measured: Measured, class_
         draw.text((factor * x, factor * y), str(part.number), fill=_TEXT, font=font, anchor="mm", stroke_width=2,
                   stroke_fill=(0, 0, 0))  # fmt: skip
     strip = legend(class_names, canvas.width)
-    whole = Image.new("RGB", (canvas.width, canvas.height + strip.height))
-    whole.paste(canvas, (0, 0))
-    whole.paste(strip, (0, canvas.height))
-    return whole
+    return Image.fromarray(np.vstack([np.asarray(canvas), np.asarray(strip)]))

@@ -124,16 +124,6 @@ def size_of(interval: str) -> Rule:
     return Rule("(height, width)", _is_pair_of(_is_whole), lambda value: all(map(inside, value)), f"{words} px both")
 
 
-def names() -> Rule:
-    """Return the rule of a list of names."""
-    return Rule("a list of names", lambda value: _is_list(value) and all(map(TEXT.fits, value)))
-
-
-def numbers() -> Rule:
-    """Return the rule of a list of numbers."""
-    return Rule("a list of numbers", lambda value: _is_list(value) and all(map(_is_number, value)))
-
-
 def null_or(rule: Rule) -> Rule:
     """Return a rule that allows null (None) too."""
     return replace(
@@ -186,5 +176,9 @@ SIZE = Rule(
     f"be whole numbers of px, greater than 0 and at most {_LONGEST}",
 )
 """A side or (height, width), px."""
+
+NAMES = Rule("a list of names", lambda value: _is_list(value) and all(map(TEXT.fits, value)))
+
+NUMBERS = Rule("a list of numbers", lambda value: _is_list(value) and all(map(_is_number, value)))
 
 PATH = Rule("a path", lambda value: isinstance(value, str | Path) and bool(str(value)))

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_aoissl.bank.explaining import Box, Explanation, Vote
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.resizing import resize_mask
 
-from .overlay import legend, overlay_mask, palette, picture_of
+from .overlay import legend, overlay_mask, picture_of
 
 _QUERY_WIDTH = 520
 _TILE, _CAPTION, _GAP = 190, 54, 12

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
-
-_SPLITS = ("train", "val", "test")
+from anomalib_aoissl.data.finding.splitting import SPLIT_NAMES
 
 
 class OutputNames:
@@ -84,7 +83,7 @@ def below(path: str | Path, folder: str | Path | None) -> Path:
 def in_dataset(relative: Path) -> Path:
     """Return a path of a dataset without the folders of its layout, images/ and the split's."""
     parts = relative.parts
-    if len(parts) > 2 and parts[0] in _SPLITS and parts[1] == "images":
+    if len(parts) > 2 and parts[0] in SPLIT_NAMES and parts[1] == "images":
         return Path(*parts[2:])
     return Path(*parts[1:]) if len(parts) > 1 and parts[0] == "images" else relative
 

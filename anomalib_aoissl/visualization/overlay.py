@@ -10,22 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX
-
-__all__ = [
-    "ABSTAINED",
-    "hatch",
-    "legend",
-    "overlay_mask",
-    "palette",
-    "picture_of",
-    "write_class_index_png",
-]
 
 _ALPHA = 0.6
 _STRIPE = 2  # px, the least
 _STRIP = 256  # rows that are converted at once
+_LINE = 28  # px, the height of a line of the legend
 
 ABSTAINED = "does not know"
 """What the legend calls the pixels for which a model abstains."""
@@ -80,37 +71,32 @@ def hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def legend(
-    class_names: Sequence[str],
-    width: int,
-    height: int = 28,
-    *,
-    abstains: bool = False,
-    colours: np.ndarray | None = None,
+    class_names: Sequence[str], width: int, *, abstains: bool = False, colours: np.ndarray | None = None
 ) -> Image.Image:
     """Return a strip ``width`` px wide with a coloured square and the name of each class; it wraps to more lines.
 
     With ``abstains`` a hatched square says what hatching means. The colours are those of `overlay_mask`.
     """
-    font = ImageFont.load_default(size=round(height * 0.5))
+    font = ImageFont.load_default(size=round(_LINE * 0.5))
     shown = _colours(len(class_names), colours)
     places, left, top = [], 8, 0
     names = [*class_names, ABSTAINED] if abstains else list(class_names)
     for name in names:
-        advance = height + round(font.getlength(name)) + 16
+        advance = _LINE + round(font.getlength(name)) + 16
         if left + advance > width and left > 8:
-            left, top = 8, top + height
+            left, top = 8, top + _LINE
         places.append((left, top))
         left += advance
-    strip = Image.new("RGB", (width, top + height), (24, 24, 24))
+    strip = Image.new("RGB", (width, top + _LINE), (24, 24, 24))
     draw = ImageDraw.Draw(strip)
     for index, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
-        box = (x, y + height // 4, x + height // 2, y + 3 * height // 4)
+        box = (x, y + _LINE // 4, x + _LINE // 2, y + 3 * _LINE // 4)
         draw.rectangle(box, fill=tuple(int(v) for v in shown[index]), outline=(200, 200, 200))
         if index == len(class_names):
-            side = height // 2
+            side = _LINE // 2
             square = hatch(np.full((side, side, 3), 110, dtype=np.uint8), np.ones((side, side), dtype=bool))
             strip.paste(Image.fromarray(square), (box[0], box[1]))
-        draw.text((x + round(height * 0.75), y + height // 2), name, fill="white", font=font, anchor="lm")
+        draw.text((x + round(_LINE * 0.75), y + _LINE // 2), name, fill="white", font=font, anchor="lm")
     return strip
 
 

@@ -15,15 +15,16 @@ from anomalib.visualization.image.functional import add_text_to_image, apply_col
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import save_picture
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.data.reading import image_size
 from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.evaluation.risk_coverage import write_risk_coverage
 
 from .output_names import OutputNames
-from .overlay import hatch, legend, overlay_mask, picture_of, write_class_index_png
+from .overlay import hatch, legend, overlay_mask, picture_of
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
 _TEXT_SIZE = 18
@@ -90,8 +91,7 @@ class SegmentationVisualizer(ImageVisualizer):
             self._names = _names_of_run(trainer, self.file_format)
         for item in outputs:
             name = self._names(item.image_path)
-            with whole_file(folder / "images" / name) as temporary:
-                self._picture(item).save(temporary)
+            save_picture(folder / "images" / name, self._picture(item))
             mask = resize_mask(item.pred_mask.cpu().numpy(), _original_size(item))
             write_class_index_png(folder / "masks" / name, mask, len(self.class_names))
 
@@ -122,10 +122,7 @@ class SegmentationVisualizer(ImageVisualizer):
         titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
         grid = create_image_grid(titled, nrow=len(titled))
         strip = legend(self.class_names, grid.width, abstains=item.abstained is not None)
-        picture = Image.new("RGB", (grid.width, grid.height + strip.height))
-        picture.paste(grid, (0, 0))
-        picture.paste(strip, (0, grid.height))
-        return picture
+        return Image.fromarray(np.vstack([np.asarray(grid), np.asarray(strip)]))
 
     def _base_picture(self, item: Any) -> np.ndarray:
         """Return the item's picture ``[H, W, 3]`` uint8: from its file, since the tensor is normalised by now."""

@@ -14,8 +14,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_aoissl.data.argument_rules import DATA_RULES, OF_ANOMALIB, validate_data
 from anomalib_aoissl.data.datamodule import SegmentationDataModuleMixin
 from anomalib_aoissl.data.describing.description import DatasetDescription, read_description
-from anomalib_aoissl.data.finding.listing import list_records
-from anomalib_aoissl.data.finding.splitting import Splits, check_devices, select_devices, take_shots
+from anomalib_aoissl.data.finding.splitting import Splits, check_devices
 from anomalib_aoissl.plugin.arguments import PATH, Rule, whole
 from anomalib_aoissl.wirebond.drawing.rendering import DRAWING_RULES
 
@@ -94,12 +93,8 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
         given = locals()
         validate_data(RULES, given)
         super().__init__(**{name: given[name] for name in OF_ANOMALIB})
-        self.devices = devices
-        self.train_devices, self.val_devices, self.test_devices = train_devices, val_devices, test_devices
-        self.shots = shots
-        self.foreground = foreground
+        self._keep(given)
         self.images_per_device = images_per_device
-        self.val_ratio, self.test_ratio = val_ratio, test_ratio
         self.image_size = (image_size[0], image_size[1])
         self.difficulty = float(difficulty)
         self.lot = lot
@@ -125,13 +120,8 @@ class WireBond(SegmentationDataModuleMixin, AnomalibDataModule):
     def load_splits(self) -> tuple[DatasetDescription, Splits]:
         """Return the description and the records of each split."""
         self.prepare_data()
-        description = read_description(self.root)
-        folders = self.root / "images", self.root / "masks"
-        records = list_records(*folders, lighting_channels=description.lighting_channels, groups=description.groups)
-        records = select_devices(records, self.devices)
-        splits = self.split(records)
-        splits = Splits(take_shots(splits.train, self.shots, self.seed or 0), splits.val, splits.test)
-        return description, splits
+        self.description = description = read_description(self.root)
+        return description, self._flat_splits(description)
 
     def _folder_name(self) -> str:
         """Return a name that tells sets with other pictures apart."""

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from anomalib_aoissl.data.files import whole_file
-from anomalib_aoissl.visualization.overlay import write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
+from anomalib_aoissl.data.files import save_picture
 
 from .methods.weights import encoder_arguments, pretrain
 from .plan import Job
@@ -88,8 +88,8 @@ def _keep(job: Job, board: Board, data: RunData, predicted: list[np.ndarray]) ->
         if not truth.is_file():
             write_class_index_png(truth, data.tested.masks[index].numpy(), classes)
             planes = data.tested.images[index].permute(1, 2, 0).numpy()
-            with whole_file(board.folder / tested / f"{index}.jpg") as temporary:
-                Image.fromarray((255 * planes).round().astype(np.uint8)).save(temporary, quality=90)
+            picture = Image.fromarray((255 * planes).round().astype(np.uint8))
+            save_picture(board.folder / tested / f"{index}.jpg", picture, quality=90)
     return f"{tested} {own}"
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 
 __all__ = ["Board"]
 
@@ -57,14 +57,12 @@ class Board:
 
     def write_result(self, job: str, result: Mapping[str, Any]) -> None:
         """Write a result whole, and forget an earlier failure."""
-        with whole_file(self.folder / "results" / f"{job}.json") as temporary:
-            temporary.write_text(json.dumps(dict(result), indent=1), encoding="utf-8")
+        write_text(self.folder / "results" / f"{job}.json", json.dumps(dict(result), indent=1))
         (self.folder / "failures" / f"{job}.json").unlink(missing_ok=True)
 
     def write_failure(self, job: str, error: str) -> None:
         """Write down why a job failed."""
-        with whole_file(self.folder / "failures" / f"{job}.json") as temporary:
-            temporary.write_text(json.dumps({"error": error, "time": time.time()}), encoding="utf-8")
+        write_text(self.folder / "failures" / f"{job}.json", json.dumps({"error": error, "time": time.time()}))
 
     def failure(self, job: str) -> dict[str, Any] | None:
         """Return when and why a job failed, None where it did not."""
@@ -108,8 +106,7 @@ class Board:
         with FileLock(self.folder / "claims" / ".lock"):
             if not self._is_stale(path):
                 return False
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(_owner()), encoding="utf-8")
+            write_text(path, json.dumps(_owner()))
         return True
 
     def _is_stale(self, path: Path) -> bool:

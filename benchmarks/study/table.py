@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import whole_file, write_text
 
 from .plan import Job
 from .sharing import Board
@@ -64,8 +64,7 @@ def write_table(jobs: Iterable[Job], board: Board) -> Path:
         for job in measured:
             if (result := board.result(job.id)) is not None:
                 writer.writerow(_row(job, result, board))
-    with whole_file(board.folder / "study.missing.txt") as temporary:
-        temporary.write_text("".join(_missing(jobs, board)), encoding="utf-8")
+    write_text(board.folder / "study.missing.txt", "".join(_missing(jobs, board)))
     return path
 
 

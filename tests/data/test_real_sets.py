@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.finding.listing import image_files
+from anomalib_aoissl.data.finding.folders import image_files
 from anomalib_aoissl.data.folder import SegmentationFolder
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

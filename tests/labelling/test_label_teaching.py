@@ -23,15 +23,14 @@ from anomalib_aoissl.labelling.session import Session
 from anomalib_aoissl.labelling.storage.masks import Region
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.labelling.teaching import enlarging, judging, ordering
-from anomalib_aoissl.labelling.teaching.worker import Worker
+from anomalib_aoissl.labelling.teaching.worker import Interrupted, Worker
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
 
 def taught(session: Session, name: str) -> Any:
     session.lessons.teacher  # noqa: B018 - made in this thread
-    for _ in session.lessons._teach(name, 0.0):
-        pass
+    session.lessons._teach(name, 0.0)
     return session.lessons.suggestion(name)
 
 
@@ -272,14 +271,12 @@ def test_the_worker_does_what_is_waited_for_first() -> None:
             done.append(f"long {step}")
             yield
 
-    def short() -> Iterator[None]:
+    def short() -> None:
         done.append("short")
-        yield
 
-    def broken() -> Iterator[None]:
+    def broken() -> None:
         msg = "no"
         raise ValueError(msg)
-        yield
 
     worker.put("long", 5, long)
     worker.put("broken", 7, broken)
@@ -290,6 +287,23 @@ def test_the_worker_does_what_is_waited_for_first() -> None:
     until(worker.idle)
     worker.stop()
     assert done == ["short", "long 0", "long 1", "long 2", "broken: no"]
+
+
+def test_a_job_that_is_done_at_once_is_done_again_where_it_was_interrupted() -> None:
+    tries = iter((Interrupted, None))
+    failed: list[str] = []
+    worker = Worker(lambda name, error: failed.append(f"{name}: {error}"))
+
+    def whole() -> None:
+        if interrupted := next(tries):
+            raise interrupted
+
+    worker.put("whole", 0, whole)
+    worker.start()
+    until(worker.idle)
+    worker.stop()
+    assert not failed
+    assert not list(tries)
 
 
 def test_the_export_is_what_training_gives(
@@ -304,8 +318,7 @@ def test_the_export_is_what_training_gives(
     scribble(session, 0, 1)
     bare = np.zeros(SIZE, np.uint8)
     session.stroke("unit_2", Region(0, 0, bare), "0", "fill", "me")  # nothing but background: it is learned too
-    for _ in session.lessons._export():
-        pass
+    session.lessons._export()
     exported = session.lessons.exported
     assert exported is not None
     model = AOISSLRetrieval(
@@ -317,7 +330,7 @@ def test_the_export_is_what_training_gives(
     )
     engine = Engine(default_root_dir=tmp_path / "run", enable_progress_bar=False, logger=False, accelerator="cpu")
     engine.train(model, datamodule=SegmentationFolder(exported.folder / "dataset"))
-    ours = torch.load(exported.checkpoint, weights_only=True)["state_dict"]
+    ours = torch.load(exported.folder / "weights" / "lightning" / "model.ckpt", weights_only=True)["state_dict"]
     theirs = model.state_dict()
     assert len(ours["model.bank.embeddings"]) > 20
     assert [Path(name).stem for name in model.model.bank.image_names] == ["unit_0", "unit_1", "unit_2"]
@@ -346,7 +359,7 @@ def test_a_picture_of_background_alone_is_learned(session: Session) -> None:
 def test_background_alone_is_not_exported(session: Session) -> None:
     session.stroke("unit_0", Region(0, 0, np.zeros(SIZE, np.uint8)), "0", "fill", "me")
     with pytest.raises(Problem, match="Paint a class first"):
-        next(session.lessons._export(), None)
+        session.lessons._export()
 
 
 def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
@@ -361,8 +374,7 @@ def test_the_exported_model_is_tried(session: Session, device: Path) -> None:
     with pytest.raises(Problem, match="Press Export first"):
         tried()
     scribble(session, 0, 1)
-    for _ in session.lessons._export():
-        pass
+    session.lessons._export()
     assert session.lessons.exported is not None
     session.change_class("recolour", 2, "#12ab34")
     with Image.open(io.BytesIO(tried())) as shown:

@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 LINE = ROOT / "packaging" / "line"
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
 DIST = f"anomalib_aoissl_line-{VERSION}"
-HEAVY = {"torch", "torchvision", "lightning", "anomalib", "timm", "pandas", "nncf", "onnx", "faiss", "tqdm"}
-ELSEWHERE = {"anomalib_aoissl.retrieval", "anomalib_aoissl.cli.checkpoints", "anomalib_aoissl.labelling"}
-"""What commands import when they are given a checkpoint, or that need torch."""
+HEAVY = {
+    "torch", "torchvision", "lightning", "anomalib", "timm", "pandas", "nncf", "onnx", "faiss", "tqdm", "matplotlib",
+}  # fmt: skip
+ELSEWHERE = {f"anomalib_aoissl.{name}" for name in ("retrieval", "cli.checkpoints", "cli.reporting.page", "labelling")}
+"""What commands import when they are given a checkpoint, or that need torch or matplotlib."""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,10 @@ def test_installed_alone_it_says_what_it_is(wheel: Path, clean_environment: dict
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"{VERSION}\nanomalib-aoissl-line {VERSION}, Python 3")
+    report = [sys.executable, "-S", "-c", script, "report", "study.csv", "--output", str(tmp_path / "page")]
+    result = subprocess.run(report, env=clean_environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, "the page needs matplotlib"
+    assert "report: this machine has anomalib-aoissl-line" in result.stderr
 
 
 def test_beside_the_whole_package_the_report_says_so(

@@ -16,7 +16,7 @@ from scipy import stats
 from anomalib_aoissl.cli.dispatching import run
 from anomalib_aoissl.cli.reporting.claims import CLAIMS, Comparison, compare, decide
 from anomalib_aoissl.cli.reporting.rows import ReportError, Row, read_rows
-from anomalib_aoissl.visualization.overlay import write_class_index_png
+from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ("kind", "set", "model", "weights", "labels", "seed", "budget", "mean_iou")

@@ -10,18 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.items import SegmentationBatch, SegmentationItem
 from anomalib_aoissl.data.resizing import resize_mask
 from anomalib_aoissl.visualization.output_names import OutputNames
-from anomalib_aoissl.visualization.overlay import (
-    legend,
-    overlay_mask,
-    palette,
-    picture_of,
-    write_class_index_png,
-)
+from anomalib_aoissl.visualization.overlay import legend, overlay_mask, picture_of
 from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 

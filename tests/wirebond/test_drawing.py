@@ -17,13 +17,12 @@ import pytest
 from PIL import Image
 from skimage.morphology import skeletonize
 
-from anomalib_aoissl.visualization.overlay import palette
+from anomalib_aoissl.data.describing.class_colours import palette
 from anomalib_aoissl.wirebond.drawing import (
     CLASS_NAMES,
     DEVICES,
     DeviceType,
     Drawing,
-    contact_sheet,
     draw,
     random_device,
     write_images,
@@ -96,7 +95,7 @@ def test_every_type_has_its_classes(full: dict[str, Drawing]) -> None:
         for view in (drawing.bright_field, drawing.dark_field, drawing.mask):
             assert view.dtype == np.uint8
             assert view.shape == (512, 512)
-        expected = {CLASS_NAMES.index(label) for label in DEVICES[name].classes}
+        expected = {BACKGROUND, WIRE, WEDGE, EPOXY} | ({BALL} if DEVICES[name].ball_diameter else set())
         assert set(np.unique(drawing.mask)) == expected, name
         shares = np.bincount(drawing.mask.ravel(), minlength=5) / drawing.mask.size
         assert shares[BACKGROUND] > 0.5
@@ -338,18 +337,3 @@ def test_wrong_set_arguments_raise(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             write_images(tmp_path / "set", **({"units": 1, "seed": 0, "workers": 0} | given))
     assert not (tmp_path / "set").exists()
-
-
-def test_contact_sheet(tmp_path: Path) -> None:
-    drawings = {name: draw(name, seed=0, size=SMALL) for name in PAIR}
-    sheet = contact_sheet(drawings, cell=96, columns=1)
-    assert sheet.mode == "RGB"
-    assert sheet.width > 3 * 96
-    colors = {color for _, color in sheet.getcolors(maxcolors=10**6)}
-    assert {tuple(color) for color in palette(len(CLASS_NAMES))[1 : len(CLASS_NAMES)].tolist()} <= colors
-    root = write_images(tmp_path, devices=PAIR, units=2, seed=0, size=SMALL, workers=0)
-    assert contact_sheet(root, cell=96, columns=1).size == sheet.size
-    with pytest.raises(ValueError, match="at least one"):
-        contact_sheet({})
-    with pytest.raises(ValueError, match="does not exist"):
-        contact_sheet(tmp_path / "nothing")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_aoissl.visualization.overlay import palette
+from anomalib_aoissl.data.describing.class_colours import palette
 
 from .rows import Row, grouped, our_or_peer
 

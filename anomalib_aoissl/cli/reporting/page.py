@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import save_picture, whole_file, write_text
 
 from . import plots
 from .claims import CLAIMS, LEAST_SEEDS
@@ -58,9 +58,8 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
         *_curves(rows, folder, written),
     ]
     blocks += [*_pictures(rows, csv_path.parent, folder, written), *_tables(rows), *_missing(csv_path)]
-    for name, text in (("report.md", _markdown(blocks)), ("report.html", _html(blocks))):
-        with whole_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "report.md", _markdown(blocks))
+    write_text(folder / "report.html", _html(blocks))
     return [folder / "report.md", folder / "report.html", *written]
 
 
@@ -204,8 +203,7 @@ def _figure(figure: Figure | None, name: str, caption: str, folder: Path, writte
 
 def _image(picture: Image.Image, name: str, caption: str, folder: Path, written: list[Path]) -> Block:
     """Write a picture."""
-    with whole_file(folder / name) as temporary:
-        picture.save(temporary)
+    save_picture(folder / name, picture)
     written.append(folder / name)
     return Block("image", name, caption)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import whole_file
+from ..files import save_picture
 from ..indices import IGNORE_INDEX
 
 # Okabe and Ito, Color Universal Design, 2008: distinct for colour-blind readers too; background is black.
@@ -51,5 +51,4 @@ def write_class_index_png(path: str | Path, mask: np.ndarray, num_classes: int, 
     """
     image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
     image.putpalette(palette(num_classes).flatten().tolist())
-    with whole_file(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=compress_level)
+    save_picture(path, image, format="PNG", compress_level=compress_level)

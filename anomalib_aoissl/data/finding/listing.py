@@ -16,8 +16,6 @@ from ..errors import DatasetError
 from ..reading import IMAGE_SUFFIXES, MASK_SUFFIXES
 from .folders import files_below, image_files, say
 
-__all__ = ["UNKNOWN_DEVICE", "Record", "check_groups", "image_files", "list_records"]
-
 UNKNOWN_DEVICE = "unknown"
 
 

@@ -25,6 +25,10 @@ class Splits:
     test: list[Record]
 
 
+SPLIT_NAMES = ("train", "val", "test")
+"""Names of the splits, and of their folders."""
+
+
 def split_by_ratio(
     records: Sequence[Record],
     *,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import area_of
@@ -144,8 +144,7 @@ def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) ->
         "images": listed,
         "annotations": annotations,
     }
-    with whole_file(root / LABEL_FILE) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    write_text(root / LABEL_FILE, json.dumps(content))
 
 
 FORMAT = LabelFormat("COCO", _files, _read, _write)

@@ -23,7 +23,7 @@ from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, La
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, of_runs
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, floats, points, read_xml
+from anomalib_aoissl.data.labels.texts import class_list, counted, floats, points, read_xml
 
 _WITHOUT_AREA = {"polyline", "points", "tag", "cuboid", "skeleton"}
 
@@ -55,9 +55,8 @@ def _of_file(path: Path) -> LabelSet:
     classes = class_list(list(dict.fromkeys(names)) if _several_tasks(root) else names, path)
     without_area: Counter[str] = Counter()
     images = [_image(entry, path, without_area) for entry in root.iter("image")]
-    listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
-    notes = [f"{path}: {listed} shapes have no area and are left out. Draw them as polygons or masks"] if listed else []
-    return LabelSet("CVAT", tuple(classes), images, notes)
+    note = f"{path}: {counted(without_area)} shapes have no area and are left out. Draw them as polygons or masks"
+    return LabelSet("CVAT", tuple(classes), images, [note] if without_area else [])
 
 
 def _several_tasks(root: ET.Element) -> bool:

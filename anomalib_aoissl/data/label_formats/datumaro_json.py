@@ -18,7 +18,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
+from anomalib_aoissl.data.labels.texts import class_list, counted, get, points, run_mask
 
 _Entry: TypeAlias = dict[str, Any]
 
@@ -48,9 +48,8 @@ def _of_file(content: _Entry, path: Path) -> LabelSet:
     names = class_list([get(entry, "name", str, path, f"label {i + 1}") for i, entry in enumerate(labels)], path)
     without_area: Counter[str] = Counter()
     images = [_image(entry, number, names, path, without_area) for number, entry in enumerate(content["items"], 1)]
-    listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
-    notes = [f"{path}: {listed} annotations have no area and are left out"] if listed else []
-    return LabelSet("Datumaro", tuple(names), images, notes)
+    note = f"{path}: {counted(without_area)} annotations have no area and are left out"
+    return LabelSet("Datumaro", tuple(names), images, [note] if without_area else [])
 
 
 def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without_area: Counter[str]) -> LabelledPicture:

@@ -22,7 +22,7 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, turned
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import get, points
+from anomalib_aoissl.data.labels.texts import counted, get, points
 
 _KINDS = {
     "brush": "brushlabels",
@@ -68,8 +68,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
                 raise DatasetError(msg)
             images.append(_image(task, path, f"task {task.get('id', number)}", others))
         if others:
-            listed = ", ".join(f"{count} {kind}" for kind, count in others.items())
-            notes.append(f"{path}: {listed} results have no area and are left out")
+            notes.append(f"{path}: {counted(others)} results have no area and are left out")
     classes = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("Label Studio", tuple(classes), images, notes)
 

@@ -22,13 +22,13 @@ from PIL import Image
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, get, points, read_json
+from anomalib_aoissl.data.labels.texts import class_list, counted, get, points, read_json
 
 _LISTS = ("labels.txt", "classes.txt", "class_names.txt")
 _IGNORED = "__ignore__"  # LabelMe's own name of what is not counted, also as a shape's label
@@ -55,8 +55,8 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
             continue
         images.append(_image(content, path, without_area))
     if without_area:
-        listed = ", ".join(f"{count} {kind}" for kind, count in without_area.items())
-        notes.append(f"{source.path}: {listed} shapes have no area and are left out. Draw them as polygons")
+        counts = counted(without_area)
+        notes.append(f"{source.path}: {counts} shapes have no area and are left out. Draw them as polygons")
     used = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("LabelMe", _classes(used, source), images, notes)
 
@@ -144,10 +144,9 @@ def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) ->
             "imageHeight": height,
             "imageWidth": width,
         }
-        with whole_file(root / "images" / PurePosixPath(image.name).with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    with whole_file(root / "labels.txt") as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        path = root / "images" / PurePosixPath(image.name).with_suffix(".json")
+        write_text(path, json.dumps(content, indent=1))
+    write_text(root / "labels.txt", "".join(f"{name}\n" for name in classes))
 
 
 FORMAT = LabelFormat("LabelMe", _files, _read, _write)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_description
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, MaskedImage
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.reading import MASK_SUFFIXES
@@ -49,8 +49,7 @@ def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) ->
     for image in images:
         path = root / "masks" / f"{image.item}.png"
         write_class_index_png(path, image.mask, len(classes) + 1)
-    with whole_file(root / CLASSES_NAME) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in ("background", *classes)), encoding="utf-8")
+    write_text(root / CLASSES_NAME, "".join(f"{name}\n" for name in ("background", *classes)))
 
 
 FORMAT = LabelFormat("masks", _files, _read, _write)

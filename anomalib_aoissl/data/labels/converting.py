@@ -17,7 +17,7 @@ import numpy as np
 
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.files import whole_file, whole_folder
+from anomalib_aoissl.data.files import whole_folder, write_text
 from anomalib_aoissl.data.reading import image_size
 
 from .content import LabelledPicture, LabelSet, MaskedImage, Shape
@@ -317,6 +317,5 @@ def _write_description(folder: Path, run: _Run, source: Source) -> None:
     """Write dataset.json where devices or lighting channels are known."""
     content = {"groups": run.groups, "lighting_channels": list(source.pictures.file_format.lighting_channels)}
     if any(content.values()):
-        with whole_file(folder / DESCRIPTION_NAME) as temporary:
-            text = json.dumps({key: value for key, value in content.items() if value}, indent=1, ensure_ascii=False)
-            temporary.write_text(text, encoding="utf-8")
+        text = json.dumps({key: value for key, value in content.items() if value}, indent=1, ensure_ascii=False)
+        write_text(folder / DESCRIPTION_NAME, text)

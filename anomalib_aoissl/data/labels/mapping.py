@@ -76,8 +76,8 @@ def all_left_out(indices: np.ndarray, found: Sequence[str], lookup: Mapping[str,
     return bool(shown) and dropped.issuperset(shown)
 
 
-def parse_renamed(entries: Sequence[str], name: str = "--map") -> dict[str, str]:
-    """Return the new names of ``old=new`` texts.
+def parse_renamed(entries: Sequence[str]) -> dict[str, str]:
+    """Return the new names of the ``old=new`` texts of ``--map``.
 
     Raises:
         DatasetError: If one has another form, or an old name stands twice.
@@ -86,7 +86,7 @@ def parse_renamed(entries: Sequence[str], name: str = "--map") -> dict[str, str]
     for entry in entries:
         old, sign, new = entry.rpartition("=")
         if not sign or not old.strip() or old.strip() in renamed:
-            msg = f"{name} {entry!r}: write OLD=NEW for each label once, such as 'gold wire=wire'."
+            msg = f"--map {entry!r}: write OLD=NEW for each label once, such as 'gold wire=wire'."
             raise DatasetError(msg)
         renamed[old.strip()] = new.strip()
     return renamed

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -136,6 +136,11 @@ def run_mask(runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, 
             raise DatasetError(msg) from error
 
     return mask
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return what was counted as a text such as "3 line, 2 point"."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def floats(texts: Sequence[str | None], path: Path, where: str) -> list[float]:

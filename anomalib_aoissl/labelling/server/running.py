@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import uvicorn
+
 from anomalib_aoissl.labelling.session import Session
 
 from .application import application
@@ -65,8 +67,6 @@ def serve(
     Raises:
         ValueError: If the address cannot be bound.
     """
-    import uvicorn
-
     token, bound = new_token(host), bound_socket(host, port)
     shown = f"[{host}]" if ":" in host else {"0.0.0.0": socket.gethostname()}.get(host, host)  # noqa: S104
     address = f"http://{shown}:{bound.getsockname()[1]}/" + (f"?token={token}" if token else "")
@@ -88,16 +88,7 @@ def serve(
         bound.close()
 
 
-def _server_class() -> Any:
-    """Return uvicorn's server; its package is there only with the extra."""
-    try:
-        import uvicorn
-    except ImportError:  # said by the command
-        return object
-    return uvicorn.Server
-
-
-class _Server(_server_class()):  # type: ignore[misc]
+class _Server(uvicorn.Server):
     """Ends the streams of events first, which would never end by themselves."""
 
     ends: Callable[[], None] | None = None

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.data.describing.class_names import parse_class_names
+from anomalib_aoissl.data.describing.class_colours import palette
+from anomalib_aoissl.data.describing.class_names import BACKGROUND, parse_class_names
 from anomalib_aoissl.data.describing.description import (
     CLASSES_NAME,
     DESCRIPTION_NAME,
@@ -23,16 +24,12 @@ from anomalib_aoissl.data.describing.description import (
     read_description,
 )
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import read_json_or, write_text
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.visualization.overlay import palette
 
 from .listing import file_version
 from .masks import MaskStore, remove_others, write_mask
 from .problems import Problem, unwritable
-
-FIRST_CLASSES = ("background", "class 1")
-"""Classes of a folder that names none."""
 
 _BACKGROUND_COLOUR = "#b4b4b4"  # the pictures are dark, and black would not be seen on them
 
@@ -58,7 +55,8 @@ class ClassNames:
                 'the masks into class indices, take "colours" out, and open the page again.'
             )
             raise ValueError(msg)
-        self._colours = _read_colours(self._colours_path)
+        chosen = read_json_or(self._colours_path, {})
+        self._colours = {str(key): str(value) for key, value in chosen.items()}
         self._former: set[tuple[int, str]] = set()
 
     @property
@@ -152,16 +150,13 @@ class ClassNames:
         content: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
         if content.get("classes") is not None:
             content["classes"] = list(names)
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-            return
-        with whole_file(self.root / CLASSES_NAME) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+        else:
+            write_text(self.root / CLASSES_NAME, "".join(f"{name}\n" for name in names))
 
     def _write_colours(self) -> None:
         try:
-            with whole_file(self._colours_path) as temporary:
-                temporary.write_text(json.dumps(self._colours, indent=1), encoding="utf-8")
+            write_text(self._colours_path, json.dumps(self._colours, indent=1))
         except OSError as error:
             raise unwritable(error, "The colours") from error
 
@@ -207,8 +202,7 @@ class Removal:
                 if (mask != table[mask]).any():
                     write_mask(self.aside / f"{name}.png", table[mask])
             left = [name for at, name in enumerate(names) if at != index]
-            with whole_file(self.journal) as temporary:
-                temporary.write_text(json.dumps({"classes": left}), encoding="utf-8")
+            write_text(self.journal, json.dumps({"classes": left}))
         except OSError as error:
             raise unwritable(error, "The masks") from error
         self.finish()
@@ -262,7 +256,7 @@ def _described(root: Path) -> DatasetDescription:
 
 
 def _first_names(root: Path) -> Sequence[str]:
-    """Return names for the classes that the masks of a folder hold, at least `FIRST_CLASSES`."""
+    """Return names for the classes that the masks of a folder hold, at least background and one more."""
     from anomalib_aoissl.data.reading import read_mask
 
     largest = 1
@@ -272,13 +266,4 @@ def _first_names(root: Path) -> Sequence[str]:
         except DatasetError:
             continue
         largest = max([largest, *np.unique(mask[mask != IGNORE_INDEX]).tolist()])
-    return [FIRST_CLASSES[0], *(f"class {index}" for index in range(1, largest + 1))]
-
-
-def _read_colours(path: Path) -> dict[str, str]:
-    """Return the colours that were chosen; none where the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
+    return [BACKGROUND, *(f"class {index}" for index in range(1, largest + 1))]

@@ -21,13 +21,11 @@ class Exported:
 
     Attributes:
         folder: Where it is.
-        checkpoint: The checkpoint.
         model: The OpenVINO model; None where OpenVINO is not installed.
         note: What else to say.
     """
 
     folder: Path
-    checkpoint: Path
     model: Path | None
     note: str = ""
 
@@ -35,7 +33,7 @@ class Exported:
 def exported_in(folder: Path, note: str = "") -> Exported:
     """Return what the export in a folder wrote."""
     model = folder / "weights" / "openvino" / "model.xml"
-    return Exported(folder, folder / "weights" / "lightning" / "model.ckpt", model if model.is_file() else None, note)
+    return Exported(folder, model if model.is_file() else None, note)
 
 
 def last_export(root: Path) -> Exported | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import write_text
 
 _KEPT, _LARGEST = 200, 64_000_000  # changes, and bytes of a file that is shortened to them
 
@@ -102,8 +102,7 @@ class History:
         lines = self.path.read_text(encoding="utf-8").splitlines()[-_KEPT:]
         while len(lines) > 1 and sum(map(len, lines)) > _LARGEST // 2:
             lines = lines[len(lines) // 2 :]
-        with whole_file(self.path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(self.path, "\n".join(lines) + "\n")
 
 
 def _plain(change: Change) -> dict[str, Any]:

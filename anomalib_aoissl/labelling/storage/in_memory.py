@@ -20,7 +20,7 @@ class Held(Generic[Value]):
     """Values by name, each of a version, up to a size: those used least go first. Its user locks.
 
     Args:
-        largest: Bytes of all values together; the newest stays, however large.
+        largest: Size of all values together; the newest stays, however large.
     """
 
     def __init__(self, largest: int) -> None:
@@ -36,7 +36,7 @@ class Held(Generic[Value]):
         return found[1]
 
     def put(self, name: str, version: str, value: Value, size: int) -> None:
-        """Hold a value of so many bytes in place of other versions."""
+        """Hold a value of a size, such as its bytes, in place of other versions."""
         self._drop(name)
         self._values[name] = version, value, size
         self.size += size

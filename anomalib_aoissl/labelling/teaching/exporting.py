@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import whole_file, write_text
 from anomalib_aoissl.data.finding.listing import device_of, groups_by_stem
 from anomalib_aoissl.data.folder import SegmentationFolder
 from anomalib_aoissl.labelling.storage.exports import EXPORTS, LAST_FILE, Exported, exported_in
@@ -66,8 +66,7 @@ def write_dataset(folder: LabelFolder, masks: MaskStore, names: Sequence[str], t
         content["lighting_channels"] = list(folder.file_format.lighting_channels)
     if groups:
         content["groups"] = groups
-    with whole_file(target / DESCRIPTION_NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(target / DESCRIPTION_NAME, json.dumps(content, indent=1, ensure_ascii=False))
     return target
 
 
@@ -105,8 +104,7 @@ def export(
         model.to_openvino(target)
     else:
         note = "OpenVINO is not installed (pip install 'anomalib-aoissl[openvino]'): no model for the line was written."
-    with whole_file(target / LAST_FILE) as temporary:
-        temporary.write_text(_README.format(command=command(settings, model, folder)), encoding="utf-8")
+    write_text(target / LAST_FILE, _README.format(command=command(settings, model, folder)))
     return exported_in(target, note)
 
 

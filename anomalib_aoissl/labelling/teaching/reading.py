@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from torchvision import tv_tensors
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.encoder.base import EncoderMaps, of_unit_length
 from anomalib_aoissl.labelling.storage.folder import LabelFolder
+from anomalib_aoissl.labelling.storage.in_memory import Held
 from anomalib_aoissl.labelling.storage.listing import Picture
 from anomalib_aoissl.labelling.storage.problems import Problem
 from anomalib_aoissl.models.preprocessing import resize_of
@@ -54,7 +54,7 @@ class PictureReader:
         self.cache = folder.own / "tokens"
         self._model: AOISSLRetrieval | None = None
         self._hash = ""
-        self._images: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
+        self._images: Held[torch.Tensor] = Held(_IMAGES)
         self._keys: dict[tuple[str, str], str] = {}
         self._lock = threading.RLock()
 
@@ -127,11 +127,10 @@ class PictureReader:
 
     def _resized(self, picture: Picture) -> torch.Tensor:
         """Return a picture ``[C, h, w]`` in [0, 1] at the model's size."""
-        key = picture.name, picture.version
         with self._lock:
-            if key in self._images:
-                self._images.move_to_end(key)
-                return self._images[key]
+            held = self._images.get(picture.name, picture.version)
+        if held is not None:
+            return held
         try:
             planes = self.folder.file_format.read_files(picture.files)
         except (ValueError, OSError) as error:
@@ -142,9 +141,7 @@ class PictureReader:
             raise Problem(msg)
         image: torch.Tensor = self._resize(torch.from_numpy(planes)).clamp(0, 1)
         with self._lock:
-            self._images[key] = image
-            if len(self._images) > _IMAGES:
-                self._images.popitem(last=False)
+            self._images.put(picture.name, picture.version, image, 1)
         return image
 
     @property

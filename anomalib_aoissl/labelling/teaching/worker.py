@@ -13,6 +13,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+_ENDED = object()
+
 
 class Interrupted(Exception):  # noqa: N818 - no error: the work goes on later
     """A step was given up, since a person waits for something else; it is done again."""
@@ -25,13 +27,13 @@ class Job:
     Attributes:
         name: Of what it is; a new job of the name takes its place.
         priority: The lowest goes first.
-        begin: Gives the steps.
+        begin: Gives the steps; None of a job that it does at once.
         steps: They, once begun.
     """
 
     name: str
     priority: int
-    begin: Callable[[], Iterator[Any]]
+    begin: Callable[[], Iterator[Any] | None]
     steps: Iterator[Any] | None = None
 
 
@@ -60,7 +62,7 @@ class Worker:
             self._ended = True
             self._changed.notify_all()
 
-    def put(self, name: str, priority: int, begin: Callable[[], Iterator[Any]]) -> None:
+    def put(self, name: str, priority: int, begin: Callable[[], Iterator[Any] | None]) -> None:
         """Add a job; one of the same name is given up."""
         with self._changed:
             self._jobs[name] = Job(name, priority, begin)
@@ -106,13 +108,11 @@ class Worker:
         """Take a step of a job; tell whether it has ended."""
         try:
             job.steps = job.steps or job.begin()
-            next(job.steps)
-        except StopIteration:
-            return True
+            return job.steps is None or next(job.steps, _ENDED) is _ENDED
         except Interrupted:
             job.steps = None  # a generator that raised is over: the job begins anew
+            return False
         except Exception as error:
             logger.debug("%s", job.name, exc_info=True)
             self._failed(job.name, error)
             return True
-        return False

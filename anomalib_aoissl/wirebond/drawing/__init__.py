@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from .devices import CLASS_NAMES, DEVICES, GENERATOR_VERSION, DeviceType, random_device
-from .files.sheet import contact_sheet
 from .files.writing import write_images
 from .rendering import Drawing, draw
 
@@ -15,7 +14,6 @@ __all__ = [
     "GENERATOR_VERSION",
     "DeviceType",
     "Drawing",
-    "contact_sheet",
     "draw",
     "random_device",
     "write_images",

@@ -92,11 +92,6 @@ class DeviceType:
             msg = f"wire_width of device type {self.name!r} is {self.wire_width}; choose 2 to 6 reference pixels."
             raise ValueError(msg)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that occur on this type of device."""
-        return tuple(name for name in CLASS_NAMES if name != "ball" or self.ball_diameter > 0)
-
 
 _TYPES = (
     DeviceType(

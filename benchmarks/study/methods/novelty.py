@@ -20,7 +20,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional
 
-from anomalib_aoissl.data.files import whole_file
+from anomalib_aoissl.data.files import save_picture
 from anomalib_aoissl.data.reading.pictures import pack_channels
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
 
@@ -209,5 +209,4 @@ def _keep(
         grey[ring] = (255, 60, 60)
         heat = np.repeat((255 * np.clip(maps[index] / top, 0, 1))[..., None], 3, axis=2)
         sheet = Image.fromarray(np.concatenate([grey, heat]).round().astype(np.uint8))
-        with whole_file(folder / f"{(kind or 'no defect').replace(' ', '_')}.jpg") as temporary:
-            sheet.save(temporary, quality=90)
+        save_picture(folder / f"{(kind or 'no defect').replace(' ', '_')}.jpg", sheet, quality=90)
