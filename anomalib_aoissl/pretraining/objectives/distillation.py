@@ -23,23 +23,15 @@ def view_loss(
     the mean over images b and pairs of views t != s of ``-sum_k p[t, b, k] log q[s, b, k]``.
 
     Args:
-        student: Logits ``[S, B, K]`` of all views; the first T of them are the teacher's.
+        student: Logits ``[S, B, K]`` of all views, 2 or more; the first T of them are the teacher's.
         teacher: Logits ``[T, B, K]``.
         center: ``[K]``.
         student_temperature: Of the student.
         teacher_temperature: Of the teacher; smaller sharpens.
 
-    Raises:
-        ValueError: If there is no pair of different views.
-
     [0]: Caron et al., 2021, arXiv 2104.14294, equations 1 and 3.
     """
     pairs = len(student) * len(teacher) - min(len(student), len(teacher))
-    if not pairs:
-        msg = (
-            f"{len(student)} student and {len(teacher)} teacher views have no pair of different views; give 2 or more."
-        )
-        raise ValueError(msg)
     wanted = ((teacher.float() - center) / teacher_temperature).softmax(dim=-1)
     given = (student.float() / student_temperature).log_softmax(dim=-1)
     # t = teacher views, s = student views, b = images, k = prototypes
