@@ -13,7 +13,7 @@ import torch
 
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.content import REQUIRED, BankArrays
-from anomalib_aoissl.bank.storage import BankFileError, check_encoder
+from anomalib_aoissl.bank.storage import BankFileError, check_encoder, read_bank
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.editing.refitting import refitted_head
@@ -36,16 +36,12 @@ def load_content(path: str | Path, encoder: str = "") -> BankArrays:
 
     Args:
         path: File.
-        encoder: `encoder_hash` of the encoder that it is to be used with; not checked if empty.
+        encoder: Hash of the encoder that it is to be used with; not checked if empty.
 
     Raises:
         BankFileError: If the file is missing, damaged, has no bank, or its bank is of another encoder.
     """
-    if Path(path).suffix != CHECKPOINT_SUFFIX:
-        from .bank_file import load_bank  # not above, since it loads timm, which a checkpoint alone does not need
-
-        return load_bank(path, encoder)
-    content = content_of(load_checkpoint(path))
+    content = content_of(load_checkpoint(path)) if Path(path).suffix == CHECKPOINT_SUFFIX else read_bank(path)
     check_encoder(path, content.encoder_hash, encoder)
     return content
 
