@@ -17,7 +17,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 
 from .checking import damage
-from .content import BankArrays
+from .content import NAMES, BankArrays
 
 METADATA_KEY = "anomalib_aoissl_bank"
 """Key of the names and the version in the file's metadata."""
@@ -25,7 +25,7 @@ METADATA_KEY = "anomalib_aoissl_bank"
 VERSION = 1
 """Version of the file's form."""
 
-_NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
+_NAMES = (*NAMES, "encoder_hash")
 
 _CHECKSUM = "sha256"
 """Where the checksum of all arrays and of the rest of the description is in the description."""
@@ -90,7 +90,7 @@ def read_bank(path: str | Path) -> BankArrays:
 def _bank_of(entries: dict[str, np.ndarray], description: Mapping[str, Any]) -> BankArrays:
     """Return the bank of a file's arrays and its description."""
     extra = {key: value for key, value in description.items() if key not in (*_NAMES, "version")}
-    classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
+    classes, devices, images = (tuple(description.get(name, ())) for name in NAMES)
     pixels, size = _pixels(entries, extra.pop(_BASIS, None)), extra.pop(_PATCH_SIZE, None)
     if size is not None:
         height, width = size
