@@ -14,7 +14,7 @@ from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import converted, restored, stored
-from anomalib_aoissl.models.export.onnx_graph import export_onnx
+from anomalib_aoissl.models.export.onnx_graph import onnx_model, write_onnx
 from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
@@ -123,7 +123,7 @@ def test_openvino_gives_what_torch_gives(encoder: PatchEncoder, tmp_path: Path) 
         def forward(self, images: torch.Tensor) -> object:
             return self.model(functional.interpolate(images, size=SIZE))
 
-    path = export_onnx(Resized(), tmp_path / "model.onnx", 3, {})
+    path = write_onnx(onnx_model(Resized(), 3), tmp_path / "model.onnx", {})
     run = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = torch.rand(3, 3, *SIZE)
     expected, result = model(images), run(images.numpy())
