@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lights import LIGHTS, fitted, folder_data, mean_iou, pictures
+from lights import LIGHTS, fitted, folder_data, mean_iou, over_seen, pictures
 from table import give_line
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -77,8 +77,7 @@ def _exported_iou(inferencer: Any, shown: list[tuple[torch.Tensor, torch.Tensor]
     for image, mask in shown:
         array = np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
         metric.update(torch.from_numpy(inferencer.predict(array).class_map)[None].long(), mask)
-    seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
-    return float(metric.compute()[seen].mean())
+    return over_seen(metric)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,14 @@
 
 """Each export of a trained model beside torch: size, latency, mean IoU, equal pixels, novelty. JSON lines.
 
-Usage: python benchmarks/export.py --checkpoint model.ckpt [--segmenter] --output export.jsonl
-       [--devices sot23_copper soic8_gold] [--size 384 384] [--pictures 12] [--rounds 9]
-       python benchmarks/export.py --set SET --ranges DEVICE --control DEVICE [--shots 5] [--seed 0] [--segmenter]
-       [--steps 1000] [--encoder NAME] [--stock] --output export.jsonl
+Usage: python benchmarks/export.py --set SET --ranges DEVICE --control DEVICE [--shots 5] [--seed 0] [--segmenter]
+       [--steps 1000] [--encoder NAME] [--stock] [--pictures 12] [--rounds 9] --output export.jsonl
        python benchmarks/table.py docs/results/export.md "Exports" --lines export.jsonl --notes notes.md
 
-The pictures are the test images of WireBond, and 8 bits take their ranges from its validation images. Of a SET, which
-is name:train_device:test_device:HxW of a SegmentationFolder under --root, a model is fitted here; the ranges come from
-one other device, and INT8_ACQ keeps the mean IoU of another, so that the compared pictures choose nothing. Latencies
-are of one picture, alone; the rounds go through all exports in turn, so that a load of the machine meets all of them.
+SET is name:train_device:test_device:HxW of a SegmentationFolder under --root. The model is fitted here; 8 bits take
+their ranges from one other device, and INT8_ACQ keeps the mean IoU of another, so that the compared pictures, the test
+images, choose nothing. Latencies are of one picture, alone; the rounds go through all exports in turn, so that a load
+of the machine meets all of them.
 With --stock anomalib's own inferencer, without any configuration, answers too: in bfloat16 where the processor has it.
 """
 
@@ -32,10 +30,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lights import folder_data
-from tiling import fit
+from lights import fit, folder_data
 
-from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder, WireBond
+from anomalib_aoissl import AOISSLRetrieval, AOISSLSegmenter, SegmentationFolder
 from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.deployment.files.companions import files_of
 from anomalib_aoissl.deployment.files.model_file import core, read_model
@@ -52,7 +49,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
-    model, data, others = _fitted(arguments) if arguments.set else _loaded(arguments)
+    model, data, others = _fitted(arguments)
     sample = pictures_to_compare(data, arguments.pictures, model.class_names)
     with tempfile.TemporaryDirectory() as folder, exporting("off"):
         runners, sizes = _exports(model, others, Path(folder), arguments.types, stock=arguments.stock)
@@ -74,13 +71,6 @@ def main() -> None:
         lines.append(line)
         print(line)
     write_text(arguments.output, "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Return the model of a checkpoint, WireBond, and it again for what compressions look at."""
-    cls: Any = AOISSLSegmenter if arguments.segmenter else AOISSLRetrieval
-    data = WireBond(devices=arguments.devices, image_size=tuple(arguments.size))
-    return cls.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval(), data, data
 
 
 def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -166,9 +156,7 @@ def _latencies(
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Exports beside the trained model.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path)
-    source.add_argument("--set", help="a model is fitted to it")
+    parser.add_argument("--set", required=True, help="a model is fitted to it")
     parser.add_argument("--root", type=Path, default=Path("../shared/data"))
     parser.add_argument("--ranges", help="device of the set that 8 bits take their ranges from")
     parser.add_argument("--control", help="device of the set whose mean IoU INT8_ACQ keeps")
@@ -177,9 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", help="of the model that is fitted; the default one without")
     parser.add_argument("--stock", action="store_true", help="ask anomalib's own inferencer too")
     parser.add_argument("--steps", type=int, default=1000, help="of the segmenter")
-    parser.add_argument("--segmenter", action="store_true", help="the checkpoint is of AOISSLSegmenter")
-    parser.add_argument("--devices", nargs="+", default=None, help="devices of WireBond; all where not said")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), help="of the pictures: height and width, px")
+    parser.add_argument("--segmenter", action="store_true", help="AOISSLSegmenter in place of AOISSLRetrieval")
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=TYPES, help="compressions")
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=9)

@@ -96,10 +96,15 @@ def main() -> None:
 def fitted(data: Any, size: tuple[int, int], seed: int) -> Any:
     """Return `AOISSLRetrieval` with its defaults, fitted to a datamodule that is set up."""
     model = AOISSLRetrieval(image_size=size, visualizer=False, seed=seed)
-    options: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    with tempfile.TemporaryDirectory() as folder:
-        Engine(**options, logger=False, limit_val_batches=0, default_root_dir=folder).fit(model, datamodule=data)
+    fit(model, data)
     return model.eval()
+
+
+def fit(model: Any, data: Any) -> None:
+    """Fit a model to a datamodule that is set up."""
+    quiet: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    with tempfile.TemporaryDirectory() as folder:
+        Engine(**quiet, logger=False, limit_val_batches=0, default_root_dir=folder).fit(model, datamodule=data)
 
 
 @torch.no_grad()
@@ -108,6 +113,11 @@ def mean_iou(model: Any, shown: list[tuple[torch.Tensor, torch.Tensor]], light: 
     metric = MulticlassJaccardIndex(len(model.class_names), ignore_index=IGNORE_INDEX, average="none")
     for image, mask in shown:
         metric.update(model.model(model.pre_processor.see(light(image).clamp(0, 1))).pred_mask[:, 0].long(), mask)
+    return over_seen(metric)
+
+
+def over_seen(metric: MulticlassJaccardIndex) -> float:
+    """Return the mean IoU of a metric over the classes that occur."""
     seen = metric.confmat.sum(0) + metric.confmat.sum(1) > 0
     return float(metric.compute()[seen].mean())
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -22,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from anomalib.engine import Engine
-from lights import folder_data, ready, shared_arguments
+from lights import fit, folder_data, ready, shared_arguments
 from table import give_line
 
 from anomalib_aoissl import AOISSLRetrieval, Tiling, WireBond
@@ -71,13 +69,6 @@ def _data(arguments: argparse.Namespace) -> tuple[Any, tuple[int, int]]:
     numbers = {"images_per_device": count, "test_ratio": arguments.queries / count}
     common = shared_arguments(arguments.shots, arguments.seed)
     return ready(WireBond(arguments.drawn, devices=parts[:1], image_size=pictures, **numbers, **common)), size
-
-
-def fit(model: Any, data: Any) -> None:
-    """Fit a model to a datamodule that is set up."""
-    quiet: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    with tempfile.TemporaryDirectory() as folder:
-        Engine(**quiet, logger=False, limit_val_batches=0, default_root_dir=folder).fit(model, datamodule=data)
 
 
 @torch.no_grad()

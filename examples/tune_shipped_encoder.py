@@ -120,9 +120,7 @@ class TuningModule(LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, lr=numbers["learning_rate"], betas=(0.9, 0.95))
         steps, warmup = numbers["steps"], round(numbers["warmup"] * numbers["steps"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

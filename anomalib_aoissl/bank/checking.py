@@ -12,7 +12,7 @@ import numpy as np
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.pixel_head.learning.sample import FOLDS, KINDS, PixelSample
 
-from .content import REQUIRED, BankArrays
+from .content import NAMES, REQUIRED, BankArrays
 
 _LENGTH_ERROR = 1e-2
 """How far an embedding's length may be from 1; half precision takes up to a thousandth."""
@@ -28,11 +28,8 @@ def damage(bank: BankArrays) -> str:
 
 def _names(bank: BankArrays) -> str:
     """Return what is wrong with the names of classes, devices and images."""
-    for kind, names in (
-        ("class_names", bank.class_names),
-        ("device_names", bank.device_names),
-        ("image_names", bank.image_names),
-    ):
+    for kind in NAMES:
+        names = getattr(bank, kind)
         if not all(isinstance(name, str) for name in names):
             return f"{kind} that are no text"
         if len(set(names)) != len(names):

@@ -17,6 +17,9 @@ from anomalib_aoissl.pixel_head.learning.sample import PixelSample, joined_pixel
 
 logger = logging.getLogger(__name__)
 
+NAMES = ("class_names", "device_names", "image_names")
+"""Lists of names that every bank has."""
+
 ID_NAMES = ("device_ids", "image_ids", "positions")
 """Entries' origin, each ``[N]`` int32."""
 

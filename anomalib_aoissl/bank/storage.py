@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bank files read and written as numpy arrays, without torch; the same files as those of `bank_file`."""
+"""Bank files read and written as numpy arrays, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.pixel_head.learning.sample import KINDS, PixelSample, sample_of
 
 from .checking import damage
-from .content import BankArrays
+from .content import NAMES, BankArrays
 
 METADATA_KEY = "anomalib_aoissl_bank"
 """Key of the names and the version in the file's metadata."""
@@ -25,12 +25,14 @@ METADATA_KEY = "anomalib_aoissl_bank"
 VERSION = 1
 """Version of the file's form."""
 
-_NAMES = ("class_names", "device_names", "image_names", "encoder_hash")
+_NAMES = (*NAMES, "encoder_hash")
 
 _CHECKSUM = "sha256"
 """Where the checksum of all arrays and of the rest of the description is in the description."""
 
 _PATCH_SIZE = "patch_size"
+
+_WRITE = "python -m anomalib_aoissl bank export"
 
 _PIXELS, _BASIS = "pixels.", "pixels_basis"
 """What the names of the pixels' arrays begin with, and where their basis is in the description."""
@@ -88,7 +90,7 @@ def read_bank(path: str | Path) -> BankArrays:
 def _bank_of(entries: dict[str, np.ndarray], description: Mapping[str, Any]) -> BankArrays:
     """Return the bank of a file's arrays and its description."""
     extra = {key: value for key, value in description.items() if key not in (*_NAMES, "version")}
-    classes, devices, images = (tuple(description.get(name, ())) for name in _NAMES[:3])
+    classes, devices, images = (tuple(description.get(name, ())) for name in NAMES)
     pixels, size = _pixels(entries, extra.pop(_BASIS, None)), extra.pop(_PATCH_SIZE, None)
     if size is not None:
         height, width = size
@@ -142,7 +144,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        msg = f"{path}: the bank file does not exist. Write one: python -m anomalib_aoissl bank export."
+        msg = f"{path}: the bank file does not exist. Write one: {_WRITE}."
         raise BankFileError(msg)
     try:
         with safe_open(path, framework="np") as file:
@@ -152,6 +154,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         msg = f"{path}: cannot be read as a bank file ({error}). Restore a copy, or fill it from the images again."
         raise BankFileError(msg) from error
     if not isinstance(description, dict):
-        msg = f"{path}: is a safetensors file, but no bank of this package. Write one with save_bank."
+        msg = f"{path}: is a safetensors file, but no bank of this package. Write one: {_WRITE}."
         raise BankFileError(msg)
     return entries, description

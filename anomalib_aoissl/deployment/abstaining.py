@@ -13,6 +13,7 @@ import numpy as np
 from anomalib_aoissl.bank.patches import patches_to_image
 
 from .graph.joint import JOINT
+from .graph.nodes import named_tensors
 
 if TYPE_CHECKING:
     import openvino
@@ -98,7 +99,7 @@ def add_winning_probability(model: openvino.Model) -> bool:
     """
     import openvino.opset13 as ops
 
-    names = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    names = named_tensors(model)
     found = [name for name in DECIDING if name in names]
     if not found or names.keys() & _BEFORE:
         return False

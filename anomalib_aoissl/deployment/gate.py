@@ -18,6 +18,7 @@ import numpy as np
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 
+from .files.model_file import reason_of
 from .runners import OUTPUTS, NamedRunner, Runner
 
 _VERSION = 1
@@ -28,8 +29,6 @@ _NEVER_COMPRESSED = {"onnx", "torch"}
 
 _TIMED = 3
 """Calls whose median is the latency."""
-
-_LONGEST = 200  # characters of a runtime's reason in a message
 
 
 class GateError(ValueError):
@@ -90,19 +89,19 @@ class GateReport:
 
     Attributes:
         reference: Name of the runner that the others are compared with.
-        runs: What each of them showed, by name.
         pictures: How many were compared.
         source: Where they came from.
         compression: Name of the compression; empty for none.
         limits: What was asked.
+        runs: What each runner showed, by name.
     """
 
     reference: str
-    runs: Mapping[str, RunnerResult]
     pictures: int
     source: str
     compression: str
     limits: Limits
+    runs: Mapping[str, RunnerResult]
 
     @property
     def passed(self) -> bool:
@@ -111,17 +110,7 @@ class GateReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a file and for a model's runtime information."""
-        runs = {name: {**asdict(run), "faults": list(run.faults)} for name, run in self.runs.items()}
-        return {
-            "version": _VERSION,
-            "passed": self.passed,
-            "reference": self.reference,
-            "pictures": self.pictures,
-            "source": self.source,
-            "compression": self.compression,
-            "limits": asdict(self.limits),
-            "runs": runs,
-        }
+        return {"version": _VERSION, "passed": self.passed, **asdict(self)}
 
     def summary(self) -> str:
         """Return one line: runtime, equal pixels, novelty and latency of each runner."""
@@ -182,7 +171,7 @@ def judge(
         if not runs[name].faults:
             faults = _faults(runs[name], exact if name in _NEVER_COMPRESSED else limits, truth)
             runs[name] = replace(runs[name], faults=faults)
-    return GateReport(reference, runs, len(sample.images), sample.source, compression, limits)
+    return GateReport(reference, len(sample.images), sample.source, compression, limits, runs)
 
 
 # --- measures -------------------------------------------------------------------------------------------------------
@@ -239,8 +228,7 @@ def _compared(
         try:
             answer = _picked(runner(batch))
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
-            return RunnerResult(faults=(f"cannot run images {list(batch.shape)} ({reason})",))
+            return RunnerResult(faults=(f"cannot run images {list(batch.shape)} ({reason_of(error)})",))
         odd = next((name for name in OUTPUTS if answer[name].shape != right[name].shape), None)
         if odd is not None:
             shapes = f"{list(answer[odd].shape)}, not {list(right[odd].shape)}"

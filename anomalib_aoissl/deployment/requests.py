@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files.model_file import core
+from .files.model_file import core, reason_of
 
 if TYPE_CHECKING:
     import openvino
@@ -24,8 +24,6 @@ _DEFAULTS_OF_CPU = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 
 _OF_OTHERS = {"AUTO", "MULTI", "HETERO", "BATCH"}
 """Devices of OpenVINO that hand the work to other devices."""
-
-_LONGEST = 200  # characters of a reason of OpenVINO's in a message
 
 
 def with_defaults(device: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -61,10 +59,9 @@ def compiled(model: openvino.Model, device: str, config: Mapping[str, Any]) -> S
     try:
         done = core().compile_model(of_one_picture(model), device, dict(config))
     except (RuntimeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
         msg = (
-            f"OpenVINO cannot use device={device!r} with config={dict(config)} ({reason}). Mend config=, or leave it "
-            "out."
+            f"OpenVINO cannot use device={device!r} with config={dict(config)} ({reason_of(error)}). Mend config=, or "
+            "leave it out."
         )
         raise ValueError(msg) from error
     return SharedModel(done, one_by_one=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .files.model_file import core
 from .requests import SharedModel, with_defaults
 
 if TYPE_CHECKING:
@@ -45,17 +46,14 @@ class NamedRunner:
         return self.answer(images)
 
 
-def openvino_runner(model: openvino.Model, device: str = "CPU", suffix: str = ".xml") -> NamedRunner:
+def openvino_runner(model: openvino.Model, suffix: str = ".xml") -> NamedRunner:
     """Return a runner of an `openvino.Model`, compiled as its file is, for any number of pictures.
 
     Args:
         model: The model.
-        device: OpenVINO device.
         suffix: Of the file that it was read from.
     """
-    from .files.model_file import core
-
-    run = SharedModel(core().compile_model(model, device, with_defaults(device, None)))
+    run = SharedModel(core().compile_model(model, "CPU", with_defaults("CPU", None)))
 
     def answer(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = run(np.ascontiguousarray(images, np.float32))
@@ -88,8 +86,6 @@ def onnx_runner(path: Path) -> NamedRunner:
     try:
         import onnxruntime
     except ImportError:
-        from .files.model_file import core
-
         return openvino_runner(core().read_model(str(path)), suffix=path.suffix)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns of constants that no node reads

@@ -89,6 +89,11 @@ class Encoder(nn.Module):
             "std": list(self.std),
         }
 
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[..., C, H, W]`` in [0, 1] as the encoder reads them."""
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
     def read(self, images: torch.Tensor) -> EncoderMaps:
         """Return embeddings and tokens of normalised images ``[B, C, H, W]`` of the input size."""
         raise NotImplementedError

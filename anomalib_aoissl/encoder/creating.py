@@ -37,10 +37,10 @@ def parse_description(encoder: str | Mapping[str, Any]) -> tuple[str, dict[str, 
 
 
 @contextmanager
-def same_weights() -> Iterator[None]:
+def same_weights(seed: int = 0) -> Iterator[None]:
     """Have random weights be the same in every run, so that a bank fits an untrained encoder."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # that of the CPU alone: others would stay seeded
+        torch.default_generator.manual_seed(seed)  # that of the CPU alone: others would stay seeded
         yield
 
 

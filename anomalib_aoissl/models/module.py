@@ -296,9 +296,7 @@ class SegmentationModuleMixin(CheckpointMixin, ExportingMixin, PredictingMixin, 
         """Take the class names of the validation data, then go on as the model does."""
         if self.trainer.val_dataloaders:
             self._adopt_dataset(self.trainer.val_dataloaders, learns=False)
-        parent = getattr(super(), "on_validation_start", None)
-        if parent is not None:
-            parent()
+        super().on_validation_start()
 
     def on_test_start(self) -> None:
         """Take the class names of the test data; raise where its classes are others."""

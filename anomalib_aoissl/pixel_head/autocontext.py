@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
+from .filters import quartered
 from .points import RADII, STRIDE, blur
 
 
@@ -18,9 +18,7 @@ def context_maps(probabilities: torch.Tensor) -> torch.Tensor:
     that surroundings are Gaussian means at several radii in place of single pixels at many offsets. As products with
     matrices, which fit any number of classes.
     """
-    height, width = probabilities.shape[-2:]
-    padded = functional.pad(probabilities, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-    small = functional.avg_pool2d(padded, STRIDE)
+    small = quartered(probabilities)
     blurred = []
     for radius in RADII:
         down, across = (torch.from_numpy(blur(side, radius / STRIDE)).to(small) for side in small.shape[-2:])

@@ -34,7 +34,7 @@ def scale_space(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         images: ``[B, C, H, W]``.
     """
     fine = [images, *(answer for sigma in FINE_SIGMAS for answer in _answers(images, sigma, sigma))]
-    small = _quartered(images)
+    small = quartered(images)
     coarse = [answer for sigma in COARSE_SIGMAS for answer in _answers(small, sigma / STRIDE, sigma)]
     return torch.cat(fine, dim=1), torch.cat(coarse, dim=1)
 
@@ -103,7 +103,7 @@ def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[tor
     return mean + spread, mean - spread
 
 
-def _quartered(images: torch.Tensor) -> torch.Tensor:
+def quartered(images: torch.Tensor) -> torch.Tensor:
     """Return the means over blocks of 4x4 px; a last block that is not full is filled with the border's pixels."""
     height, width = images.shape[-2:]
     padded = functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")

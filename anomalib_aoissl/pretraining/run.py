@@ -69,7 +69,7 @@ class Run:
         self.file_format = file_format
         self.size = None if native else encoder.image_size
         vit = copy.deepcopy(encoder.vit).requires_grad_(True).train()
-        pictures = self._normalised(self._pictures(_PREPARED_IMAGES))
+        pictures = encoder.normalised(self._pictures(_PREPARED_IMAGES).float() / 255)
         untrained = is_untrained(encoder)
         self.learning_rate = settings.learning_rate(untrained=untrained)
         if settings.start == "whitened" or (settings.start == "auto" and untrained):
@@ -236,11 +236,6 @@ class Run:
             memory_mb=0,
         )
         return torch.cat([dataset[index]["whole"] for index in range(len(dataset))])
-
-    def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return uint8 pictures as the encoder reads them."""
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.encoder.mean, self.encoder.std))
-        return (pictures.float() / 255 - mean) / std
 
 
 def is_untrained(encoder: PatchEncoder) -> bool:

@@ -14,28 +14,11 @@ from anomalib_aoissl.deployment.abstaining import NOVELTY_POWER
 from anomalib_aoissl.evaluation.risk_coverage import BINS, histogram, threshold_of
 
 
-def check_abstain(share: float | None) -> None:
-    """Validate the share of pixels to abstain from.
-
-    Raises:
-        ValueError: If it lies outside of (0, 1).
-    """
-    if share is not None and not 0 < share < 1:
-        msg = (
-            f"abstain={share} must lie in (0, 1): the share of validation pixels for which the model may say that it "
-            "does not know, such as 0.05; null for a class for every pixel."
-        )
-        raise ValueError(msg)
-
-
 class Abstention(nn.Module):
     """The calibration of a model: a histogram of uncertainties, from which the threshold for any share follows.
 
     Args:
         share: Share of the calibration's pixels that may be abstained from; None for no abstention.
-
-    Raises:
-        ValueError: If the share lies outside of (0, 1).
     """
 
     pixels: torch.Tensor
@@ -43,7 +26,6 @@ class Abstention(nn.Module):
 
     def __init__(self, share: float | None = None) -> None:
         super().__init__()
-        check_abstain(share)
         self.share = share
         self.register_buffer("pixels", torch.zeros(BINS, dtype=torch.int64))
         self.register_buffer("power", torch.tensor(NOVELTY_POWER))

@@ -20,6 +20,7 @@ from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.deployment.abstaining import uncertainty_of
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.models.tiles import labelled_tiles
+from anomalib_aoissl.pixel_head.learning.sample import evenly_taken
 
 from .head_fitting import left_out, unseen_uncertainty
 from .memory.memory_bank import MemoryBank
@@ -83,9 +84,8 @@ def calibrate_on_labelled_images(module: AOISSLRetrieval) -> None:
     trainer = module.trainer
     model, processor = module.model, module.pre_processor
     loader: LabelledLoader = trainer.train_dataloader  # type: ignore[assignment] # there in a fit
-    number = min(CALIBRATION_IMAGES, len(loader.dataset))
-    logger.info("Calibrating abstention: %d labelled images are asked of each other.", number)
-    indices = [index * len(loader.dataset) // number for index in range(number)]
+    indices = evenly_taken(len(loader.dataset), CALIBRATION_IMAGES)
+    logger.info("Calibrating abstention: %d labelled images are asked of each other.", len(indices))
     share = Subset(loader.dataset, indices[trainer.global_rank :: trainer.world_size])
     for index, one in enumerate(DataLoader(share, batch_size=1, collate_fn=loader.collate_fn)):
         batch = trainer.strategy.batch_to_device(one, module.device)
@@ -106,8 +106,8 @@ def sum_over_ranks(module: AOISSLRetrieval) -> None:
 
 
 @torch.no_grad()
-def calibrate_on_bank(model: RetrievalModel) -> int:
-    """Calibrate the model on its bank, one image left out at a time, and return how many images there were.
+def calibrate_on_bank(model: RetrievalModel) -> None:
+    """Calibrate the model on its bank, one image left out at a time.
 
     The patches of each image are asked of the entries of all other images; an entry that stands for n patches counts n
     times. With a pixel head it is the head's labelled pixels that count, each predicted by a network that was fitted to
@@ -116,13 +116,12 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
     bank = model.bank
     model.abstention.clear()
     if model.has_fitted_head and bank.pixels is not None:
-        number = len(np.unique(bank.pixels.image_ids))
-        if number > 1:
+        if len(np.unique(bank.pixels.image_ids)) > 1:
             model.abstention.add(*unseen_uncertainty(bank.pixels, left_out(model, bank.pixels)))
-        return number
+        return
     counts, images = bank.entry_counts(), bank.image_ids.unique().tolist()
     if len(images) < 2:
-        return len(images)
+        return
     for image in images:
         view = without_images(model, [bank.image_names[image]])
         entries = (bank.image_ids == image).nonzero().squeeze(1)
@@ -134,7 +133,6 @@ def calibrate_on_bank(model: RetrievalModel) -> int:
             uncertainty = uncertainty_of(share, 1.0 - similarities[:, :1])  # [n, L]
             counted = bank.labels[part] != IGNORE_INDEX
             model.abstention.add(uncertainty[counted], counts[part, None].expand_as(uncertainty)[counted])
-    return len(images)
 
 
 def warn_of_no_calibration(model: RetrievalModel) -> None:

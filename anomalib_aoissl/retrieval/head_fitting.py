@@ -77,12 +77,7 @@ def fit_to_training_images(module: AOISSLRetrieval) -> tuple[torch.Tensor, torch
 
 
 def fit(model: RetrievalModel, images: list[LabelledImage], pre_processor: Sees, classes: int, seed: int) -> HeadFit:
-    """Fit the model's head to labelled images, keep their pixels in its bank, and return what the fit leaves.
-
-    Raises:
-        ValueError: If a feature of an image is not a finite number.
-    """
-    check_finite(model, images)
+    """Fit the model's head to labelled images, keep their pixels in its bank, and return what the fit leaves."""
     fitted = PixelHead()  # on the CPU, where it is fitted
     done = fit_head(fitted, images, classes, reader_of(model, pre_processor, seed))
     own_head(model).take(fitted)
@@ -126,19 +121,6 @@ def fit_on(
         refit(model, classes, seed)
     elif pixel_counts(labelled, classes).count_nonzero() > 1:
         fit(model, labelled, module.pre_processor, classes, seed)
-
-
-def check_finite(model: RetrievalModel, images: list[LabelledImage]) -> None:
-    """Validate that images are finite numbers.
-
-    Raises:
-        ValueError: If one is not; it names the image.
-    """
-    for image in images:
-        if not bool(torch.isfinite(image.image).all()):
-            name = model.bank.image_names[image.name]
-            msg = f"{name}: the image holds NaN or infinite values. Write it again with finite ones, or leave it out."
-            raise ValueError(msg)
 
 
 def refit(model: RetrievalModel, classes: int, seed: int) -> None:

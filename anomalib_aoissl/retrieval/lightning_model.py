@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -36,8 +35,6 @@ from .memory.memory_bank import MemoryBank
 from .model_editing import BankEditingMixin
 from .options import RULES, BankOptions, VoteOptions
 from .torch_model import RetrievalModel
-
-logger = logging.getLogger(__name__)
 
 _VIEWS, _VOTE, _BANK = ViewOptions(), VoteOptions(), BankOptions()
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,13 +25,13 @@ from anomalib_aoissl.deployment.graph.bank import (
     without_bank,
 )
 from anomalib_aoissl.deployment.graph.head import HeadContent
+from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.models.export.quantizing import compression_name
 from anomalib_aoissl.models.preprocessing import light_kind, resize_masks
 from anomalib_aoissl.models.tiles import labelled_tiles
 from anomalib_aoissl.pixel_head.learning.labelled import PIXELS
 
 from .head_fitting import fit_on, own_head, refit, stages_of
-from .memory.bank_file import encoder_hash
 from .memory.checkpoint_bank import check_dims, load_content
 from .memory.memory_bank import MemoryBank
 
@@ -210,6 +212,23 @@ class BankEditingMixin(_Base):
         super().on_load_checkpoint(checkpoint)
         source = str(getattr(self._trainer, "ckpt_path", None) or "The checkpoint")
         check_dims(checkpoint, source, self.model.bank.embeddings.shape[1])
+
+
+def encoder_hash(encoder: Encoder, options: Mapping[str, Any] | None = None) -> str:
+    """Return 64 hexadecimal digits that tell encoders apart whose embeddings differ: weights, size, patch.
+
+    Args:
+        encoder: The encoder.
+        options: What else decides the embeddings, a model's `embedding_options`.
+    """
+    digest = hashlib.sha256(json.dumps(encoder.signature).encode())
+    digest.update(json.dumps([encoder.mean, encoder.std]).encode())
+    if options:
+        digest.update(json.dumps(dict(options), sort_keys=True).encode())
+    for name, tensor in sorted(encoder.network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _halved(bank: BankArrays) -> BankArrays:

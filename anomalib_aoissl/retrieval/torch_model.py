@@ -23,10 +23,9 @@ from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.learning.views import EVERY_WAY, Variation
 from anomalib_aoissl.pixel_head.marking import is_marking, mark
-from anomalib_aoissl.plugin.options import options_of
 
 from .abstention import Abstention
-from .memory.bank_size import check_bank_size, check_head, entry_size
+from .memory.bank_size import check_head, entry_size
 from .memory.memory_bank import MemoryBank
 from .options import VoteOptions
 
@@ -49,13 +48,13 @@ class RetrievalModel(nn.Module):
     Args:
         encoder: The encoder; it is frozen.
         vote: Which entries vote and how; a bank of fewer than k entries lets all of them vote.
-        bank: The bank, of this encoder's embeddings; an empty one of any size where none is given.
+        bank: The bank, of this encoder's embeddings and `entry_size`; an empty one of any size where none is given.
         head: Whether there is a pixel head; not where whole images are compared.
         abstain: Share of the calibration's pixels that may be abstained from; None for no abstention.
         varied: How views of a labelled image differ from it, from which the head learns.
 
     Raises:
-        ValueError: If an argument is out of its range, or there is no such name.
+        ValueError: If there is a head where whole images are compared.
         ModuleNotFoundError: If the search needs FAISS and it is not installed.
     """
 
@@ -71,14 +70,12 @@ class RetrievalModel(nn.Module):
     ) -> None:
         super().__init__()
         vote = VoteOptions() if vote is None else vote
-        options_of(VoteOptions).check("vote", vote)
         check_head(vote.level, head)
         check_faiss(vote.search)
         self.encoder = encoder.requires_grad_(False)
         self.encoder.eval()
         self.patch_size = entry_size(encoder, vote.level)
         self.bank = MemoryBank(encoder.embed_dim, self.patch_size) if bank is None else bank
-        check_bank_size(self.bank, encoder.embed_dim, self.patch_size, vote.level)
         self.vote_options = vote
         self.search = exact_search if vote.search == "exact" else FaissSearch(vote.search)
         self.head: PixelHead | None = PixelHead() if head else None

@@ -13,6 +13,7 @@ from torch import nn
 
 from anomalib_aoissl.deployment.graph.joint import JOINT
 from anomalib_aoissl.encoder.base import Encoder
+from anomalib_aoissl.encoder.creating import same_weights
 from anomalib_aoissl.models.protocols import UntrainedError
 from anomalib_aoissl.pixel_head.head import PixelHead
 from anomalib_aoissl.pixel_head.marking import mark
@@ -44,26 +45,14 @@ class SegmenterModel(nn.Module):
         self.encoder.eval()
         self.head = PixelHead()
         self.decoder: Decoder | None = None
-        self.num_classes = 0
         self.decoder_weight: torch.Tensor
         self.register_buffer("decoder_weight", torch.zeros(()))
 
     def make_decoder(self, num_classes: int) -> None:
-        """Make the decoder for so many classes; nothing changes where it is there.
-
-        Raises:
-            ValueError: If it is there for another number of classes.
-        """
-        if self.decoder is not None and num_classes == self.num_classes:
-            return
+        """Make the decoder for so many classes; nothing changes where it is there."""
         if self.decoder is not None:
-            msg = (
-                f"The model knows {self.num_classes} classes, the data has {num_classes}. Train a model anew for them."
-            )
-            raise ValueError(msg)
-        self.num_classes = num_classes
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)  # that of the CPU alone: others would stay seeded
+            return
+        with same_weights(self.seed):
             decoder = Decoder(self.encoder.in_channels, num_classes, self.encoder.token_dim)
         self.decoder = decoder.to(next(self.encoder.parameters()).device)
 

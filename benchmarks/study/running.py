@@ -39,15 +39,12 @@ METHODS = {
 """What the ``kind`` of a model that gives masks may be."""
 
 
-def runner(
-    config: Path, roots: Mapping[str, Path], pictures: int = 1_000_000
-) -> Callable[[Job, Board], dict[str, Any]]:
+def runner(config: Path, roots: Mapping[str, Path]) -> Callable[[Job, Board], dict[str, Any]]:
     """Return what runs a job of a study's file.
 
     Args:
         config: The file.
         roots: Folders of sets, ``data`` and ``drawn``.
-        pictures: Test pictures of a run whose masks are kept, at most.
     """
     provenance()  # the commit that was loaded, should the checkout change on the way
 
@@ -55,12 +52,12 @@ def runner(
         torch.manual_seed(job.spec["seed"])
         words = ["python -m benchmarks.study --config", config, "--output", board.folder, "--data", roots["data"]]
         command = " ".join(map(str, [*words, "--only", job.id]))
-        return {**_KINDS[job.kind](job, board, roots, pictures), "command": command, **provenance()}
+        return {**_KINDS[job.kind](job, board, roots), "command": command, **provenance()}
 
     return run
 
 
-def _masks(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> dict[str, Any]:
+def _masks(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any]:
     """Fit a model, predict the test images, keep their masks and score them."""
     data = load(job.spec, roots)
     module, _, name = METHODS[job.spec["model_settings"]["kind"]].partition(":")
@@ -71,7 +68,7 @@ def _masks(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> 
     fitted = time.process_time()
     predicted = [predict(image) for image in data.tested.images]
     tested = time.process_time()
-    folder = _keep(job, board, data, predicted[:pictures])
+    folder = _keep(job, board, data, predicted)
     result = score(predicted, list(data.tested.masks.numpy()), data.class_names)
     return {**result, "fit_seconds": fitted - started, "test_seconds": tested - fitted, "pictures": folder}
 
@@ -93,16 +90,15 @@ def _keep(job: Job, board: Board, data: RunData, predicted: list[np.ndarray]) ->
     return f"{tested} {own}"
 
 
-def _novelty(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> dict[str, Any]:
+def _novelty(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any]:
     """Measure how well drawn defects are found."""
     from .methods.novelty import measure
 
-    return measure(job, encoder_arguments(job.spec, job.needs, board), board, roots, pictures)
+    return measure(job, encoder_arguments(job.spec, job.needs, board), board, roots)
 
 
-def _weights(job: Job, board: Board, roots: Mapping[str, Path], pictures: int) -> dict[str, Any]:
+def _weights(job: Job, board: Board, roots: Mapping[str, Path]) -> dict[str, Any]:
     """Train weights that other jobs need."""
-    del pictures
     return pretrain(job, board, roots)
 
 

@@ -26,7 +26,7 @@ from anomalib_aoissl.bank.content import (
 )
 from anomalib_aoissl.bank.patches import patch_labels
 from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, read_bank, write_bank
-from anomalib_aoissl.retrieval.memory.bank_file import load_bank
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 
 
 def make_bank(
@@ -170,7 +170,7 @@ def test_files_are_those_of_torch(tmp_path: Path) -> None:
     bank = make_bank(0)
     path = write_bank(bank, tmp_path / "bank.safetensors")
     assert table(read_bank(path)) == table(bank)
-    content = load_bank(path, "e" * 64)
+    content = load_content(path, "e" * 64)
     np.testing.assert_array_equal(content.entries["embeddings"], bank.entries["embeddings"])
     assert (content.class_names, content.device_names) == (bank.class_names, bank.device_names)
     whole = quantised(bank)

@@ -8,7 +8,7 @@ import torch
 
 from anomalib_aoissl.encoder import Encoder, PatchEncoder, PyramidEncoder, create_encoder
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
-from anomalib_aoissl.retrieval.memory.bank_file import encoder_hash
+from anomalib_aoissl.retrieval.model_editing import encoder_hash
 
 SWIN = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 4}
 

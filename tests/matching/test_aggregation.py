@@ -87,12 +87,6 @@ def test_class_maps_equal_brute_force(tiny_encoder: dict, aggregation: str, budg
     np.testing.assert_allclose(given, votes.max(axis=-1), rtol=1e-5)  # equal votes may go either way
 
 
-def test_names_that_raise(tiny_encoder: dict) -> None:
-    encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    with pytest.raises(ValueError, match=r"vote\.aggregation='mean' must be one of \['attention'"):
-        RetrievalModel(encoder, VoteOptions(aggregation="mean"))
-
-
 @pytest.mark.parametrize(
     ("vote", "bank"), [({}, {}), ({"aggregation": "similarity"}, {"precision": "fp16", "size": 60})]
 )

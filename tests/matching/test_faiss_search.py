@@ -30,8 +30,6 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(ModuleNotFoundError, match=r"search='faiss-ivf' needs FAISS: pip install 'anomalib-aoissl\[fa"):
         RetrievalModel(encoder, VoteOptions(search="faiss-ivf"))
     check_faiss("exact")
-    with pytest.raises(ValueError, match=r"vote\.search='hnsw' must be one of"):
-        RetrievalModel(encoder, VoteOptions(search="hnsw"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])

@@ -12,9 +12,9 @@ import torch
 from making_once import made_once
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.bank.storage import write_bank
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.deployment.inferencer import SegmentationOpenVINOInferencer
-from anomalib_aoissl.retrieval.memory.bank_file import save_bank
 
 SIZE = (32, 48)
 CLASSES = ["background", "wire", "ball"]
@@ -81,4 +81,4 @@ def check_equal(inferencer: SegmentationOpenVINOInferencer, model: AOISSLRetriev
 
 
 def bank_file(model: AOISSLRetrieval, folder: Path) -> Path:
-    return save_bank(model.model.bank.content(), folder / "bank.safetensors")
+    return write_bank(model.model.bank.content(), folder / "bank.safetensors")

@@ -81,7 +81,7 @@ def test_uncertainty_of_the_model_equals_a_loop_over_pixels(tiny_encoder: dict) 
 @pytest.mark.parametrize("budget", [None, 40])
 def test_calibration_on_the_bank_asks_each_image_of_the_others(tiny_encoder: dict, budget: int | None) -> None:
     model, _ = make_model(tiny_encoder, budget=budget)
-    assert calibrate_on_bank(model) == 3
+    calibrate_on_bank(model)
     bank, expected = model.bank, torch.zeros(BINS, dtype=torch.int64)
     counts = bank.counts.tolist() if budget else [1] * len(bank)
     for query in range(len(bank)):
@@ -115,7 +115,7 @@ def test_an_image_does_not_vote_for_itself(tiny_encoder: dict) -> None:
 
 def test_one_image_cannot_be_asked_of_others(tiny_encoder: dict) -> None:
     model, _ = make_model(tiny_encoder, images=1, abstain=0.1)
-    assert calibrate_on_bank(model) == 1
+    calibrate_on_bank(model)
     assert not model.abstention.calibrated
     assert model.abstention.threshold is None
 

@@ -13,8 +13,8 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
+from anomalib_aoissl.bank.storage import BankFileError, write_bank
 from anomalib_aoissl.encoder.architecture import DEFAULT_ENCODER, SHIPPED_TRANSFORMER
-from anomalib_aoissl.retrieval.memory.bank_file import BankFileError, save_bank
 
 pytestmark = pytest.mark.usefixtures("short_fits")
 
@@ -98,7 +98,7 @@ def test_the_hash_of_the_transformer_is_that_of_version_0_2_0_where_its_light_is
 
 
 def test_a_bank_of_the_transformer_is_extended_with_it_alone(old: Run, drawn_folder: Path, tmp_path: Path) -> None:
-    path = save_bank(old.model.model.bank.content(), tmp_path / "old.safetensors")
+    path = write_bank(old.model.model.bank.content(), tmp_path / "old.safetensors")
     with pytest.raises(BankFileError, match=r"Train again .*Up to 0\.2\.0 .* was aoissl_vit_tiny_patch8"):
         trained(tmp_path, drawn_folder, bank={"extends": path})
     arguments = {"encoder": SHIPPED_TRANSFORMER, "bank": {"extends": path, "size": None}, "head": None}

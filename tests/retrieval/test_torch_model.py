@@ -129,11 +129,7 @@ def test_the_encoder_is_frozen_and_stays_in_evaluation_mode(tiny_encoder: dict) 
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_bad_arguments_and_an_empty_bank(tiny_encoder: dict) -> None:
+def test_an_empty_bank_raises(tiny_encoder: dict) -> None:
     encoder = PatchEncoder(tiny_encoder, image_size=SIZE, pretrained=False)
-    with pytest.raises(ValueError, match=r"vote\.k=0 must be at least 1"):
-        RetrievalModel(encoder, VoteOptions(k=0))
-    with pytest.raises(ValueError, match=r"vote\.temperature=0 must be greater than 0"):
-        RetrievalModel(encoder, VoteOptions(temperature=0))
     with pytest.raises(RuntimeError, match="The memory bank is empty"):
         RetrievalModel(encoder)(torch.rand(1, 3, *SIZE))

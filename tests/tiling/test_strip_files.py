@@ -71,7 +71,7 @@ def test_an_error_of_the_work_leaves_nothing(tmp_path: Path) -> None:
 
 def test_another_suffix_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"output=.*unit.png must end with one of .tif, .tiff, .npy"):
-        StripFiles(tmp_path / "unit.png", (50, 33), KINDS)
+        check_output(tmp_path / "unit.png")
 
 
 def test_no_map_is_written_over_a_file_of_the_picture(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from anomalib_aoissl.bank.content import described
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 
-from ..files.companions import files_of
+from ..files.companions import files_of, report_path
 from ..files.file_pair import has_checksum
 from ..files.model_file import core
 from ..graph.bank import NotEditableError, bank_of, head_of, read_metadata, settings_of
+from ..graph.nodes import named_tensors
 from ..inferencer import SegmentationOpenVINOInferencer
 from .findings import Finding, findings
 
@@ -155,7 +156,7 @@ def gate_of(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(inside, dict):
         return inside
     try:
-        content = json.loads(path.with_suffix(".gate.json").read_text(encoding="utf-8"))
+        content = json.loads(report_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -175,7 +176,7 @@ def weight_precision(model: openvino.Model) -> str:
 
 def search_precision(model: openvino.Model) -> str | None:
     """Return the type in which a bank is searched, such as "f32"; None where there is no search."""
-    found = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    found = named_tensors(model)
     if not {"queries", "similarities"} <= found.keys():
         return None
     seen, waiting, types = set(), [found["similarities"].get_node()], []
@@ -194,6 +195,7 @@ def search_precision(model: openvino.Model) -> str | None:
 def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a model says of itself."""
     model = inferencer._model
+    says_runtime = model.has_rt_info("Runtime_version")
     editable, head, settings = True, None, None
     try:
         settings, head = settings_of(model), head_of(model)
@@ -214,7 +216,7 @@ def _facts(path: Path, inferencer: SegmentationOpenVINOInferencer, metadata: Map
         "editable": editable,
         "decided_by": "pixel head" if head is not None or not editable else "bank",
         "budget": None if settings is None else settings.budget,
-        "exported_with": str(model.get_rt_info("Runtime_version").astype(str)) if _says_runtime(model) else "",
+        "exported_with": str(model.get_rt_info("Runtime_version").astype(str)) if says_runtime else "",
         "checksum": has_checksum(path) if path.suffix == ".xml" else None,
     }
 
@@ -225,10 +227,6 @@ def _model_size(inferencer: SegmentationOpenVINOInferencer) -> list[int]:
         return list(inferencer.tiling.size)
     outputs = inferencer._compiled(np.zeros((1, inferencer.in_channels, 64, 64), np.float32))
     return [int(side) for side in outputs["anomaly_map"].shape[-2:]]
-
-
-def _says_runtime(model: openvino.Model) -> bool:
-    return bool(model.has_rt_info("Runtime_version"))
 
 
 def _bank(model: openvino.Model) -> dict[str, Any] | None:

@@ -37,7 +37,12 @@ _KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 """oneDNN, which computes for OpenVINO, keeps 1,024 kernels otherwise, some for each image size: half a MB for
 each size, half a GB in all. It reads this when it makes its first kernel; a user's own value stays."""
 
-_LONGEST = 200  # characters of a reason of OpenVINO's in a message
+_LONGEST = 200  # characters of a runtime's reason in a message
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a runtime's error says in its last line, for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
 
 
 @cache
@@ -85,8 +90,8 @@ def read_model(path: str | Path) -> openvino.Model:
         model = reader.read_model(*(read_pair(path) if path.suffix == ".xml" else [read_onnx(path)]))
         check_numbers(model)
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:_LONGEST]
-        msg = f"{path}: cannot be read as a model ({reason}). Restore a copy of it and its .bin, or export it again."
+        what = f"cannot be read as a model ({reason_of(error)})"
+        msg = f"{path}: {what}. Restore a copy of it and its .bin, or export it again."
         raise ValueError(msg) from error
     return model
 

@@ -15,7 +15,7 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,13 +82,7 @@ def pack_description(bank: BankArrays, settings: BankSettings, head: HeadContent
     ids = {name: _packed(bank.entries[name]) for name in ID_NAMES}
     return {
         "version": _VERSION,
-        "k": settings.k,
-        "image_size": list(settings.image_size),
-        "patch_size": list(settings.patch_size),
-        "budget": settings.budget,
-        "seed": settings.seed,
-        "aggregation": settings.aggregation,
-        "temperature": settings.temperature,
+        **asdict(settings),
         "head": None if head is None else head.describe(),
         "encoder_hash": bank.encoder_hash,
         "own_novelty": own_novelty(bank) if settings.patch_size != settings.image_size else None,

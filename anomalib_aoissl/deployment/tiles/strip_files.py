@@ -53,17 +53,17 @@ class StripFiles:
     Files are written, not mapped, while they grow: a full disk is then an error that can be caught.
 
     Args:
-        output: File of the map without a name; others lie beside it, as ``<stem>_<name><suffix>``. None for memory.
+        output: File of the map without a name, as `check_output` allows; others lie beside it, as
+            ``<stem>_<name><suffix>``. None for memory.
         size: (height, width), px.
         kinds: Type of each map.
 
     Raises:
-        ValueError: If the suffix is not one of `SUFFIXES`.
         OSError: If a file cannot be written; what was there is left as it was.
     """
 
     def __init__(self, output: str | Path | None, size: tuple[int, int], kinds: Mapping[str, Any]) -> None:
-        self._output = None if output is None else check_output(output)
+        self._output = None if output is None else Path(output)
         self._size, self._kinds, self._row = size, kinds, 0
         self._stack = ExitStack()
         self._memory: dict[str, np.ndarray] = {}

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.deployment.files.onnx_checksum import append_checksum
 from anomalib_aoissl.pixel_head.marking import marking
 from anomalib_aoissl.plugin.export.log import set_aside
@@ -91,22 +90,6 @@ def write_onnx(model: Any, path: Path, metadata: dict[str, Any]) -> Path:
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     onnx.save(model, path)
     append_checksum(path)
-    return path
-
-
-def export_onnx(
-    module: nn.Module,
-    path: Path,
-    in_channels: int,
-    metadata: dict[str, Any],
-    *,
-    constants: Mapping[str, str] | None = None,
-    **options: Any,
-) -> Path:
-    """Write the module as ONNX, whole or not at all, and return the path; arguments as of `onnx_model`."""
-    model = onnx_model(module, in_channels, constants=constants, **options)
-    with whole_file(path) as temporary:
-        write_onnx(model, temporary, metadata)
     return path
 
 

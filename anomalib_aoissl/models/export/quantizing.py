@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def compress(
         assert datamodule is not None  # noqa: S101 - for the type checker; `check_compression` saw to it
         loader = datamodule.val_dataloader()
         _warn_of_few(len(loader.dataset))
-        calibration = nncf.Dataset(_seen(loader, tiling, CALIBRATED), _image)
+        calibration = nncf.Dataset(_seen(loader, tiling, CALIBRATED), attrgetter("image"))
         transformer = nncf.ModelType.TRANSFORMER
         options: dict[str, Any] = {"model_type": transformer, "ignored_scope": ignored, "subset_size": CALIBRATED}
         if name == "int8_ptq":
@@ -209,11 +210,6 @@ def spread(number: int, most: int, image: int) -> list[int]:
     """
     taken, begin = min(number, most), (image + 0.5) * _GOLDEN % 1
     return [int((place + begin) * number / taken) for place in range(taken)]
-
-
-def _image(batch: Any) -> Any:
-    """Return what a model is given of a batch."""
-    return batch.image
 
 
 def _warn_of_few(count: int) -> None:

@@ -26,9 +26,8 @@ from anomalib_aoissl.pretraining.training.tokens import check_transformer, encod
 from .distillation import Center, move_average, prototype_entropy, view_loss
 from .heads import PrototypeHead
 
-STUDENT_TEMPERATURE = 0.1  # here and below: in both papers
 _FIRST_TEMPERATURE, _WARMUP = 0.04, 0.3  # of the teacher, and the share of the steps in which it moves
-_LAST_WEIGHT_DECAY = 0.4
+_LAST_WEIGHT_DECAY = 0.4  # all three in both papers
 
 
 class SelfDistillation(Objective):
@@ -94,7 +93,7 @@ class SelfDistillation(Objective):
             taught = self.teacher_head(self._summary(self.teacher, views["global"], generator))  # [2, B, K]
         learnt = torch.cat([self.head(self._summary(self.vit, crops, generator)) for crops in views.values()])
         temperature = self.teacher_temperature(progress)
-        loss = self._view_loss(learnt, taught, temperature)
+        loss = view_loss(learnt, taught, self.center.value, teacher_temperature=temperature)
         entropy = prototype_entropy(taught, self.center.value, temperature)
         self.center.add(taught)
         return {"loss": loss, "teacher_entropy": entropy}
@@ -112,16 +111,6 @@ class SelfDistillation(Objective):
         move_average(self.teacher, self.vit, momentum)
         move_average(self.teacher_head, self.head, momentum)
         self.center.update()
-
-    def _view_loss(self, learnt: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Return the loss between views."""
-        return view_loss(
-            learnt,
-            taught,
-            self.center.value,
-            student_temperature=STUDENT_TEMPERATURE,
-            teacher_temperature=temperature,
-        )
 
     def _summary(self, vit: VisionTransformer, crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the global tokens ``[V, B, D]`` of crops ``[B, V, C, h, w]``."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 import torch
 from torch import distributed, nn
 
+_STUDENT_TEMPERATURE, _CENTER_MOMENTUM = 0.1, 0.9  # in both papers
+
 
 def view_loss(
     student: torch.Tensor,
     teacher: torch.Tensor,
     center: torch.Tensor,
     *,
-    student_temperature: float,
     teacher_temperature: float,
+    student_temperature: float = _STUDENT_TEMPERATURE,
 ) -> torch.Tensor:
     """Return the mean cross-entropy between different views of an image [0].
 
@@ -23,23 +25,15 @@ def view_loss(
     the mean over images b and pairs of views t != s of ``-sum_k p[t, b, k] log q[s, b, k]``.
 
     Args:
-        student: Logits ``[S, B, K]`` of all views; the first T of them are the teacher's.
+        student: Logits ``[S, B, K]`` of all views, 2 or more; the first T of them are the teacher's.
         teacher: Logits ``[T, B, K]``.
         center: ``[K]``.
-        student_temperature: Of the student.
         teacher_temperature: Of the teacher; smaller sharpens.
-
-    Raises:
-        ValueError: If there is no pair of different views.
+        student_temperature: Of the student.
 
     [0]: Caron et al., 2021, arXiv 2104.14294, equations 1 and 3.
     """
     pairs = len(student) * len(teacher) - min(len(student), len(teacher))
-    if not pairs:
-        msg = (
-            f"{len(student)} student and {len(teacher)} teacher views have no pair of different views; give 2 or more."
-        )
-        raise ValueError(msg)
     wanted = ((teacher.float() - center) / teacher_temperature).softmax(dim=-1)
     given = (student.float() / student_temperature).log_softmax(dim=-1)
     # t = teacher views, s = student views, b = images, k = prototypes
@@ -54,8 +48,8 @@ def masked_patch_loss(
     center: torch.Tensor,
     masked: torch.Tensor,
     *,
-    student_temperature: float,
     teacher_temperature: float,
+    student_temperature: float = _STUDENT_TEMPERATURE,
 ) -> torch.Tensor:
     """Return the mean over images of the mean cross-entropy over an image's masked patches [0].
 
@@ -66,8 +60,8 @@ def masked_patch_loss(
         teacher: Logits ``[M, K]`` of the same patches, unmasked.
         center: ``[K]``.
         masked: ``[B, P]`` (bool), true in M places.
-        student_temperature: Of the student.
         teacher_temperature: Of the teacher.
+        student_temperature: Of the student.
 
     [0]: Zhou et al., iBOT, 2021, arXiv 2111.07832, equation 2.
     """
@@ -91,16 +85,14 @@ class Center(nn.Module):
 
     Args:
         outputs: K.
-        momentum: Share of the old centre that stays.
     """
 
     value: torch.Tensor
     total: torch.Tensor
     count: torch.Tensor
 
-    def __init__(self, outputs: int, momentum: float = 0.9) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.momentum = momentum
         self.register_buffer("value", torch.zeros(outputs))
         self.register_buffer("total", torch.zeros(outputs), persistent=False)
         self.register_buffer("count", torch.zeros(1), persistent=False)
@@ -123,7 +115,7 @@ class Center(nn.Module):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(gathered)
         if gathered[-1] > 0 and gathered.isfinite().all():
-            self.value.lerp_(gathered[:-1] / gathered[-1], 1 - self.momentum)
+            self.value.lerp_(gathered[:-1] / gathered[-1], 1 - _CENTER_MOMENTUM)
         self.total.zero_()
         self.count.zero_()
 

@@ -18,8 +18,8 @@ from anomalib_aoissl.pretraining.options import DINOCropOptions, HeadOptions, Te
 from anomalib_aoissl.pretraining.training.objective import Progress, Views
 from anomalib_aoissl.pretraining.training.tokens import grid_of
 
-from .dino import STUDENT_TEMPERATURE, DINOPretraining, SelfDistillation, global_token
-from .distillation import Center, masked_patch_loss, prototype_entropy
+from .dino import DINOPretraining, SelfDistillation, global_token
+from .distillation import Center, masked_patch_loss, prototype_entropy, view_loss
 from .masking import block_mask
 
 _RATIOS, _MASKED = (0.1, 0.5), 0.5  # range of the share of masked patches, and share of masked crops: in the paper
@@ -71,14 +71,9 @@ class MaskedDistillation(SelfDistillation):
         learnt += [self.head(self._summary(self.vit, views[name], generator)) for name in views if name != "global"]
         learnt_patches = self.head(tokens[:, prefix:][masked])
         temperature = self.teacher_temperature(progress)
-        view = self._view_loss(torch.cat(learnt), taught, temperature)
+        view = view_loss(torch.cat(learnt), taught, self.center.value, teacher_temperature=temperature)
         patch = masked_patch_loss(
-            learnt_patches,
-            taught_patches,
-            self.patch_center.value,
-            masked,
-            student_temperature=STUDENT_TEMPERATURE,
-            teacher_temperature=temperature,
+            learnt_patches, taught_patches, self.patch_center.value, masked, teacher_temperature=temperature
         )
         entropy = prototype_entropy(taught, self.center.value, temperature)
         self.center.add(taught)

@@ -20,12 +20,8 @@ def random_partition(
     M = round(ratio * P), V = P - M; each image draws its own, uniformly without replacement [0]. Prefix tokens are
     no patches: they have no index here and are never masked.
 
-    Raises:
-        ValueError: If the ratio is outside [0, 1].
-
     [0]: He et al., Masked Autoencoders Are Scalable Vision Learners, 2021, arXiv 2111.06377.
     """
-    _check_ratio(ratio)
     masked = round(ratio * patches)
     order = torch.rand(batch, patches, generator=generator, device=generator.device).argsort(dim=1)
     return order[:, masked:].sort(dim=1).values, order[:, :masked].sort(dim=1).values
@@ -42,12 +38,8 @@ def block_mask(grid: tuple[int, int], ratio: float, generator: torch.Generator) 
         ratio: Share of the patches to hide, in [0, 1].
         generator: Source of randomness.
 
-    Raises:
-        ValueError: If the ratio is outside [0, 1].
-
     [0]: Bao et al., BEiT, 2021, arXiv 2106.08254, algorithm 1. Differs in: the count is exact.
     """
-    _check_ratio(ratio)
     rows, columns = grid
     wanted = round(ratio * rows * columns)
     mask = torch.zeros(rows, columns, dtype=torch.bool, device=generator.device)
@@ -79,10 +71,3 @@ def _even_out(mask: torch.Tensor, wanted: int, generator: torch.Generator) -> to
         order = torch.randperm(len(candidates), generator=generator, device=generator.device)
         flat[candidates[order[: abs(surplus)]]] = surplus < 0
     return flat.view_as(mask)
-
-
-def _check_ratio(ratio: float) -> None:
-    """Validate that a mask ratio lies in [0, 1]."""
-    if not 0 <= ratio <= 1:
-        msg = f"mask_ratio={ratio} must lie in [0, 1]: the share of the patches that is hidden (0.75 in the paper)."
-        raise ValueError(msg)

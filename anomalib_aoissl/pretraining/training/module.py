@@ -95,9 +95,7 @@ class PretrainingModule(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=betas)
         steps = self.progress.steps
         warmup = round(self.warmup * steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, steps, warmup, 1.0, 0.0)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

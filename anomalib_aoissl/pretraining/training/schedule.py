@@ -23,13 +23,13 @@ def warmup_linear(step: int, warmup: int, start: float, end: float) -> float:
     return end if step >= warmup else start + (end - start) * step / warmup
 
 
-def warmup_cosine(step: int, steps: int, warmup: int, peak: float, end: float) -> float:
-    """Return the value that grows linearly to ``peak`` over ``warmup`` steps, then falls to ``end`` as a cosine [0].
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """Return the factor that grows linearly to 1 over ``warmup`` steps, then falls to 0 as a cosine [0].
 
-    The first step already takes peak / warmup: a step at rate 0 would be lost.
+    The first step already takes 1 / warmup: a step at rate 0 would be lost.
 
     [0]: Loshchilov and Hutter, SGDR, 2016, arXiv 1608.03983; warm-up: Goyal et al., 2017, arXiv 1706.02677.
     """
     if step < warmup:
-        return peak * (step + 1) / warmup
-    return cosine(step - warmup, steps - warmup, peak, end)
+        return (step + 1) / warmup
+    return cosine(step - warmup, steps - warmup, 1.0, 0.0)

@@ -10,14 +10,9 @@ that are replaced by a mask token (iBOT). `encode` does these with the modules o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
-
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 def check_transformer(vit: object) -> VisionTransformer:
@@ -53,28 +48,7 @@ def grid_of(vit: VisionTransformer, images: torch.Tensor) -> tuple[int, int]:
     return height // rows, width // columns
 
 
-class TokenChoice(TypedDict, total=False):
-    """What `embed` and `encode` take beside the images; see `embed`."""
-
-    keep: torch.Tensor | None
-    offsets: torch.Tensor | None
-    masked: torch.Tensor | None
-    mask_token: torch.Tensor | None
-
-
-def encode(vit: VisionTransformer, images: torch.Tensor, **choice: Unpack[TokenChoice]) -> torch.Tensor:
-    """Return the normalised tokens ``[B, T + V, D]``: T prefix tokens (class, registers), then V patches.
-
-    Arguments as of `embed`.
-    """
-    tokens = embed(vit, images, **choice)
-    for block in vit.blocks:
-        tokens = block(tokens)
-    normalised: torch.Tensor = vit.norm(tokens)
-    return normalised
-
-
-def embed(
+def encode(
     vit: VisionTransformer,
     images: torch.Tensor,
     *,
@@ -83,7 +57,7 @@ def embed(
     masked: torch.Tensor | None = None,
     mask_token: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the tokens ``[B, T + V, D]`` that go into the first block: T prefix tokens, then V patches.
+    """Return the normalised tokens ``[B, T + V, D]``: T prefix tokens (class, registers), then V patches.
 
     Args:
         vit: The transformer.
@@ -103,8 +77,11 @@ def embed(
     if keep is not None:
         patches = gather_tokens(patches, keep)  # [B, V, D]
     tokens = torch.cat([*_prefix(vit, len(images), prefix_positions), patches], dim=1)  # [B, T + V, D]
-    embedded: torch.Tensor = vit.norm_pre(vit.pos_drop(tokens))
-    return embedded
+    tokens = vit.norm_pre(vit.pos_drop(tokens))
+    for block in vit.blocks:
+        tokens = block(tokens)
+    normalised: torch.Tensor = vit.norm(tokens)
+    return normalised
 
 
 def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -129,16 +106,11 @@ def random_offsets(
 def sincos_positions(grid: tuple[int, int], dims: int) -> torch.Tensor:
     """Return fixed position embeddings ``[P, D]`` of a grid (rows, columns): sines and cosines of both axes.
 
-    Half of the dims tell the row, half the column; the wavelengths run from 2 pi to 10000 * 2 pi patches, as in [0].
-
-    Raises:
-        ValueError: If 4 does not divide ``dims``.
+    Half of the dims, of which there is a multiple of 4, tell the row, half the column; the wavelengths run from 2 pi to
+    10000 * 2 pi patches, as in [0].
 
     [0]: Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762; two axes as in MAE, arXiv 2111.06377.
     """
-    if dims % 4:
-        msg = f"Sine-cosine positions need dims that are a multiple of 4, got {dims}."
-        raise ValueError(msg)
     frequencies = 10000.0 ** -(torch.arange(dims // 4, dtype=torch.float64) / (dims // 4))
     halves = []
     for axis, size in enumerate(grid):

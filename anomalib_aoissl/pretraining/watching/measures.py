@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from anomalib_aoissl.data.indices import IGNORE_INDEX
+from anomalib_aoissl.encoder.base import Encoder
 from anomalib_aoissl.matching.aggregation import class_votes, vote_weights
 from anomalib_aoissl.matching.searching import search
 from anomalib_aoissl.pretraining.training.patches import cut_patches
@@ -22,24 +22,6 @@ ImageAndMask = tuple[torch.Tensor, torch.Tensor]
 """An image ``[C, H, W]`` in [0, 1] and its class-index mask ``[H, W]``."""
 
 _QUERIES_AT_ONCE = 512
-
-
-class FrozenEncoder(Protocol):
-    """What the measures need of an encoder; `PatchEncoder` is one."""
-
-    image_size: tuple[int, int]
-    patch_size: tuple[int, int]
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each input plane."""
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each input plane."""
-
-    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
-        """Return patch embeddings ``[B, P, D]`` of normalised images ``[B, C, H, W]``."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Probe:
 
 
 def probe_mean_iou(
-    encoder: FrozenEncoder,
+    encoder: Encoder,
     bank_items: Iterable[ImageAndMask],
     query_items: Iterable[ImageAndMask],
     *,
@@ -103,20 +85,13 @@ def probe_mean_iou(
     return Probe(float(class_iou[occurs].mean()), tuple(class_iou.tolist()))
 
 
-def effective_rank(embeddings: torch.Tensor) -> float:
-    """Return how many dimensions the embeddings ``[N, D]`` use: exp(`spectrum_entropy`), in [1, min(N, D)] [0].
-
-    It is 1 when all embeddings lie on one line (collapse) and D when all directions vary alike.
-
-    [0]: Roy and Vetterli, The effective rank, 2007, EUSIPCO.
-    """
-    return float(torch.tensor(spectrum_entropy(embeddings), dtype=torch.float64).exp())
-
-
 def spectrum_entropy(embeddings: torch.Tensor) -> float:
     """Return the entropy in nats of the singular values of the centred embeddings ``[N, D]``, normalised to sum 1.
 
-    Embeddings that are all equal have the entropy 0.
+    Embeddings that are all equal have the entropy 0. Its exp is the effective rank [0], how many dimensions are used,
+    in [1, min(N, D)]: 1 when all embeddings lie on one line (collapse), D when all directions vary alike.
+
+    [0]: Roy and Vetterli, The effective rank, 2007, EUSIPCO.
     """
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     covariance = centred.T @ centred  # [D, D]; its eigenvalues are the squared singular values
@@ -129,11 +104,10 @@ def spectrum_entropy(embeddings: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def _embed(encoder: FrozenEncoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(encoder: Encoder, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return unit patch embeddings ``[P, D]`` of the resized image and the labels ``[P, S]`` of each patch."""
     resized = functional.interpolate(image[None], encoder.image_size, mode="bilinear", antialias=True)
-    mean, std = (resized.new_tensor(values).view(1, -1, 1, 1) for values in (encoder.mean, encoder.std))
-    embeddings = encoder((resized - mean) / std)[0].float()
+    embeddings = encoder(encoder.normalised(resized))[0].float()
     labels = functional.interpolate(mask[None, None].float(), encoder.image_size, mode="nearest-exact")
     patches = cut_patches(labels, encoder.patch_size)[0]  # [P, S]
     return functional.normalize(embeddings, dim=-1), patches.to(torch.uint8)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.training.initialization import even_last_norm
 from anomalib_aoissl.pretraining.training.objective import Objective
 
-from .measures import ImageAndMask, effective_rank, probe_mean_iou, spectrum_entropy
+from .measures import ImageAndMask, probe_mean_iou, spectrum_entropy
 
 _COLLAPSE_RANK = 2.0  # effective rank under which an encoder counts as collapsed
 _COLLAPSE_CHECKS = 3  # measures in a row under it that stop a run
@@ -153,7 +154,7 @@ class Watcher(Callback):
             parts = [self.encoder(self._normalised(image, device)).flatten(0, 1) for image in self.images.split(1)]
         embeddings = torch.cat(parts).float()
         entropy = spectrum_entropy(embeddings)
-        result: dict[str, Any] = {"rank": effective_rank(embeddings), "entropy": entropy, "mean_iou": None}
+        result: dict[str, Any] = {"rank": math.exp(entropy), "entropy": entropy, "mean_iou": None}
         if self.labelled is not None:
             bank, queries = (
                 [(image.to(device), mask.to(device)) for image, mask in items]
@@ -165,8 +166,7 @@ class Watcher(Callback):
 
     def _normalised(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Return uint8 pictures as the encoder reads them."""
-        mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (self.encoder.mean, self.encoder.std))
-        return (images.to(device).float() / 255 - mean) / std
+        return self.encoder.normalised(images.to(device).float() / 255)
 
     def _draw(self, objective: Objective, pl_module: LightningModule, trainer: Trainer) -> None:
         """Write input, masked input and reconstruction, where the objective draws them."""

@@ -10,34 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_aoissl.bank.explaining import Answer, AskedModel, Box, Explanation, Neighbours, Vote
+from anomalib_aoissl.bank.explaining import Answer, AskedModel, Box, Explanation, Neighbours
 from anomalib_aoissl.deployment.tiles.explaining import explained_tiles, tiled_places
 from anomalib_aoissl.deployment.tiles.tiling import Tiling
 
 from ..torch_model import RetrievalModel
-
-
-def explain(model: RetrievalModel, image: torch.Tensor, pixel: tuple[int, int]) -> list[Vote]:
-    """Return the bank's votes for a pixel, the most similar patch first.
-
-    Without a pixel head the class with the largest weight is the pixel's; with one, see `Explanation.differs`.
-
-    Args:
-        model: Model with a filled bank.
-        image: Normalised image ``[C, H, W]`` of the encoder's input size.
-        pixel: (row, column), px.
-
-    Raises:
-        ValueError: If the pixel lies outside of the image.
-        RuntimeError: If the bank is empty.
-    """
-    height, width = model.encoder.image_size
-    if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
-        msg = f"pixel={pixel} lies outside of the image of {height}x{width} px; give (row, column) from (0, 0)."
-        raise ValueError(msg)
-    region = torch.zeros(height, width, dtype=torch.bool)
-    region[pixel] = True
-    return sorted(explain_region(model, image, region)[0].votes, key=lambda vote: -vote.similarity)
 
 
 @torch.no_grad()

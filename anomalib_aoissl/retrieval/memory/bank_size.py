@@ -14,8 +14,6 @@ from anomalib_aoissl.plugin.arguments import Rule
 if TYPE_CHECKING:
     from anomalib_aoissl.encoder.base import Encoder
 
-    from .memory_bank import MemoryBank
-
 _MEGABYTES = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*MB\s*", flags=re.IGNORECASE)
 
 MEGABYTES = Rule(
@@ -36,19 +34,18 @@ def entries_of_size(
     """Return the entries that a bank of a size may have, None for any number.
 
     Args:
-        size: Entries, megabytes such as "8MB" (a million bytes each), or None.
+        size: Entries, `MEGABYTES` such as "8MB" (a million bytes each), or None.
         embed_dim: Dimensions of an embedding.
         patch_size: (height, width) of a patch, px.
         precision: Name in `PRECISIONS`.
 
     Raises:
-        ValueError: If it is no size, or too small for one entry.
+        ValueError: If it is too small for one entry.
     """
     entries = size
     if isinstance(size, str):
-        MEGABYTES.check("bank.size", size)
         number = _MEGABYTES.fullmatch(size)
-        assert number is not None  # noqa: S101 - for the type checker; checked above
+        assert number is not None  # noqa: S101 - for the type checker; `MEGABYTES` has checked it
         entry = embed_dim * PRECISIONS[precision].itemsize + patch_size[0] * patch_size[1] + _NUMBERS_BYTES
         entries = int(float(number[1]) * 1e6 / entry)
     if entries is not None and int(entries) < 1:
@@ -70,24 +67,4 @@ def check_head(level: str, head: bool) -> None:
     """
     if head and level == "images":
         msg = "vote.level='images' lets whole images vote, without the pixel head. Add head=null, or use patches."
-        raise ValueError(msg)
-
-
-def check_bank_size(bank: MemoryBank, dims: int, unit: tuple[int, int], level: str) -> None:
-    """Validate that a bank's entries have the size, (height, width) in px, and the dimensions of what is compared.
-
-    Raises:
-        ValueError: If they differ.
-    """
-    if tuple(bank.patch_size) != tuple(unit):
-        msg = (
-            f"The bank's entries are of {tuple(bank.patch_size)} px (height, width), but vote.level={level!r} with "
-            f"this encoder compares {tuple(unit)} px. Make the bank with MemoryBank({dims}, {tuple(unit)})."
-        )
-        raise ValueError(msg)
-    if bank.embeddings.shape[1] != dims:
-        msg = (
-            f"The bank's embeddings have {bank.embeddings.shape[1]} dimensions, this encoder's have {dims}. Make the "
-            f"bank with MemoryBank({dims}, {tuple(unit)})."
-        )
         raise ValueError(msg)

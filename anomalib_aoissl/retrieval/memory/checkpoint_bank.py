@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from anomalib_aoissl.bank.checking import damage
-from anomalib_aoissl.bank.content import REQUIRED, BankArrays
-from anomalib_aoissl.bank.storage import BankFileError, check_encoder
+from anomalib_aoissl.bank.content import NAMES, REQUIRED, BankArrays
+from anomalib_aoissl.bank.storage import BankFileError, check_encoder, read_bank
 from anomalib_aoissl.data.files import whole_file
 from anomalib_aoissl.data.quality.picture_quality import LabelledQuality
 from anomalib_aoissl.deployment.editing.refitting import refitted_head
@@ -36,16 +36,12 @@ def load_content(path: str | Path, encoder: str = "") -> BankArrays:
 
     Args:
         path: File.
-        encoder: `encoder_hash` of the encoder that it is to be used with; not checked if empty.
+        encoder: Hash of the encoder that it is to be used with; not checked if empty.
 
     Raises:
         BankFileError: If the file is missing, damaged, has no bank, or its bank is of another encoder.
     """
-    if Path(path).suffix != CHECKPOINT_SUFFIX:
-        from .bank_file import load_bank  # not above, since it loads timm, which a checkpoint alone does not need
-
-        return load_bank(path, encoder)
-    content = content_of(load_checkpoint(path))
+    content = content_of(load_checkpoint(path)) if Path(path).suffix == CHECKPOINT_SUFFIX else read_bank(path)
     check_encoder(path, content.encoder_hash, encoder)
     return content
 
@@ -119,7 +115,7 @@ def content_of(checkpoint: Mapping[str, Any]) -> BankArrays:
     counts = state.get(f"{_PREFIX}counts", torch.empty(0))
     entries["counts"] = counts if len(counts) else torch.ones_like(entries["device_ids"])
     arrays = {name: tensor.cpu().numpy() for name, tensor in entries.items()}
-    classes, devices, images = (tuple(names[key]) for key in ("class_names", "device_names", "image_names"))
+    classes, devices, images = (tuple(names[key]) for key in NAMES)
     hashed, pixels = names.get("encoder_hash", ""), pixels_of_state(names)
     size = _patch_size(checkpoint)
     return BankArrays(arrays, classes, devices, images, hashed, pixels=pixels, patch_size=size)
@@ -144,7 +140,7 @@ def put_content(checkpoint: dict[str, Any], content: BankArrays) -> dict[str, An
     entries = tensors_of(content)
     if not bool((entries["counts"] != 1).any()):
         entries["counts"] = entries["counts"][:0]
-    names: dict[str, Any] = {k: list(getattr(content, k)) for k in ("class_names", "device_names", "image_names")}
+    names: dict[str, Any] = {k: list(getattr(content, k)) for k in NAMES}
     if content.patch_size is not None:
         names["patch_size"] = list(content.patch_size)
     state = {**checkpoint["state_dict"], **{f"{_PREFIX}{name}": tensor for name, tensor in entries.items()}}

@@ -16,6 +16,8 @@ from torch.nn import functional
 from anomalib_aoissl.bank.checking import damage
 from anomalib_aoissl.bank.condensing import Entries, condense
 from anomalib_aoissl.bank.content import (
+    ID_NAMES,
+    NAMES,
     REQUIRED,
     BankArrays,
     check_embeddings,
@@ -75,10 +77,8 @@ class MemoryBank(DynamicBufferMixin):
         self.budget, self.seed = budget, seed
         self.register_buffer("embeddings", torch.empty(0, embed_dim, dtype=PRECISIONS[precision]))
         self.register_buffer("labels", torch.empty(0, patch_size[0] * patch_size[1], dtype=torch.uint8))
-        self.register_buffer("device_ids", torch.empty(0, dtype=torch.int32))
-        self.register_buffer("image_ids", torch.empty(0, dtype=torch.int32))
-        self.register_buffer("positions", torch.empty(0, dtype=torch.int32))
-        self.register_buffer("counts", torch.empty(0, dtype=torch.int32))
+        for name in (*ID_NAMES, "counts"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int32))
         self.embeddings: torch.Tensor
         self.labels: torch.Tensor
         self.device_ids: torch.Tensor
@@ -234,15 +234,17 @@ class MemoryBank(DynamicBufferMixin):
     def _content_of(self, entries: Tensors) -> BankArrays:
         """Return entries with the bank's names as a value; its arrays share the memory of tensors on the processor."""
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in entries.items()}
-        names = tuple(self.class_names), tuple(self.device_names), tuple(self.image_names)
-        return BankArrays(arrays, *names, self.encoder_hash, pixels=self.pixels, patch_size=self.patch_size)
+        classes, devices, images = (tuple(getattr(self, name)) for name in NAMES)
+        return BankArrays(
+            arrays, classes, devices, images, self.encoder_hash, pixels=self.pixels, patch_size=self.patch_size
+        )
 
     def take(self, content: BankArrays) -> None:
         """Hold this content in place of the present one."""
         self._take_entries(tensors_of(content, self.embeddings.device))
-        self.class_names, self.device_names = list(content.class_names), list(content.device_names)
-        self.image_names, self.encoder_hash = list(content.image_names), content.encoder_hash
-        self.pixels = content.pixels
+        for name in NAMES:
+            setattr(self, name, list(getattr(content, name)))
+        self.encoder_hash, self.pixels = content.encoder_hash, content.pixels
 
     def _entries(self) -> Tensors:
         """Return the tensors of the entries, the counts of ones where the bank is not condensed."""
@@ -298,9 +300,7 @@ class MemoryBank(DynamicBufferMixin):
     def get_extra_state(self) -> dict[str, Any]:
         """Return the names, which the state dict carries beside the tensors."""
         return {
-            "class_names": list(self.class_names),
-            "device_names": list(self.device_names),
-            "image_names": list(self.image_names),
+            **{name: list(getattr(self, name)) for name in NAMES},
             "encoder_hash": self.encoder_hash,
             "patch_size": list(self.patch_size),
             **pixel_state(self.pixels),
@@ -308,9 +308,8 @@ class MemoryBank(DynamicBufferMixin):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take the names from a state dict."""
-        self.class_names = list(state["class_names"])
-        self.device_names = list(state["device_names"])
-        self.image_names = list(state["image_names"])
+        for name in NAMES:
+            setattr(self, name, list(state[name]))
         self.encoder_hash = state.get("encoder_hash", "")
         self.pixels = pixels_of_state(state)
         self._previous = None

@@ -38,9 +38,7 @@ Finder = Callable[[torch.Tensor], tuple[np.ndarray, float]]
 """An image ``[3, H, W]`` in [0, 1] to its novelty map ``[H, W]`` and its score."""
 
 
-def measure(
-    job: Job, encoder: Mapping[str, Any], board: Board, roots: Mapping[str, Path], pictures: int
-) -> dict[str, Any]:
+def measure(job: Job, encoder: Mapping[str, Any], board: Board, roots: Mapping[str, Path]) -> dict[str, Any]:
     """Fit a model to units without a defect, show it others, and return how well it tells them apart."""
     data = load(job.spec, roots)
     kind = job.spec["model_settings"]["kind"]
@@ -52,7 +50,7 @@ def measure(
     found = [find(image) for image in images]
     ended = time.process_time()
     folder = Path("pictures") / job.id
-    _keep(board.folder / folder, images, masks, kinds, [values for values, _ in found], pictures)
+    _keep(board.folder / folder, images, masks, kinds, [values for values, _ in found])
     scores = scores_of([values for values, _ in found], [score for _, score in found], masks, kinds)
     seconds = {"fit_seconds": fitted - started, "test_seconds": ended - drawn}
     return {**scores, **seconds, "test_images": len(images), "pictures": str(folder)}
@@ -195,14 +193,13 @@ def _keep(
     masks: list[np.ndarray],
     kinds: list[str],
     maps: list[np.ndarray],
-    pictures: int,
 ) -> None:
     """Write the first picture of each kind with its defect's outline, and the novelty map under it."""
     from PIL import Image
     from scipy.ndimage import binary_dilation
 
     top = max(float(found.max()) for found in maps)
-    for kind in list(dict.fromkeys(kinds))[:pictures]:
+    for kind in dict.fromkeys(kinds):
         index = kinds.index(kind)
         grey = np.repeat((255 * images[index][0].numpy())[..., None], 3, axis=2)
         ring = binary_dilation(masks[index], iterations=4) & ~binary_dilation(masks[index], iterations=2)

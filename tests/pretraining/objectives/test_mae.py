@@ -10,6 +10,7 @@ import torch
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.pretraining.objectives.mae import MAEPretraining, MaskedAutoencoder
 from anomalib_aoissl.pretraining.run import is_untrained
+from anomalib_aoissl.pretraining.training import initialization
 from anomalib_aoissl.pretraining.training.initialization import even_last_norm, whiten_patch_embedding
 from anomalib_aoissl.pretraining.training.objective import Progress
 from anomalib_aoissl.pretraining.training.schedule import cosine, warmup_cosine, warmup_linear
@@ -76,20 +77,22 @@ def test_an_unknown_target_raises(make_encoder: MakeEncoder) -> None:
         _mae(make_encoder(), target="hog")
 
 
-def test_the_last_norm_is_evened_out(make_encoder: MakeEncoder) -> None:
+def test_the_last_norm_is_evened_out(make_encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialization, "EVEN_FLOOR", 0.0)
     encoder = make_encoder().eval()
     images = torch.randn(3, 3, 48, 64)
-    even_last_norm(encoder.vit, images, floor=0.0)
+    even_last_norm(encoder.vit, images)
     embeddings = encoder(images).flatten(0, 1)
     torch.testing.assert_close(embeddings.mean(dim=0), torch.zeros(32), atol=1e-3, rtol=0)
     torch.testing.assert_close(embeddings.std(dim=0), torch.ones(32), atol=1e-3, rtol=0)
 
 
-def test_whitened_embeddings_are_decorrelated(make_encoder: MakeEncoder) -> None:
+def test_whitened_embeddings_are_decorrelated(make_encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialization, "NOISE_FLOOR", 0.0)
     vit = make_encoder(image_size=(96, 128)).vit
     # Smooth pictures, as real ones are: a patch's pixels vary together.
     images = torch.nn.functional.interpolate(torch.randn(60, 3, 24, 32), (96, 128), mode="bilinear")
-    whiten_patch_embedding(vit, images, noise_floor=0.0, position_scale=0.3)
+    whiten_patch_embedding(vit, images)
     patches = vit.patch_embed(images).flatten(0, 1)
     torch.testing.assert_close(torch.cov(patches.T), torch.eye(32), atol=0.02, rtol=0)
     assert vit.pos_embed[0, 1:].abs().max().item() == pytest.approx(0.3)
@@ -106,6 +109,5 @@ def test_only_fresh_weights_count_as_untrained(make_encoder: MakeEncoder) -> Non
 def test_schedules_by_hand() -> None:
     assert [cosine(step, 3, 1.0, 0.0) for step in range(3)] == pytest.approx([1.0, 0.5, 0.0])
     assert [warmup_linear(step, 2, 0.04, 0.08) for step in range(4)] == pytest.approx([0.04, 0.06, 0.08, 0.08])
-    values = [warmup_cosine(step, 6, 2, 4.0, 0.0) for step in range(6)]
-    assert values == pytest.approx([2.0, 4.0, 4.0, 3.0, 1.0, 0.0])
-    assert warmup_cosine(0, 1, 0, 4.0, 0.0) == 4.0
+    assert [warmup_cosine(step, 6, 2) for step in range(6)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])
+    assert warmup_cosine(0, 1, 0) == 1.0

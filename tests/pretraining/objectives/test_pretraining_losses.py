@@ -65,14 +65,14 @@ def test_pixel_loss_is_the_mean_over_masked_values_and_zero_without_any() -> Non
 def test_view_loss_and_center_equal_lightly(batch: int, locals_: int, outputs: int) -> None:
     loss = pytest.importorskip("lightly.loss", reason="needs lightly==1.6.* (pip install --no-deps)")
     oracle = loss.DINOLoss(outputs, teacher_temp=0.05, student_temp=0.1, center_momentum=0.9)
-    center = Center(outputs, 0.9)
+    center = Center(outputs)
     for step in range(3):  # the centre of one step enters the loss of the next
         generator = torch.Generator().manual_seed(step)
         teacher = torch.randn(2, batch, outputs, generator=generator)
         student = torch.randn(2 + locals_, batch, outputs, generator=generator, requires_grad=True)
         twin = student.detach().clone().requires_grad_(True)
         expected = oracle(list(teacher), list(twin), teacher_temp=0.05)
-        found = view_loss(student, teacher, center.value, student_temperature=0.1, teacher_temperature=0.05)
+        found = view_loss(student, teacher, center.value, teacher_temperature=0.05)
         center.add(teacher)
         center.update()
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
@@ -85,8 +85,8 @@ def test_view_loss_and_center_equal_lightly(batch: int, locals_: int, outputs: i
 @pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
 def test_masked_patch_loss_and_center_equal_lightly(share: float) -> None:
     loss = pytest.importorskip("lightly.loss", reason="needs lightly==1.6.* (pip install --no-deps)")
-    oracle = loss.IBOTPatchLoss(12, teacher_temp=0.05, student_temp=0.1, center_momentum=0.8)
-    center = Center(12, 0.8)
+    oracle = loss.IBOTPatchLoss(12, teacher_temp=0.05, student_temp=0.1, center_momentum=0.9)
+    center = Center(12)
     for step in range(3):
         generator = torch.Generator().manual_seed(step)
         masked = torch.rand(4, 3, 5, generator=generator) < share
@@ -94,9 +94,7 @@ def test_masked_patch_loss_and_center_equal_lightly(share: float) -> None:
         count = int(masked.sum())
         teacher, student = (torch.randn(count, 12, generator=generator) for _ in range(2))
         expected = oracle(teacher, student, masked, teacher_temp=0.05)
-        found = masked_patch_loss(
-            student, teacher, center.value, masked.flatten(1), student_temperature=0.1, teacher_temperature=0.05
-        )
+        found = masked_patch_loss(student, teacher, center.value, masked.flatten(1), teacher_temperature=0.05)
         center.add(teacher)
         center.update()
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
@@ -109,8 +107,6 @@ def test_view_loss_by_hand() -> None:
     student = torch.tensor([[[0.0, 0.0]], [[3.0, 1.0]]]).log().clamp_min(-50)
     found = view_loss(student, teacher, torch.zeros(2), student_temperature=1.0, teacher_temperature=1.0)
     assert found.item() == pytest.approx(-torch.tensor(0.75).log().item(), abs=1e-6)
-    with pytest.raises(ValueError, match="no pair of different views"):
-        view_loss(student[:1], teacher, torch.zeros(2), student_temperature=1.0, teacher_temperature=1.0)
 
 
 def test_masked_patch_loss_by_hand() -> None:
@@ -130,9 +126,7 @@ def test_a_batch_that_masks_nothing_leaves_loss_and_center_finite() -> None:
     center.value.fill_(0.5)
     nothing = torch.zeros(0, 6, requires_grad=True)
     masked = torch.zeros(2, 9, dtype=torch.bool)
-    loss = masked_patch_loss(
-        nothing, nothing.detach(), center.value, masked, student_temperature=0.1, teacher_temperature=0.05
-    )
+    loss = masked_patch_loss(nothing, nothing.detach(), center.value, masked, teacher_temperature=0.05)
     loss.backward()
     center.add(nothing)
     center.update()
@@ -160,23 +154,22 @@ def test_the_teacher_moves_by_the_momentum() -> None:
 
 def test_the_losses_are_full_precision_under_autocast() -> None:
     logits = torch.randn(3, 8192, 4) * 5  # a sum of 8192 cross-entropies overflows half precision
-    temperatures = {"student_temperature": 0.1, "teacher_temperature": 0.07}
-    expected = view_loss(logits, logits[:2], torch.zeros(4), **temperatures)
+    expected = view_loss(logits, logits[:2], torch.zeros(4), teacher_temperature=0.07)
     patches = torch.randn(100, 48) * torch.linspace(0.01, 3, 48)
     whitening = PatchWhitening(48, 0.01)
     whitening.fit(patches)
     with torch.autocast("cpu", dtype=torch.float16):
-        assert torch.equal(view_loss(logits, logits[:2], torch.zeros(4), **temperatures), expected)
+        assert torch.equal(view_loss(logits, logits[:2], torch.zeros(4), teacher_temperature=0.07), expected)
         whitened = whitening(patches)
     assert torch.equal(whitened, whitening(patches))
 
 
 @pytest.mark.parametrize("overflow", [float("inf"), float("nan")])
 def test_the_center_passes_over_logits_that_overflowed(overflow: float) -> None:
-    center = Center(2, momentum=0.5)
+    center = Center(2)
     center.add(torch.tensor([[2.0, overflow]]))
     center.update()
     assert torch.equal(center.value, torch.zeros(2))
     center.add(torch.tensor([[2.0, 4.0]]))
     center.update()
-    torch.testing.assert_close(center.value, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(center.value, torch.tensor([0.2, 0.4]))

@@ -104,8 +104,6 @@ def test_sincos_positions_by_hand() -> None:
         angles = torch.tensor([place / 10000**0.0, place / 10000**0.5])
         expected += [*angles.sin(), *angles.cos()]
     torch.testing.assert_close(entry, torch.stack(expected))
-    with pytest.raises(ValueError, match="multiple of 4"):
-        sincos_positions((2, 2), 6)
 
 
 def test_what_cannot_be_read_raises(make_encoder: MakeEncoder) -> None:

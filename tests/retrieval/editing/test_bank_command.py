@@ -14,9 +14,9 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_aoissl import AOISSLRetrieval
+from anomalib_aoissl.bank.storage import BankFileError, read_bank, write_bank
 from anomalib_aoissl.cli.bank import main
 from anomalib_aoissl.data.describing.file_format import FileFormat
-from anomalib_aoissl.retrieval.memory.bank_file import BankFileError, load_bank, save_bank
 from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 
 CLASSES = ["background", "wire"]
@@ -46,30 +46,30 @@ def saved(model: AOISSLRetrieval, path: Path) -> Path:
 @pytest.fixture
 def bank(tiny_encoder: dict, tmp_path: Path) -> Path:
     model = make_model(tiny_encoder, ["a", "b"], head=None)
-    return save_bank(model.model.bank.content(), tmp_path / "bank.safetensors")
+    return write_bank(model.model.bank.content(), tmp_path / "bank.safetensors")
 
 
 def test_describe_prints_a_table(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", str(bank), "--images", "1"]) == 0
     printed = capsys.readouterr().out
     assert (
-        f"{bank}: 48 entries for 48 patches of 2 images, 0.01 MB, encoder {load_bank(bank).encoder_hash[:12]}"
+        f"{bank}: 48 entries for 48 patches of 2 images, 0.01 MB, encoder {read_bank(bank).encoder_hash[:12]}"
         in printed
     )
-    pixels = (load_bank(bank).entries["labels"] == 1).sum()
+    pixels = (read_bank(bank).entries["labels"] == 1).sum()
     assert re.search(rf"^wire +48 +{pixels:,}$", printed, re.MULTILINE)
     assert printed.index("a.png ") < printed.index("... and 1 more images; --images 0 lists all")
 
 
 def test_remove_merge_and_export_bank_files(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = load_bank(bank)
+    before = read_bank(bank)
     output = tmp_path / "b.safetensors"
     assert main(["remove", str(bank), "--device", "a", "--output", str(output)]) == 0
-    assert load_bank(output).device_names == ("b",)
-    assert np.array_equal(load_bank(output).entries["embeddings"], before.entries["embeddings"][24:])
+    assert read_bank(output).device_names == ("b",)
+    assert np.array_equal(read_bank(output).entries["embeddings"], before.entries["embeddings"][24:])
     assert main(["export", str(bank), str(tmp_path / "a.safetensors"), "--device", "a"]) == 0
     assert main(["merge", str(tmp_path / "a.safetensors"), str(output), "--in_place"]) == 0
-    result = load_bank(tmp_path / "a.safetensors", before.encoder_hash)
+    result = load_content(tmp_path / "a.safetensors", before.encoder_hash)
     assert all(np.array_equal(array, before.entries[name]) for name, array in result.entries.items())
     assert "24 entries merged with 24, 48 in all" in capsys.readouterr().out
 
@@ -80,13 +80,13 @@ def test_banks_are_condensed_alone_and_when_they_are_merged(
     output, joined = tmp_path / "few.safetensors", tmp_path / "joined.safetensors"
     assert main(["condense", str(bank), "20", "--output", str(output)]) == 0
     assert "48 entries condensed, 20 in all" in capsys.readouterr().out
-    few = load_bank(output)
+    few = read_bank(output)
     assert len(few) == 20
-    assert (few.device_names, few.class_names) == (("a", "b"), load_bank(bank).class_names)
+    assert (few.device_names, few.class_names) == (("a", "b"), read_bank(bank).class_names)
     assert int(few.entries["counts"].sum()) == 48  # the patches that the entries stand for
     assert main(["merge", str(output), str(bank), "--bank_size", "30", "--output", str(joined)]) == 0
-    assert len(load_bank(joined)) == 30
-    assert int(load_bank(joined).entries["counts"].sum()) == 96
+    assert len(read_bank(joined)) == 30
+    assert int(read_bank(joined).entries["counts"].sum()) == 96
     assert main(["condense", str(bank), "1", "--in_place"]) == 2
     assert "A bank of 1 entries cannot hold" in capsys.readouterr().err
 

@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from anomalib_aoissl import AOISSLRetrieval, SegmentationFolder
 from anomalib_aoissl.bank import storage as bank_storage
 from anomalib_aoissl.bank.content import BankArrays
+from anomalib_aoissl.bank.storage import METADATA_KEY, BankFileError, read_bank, write_bank
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.memory.bank_file import METADATA_KEY, BankFileError, encoder_hash, load_bank, save_bank
+from anomalib_aoissl.retrieval.memory.checkpoint_bank import load_content
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.model_editing import encoder_hash
 
 
 @pytest.fixture
@@ -33,8 +35,8 @@ def content() -> BankArrays:
 
 
 def test_what_was_saved_comes_back(content: BankArrays, tmp_path: Path) -> None:
-    path = save_bank(content, tmp_path / "new" / "bank.safetensors")
-    loaded = load_bank(path, "a" * 64)
+    path = write_bank(content, tmp_path / "new" / "bank.safetensors")
+    loaded = load_content(path, "a" * 64)
     assert replace(loaded, entries={}) == replace(content, entries={})
     assert set(loaded.entries) == set(content.entries)
     for name, array in content.entries.items():
@@ -43,7 +45,7 @@ def test_what_was_saved_comes_back(content: BankArrays, tmp_path: Path) -> None:
 
 
 def test_the_file_is_plain_safetensors_with_its_version(content: BankArrays, tmp_path: Path) -> None:
-    path = save_bank(content, tmp_path / "bank.safetensors")
+    path = write_bank(content, tmp_path / "bank.safetensors")
     assert set(load_file(path)) == {"embeddings", "labels", "device_ids", "image_ids", "positions", "counts"}
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
     assert json.loads(header["__metadata__"][METADATA_KEY])["version"] == 1
@@ -52,7 +54,7 @@ def test_the_file_is_plain_safetensors_with_its_version(content: BankArrays, tmp
 def test_a_save_that_fails_leaves_the_old_file(
     content: BankArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = save_bank(content, tmp_path / "bank.safetensors")
+    path = write_bank(content, tmp_path / "bank.safetensors")
     before = path.read_bytes()
 
     def broken(_: object, file: Path, **__: object) -> None:
@@ -62,26 +64,26 @@ def test_a_save_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr("safetensors.numpy.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
-        save_bank(content, path)
+        write_bank(content, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
 def test_a_corrupt_file_raises(content: BankArrays, tmp_path: Path, damage: str) -> None:
-    path = save_bank(content, tmp_path / "bank.safetensors")
+    path = write_bank(content, tmp_path / "bank.safetensors")
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"no bank", "header": b"\xff" + whole[1:]}[damage])
     with pytest.raises(BankFileError, match=r"bank.safetensors: cannot be read as a bank file .* Restore a copy"):
-        load_bank(path)
+        read_bank(path)
 
 
 def test_a_missing_file_and_a_file_of_others_raise(tmp_path: Path) -> None:
     with pytest.raises(BankFileError, match="does not exist"):
-        load_bank(tmp_path / "bank.safetensors")
+        read_bank(tmp_path / "bank.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(BankFileError, match="is a safetensors file, but no bank"):
-        load_bank(tmp_path / "other.safetensors")
+        read_bank(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -98,30 +100,30 @@ def test_contents_that_do_not_fit_together_raise(
 ) -> None:
     entries = {key: array.copy() for key, array in content.entries.items()}
     entries[name].reshape(-1)[0] = value
-    path = save_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
+    path = write_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match=message):
-        load_bank(path)
+        read_bank(path)
 
 
 def test_entries_of_other_numbers_raise(content: BankArrays, tmp_path: Path) -> None:
     entries = {**content.entries, "embeddings": content.entries["embeddings"][1:]}
-    path = save_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
+    path = write_bank(replace(content, entries=entries), tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match=r"damaged \(entries of \{'embeddings': 39, 'labels': 40"):
-        load_bank(path)
+        read_bank(path)
 
 
 def test_another_version_raises(content: BankArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank_storage, "VERSION", 2)
-    path = save_bank(content, tmp_path / "bank.safetensors")
+    path = write_bank(content, tmp_path / "bank.safetensors")
     monkeypatch.undo()
     with pytest.raises(BankFileError, match="is a bank file of version 2, this package reads version 1"):
-        load_bank(path)
+        read_bank(path)
 
 
 def test_another_encoder_raises(content: BankArrays, tmp_path: Path) -> None:
-    path = save_bank(content, tmp_path / "bank.safetensors")
+    path = write_bank(content, tmp_path / "bank.safetensors")
     with pytest.raises(BankFileError, match="filled with the encoder aaaaaaaaaaaa, this model's is bbbbbbbbbbbb"):
-        load_bank(path, "b" * 64)
+        load_content(path, "b" * 64)
 
 
 def test_encoders_with_other_embeddings_have_other_hashes(tiny_encoder: dict) -> None:
@@ -149,7 +151,7 @@ def train(
 
 def test_training_with_a_bank_extends_it(drawn_folder: Path, tiny_encoder: dict, tmp_path: Path) -> None:
     old = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold"])
-    path = save_bank(old.model.bank.content(), tmp_path / "old.safetensors")
+    path = write_bank(old.model.bank.content(), tmp_path / "old.safetensors")
     extended = train(tmp_path, drawn_folder, tiny_encoder, ["sot23_copper"], bank={"extends": path})
     at_once = train(tmp_path, drawn_folder, tiny_encoder, ["soic8_gold", "sot23_copper"])
     assert extended.model.bank.describe()["images"] == 2 * old.model.bank.describe()["images"]

@@ -309,7 +309,7 @@ def test_megabytes_are_those_that_the_bank_describes() -> None:
     assert 0.0199 < bank.describe()["megabytes"] <= 0.02
 
 
-@pytest.mark.parametrize("size", [0, -1, "0MB", "8", "8GB", "many", "0.0001MB"])
+@pytest.mark.parametrize("size", [0, -1, "0MB", "0.0001MB"])
 def test_sizes_that_raise(size: int | str) -> None:
     with pytest.raises(ValueError, match=r"bank\.size=.*must be"):
         entries_of_size(size, 192, (8, 8))

@@ -9,8 +9,7 @@ import torch
 
 from anomalib_aoissl import AOISSLRetrieval
 from anomalib_aoissl.encoder.vit import PatchEncoder
-from anomalib_aoissl.retrieval.asking.explaining import explain
-from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
+from anomalib_aoissl.retrieval.asking.explaining import explain_region
 from anomalib_aoissl.retrieval.options import VoteOptions
 from anomalib_aoissl.retrieval.torch_model import RetrievalModel
 
@@ -64,7 +63,9 @@ def test_a_labelled_image_finds_its_own_mask(model: RetrievalModel) -> None:
     pictures, masks = fill(model)
     model.vote_options = VoteOptions(1, 0.05, level="images")
     assert torch.equal(model(pictures[2:]).pred_mask[:, 0], masks[2:])
-    (vote,) = explain(model, pictures[3], (20, 40))
+    region = torch.zeros(SIZE, dtype=torch.bool)
+    region[20, 40] = True
+    (vote,) = explain_region(model, pictures[3], region)[0].votes
     assert (vote.image, vote.device, vote.box) == ("y", "b", (0, 0, 32, 48))
 
 
@@ -76,7 +77,5 @@ def test_what_does_not_go_with_whole_images(tiny_encoder: dict) -> None:
         make(vote={"level": "boxes"})
     with pytest.raises(ValueError, match=r"vote\.level='images' lets whole images vote, without the pixel head"):
         make(vote={"level": "images"}, head="pixel")
-    with pytest.raises(ValueError, match=r"The bank's entries are of \(8, 8\) px .* compares \(32, 48\) px"):
-        RetrievalModel(make(head=None).model.encoder, VoteOptions(level="images"), bank=MemoryBank(32, (8, 8)))
     whole = make(vote={"level": "images"}, head=None, bank={"size": "1MB"})
     assert whole.model.bank.budget == int(1e6 / (32 * 4 + 32 * 48 + 16))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from anomalib_aoissl.bank.storage import read_bank, write_bank
 from anomalib_aoissl.deployment.files.model_file import core
 from anomalib_aoissl.encoder.vit import PatchEncoder
 from anomalib_aoissl.matching.precision import converted, restored, stored
-from anomalib_aoissl.models.export.onnx_graph import export_onnx
-from anomalib_aoissl.retrieval.memory.bank_file import load_bank, save_bank
+from anomalib_aoissl.models.export.onnx_graph import onnx_model, write_onnx
 from anomalib_aoissl.retrieval.memory.bank_size import entries_of_size
 from anomalib_aoissl.retrieval.memory.memory_bank import MemoryBank
 from anomalib_aoissl.retrieval.options import VoteOptions
@@ -85,7 +85,7 @@ def test_int8_goes_through_every_edit_file_and_state(encoder: PatchEncoder, tmp_
     assert torch.equal(bank.embeddings, whole.embeddings)
     bank.remove(device="device1")
     bank.undo()
-    loaded = load_bank(save_bank(bank.content(), tmp_path / "bank.safetensors"))
+    loaded = read_bank(write_bank(bank.content(), tmp_path / "bank.safetensors"))
     assert loaded.entries["embeddings"].dtype == np.int8
     other = MemoryBank(encoder.embed_dim, encoder.patch_size, precision="int8")
     other.load_state_dict(bank.state_dict())
@@ -123,7 +123,7 @@ def test_openvino_gives_what_torch_gives(encoder: PatchEncoder, tmp_path: Path) 
         def forward(self, images: torch.Tensor) -> object:
             return self.model(functional.interpolate(images, size=SIZE))
 
-    path = export_onnx(Resized(), tmp_path / "model.onnx", 3, {})
+    path = write_onnx(onnx_model(Resized(), 3), tmp_path / "model.onnx", {})
     run = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = torch.rand(3, 3, *SIZE)
     expected, result = model(images), run(images.numpy())
