@@ -124,7 +124,7 @@ def joined_pixels(ours: PixelSample, theirs: PixelSample) -> PixelSample:
     if ours.basis != theirs.basis:
         logger.warning(
             "The bank to take in was filled by another model, so that its %d labelled pixels cannot be used by this "
-            "pixel head. Masks stay as they were; adapt to the labelled images, or train on them, to change them.",
+            "pixel head, which stays as it was. Adapt to the labelled images, or train on them.",
             len(theirs),
         )
         return ours
