@@ -68,6 +68,13 @@ def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> 
     assert len({j.id for j in jobs}) == len(jobs) == 12
 
 
+def test_a_slice_whose_numbers_of_labels_are_one_is_named_once() -> None:
+    slices = {"curve": {"sets": ["boards"], "models": ["vote"], "labels": [1, 5, 20], "seeds": [0]}}
+    again = {"again": {**slices["curve"], "labels": [4]}}
+    found = {job.spec["labels"]: job.slices for job in plan({**CONFIG, "slices": {**slices, **again}})}
+    assert found == {1: ("curve",), 4: ("curve", "again")}  # five and twenty are the four that there are
+
+
 def test_other_settings_are_another_job(jobs: list[Job]) -> None:
     changed: dict[str, Any] = copy.deepcopy(CONFIG)
     changed["models"]["vote"] = {"kind": "y"}
