@@ -5,6 +5,7 @@
 
 import csv
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scipy import stats
 
 from anomalib_aoissl.cli.dispatching import run
 from anomalib_aoissl.cli.reporting.claims import CLAIMS, Comparison, compare, decide
+from anomalib_aoissl.cli.reporting.gallery import failures, gallery
 from anomalib_aoissl.cli.reporting.rows import ReportError, Row, read_rows
 from anomalib_aoissl.data.describing.class_colours import write_class_index_png
 
@@ -156,6 +158,28 @@ def test_the_command_writes_one_page_with_every_picture_it_names(tmp_path: Path)
     assert "some-job" in markdown
     assert run("report", [str(path), "--output", str(folder)]) == 2  # nothing is replaced unasked
     assert run("report", [str(path), "--output", str(folder), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "worst", "middling"),
+    [
+        ([0.9, math.nan, 0.3, 0.6, math.nan], "test picture 2: the pixel head's mean IoU is 0.30 here.", 3),
+        ([math.nan] * 5, None, 0),
+    ],
+)
+def test_a_picture_whose_mask_counts_nowhere_is_neither_worst_nor_middling(
+    scores: list[float], worst: str | None, middling: int, tmp_path: Path
+) -> None:
+    for number in range(5):  # each is grey of its own number
+        (tmp_path / "tested").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number,) * 3).save(tmp_path / "tested" / f"{number}.jpg")
+        Image.new("RGB", (8, 8)).save(tmp_path / "tested" / f"{number}_truth.png")
+        write_class_index_png(tmp_path / "head" / f"{number}.png", np.zeros((8, 8), np.uint8), 2)
+    rows = read_rows(table(tmp_path, cells("pixel head", [0.7], pictures="tested head", image_iou=json.dumps(scores))))
+    failure, sheet = failures(rows, tmp_path, "wires"), gallery(rows, tmp_path, "wires")
+    assert (failure and failure[1]) == (worst and f"wires, {worst}")
+    assert sheet is not None
+    assert sheet.getpixel((130, 130)) == (40 * middling,) * 3  # the middle of the first tile
 
 
 def test_one_row_is_enough_for_a_page(tmp_path: Path) -> None:

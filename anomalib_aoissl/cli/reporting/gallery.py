@@ -33,7 +33,8 @@ def gallery(rows: Sequence[Row], folder: Path, set_name: str) -> Image.Image | N
     if not chosen:
         return None
     ours = next((row for row in chosen if row.model == _OURS and row.images), None)
-    index = 0 if ours is None else int(np.argsort(ours.images)[len(ours.images) // 2])
+    ranked = [] if ours is None else _hardest_first(ours.images)
+    index = ranked[len(ranked) // 2] if ranked else 0
     return _strip(chosen, folder, index)
 
 
@@ -41,9 +42,10 @@ def failures(rows: Sequence[Row], folder: Path, set_name: str) -> tuple[Image.Im
     """Return the test picture on which the pixel head is worst, through all models, and what it says; or None."""
     chosen = _one_run_each(rows, set_name)
     ours = next((row for row in chosen if row.model == _OURS and row.images), None)
-    if ours is None:
+    ranked = [] if ours is None else _hardest_first(ours.images)
+    if ours is None or not ranked:
         return None
-    index = int(np.argmin(ours.images))
+    index = ranked[0]
     strip = _strip(chosen, folder, index)
     others = {row.model: row.images[index] for row in chosen if row is not ours and len(row.images) > index}
     if strip is None:
@@ -53,6 +55,11 @@ def failures(rows: Sequence[Row], folder: Path, set_name: str) -> tuple[Image.Im
         best = max(others, key=lambda model: others[model])
         said += f"; the best other model is {best} with {others[best]:.2f}"
     return strip, said + "."
+
+
+def _hardest_first(images: Sequence[float]) -> list[int]:
+    """Return the indices of the test pictures by their mean IoU, without those whose mask is 255 everywhere."""
+    return [int(index) for index in np.argsort(images, kind="stable") if not np.isnan(images[index])]
 
 
 def _one_run_each(rows: Sequence[Row], set_name: str) -> list[Row]:
