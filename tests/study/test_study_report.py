@@ -189,6 +189,22 @@ def test_one_row_is_enough_for_a_page(tmp_path: Path) -> None:
     assert text.count("Not measured yet") == len(CLAIMS)
 
 
+def test_what_is_not_a_number_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"class_iou": '{"background": 0.9, "wire": NaN}', "fit_seconds": 20}
+    ours = cells("pixel head", [math.nan, 0.8, 0.9], **known)
+    peer = cells("random forest", [0.1, 0.2, 0.3, math.inf], "none", peer="True", **known)
+    peer[0]["fit_seconds"] = peer[1]["fit_seconds"] = ""
+    path = table(tmp_path, ours, peer)
+    assert run("report", [str(path), "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Left out everywhere, since the result is not a number: 2 of 7 runs." in text
+    assert "| 5 | pixel head | shipped |  | 2 | 0.850 ± 0.071 | 20 |" in text  # 0.1 / sqrt(2)
+    assert "| 5 | random forest | none |  | 3 | 0.200 ± 0.100 | 20 |" in text  # seconds of the seed that has them
+    path = table(tmp_path, ours[:1])
+    assert run("report", [str(path), "--output", str(tmp_path / "none")]) == 2
+    assert "holds no result that is a number. Let" in capsys.readouterr().err
+
+
 def test_wrong_tables_are_errors_that_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = table(tmp_path, cells("pixel head", [0.7], labels="five"))
     with pytest.raises(ReportError, match=r"study.csv, line 2: .*'five'"):

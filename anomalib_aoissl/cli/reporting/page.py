@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,14 +46,16 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
     Raises:
         ReportError: If the CSV cannot be read, or holds no result.
     """
-    rows = read_rows(csv_path)
+    found = read_rows(csv_path)
+    rows = [row for row in found if math.isfinite(row.value)]
     if not rows:
-        msg = f"{csv_path}: holds no result yet. Let benchmarks.study finish some jobs first."
+        which = "that is a number" if found else "yet"
+        msg = f"{csv_path}: holds no result {which}. Let benchmarks.study finish some jobs first."
         raise ReportError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     blocks = [
-        *_head(rows, csv_path),
+        *_head(rows, csv_path, len(found) - len(rows)),
         *_glance(rows, folder, written),
         *_claims(rows, folder, written),
         *_curves(rows, folder, written),
@@ -66,8 +69,8 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _head(rows: Sequence[Row], csv_path: Path) -> list[Block]:
-    """Return the title and where the numbers come from."""
+def _head(rows: Sequence[Row], csv_path: Path, left_out: int) -> list[Block]:
+    """Return the title, where the numbers come from, and how many runs have none."""
     facts = {
         name: sorted({row.source.get(name, "") for row in rows} - {""}) for name in ("commit", "machine", "versions")
     }
@@ -75,7 +78,8 @@ def _head(rows: Sequence[Row], csv_path: Path) -> list[Block]:
     seeds, sets = sorted({row.seed for row in rows}), sorted({row.set for row in rows})
     runs = f"{len(rows)} runs on {', '.join(sets)}; seeds {', '.join(map(str, seeds))}."
     text = f"{runs} {said[:1].upper()}{said[1:]}. Each run's command, commit and machine stand in {csv_path.name}."
-    return [Block("h1", "Study"), Block("p", text), Block("p", _RULE)]
+    without = f"Left out everywhere, since the result is not a number: {left_out} of {len(rows) + left_out} runs."
+    return [Block("h1", "Study"), Block("p", text), *[Block("p", without)] * (left_out > 0), Block("p", _RULE)]
 
 
 def _glance(rows: Sequence[Row], folder: Path, written: list[Path]) -> list[Block]:

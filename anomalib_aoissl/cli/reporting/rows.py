@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,7 @@ class Row:
         labels: Labelled images.
         seed: Seed.
         budget: CPU seconds of training that were given, 0 for a model that takes what it needs.
-        value: Mean IoU of masks, or the images' AUROC of novelty.
+        value: Mean IoU of masks, or the images' AUROC of novelty; NaN where nothing counted.
         seconds: CPU seconds of the fit; NaN where unknown.
         is_peer: Whether the model is another package's.
         pretraining_seconds: CPU seconds of the weights' pretraining, 0 for none.
@@ -61,7 +62,7 @@ class Row:
 
 
 class Spread(NamedTuple):
-    """Mean, standard deviation and number of values."""
+    """Mean, standard deviation and number of the values that are finite."""
 
     mean: float
     deviation: float
@@ -130,9 +131,10 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation (0 for one value) and number."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return Spread(statistics.fmean(values), deviation, len(values))
+    """Return mean (NaN for no value), standard deviation (0 for one value) and number of the finite values."""
+    known = [value for value in values if math.isfinite(value)]
+    deviation = statistics.stdev(known) if len(known) > 1 else 0.0
+    return Spread(statistics.fmean(known) if known else math.nan, deviation, len(known))
 
 
 def our_or_peer(rows: Iterable[Row]) -> list[Row]:
