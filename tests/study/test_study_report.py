@@ -130,6 +130,49 @@ def test_each_claim_finds_its_sides(tmp_path: Path) -> None:
     assert outcomes(rows, "claim4")["vote by attention", "segmenter"].outcome == "not measured"
 
 
+@pytest.mark.parametrize("order", [("shipped", "dinov2"), ("dinov2", "shipped")])
+def test_other_weights_are_another_variant_in_any_order_of_rows(order: tuple[str, str], tmp_path: Path) -> None:
+    ours = {"shipped": [0.90, 0.91, 0.92], "dinov2": [0.60, 0.61, 0.62]}
+    theirs = {"shipped": [0.70, 0.72, 0.71], "dinov2": [0.85, 0.87, 0.86]}
+    groups = [cells("novelty of the bank", ours[weights], weights, kind="novelty") for weights in order]
+    groups += [cells("AnomalyDINO", theirs[weights], weights, kind="novelty", peer="True") for weights in order]
+    rows = read_rows(table(tmp_path, *[[{**row, "auroc": row.pop("mean_iou")} for row in group] for group in groups]))
+    found = outcomes(rows, "claim6")["novelty of the bank", "AnomalyDINO"]
+    assert {setting.name: (round(setting.difference, 6), setting.verdict) for setting in found.settings} == {
+        "wires, 5 labels, shipped - shipped": (0.2, "yes"),
+        "wires, 5 labels, shipped - dinov2": (0.05, "yes"),
+        "wires, 5 labels, dinov2 - shipped": (-0.1, "no"),
+        "wires, 5 labels, dinov2 - dinov2": (-0.25, "no"),
+    }
+    assert "held in part** (in 2 of 4 decided settings, the opposite in 2; mean difference -0.025," in found.sentence()
+
+
+def test_a_run_that_a_table_has_twice_counts_with_its_mean(tmp_path: Path) -> None:
+    twice = [*cells("a", [0.5, 0.6]), *cells("a", [0.7])]
+    for number, group in enumerate((twice, twice[::-1])):
+        (tmp_path / str(number)).mkdir()
+        rows = read_rows(table(tmp_path / str(number), group, cells("b", [0.1, 0.1])))
+        setting = compare(rows, lambda r: r.model == "a", lambda r: r.model == "b", ("a", "b")).settings[0]
+        assert setting.difference == pytest.approx(0.5)  # of 0.5 and 0.5
+
+
+def test_a_peer_with_two_weights_is_two_on_the_page_and_in_the_gallery(tmp_path: Path) -> None:
+    for name in ("tested/0.jpg", "tested/0_truth.png", "a/0.png", "b/0.png", "c/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    probe = [
+        cells("linear probe", values, weights, peer="True", pictures=f"tested {folder}", fit_seconds=1)
+        for values, weights, folder in (([0.80, 0.81, 0.82], "shipped", "b"), ([0.40, 0.41, 0.42], "dinov2", "c"))
+    ]
+    path = table(tmp_path, cells("pixel head", [0.7, 0.71, 0.72], pictures="tested a", fit_seconds=30), *probe)
+    assert run("report", [str(path), "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| wires | 5 | pixel head | 0.710 ± 0.010 | 30 | linear probe, shipped | 0.810 ± 0.010 | 1 |" in text
+    assert "wires, 5 labelled: linear probe, shipped 0.810, pixel head 0.710" in text  # where we are behind
+    with Image.open(tmp_path / "report" / "gallery_0.png") as sheet:
+        assert sheet.width == 5 * 266  # picture, truth, the head, and the probe twice
+
+
 def test_the_command_writes_one_page_with_every_picture_it_names(tmp_path: Path) -> None:
     for number in range(2):  # the second test picture is the one on which the head fails
         (tmp_path / "tested").mkdir(exist_ok=True)

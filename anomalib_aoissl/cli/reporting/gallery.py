@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_aoissl.data.describing.class_colours import palette
 
-from .rows import Row, grouped, our_or_peer
+from .rows import Row, grouped, our_or_peer, told_apart
 
 _OURS = "pixel head"
 _TILE, _GAP, _TEXT = 260, 6, 18
@@ -64,7 +64,8 @@ def _hardest_first(images: Sequence[float]) -> list[int]:
 
 def _one_run_each(rows: Sequence[Row], set_name: str) -> list[Row]:
     """Return a run of each model on the same pictures: the labels and the seed that most models have."""
-    kept = [row for row in our_or_peer(rows) if row.kind == "masks" and row.set == set_name and len(row.pictures) == 2]
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
+    kept = [row for row in masks if row.set == set_name and len(row.pictures) == 2]
     if not kept:
         return []
     places = grouped(kept, lambda row: (row.labels, row.seed))

@@ -20,7 +20,7 @@ from anomalib_aoissl.data.files import save_picture, whole_file, write_text
 from . import plots
 from .claims import CLAIMS, LEAST_SEEDS
 from .gallery import failures, gallery
-from .rows import ReportError, Row, grouped, our_or_peer, read_rows, spread
+from .rows import ReportError, Row, grouped, our_or_peer, read_rows, spread, told_apart
 
 _RULE = (
     "A difference is taken seed by seed, on the same labelled images. It counts where it is larger than twice its "
@@ -85,7 +85,7 @@ def _head(rows: Sequence[Row], csv_path: Path, left_out: int) -> list[Block]:
 def _glance(rows: Sequence[Row], folder: Path, written: list[Path]) -> list[Block]:
     """Return the table and the picture that a README shows: our best model and the best peer at each set and labels."""
     table = [["set", "labelled", "ours", "mean IoU", "CPU s", "best peer", "mean IoU", "CPU s"]]
-    masks = [row for row in our_or_peer(rows) if row.kind == "masks"]
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
     for (name, labels), group in sorted(grouped(masks, lambda row: (row.set, row.labels)).items()):
         sides = [_best([row for row in group if row.is_peer is peer]) for peer in (False, True)]
         if all(sides):
@@ -153,8 +153,8 @@ def _pictures(rows: Sequence[Row], source: Path, folder: Path, written: list[Pat
 def _behind(rows: Sequence[Row]) -> list[str]:
     """Return the sets and labels at which a peer's mean is above that of all our models."""
     said = []
-    for (name, labels), group in grouped(our_or_peer(rows), lambda row: (row.set, row.labels)).items():
-        group = [row for row in group if row.kind == "masks"]  # noqa: PLW2901 - of this group
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
+    for (name, labels), group in grouped(masks, lambda row: (row.set, row.labels)).items():
         means = {
             key: spread([row.value for row in runs]).mean
             for key, runs in grouped(group, lambda row: (row.is_peer, row.model, row.budget)).items()

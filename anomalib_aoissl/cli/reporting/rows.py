@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +128,15 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
     for row in rows:
         found[key(row)].append(row)
     return dict(found)
+
+
+def told_apart(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with the weights in a model's name, for the models that they have with several weights."""
+    rows = list(rows)
+    several = {
+        m for m, group in grouped(rows, lambda row: row.model).items() if len({row.weights for row in group}) > 1
+    }
+    return [replace(row, model=f"{row.model}, {row.weights}") if row.model in several else row for row in rows]
 
 
 def spread(values: Sequence[float]) -> Spread:
