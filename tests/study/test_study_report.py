@@ -173,6 +173,40 @@ def test_a_peer_with_two_weights_is_two_on_the_page_and_in_the_gallery(tmp_path:
         assert sheet.width == 5 * 266  # picture, truth, the head, and the probe twice
 
 
+def at_a_glance(folder: Path, *groups: list[dict[str, object]]) -> tuple[list[str], list[str]]:
+    """Return the lines of the table at a glance, and where this package is behind."""
+    path = table(folder, *groups)
+    assert run("report", [str(path), "--output", str(folder / "report"), "--overwrite"]) == 0
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    lines = text.partition("## At a glance\n\n")[2].partition("\n\n")[0].splitlines()[2:]
+    return lines, [line for line in text.splitlines() if "is behind" in line]
+
+
+def test_a_lucky_seed_is_not_the_best_peer(tmp_path: Path) -> None:
+    more = {"fit_seconds": 1}
+    ours = cells("pixel head", [0.7, 0.8, 0.9], **more)
+    forest = cells("random forest", [0.69, 0.79, 0.89], "none", peer="True", **more)
+    net = cells("U-Net", [0.5, 0.6, 0.88], "none", peer="True", budget=60, **more)
+    lines, behind = at_a_glance(tmp_path, ours, forest, net[2:])  # its third seed alone
+    assert lines == ["| wires | 5 | pixel head | 0.800 ± 0.100 | 1 | random forest | 0.790 ± 0.100 | 1 |"]
+    assert behind == []
+    lines, behind = at_a_glance(tmp_path, ours, net[2:])  # nothing else is there yet: both on that seed
+    assert lines == ["| wires | 5 | pixel head | 0.900 | 1 | U-Net | 0.880 | 1 |"]
+    assert behind == []
+    better = cells("U-Net", [0.75, 0.85, 0.1], "none", peer="True", budget=60, **more)
+    lines, behind = at_a_glance(tmp_path, ours, better[:2])
+    assert lines == ["| wires | 5 | pixel head | 0.750 ± 0.071 | 1 | U-Net | 0.800 ± 0.071 | 1 |"]
+    assert behind == ["Where this package is behind: wires, 5 labelled: U-Net 0.800, pixel head 0.750."]
+    assert at_a_glance(tmp_path, ours[:1], net[2:]) == ([], [])  # no seed of both
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    at_a_glance(tmp_path, cells("pixel head", [0.7], fit_seconds=9), cells("segmenter", [0.5, 0.5], fit_seconds=9))
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| 5 | pixel head | shipped |  | 1 | 0.700 | 9 |" in text
+    assert "| 5 | segmenter | shipped |  | 2 | 0.500 ± 0.000 | 9 |" in text
+
+
 def test_the_command_writes_one_page_with_every_picture_it_names(tmp_path: Path) -> None:
     for number in range(2):  # the second test picture is the one on which the head fails
         (tmp_path / "tested").mkdir(exist_ok=True)

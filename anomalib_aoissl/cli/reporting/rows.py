@@ -68,6 +68,11 @@ class Spread(NamedTuple):
     deviation: float
     number: int
 
+    @property
+    def text(self) -> str:
+        """Mean and deviation; the mean alone where one value has no deviation."""
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.3f}")
+
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a CSV; rows without a result are left out.
@@ -140,9 +145,9 @@ def told_apart(rows: Iterable[Row]) -> list[Row]:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean (NaN for no value), standard deviation (0 for one value) and number of the finite values."""
+    """Return mean (NaN for no value), standard deviation (NaN for one value) and number of the finite values."""
     known = [value for value in values if math.isfinite(value)]
-    deviation = statistics.stdev(known) if len(known) > 1 else 0.0
+    deviation = statistics.stdev(known) if len(known) > 1 else math.nan
     return Spread(statistics.fmean(known) if known else math.nan, deviation, len(known))
 
 
