@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .plan import Job, PlanError, estimate, plan, read_config
 from .sharing import Board
-from .table import read_table, write_table
+from .table import TableError, read_table, write_table
 from .working import work
 
 
@@ -41,7 +41,12 @@ def main() -> int:
             return 2
         jobs = [job for job in jobs if job.id in {wanted.id, *wanted.needs}]
     board = Board(options.output)
-    if taken := read_table(planned, board):
+    try:
+        taken = read_table(planned, board)
+    except TableError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if taken:
         print(f"{taken} results are taken from {board.folder / 'study.csv'}.")
     planned, jobs = (without_needless(some, board, options.only) for some in (planned, jobs))
     if options.merge:

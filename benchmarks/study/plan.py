@@ -75,8 +75,9 @@ def plan(config: Mapping[str, Any]) -> list[Job]:
     jobs: dict[str, Job] = {}
     for name, axes in config["slices"].items():
         for job in _slice_jobs(str(name), axes, config):
-            known = jobs.get(job.id)
-            jobs[job.id] = job if known is None else replace(known, slices=(*known.slices, str(name)))
+            known = jobs.setdefault(job.id, job)
+            if str(name) not in known.slices:  # two numbers of labels can be one, of a set that has no more
+                jobs[job.id] = replace(known, slices=(*known.slices, str(name)))
     return list(jobs.values())
 
 

@@ -16,7 +16,7 @@ from anomalib_aoissl.data.files import whole_file, write_text
 from .plan import Job
 from .sharing import Board
 
-__all__ = ["COLUMNS", "read_table", "write_table"]
+__all__ = ["COLUMNS", "TableError", "read_table", "write_table"]
 
 COLUMNS = (
     *("kind", "slices", "set", "model", "weights", "labels", "seed", "budget", "peer", "pretraining_seconds"),
@@ -33,24 +33,61 @@ _RESULT = ("pretraining_seconds", *COLUMNS[COLUMNS.index("mean_iou") :])
 _TEXTS = ("pictures", "job", "commit", "command", "machine", "versions", "finished")
 
 
+class TableError(ValueError):
+    """An earlier study.csv that cannot be read; the message names the file, and the row and column where it is one."""
+
+
 def read_table(jobs: Iterable[Job], board: Board) -> int:
     """Take the rows of an earlier study.csv as results of jobs that have none; return how many.
 
-    So a study goes on from its table alone, on a machine that does not have the files of its results.
+    So a study goes on from its table alone, on a machine that does not have the files of its results. Columns that an
+    older table has not are left out; a row without a mean IoU or an AUROC is no result.
+
+    Raises:
+        TableError: If the table does not say which job a row is of, or holds what `write_table` does not write.
     """
     path = board.folder / "study.csv"
-    if not path.is_file():
-        return 0
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = {row["job"]: row for row in csv.DictReader(file)}
+    rows = _rows(path) if path.is_file() else {}
     taken = [job.id for job in jobs if job.id in rows and not board.has_result(job.id)]
-    for job in taken:
-        found = {name: rows[job][name] for name in _RESULT if rows[job][name]}
-        result = {name: cell if name in _TEXTS else json.loads(cell) for name, cell in found.items() if name != "job"}
+    results = {job: _result(*rows[job], path) for job in taken}
+    for job, result in results.items():
         if not all((board.folder / part).is_dir() for part in result.get("pictures", "").split()):
             del result["pictures"]  # its masks stayed on the other machine
         board.write_result(job, result)
     return len(taken)
+
+
+def _rows(path: Path) -> dict[str, tuple[int, dict[str, str]]]:
+    """Return the rows of a table that have a result, and their lines, by job."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(enumerate(csv.DictReader(file), start=2))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path}: cannot be read as the table of a study ({error}). Move it away to start without it."
+        raise TableError(msg) from error
+    if rows and "job" not in rows[0][1]:
+        msg = f"{path}: has no column 'job', so that its rows are of no job. Move it away to start without it."
+        raise TableError(msg)
+    return {row["job"]: (line, row) for line, row in rows if row.get("mean_iou") or row.get("auroc")}
+
+
+def _result(line: int, row: dict[str, str], path: Path) -> dict[str, Any]:
+    """Return the result in a row's cells."""
+    result: dict[str, Any] = {}
+    for name in _RESULT:
+        if name == "job" or not (cell := row.get(name)):
+            continue
+        try:
+            result[name] = cell if name in _TEXTS else _read_cell(cell)
+        except ValueError as error:
+            msg = f"{path}, line {line}, column {name!r}: {cell!r} is no number and no JSON. Correct or remove the row."
+            raise TableError(msg) from error
+    return result
+
+
+def _read_cell(cell: str) -> Any:
+    """Return the number, mapping or list in a cell; numbers that are not finite stand in it as Python writes them."""
+    return float(cell) if cell in {"nan", "inf", "-inf"} else json.loads(cell)
 
 
 def write_table(jobs: Iterable[Job], board: Board) -> Path:

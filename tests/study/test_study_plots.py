@@ -12,7 +12,14 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from test_study_report import cells, table
 
-from anomalib_aoissl.cli.reporting.plots import labels_figure, overview_figure, pretraining_figure, seconds_figure
+from anomalib_aoissl.cli.reporting.plots import (
+    classes_figure,
+    labels_figure,
+    novelty_figure,
+    overview_figure,
+    pretraining_figure,
+    seconds_figure,
+)
 from anomalib_aoissl.cli.reporting.rows import read_rows
 
 
@@ -48,6 +55,31 @@ def test_a_model_has_one_colour_and_its_longest_budget_stands_over_labels(tmp_pa
     assert len(colours) == 1
     overview: Any = overview_figure(rows)
     assert lines(overview.axes[0])["U-Net, 300 s"][2] == lines(overview.axes[1])["U-Net"][2]
+
+
+def test_a_model_with_two_weights_is_two_lines_of_two_looks(tmp_path: Path) -> None:
+    more: dict[str, Any] = {"peer": True, "fit_seconds": 9, "class_iou": '{"wire": 0.5}'}
+    probe = [cells("probe", [worth], weights, **more) for weights, worth in (("shipped", 0.8), ("dinov2", 0.4))]
+    ours = cells("pixel head", [0.9], fit_seconds=9)
+    rows = read_rows(table(tmp_path, *probe, ours))
+    looks = set()
+    for figure in (labels_figure(rows), seconds_figure(rows)):
+        assert figure is not None
+        found = lines(figure.axes[0])
+        assert {name: values for name, (_, values, _) in found.items()} == {
+            "probe, shipped": [0.8],
+            "probe, dinov2": [0.4],
+            "pixel head": [0.9],
+        }
+        looks |= {(name, colour) for name, (_, _, colour) in found.items()}
+    assert len(looks) == len({colour for _, colour in looks}) == 3
+    table_of_classes: Any = classes_figure(rows)
+    named = [text.get_text() for text in table_of_classes.axes[0].get_yticklabels()]
+    assert named == ["probe, shipped", "probe, dinov2"]
+    novel = [[{**row, "kind": "novelty", "auroc": row["mean_iou"]} for row in group] for group in probe]
+    bars: Any = novelty_figure(read_rows(table(tmp_path, *novel)))
+    heights = {str(each.get_label()): each[0].get_height() for each in bars.axes[0].containers if len(each) == 1}
+    assert heights == {"probe, shipped": 0.8, "probe, dinov2": 0.4}
 
 
 def test_pretraining_has_a_plot_for_each_model_with_other_weights_as_lines(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 import copy
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.study.__main__ import without_needless
+from benchmarks.study.__main__ import main, without_needless
 from benchmarks.study.plan import Job, PlanError, estimate, plan, read_config
 from benchmarks.study.sharing import Board
-from benchmarks.study.table import COLUMNS, read_table, write_table
+from benchmarks.study.table import COLUMNS, TableError, read_table, write_table
 from benchmarks.study.working import work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,13 @@ def test_the_plan_has_each_run_once_and_what_it_needs_first(jobs: list[Job]) -> 
     order = [j.slices[0] for j in jobs]
     assert order == sorted(order, key=[*dict(CONFIG)["slices"]].index)
     assert len({j.id for j in jobs}) == len(jobs) == 12
+
+
+def test_a_slice_whose_numbers_of_labels_are_one_is_named_once() -> None:
+    slices = {"curve": {"sets": ["boards"], "models": ["vote"], "labels": [1, 5, 20], "seeds": [0]}}
+    again = {"again": {**slices["curve"], "labels": [4]}}
+    found = {job.spec["labels"]: job.slices for job in plan({**CONFIG, "slices": {**slices, **again}})}
+    assert found == {1: ("curve",), 4: ("curve", "again")}  # five and twenty are the four that there are
 
 
 def test_other_settings_are_another_job(jobs: list[Job]) -> None:
@@ -130,6 +138,64 @@ def test_a_study_goes_on_from_its_table_alone(jobs: list[Job], tmp_path: Path) -
         (tmp_path / "first" / "results" / f"{job.id}.json").unlink()
     assert read_table(jobs, board) == 4
     assert board.result(measured[0].id) == {**result, "pictures": f"pictures/tested pictures/{measured[0].id}"}
+
+
+def stale(folder: Path, *rows: dict[str, object]) -> Board:
+    """A folder with a table alone, of the first row's columns."""
+    board = Board(folder)
+    with (folder / "study.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return board
+
+
+def test_what_an_older_table_has_not_is_left_out(jobs: list[Job], tmp_path: Path) -> None:
+    first, second = jobs[0].id, jobs[1].id
+    board = stale(tmp_path, {"job": first, "mean_iou": 0.5}, {"job": second, "mean_iou": ""})
+    assert read_table(jobs, board) == 1
+    assert board.result(first) == {"mean_iou": 0.5}
+    assert not board.has_result(second)  # a row without a value is no result
+
+
+def test_a_result_that_is_no_number_survives_its_table(jobs: list[Job], tmp_path: Path) -> None:
+    board, job = Board(tmp_path), jobs[0].id
+    board.write_result(job, {"mean_iou": math.nan, "image_iou": [0.5, math.nan], "fit_seconds": math.inf})
+    before = write_table(jobs, board).read_bytes()
+    (tmp_path / "results" / f"{job}.json").unlink()
+    assert read_table(jobs, board) == 1
+    assert str(board.result(job)) == "{'mean_iou': nan, 'image_iou': [0.5, nan], 'fit_seconds': inf}"
+    assert write_table(jobs, board).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mean_iou": "0,5"}, r"study.csv, line 3, column 'mean_iou': '0,5' is no number"),
+        ({"mean_iou": "0.5", "class_iou": "{'a': 1}"}, r"study.csv, line 3, column 'class_iou': \"{'a': 1}\" is no"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_named(
+    columns: dict[str, object], message: str, jobs: list[Job], tmp_path: Path
+) -> None:
+    good, bad = {**columns, "mean_iou": 0.5, "class_iou": ""}, {"class_iou": "", **columns}
+    board = stale(tmp_path, {"job": jobs[0].id, **good}, {"job": jobs[1].id, **bad})
+    with pytest.raises(TableError, match=message):
+        read_table(jobs, board)
+    assert not board.has_result(jobs[0].id)  # all rows or none
+
+
+def test_a_table_of_something_else_is_an_error_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    stale(tmp_path, {"set": "boards", "mean_iou": 0.5})
+    before = (tmp_path / "study.csv").read_bytes()
+    command = ["study", "--config", str(tmp_path / "config.json"), "--output", str(tmp_path), "--merge"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert main() == 2
+    assert "study.csv: has no column 'job'" in capsys.readouterr().err
+    assert (tmp_path / "study.csv").read_bytes() == before
 
 
 def test_weights_that_only_rows_of_a_table_needed_are_not_trained_again(jobs: list[Job], tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ _SAID = {"better": "is better than", "as good as": "is as good as", "on par": "i
 
 Verdict = Literal["yes", "no", "no difference", "not decided"]
 Pick = Callable[[Row], bool]
+Variant = tuple[str, float, str]
+"""Model, budget and weights: with seed, set and labels, a run."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def compare(
 ) -> Comparison:
     """Return the comparison of two groups of runs, matched by set, labels, seed, and what else is the same on each.
 
-    A side's several runs of a seed, such as those of several budgets, are settings of their own.
+    A side's runs with several budgets or weights are settings of their own.
     """
     rows = list(rows)
     ours = grouped((row for row in rows if first(row)), _place)
@@ -121,9 +123,9 @@ def compare(
     settings = []
     for place in (place for place in ours if place in theirs):
         one, other = grouped(ours[place], _variant), grouped(theirs[place], _variant)
-        for left_variant, right_variant in itertools.product(one, other):
-            name = _name(place, left_variant, right_variant)
-            settings += _setting(name, one[left_variant], other[right_variant], rule, margin)
+        for left, right in itertools.product(one, other):
+            name = _name(place, left, right) + _weights_said((left, one), (right, other))
+            settings += _setting(name, one[left], other[right], rule, margin)
     return Comparison(*names, rule, margin, settings)
 
 
@@ -131,11 +133,17 @@ def _place(row: Row) -> tuple[str, int]:
     return row.set, row.labels
 
 
-def _variant(row: Row) -> tuple[str, float]:
-    return row.model, row.budget
+def _variant(row: Row) -> Variant:
+    return row.model, row.budget, row.weights
 
 
-def _name(place: tuple[str, int], left: tuple[str, float], right: tuple[str, float]) -> str:
+def _weights_said(*sides: tuple[Variant, Iterable[Variant]]) -> str:
+    """Return the weights of each side whose model has several."""
+    several = [chosen[2] for chosen, every in sides if any(v[0] == chosen[0] and v[2] != chosen[2] for v in every)]
+    return f", {' - '.join(several)}" if several else ""
+
+
+def _name(place: tuple[str, int], left: Variant, right: Variant) -> str:
     """Return what a setting is called: the model where both sides have it, and the budget where one has one."""
     name = f"{place[0]}, {place[1]} label{'s' * (place[1] != 1)}"
     name += f", {left[0]}" if left[0] == right[0] else ""
@@ -145,8 +153,7 @@ def _name(place: tuple[str, int], left: tuple[str, float], right: tuple[str, flo
 
 def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: ClaimRule, margin: float) -> list[Setting]:
     """Return the setting of two sides' runs, or nothing where they share no seed."""
-    ours = {row.seed: row.value for row in left}
-    theirs = {row.seed: row.value for row in right}
+    ours, theirs = _by_seed(left), _by_seed(right)
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
         return []
@@ -154,6 +161,13 @@ def _setting(name: str, left: Sequence[Row], right: Sequence[Row], rule: ClaimRu
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
     return [Setting(name, mean, error, decide(differences, rule, margin))]
+
+
+def _by_seed(rows: Sequence[Row]) -> dict[int, float]:
+    """Return the value of each seed, the mean where a table has a run twice."""
+    return {
+        seed: statistics.fmean(row.value for row in runs) for seed, runs in grouped(rows, lambda row: row.seed).items()
+    }
 
 
 def decide(differences: Sequence[float], rule: ClaimRule, margin: float = 0.0) -> Verdict:
@@ -197,12 +211,12 @@ def _weights(first: str, second: str) -> Callable[[list[Row]], Comparison]:
         masks = [row for row in rows if row.kind == "masks"]
         parts = [
             compare(
-                [row for row in masks if _variant(row) == variant],
+                [row for row in masks if _variant(row)[:2] == variant],
                 lambda row: row.weights == first,
                 lambda row: row.weights == second,
                 (first, second),
             )
-            for variant in dict.fromkeys(_variant(row) for row in masks)
+            for variant in dict.fromkeys(_variant(row)[:2] for row in masks)
         ]
         return Comparison(first, second, "better", 0.0, [setting for part in parts for setting in part.settings])
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_aoissl.data.describing.class_colours import palette
 
-from .rows import Row, grouped, our_or_peer
+from .rows import Row, grouped, our_or_peer, told_apart
 
 _OURS = "pixel head"
 _TILE, _GAP, _TEXT = 260, 6, 18
@@ -33,7 +33,8 @@ def gallery(rows: Sequence[Row], folder: Path, set_name: str) -> Image.Image | N
     if not chosen:
         return None
     ours = next((row for row in chosen if row.model == _OURS and row.images), None)
-    index = 0 if ours is None else int(np.argsort(ours.images)[len(ours.images) // 2])
+    ranked = [] if ours is None else _hardest_first(ours.images)
+    index = ranked[len(ranked) // 2] if ranked else 0
     return _strip(chosen, folder, index)
 
 
@@ -41,9 +42,10 @@ def failures(rows: Sequence[Row], folder: Path, set_name: str) -> tuple[Image.Im
     """Return the test picture on which the pixel head is worst, through all models, and what it says; or None."""
     chosen = _one_run_each(rows, set_name)
     ours = next((row for row in chosen if row.model == _OURS and row.images), None)
-    if ours is None:
+    ranked = [] if ours is None else _hardest_first(ours.images)
+    if ours is None or not ranked:
         return None
-    index = int(np.argmin(ours.images))
+    index = ranked[0]
     strip = _strip(chosen, folder, index)
     others = {row.model: row.images[index] for row in chosen if row is not ours and len(row.images) > index}
     if strip is None:
@@ -55,9 +57,15 @@ def failures(rows: Sequence[Row], folder: Path, set_name: str) -> tuple[Image.Im
     return strip, said + "."
 
 
+def _hardest_first(images: Sequence[float]) -> list[int]:
+    """Return the indices of the test pictures by their mean IoU, without those whose mask is 255 everywhere."""
+    return [int(index) for index in np.argsort(images, kind="stable") if not np.isnan(images[index])]
+
+
 def _one_run_each(rows: Sequence[Row], set_name: str) -> list[Row]:
     """Return a run of each model on the same pictures: the labels and the seed that most models have."""
-    kept = [row for row in our_or_peer(rows) if row.kind == "masks" and row.set == set_name and len(row.pictures) == 2]
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
+    kept = [row for row in masks if row.set == set_name and len(row.pictures) == 2]
     if not kept:
         return []
     places = grouped(kept, lambda row: (row.labels, row.seed))

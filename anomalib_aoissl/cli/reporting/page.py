@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import html
+import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from anomalib_aoissl.data.files import save_picture, whole_file, write_text
 from . import plots
 from .claims import CLAIMS, LEAST_SEEDS
 from .gallery import failures, gallery
-from .rows import ReportError, Row, grouped, our_or_peer, read_rows, spread
+from .rows import ReportError, Row, grouped, our_or_peer, read_rows, spread, told_apart
 
 _RULE = (
     "A difference is taken seed by seed, on the same labelled images. It counts where it is larger than twice its "
@@ -45,14 +47,16 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
     Raises:
         ReportError: If the CSV cannot be read, or holds no result.
     """
-    rows = read_rows(csv_path)
+    found = read_rows(csv_path)
+    rows = [row for row in found if math.isfinite(row.value)]
     if not rows:
-        msg = f"{csv_path}: holds no result yet. Let benchmarks.study finish some jobs first."
+        which = "that is a number" if found else "yet"
+        msg = f"{csv_path}: holds no result {which}. Let benchmarks.study finish some jobs first."
         raise ReportError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     blocks = [
-        *_head(rows, csv_path),
+        *_head(rows, csv_path, len(found) - len(rows)),
         *_glance(rows, folder, written),
         *_claims(rows, folder, written),
         *_curves(rows, folder, written),
@@ -66,8 +70,8 @@ def write_report(csv_path: Path, folder: Path) -> list[Path]:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _head(rows: Sequence[Row], csv_path: Path) -> list[Block]:
-    """Return the title and where the numbers come from."""
+def _head(rows: Sequence[Row], csv_path: Path, left_out: int) -> list[Block]:
+    """Return the title, where the numbers come from, and how many runs have none."""
     facts = {
         name: sorted({row.source.get(name, "") for row in rows} - {""}) for name in ("commit", "machine", "versions")
     }
@@ -75,17 +79,17 @@ def _head(rows: Sequence[Row], csv_path: Path) -> list[Block]:
     seeds, sets = sorted({row.seed for row in rows}), sorted({row.set for row in rows})
     runs = f"{len(rows)} runs on {', '.join(sets)}; seeds {', '.join(map(str, seeds))}."
     text = f"{runs} {said[:1].upper()}{said[1:]}. Each run's command, commit and machine stand in {csv_path.name}."
-    return [Block("h1", "Study"), Block("p", text), Block("p", _RULE)]
+    without = f"Left out everywhere, since the result is not a number: {left_out} of {len(rows) + left_out} runs."
+    return [Block("h1", "Study"), Block("p", text), *[Block("p", without)] * (left_out > 0), Block("p", _RULE)]
 
 
 def _glance(rows: Sequence[Row], folder: Path, written: list[Path]) -> list[Block]:
     """Return the table and the picture that a README shows: our best model and the best peer at each set and labels."""
     table = [["set", "labelled", "ours", "mean IoU", "CPU s", "best peer", "mean IoU", "CPU s"]]
-    masks = [row for row in our_or_peer(rows) if row.kind == "masks"]
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
     for (name, labels), group in sorted(grouped(masks, lambda row: (row.set, row.labels)).items()):
-        sides = [_best([row for row in group if row.is_peer is peer]) for peer in (False, True)]
-        if all(sides):
-            table.append([name, str(labels), *sides[0], *sides[1]])
+        if best := _best(group):
+            table.append([name, str(labels), *_cells(best[0]), *_cells(best[1])])
     if len(table) == 1:
         return []
     caption = "Mean IoU over labelled images and over CPU seconds, on the set that most runs are of"
@@ -93,14 +97,35 @@ def _glance(rows: Sequence[Row], folder: Path, written: list[Path]) -> list[Bloc
     return [Block("h2", "At a glance"), Block("table", table), *figure]
 
 
-def _best(rows: Sequence[Row]) -> list[str]:
-    """Return name, mean IoU and seconds of the best model, nothing where there are no rows."""
-    groups = grouped(rows, lambda row: (row.model, row.budget)).values()
-    if not groups:
-        return []
-    best = max(groups, key=lambda runs: spread([row.value for row in runs]).mean)
-    value, seconds = spread([row.value for row in best]), spread([row.seconds for row in best])
-    return [best[0].model, f"{value.mean:.3f} ± {value.deviation:.3f}", f"{seconds.mean:.0f}"]
+def _best(rows: Sequence[Row]) -> tuple[list[Row], list[Row]] | None:
+    """Return the runs of our best model and of the best peer, None where no two of them share a seed.
+
+    They are compared on the most seeds that one of ours and a peer share. Models without one of these, such as those of
+    which a single seed is measured yet, are left out: a lucky seed is no mean.
+    """
+    sides = [_models(row for row in rows if row.is_peer is peer) for peer in (False, True)]
+    shared = [_seeds(ours) & _seeds(peer) for ours, peer in itertools.product(*sides)]
+    seeds = min(shared, key=lambda each: (-len(each), sorted(each)), default=set())
+    if not seeds:
+        return None
+    whole = [[[row for row in runs if row.seed in seeds] for runs in side if seeds <= _seeds(runs)] for side in sides]
+    ours, peer = (max(side, key=lambda runs: spread([row.value for row in runs]).mean) for side in whole)
+    return ours, peer
+
+
+def _models(rows: Iterable[Row]) -> list[list[Row]]:
+    """Return the runs of each model and budget."""
+    return list(grouped(rows, lambda row: (row.model, row.budget)).values())
+
+
+def _seeds(rows: Iterable[Row]) -> set[int]:
+    return {row.seed for row in rows}
+
+
+def _cells(runs: Sequence[Row]) -> list[str]:
+    """Return name, mean IoU and seconds of a model."""
+    value, seconds = spread([row.value for row in runs]), spread([row.seconds for row in runs])
+    return [runs[0].model, value.text, f"{seconds.mean:.0f}"]
 
 
 def _claims(rows: list[Row], folder: Path, written: list[Path]) -> list[Block]:
@@ -147,18 +172,15 @@ def _pictures(rows: Sequence[Row], source: Path, folder: Path, written: list[Pat
 
 
 def _behind(rows: Sequence[Row]) -> list[str]:
-    """Return the sets and labels at which a peer's mean is above that of all our models."""
+    """Return the sets and labels at which a peer's mean is above that of all our models, on the same seeds."""
     said = []
-    for (name, labels), group in grouped(our_or_peer(rows), lambda row: (row.set, row.labels)).items():
-        group = [row for row in group if row.kind == "masks"]  # noqa: PLW2901 - of this group
-        means = {
-            key: spread([row.value for row in runs]).mean
-            for key, runs in grouped(group, lambda row: (row.is_peer, row.model, row.budget)).items()
-        }
-        peers, ours = ({key: mean for key, mean in means.items() if key[0] is side} for side in (True, False))
-        if peers and ours and max(peers.values()) > max(ours.values()):
-            best, own = max(peers, key=lambda key: peers[key]), max(ours, key=lambda key: ours[key])
-            said.append(f"{name}, {labels} labelled: {best[1]} {peers[best]:.3f}, {own[1]} {ours[own]:.3f}")
+    masks = told_apart(row for row in our_or_peer(rows) if row.kind == "masks")
+    for (name, labels), group in grouped(masks, lambda row: (row.set, row.labels)).items():
+        if best := _best(group):
+            ours, peer = (spread([row.value for row in runs]).mean for runs in best)
+            if peer > ours:
+                names = [runs[0].model for runs in best]
+                said.append(f"{name}, {labels} labelled: {names[1]} {peer:.3f}, {names[0]} {ours:.3f}")
     return said
 
 
@@ -172,7 +194,7 @@ def _tables(rows: Sequence[Row]) -> list[Block]:
         for (labels, model, weights, budget), runs in sorted(keyed.items()):
             values, seconds = spread([row.value for row in runs]), spread([row.seconds for row in runs])
             cells = [str(labels), model, weights, f"{budget:g}" if budget else "", str(values.number)]
-            table.append([*cells, f"{values.mean:.3f} ± {values.deviation:.3f}", f"{seconds.mean:.0f}"])
+            table.append([*cells, values.text, f"{seconds.mean:.0f}"])
         blocks += [Block("h3", f"{name}, {kind}"), Block("table", table)]
     return blocks
 

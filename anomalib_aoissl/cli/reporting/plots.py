@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .claims import Comparison
-from .rows import Row, grouped, our_or_peer, spread
+from .rows import Row, grouped, our_or_peer, spread, told_apart
 
 _COLOURS = {"yes": "#1b7837", "no": "#b2182b", "no difference": "#555555", "not decided": "#aaaaaa"}
 _COLUMNS = 3
@@ -47,17 +47,17 @@ def claim_figure(comparisons: Sequence[Comparison]) -> Figure | None:
 
 def labels_figure(rows: Sequence[Row]) -> Figure | None:
     """Return mean IoU over the number of labelled images, a plot for each set."""
-    return _by_set(our_or_peer(_masks(rows)), _draw_labels)
+    return _by_set(_compared(rows), _draw_labels)
 
 
 def seconds_figure(rows: Sequence[Row]) -> Figure | None:
     """Return mean IoU over CPU seconds of the fit, a plot for each set, at its most measured number of labels."""
-    return _by_set(our_or_peer(_masks(rows)), _draw_seconds)
+    return _by_set(_compared(rows), _draw_seconds)
 
 
 def overview_figure(rows: Sequence[Row]) -> Figure | None:
     """Return both curves of the set that most runs are of."""
-    sets = grouped(our_or_peer(_masks(rows)), lambda row: row.set)
+    sets = grouped(_compared(rows), lambda row: row.set)
     if not sets:
         return None
     name = max(sets, key=lambda each: len(sets[each]))
@@ -175,13 +175,13 @@ def classes_figure(rows: Sequence[Row]) -> Figure | None:
         axes.set_yticks(range(len(lines)), list(lines), fontsize=6)
         axes.grid(visible=False)
 
-    known = [row for row in our_or_peer(_masks(rows)) if row.classes]
+    known = [row for row in _compared(rows) if row.classes]
     return _by_set(known, draw, y_label="", legend=False)
 
 
 def novelty_figure(rows: Sequence[Row]) -> Figure | None:
     """Return the AUROC of each defect by model."""
-    chosen = [row for row in rows if row.kind == "novelty"]
+    chosen = told_apart(row for row in rows if row.kind == "novelty")
     if not chosen:
         return None
     models = grouped(chosen, lambda row: row.model)
@@ -254,6 +254,11 @@ def _usual_labels(rows: Sequence[Row]) -> int:
     """Return the number of labelled images that most models were measured with, the larger of two."""
     models = {labels: len({row.model for row in group}) for labels, group in grouped(rows, lambda r: r.labels).items()}
     return max(models, key=lambda labels: (models[labels], labels))
+
+
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of masks that models are compared by; a model with other weights is another one."""
+    return told_apart(our_or_peer(_masks(rows)))
 
 
 def _masks(rows: Iterable[Row]) -> list[Row]:

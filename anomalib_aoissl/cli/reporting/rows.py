@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Row:
         labels: Labelled images.
         seed: Seed.
         budget: CPU seconds of training that were given, 0 for a model that takes what it needs.
-        value: Mean IoU of masks, or the images' AUROC of novelty.
+        value: Mean IoU of masks, or the images' AUROC of novelty; NaN where nothing counted.
         seconds: CPU seconds of the fit; NaN where unknown.
         is_peer: Whether the model is another package's.
         pretraining_seconds: CPU seconds of the weights' pretraining, 0 for none.
@@ -61,11 +62,16 @@ class Row:
 
 
 class Spread(NamedTuple):
-    """Mean, standard deviation and number of values."""
+    """Mean, standard deviation and number of the values that are finite."""
 
     mean: float
     deviation: float
     number: int
+
+    @property
+    def text(self) -> str:
+        """Mean and deviation; the mean alone where one value has no deviation."""
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.3f}")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -129,10 +135,20 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
     return dict(found)
 
 
+def told_apart(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with the weights in a model's name, for the models that they have with several weights."""
+    rows = list(rows)
+    several = {
+        m for m, group in grouped(rows, lambda row: row.model).items() if len({row.weights for row in group}) > 1
+    }
+    return [replace(row, model=f"{row.model}, {row.weights}") if row.model in several else row for row in rows]
+
+
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation (0 for one value) and number."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return Spread(statistics.fmean(values), deviation, len(values))
+    """Return mean (NaN for no value), standard deviation (NaN for one value) and number of the finite values."""
+    known = [value for value in values if math.isfinite(value)]
+    deviation = statistics.stdev(known) if len(known) > 1 else math.nan
+    return Spread(statistics.fmean(known) if known else math.nan, deviation, len(known))
 
 
 def our_or_peer(rows: Iterable[Row]) -> list[Row]:
