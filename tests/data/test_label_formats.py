@@ -89,6 +89,23 @@ def test_a_datamodule_reads_an_export(name: str, tmp_path: Path, monkeypatch: py
     assert [record.mask_path is not None for record in splits.train] == [True]
 
 
+@pytest.mark.parametrize("first", ["background", "board"])
+def test_given_classes_name_yolo_s_indices_without_the_background(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = export("YOLO", tmp_path / "export")
+    (root / "data.yaml").unlink()
+    data = SegmentationFolder(root, classes=[first, *ORDER], val_ratio=0, test_ratio=0)
+    (record,) = data.load_splits()[1].train
+    assert record.mask_path is not None
+    np.testing.assert_array_equal(read_mask(record.mask_path), drawing())
+    for number, classes in enumerate([ORDER, ("background", *ORDER)]):
+        source, target = Source(root, classes=classes), tmp_path / str(number)
+        convert(read_labels(source), source, target, masks.FORMAT, Choices(classes=classes))
+        np.testing.assert_array_equal(read_mask(target / "masks" / "u1.png"), drawing())
+
+
 @pytest.mark.parametrize("form", WRITTEN)
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_keep_each_area_through_a_format_and_back(form: str, seed: int, tmp_path: Path) -> None:

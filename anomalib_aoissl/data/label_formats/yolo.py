@@ -14,7 +14,7 @@ from typing import Any
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape, without_background
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, floats, points
 from anomalib_aoissl.data.reading import image_size
@@ -80,7 +80,7 @@ def _names(source: Source) -> tuple[str, ...]:
     for path in source.named(*_LISTS):
         return class_list([line for line in read_text(path).splitlines() if line.strip()], path)
     if source.classes:
-        return tuple(source.classes)
+        return without_background(source.classes)
     msg = f"{source.path}: has no data.yaml with names, nor {' or '.join(_LISTS)}, so that its classes have no names."
     raise DatasetError(msg)
 
