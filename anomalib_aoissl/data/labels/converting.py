@@ -141,14 +141,14 @@ class _Run:
         free = [path for path in source.pictures.items() if path not in set(labelled)]
         targets = source.pictures.targets([*labelled, *free])
         self._todo = [(path, found[path], targets[path]) for path in labelled]
-        _check_names(self._todo)
+        self._check_names()
         self.unlabelled = {path: targets[path] for path in free}
         self._outside: list[tuple[Path, str]] = []
         self._vanished: dict[str, list[LabelledPicture]] = {_DRAWN: [], _MAPPED: []}
         self._overlaps: Counter[tuple[str, str]] = Counter()
 
     def _found(self) -> dict[Path, LabelledPicture]:
-        """Return the labels of each picture that exists."""
+        """Return the labels of each item that exists, by its first file; those of its lighting channels are joined."""
         found: dict[Path, LabelledPicture] = {}
         missing = []
         for image in self._labels.images:
@@ -167,7 +167,28 @@ class _Run:
             )
             raise DatasetError(msg)
         self._note("pictures named in {0} are missing and left out", missing, lambda image: image.name)
-        return found
+        items: dict[Path, LabelledPicture] = {}
+        for path, image in found.items():
+            first = self._source.pictures.first_file(path)
+            items[first] = items[first].joined(image) if first in items else image
+        return items
+
+    def _item(self, name: PurePosixPath) -> PurePosixPath:
+        """Return the name of an item, which its mask has, from that of its first file."""
+        return name.with_name(self._source.pictures.file_format.stem(name.name))
+
+    def _check_names(self) -> None:
+        """Validate that no two labelled pictures would have one mask.
+
+        Raises:
+            DatasetError: If the names of two differ in their suffix only.
+        """
+        first: dict[PurePosixPath, Path] = {}
+        for path, _, name in self._todo:
+            other = first.setdefault(self._item(name), path)
+            if other is not path:
+                msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
+                raise DatasetError(msg)
 
     def _note(self, what: str, things: Sequence[LabelledPicture], name: Callable[[LabelledPicture], str]) -> None:
         """Add a line on some pictures, if there are any."""
@@ -194,7 +215,7 @@ class _Run:
                 self.unlabelled[path] = name
                 continue
             _copy(self._source, path, images / name)
-            item = name.with_name(self._source.pictures.file_format.stem(name.name))
+            item = self._item(name)
             device = self._device(image, item)
             self._count(mask, item, device)
             if self._look is not None:
@@ -270,20 +291,6 @@ class _Run:
                 f"{sum(self._overlaps.values()):,} px have two classes; on top is the higher z-order, then {rule}: "
                 f"{', '.join(worst)}"
             )
-
-
-def _check_names(todo: Sequence[tuple[Path, LabelledPicture, PurePosixPath]]) -> None:
-    """Validate that no two labelled pictures would have one mask.
-
-    Raises:
-        DatasetError: If the names of two differ in their suffix only.
-    """
-    first: dict[PurePosixPath, Path] = {}
-    for path, _, name in todo:
-        other = first.setdefault(name.with_suffix(""), path)
-        if other is not path:
-            msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
-            raise DatasetError(msg)
 
 
 def _listed(names: Sequence[str]) -> str:

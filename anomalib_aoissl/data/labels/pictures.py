@@ -100,6 +100,13 @@ class Pictures:
         channels = self.file_format.lighting_channels
         return sorted(path for path in self._roots if not channels or path.stem.endswith(channels[0]))
 
+    def first_file(self, path: Path) -> Path:
+        """Return the first file of the item of a picture; the picture itself where a lighting channel is missing."""
+        try:
+            return self.file_format.files(path)[0]
+        except DatasetError:
+            return path
+
     def leave_out_unreadable(self) -> list[str]:
         """Take out the items that cannot be read or lack a lighting channel, and return what is wrong with each."""
         channels, faults = self.file_format.lighting_channels, []
