@@ -6,15 +6,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exports import HEIGHT, WIDTH, WIRE, export, picture
+from PIL import Image
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.label_formats import masks, read_labels
+from anomalib_aoissl.data.label_formats import WRITTEN, masks, read_labels
 from anomalib_aoissl.data.labels.converting import convert
 from anomalib_aoissl.data.labels.pictures import Pictures
 from anomalib_aoissl.data.labels.source import Source
+from anomalib_aoissl.data.reading import read_mask
 
 
 def coco(root: Path, names: list[str], segmentation: object, categories: tuple[int, ...] = (7,)) -> Source:
@@ -30,6 +33,10 @@ def coco(root: Path, names: list[str], segmentation: object, categories: tuple[i
         picture(root / name)
     (root / "labels.json").write_text(json.dumps(content))
     return Source(root)
+
+
+def written(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
 
 
 def test_two_pictures_that_would_share_one_mask_are_an_error(tmp_path: Path) -> None:
@@ -104,6 +111,50 @@ def test_an_address_with_a_query_is_named_by_its_path(tmp_path: Path) -> None:
         content[0]["data"]["image"] = address
         path.write_text(json.dumps(content))
         assert read_labels(Source(tmp_path)).images[0].name == name
+
+
+def labelme(path: Path, image_path: str, label: str) -> None:
+    """Write a LabelMe file with one wire."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = {"label": label, "points": np.reshape(WIRE, (-1, 2)).tolist(), "shape_type": "polygon"}
+    content = {"shapes": [shape], "imagePath": image_path, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("place", ["board2/u1.json", "labels/board2/u1.json"])
+def test_a_labelme_file_is_of_the_picture_that_its_folder_leads_to(place: str, tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    for name in ("u1.png", "board2/u1.png"):
+        picture(root / name)
+    labelme(root / place, "u1.png" if place[0] == "b" else r"..\..\board2\u1.png", "wire")
+    source = Source(root)
+    assert [image.name for image in read_labels(source).images] == ["board2/u1.png"]
+    convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert written(tmp_path / "out") == ["images/board2/u1.png", "masks/board2/u1.png", "unlabelled/u1.png"]
+
+
+def test_a_labelme_file_without_its_picture_names_it_as_it_does(tmp_path: Path) -> None:
+    picture(tmp_path / "pictures" / "u1.png")
+    labelme(tmp_path / "labels" / "u1.json", "u1.png", "wire")
+    labelme(tmp_path / "labels" / "u2.json", "../pictures/u1.png", "wire")  # not below the export's folder
+    labels = read_labels(Source(tmp_path / "labels", tmp_path / "pictures"))
+    assert [image.name for image in labels.images] == ["u1.png", "../pictures/u1.png"]
+
+
+def test_labelme_files_of_two_folders_with_one_name_come_back(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for index, name in enumerate(("b1/u1.png", "b2/u1.png"), start=1):
+        picture(root / "images" / name)
+        (root / "masks" / name).parent.mkdir(parents=True)
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        mask[10:20, 10 : 20 + 10 * index] = index
+        Image.fromarray(mask).save(root / "masks" / name)
+    (root / "classes.txt").write_text("background\nwire\nball\n")
+    for start, end, form in ((root, tmp_path / "there", "labelme"), (tmp_path / "there", tmp_path / "back", "masks")):
+        source = Source(start)
+        convert(read_labels(source), source, end, WRITTEN[form])
+    for name in ("b1/u1.png", "b2/u1.png"):
+        np.testing.assert_array_equal(read_mask(tmp_path / "back/masks" / name), read_mask(root / "masks" / name))
 
 
 def test_a_list_of_classes_beside_yolo_labels_is_none_of_them(tmp_path: Path) -> None:
