@@ -35,6 +35,16 @@ def coco(root: Path, names: list[str], segmentation: object, categories: tuple[i
     return Source(root)
 
 
+def named_otherwise(root: Path, named: list[str], lying: list[str]) -> Source:
+    """Write a COCO file of some names, and the pictures at other places."""
+    coco(root, lying, [WIRE])
+    content = json.loads((root / "labels.json").read_text())
+    for entry, name in zip(content["images"], named, strict=True):
+        entry["file_name"] = name
+    (root / "labels.json").write_text(json.dumps(content))
+    return Source(root)
+
+
 def written(out: Path) -> list[str]:
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
 
@@ -111,6 +121,41 @@ def test_an_address_with_a_query_is_named_by_its_path(tmp_path: Path) -> None:
         content[0]["data"]["image"] = address
         path.write_text(json.dumps(content))
         assert read_labels(Source(tmp_path)).images[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("named", "lying"),
+    [
+        (["dev1/002.png", "dev2/001.png"], ["dev1/002.png", "dev1/001.png"]),
+        (["lot/dev1/002.png", "lot/dev2/001.png"], ["images/lot/dev1/002.png", "images/lot/dev1/001.png"]),
+        (["/home/me/dev1/002.png", "/home/me/dev2/001.png"], ["train/dev1/002.png", "train/dev1/001.png"]),
+    ],
+)
+def test_a_label_of_a_missing_folder_is_of_no_other_picture(named: list[str], lying: list[str], tmp_path: Path) -> None:
+    source = named_otherwise(tmp_path / "export", named, lying)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert (report.labelled, report.unlabelled) == (1, 1)
+    assert [path.name for path in (tmp_path / "out" / "masks").rglob("*.png")] == ["002.png"]
+    assert [note for note in report.notes if f"{named[1]} is not {source.root / lying[1]}" in note]
+
+
+@pytest.mark.parametrize(
+    ("named", "lying", "said"),
+    [
+        (["/data/upload/1/a.png", "/data/upload/1/b.png"], ["dev1/a.png", "dev2/b.png"], True),  # a project's number
+        (["old/dev1/a.png", "old/dev2/b.png"], ["new/a.png", "new/b.png"], True),
+        (["old/dev1/a.png", "old/dev2/b.png"], ["a.png", "images/b.png"], False),  # in no folder
+        (["dev1/raw/a.png", "dev2/raw/b.png"], ["dev1/a.png", "images/dev2/b.png"], False),
+        (["labels/train/a", "labels/val/b"], ["images/train/a.png", "other/b.png"], False),
+    ],
+)
+def test_pictures_that_were_moved_are_found_by_their_names(
+    named: list[str], lying: list[str], said: bool, tmp_path: Path
+) -> None:
+    source = named_otherwise(tmp_path / "export", named, lying)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert report.labelled == 2
+    assert [f"{named[0]} is {source.root / lying[0]}, " in note for note in report.notes] == [True] * said
 
 
 def labelme(path: Path, image_path: str, label: str) -> None:

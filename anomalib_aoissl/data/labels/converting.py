@@ -151,8 +151,7 @@ class _Run:
         """Return the labels of each item that exists, by its first file; those of its lighting channels are joined."""
         found: dict[Path, LabelledPicture] = {}
         missing = []
-        for image in self._labels.images:
-            path = self._source.pictures.find(image.name)
+        for image, path in self._named():
             if path is None:
                 missing.append(image)
             elif path in found:
@@ -172,6 +171,24 @@ class _Run:
             first = self._source.pictures.first_file(path)
             items[first] = items[first].joined(image) if first in items else image
         return items
+
+    def _named(self) -> list[tuple[LabelledPicture, Path | None]]:
+        """Return the picture that each of the labels names; None where there is none.
+
+        Where some lie in the folders that are named, so must all: one of the same name elsewhere is another. Where none
+        does, they were moved since, and the names alone decide.
+        """
+        pictures = self._source.pictures
+        named = [(image, pictures.find(image.name)) for image in self._labels.images]
+        same = [None if path is None else pictures.same_folders(path, image.name) for image, path in named]
+        away = {image.name: path for (image, path), are in zip(named, same, strict=True) if are is False}
+        what, word = "pictures lie in other folders than {0} names, and are found by their file names alone", "is"
+        if True in same:
+            named = [(image, None if are is False else path) for (image, path), are in zip(named, same, strict=True)]
+            what, word = "pictures of {0} are missing where it names them, one of another folder is not taken", "is not"
+        moved = [image for image, _ in named if image.name in away]
+        self._note(what, moved, lambda image: f"{image.name} {word} {away[image.name]}")
+        return named
 
     def _item(self, name: PurePosixPath) -> PurePosixPath:
         """Return the name of an item, which its mask has, from that of its first file."""

@@ -19,6 +19,7 @@ CHECK_NAME = "labels_check.png"
 """What the command writes beside the folders, and never reads."""
 
 _MASK_FOLDERS = {"masks", "segmentationclass", "segmentationobject", "gtfine", "gtcoarse"}
+_LABEL_FOLDERS = {"annotations", "json", "labels"}
 _LAYOUT = {
     "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "obj_train_data", "train", "val", "valid",
     "validation", "test", "default", "upload", "unlabelled",
@@ -89,6 +90,18 @@ class Pictures:
             raise DatasetError(msg)
         return best[0]
 
+    def same_folders(self, path: Path, name: str) -> bool | None:
+        """Tell whether a picture lies in the folders that a label file names; None where one of them has none.
+
+        They are the same where the last one is, or where one of both has all folders of the other in their order. Those
+        of a format's layout do not count.
+        """
+        own = path.relative_to(self._roots[path]).parts[:-1]
+        mine, theirs = (_own_folders(parts) for parts in (own, PurePosixPath(name.replace("\\", "/")).parts[:-1]))
+        if not mine or not theirs:
+            return None
+        return mine[-1] == theirs[-1] or _in_order(mine, theirs) or _in_order(theirs, mine)
+
     def _below(self, found: Sequence[Path], given: PurePosixPath, *, whole: bool) -> list[Path]:
         """Return those whose folders below the root, or below the folders of the tool's layout, are the given ones."""
         names = {path: PurePosixPath(path.relative_to(self._roots[path]).as_posix()) for path in found}
@@ -147,6 +160,18 @@ def _agreeing(folders: Sequence[str], given: Sequence[str]) -> int:
             break
         count += 1
     return count
+
+
+def _own_folders(parts: Sequence[str]) -> list[str]:
+    """Return the folders that are none of a format's layout, in lower case."""
+    folders = [part.lower() for part in parts]
+    return [part for part in folders if part not in _LAYOUT | _MASK_FOLDERS | _LABEL_FOLDERS | {"/", ".", ".."}]
+
+
+def _in_order(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Tell whether all of the few are among the many, in their order."""
+    left = iter(many)
+    return all(part in left for part in few)
 
 
 def _without_layout(name: PurePosixPath) -> PurePosixPath:
