@@ -53,6 +53,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--empty_is_background", action="store_true", help="pictures without a shape are free of parts, and labelled"
     )
+    parser.add_argument(
+        "--keep_splits", action="store_true", help="pictures of folders train, val and test stay in such folders"
+    )
 
 
 def labels(options: argparse.Namespace) -> int:
@@ -63,13 +66,23 @@ def labels(options: argparse.Namespace) -> int:
     from anomalib_aoissl.data.labels.source import Source
     from anomalib_aoissl.data.labels.suspicion import look_at
 
+    if options.keep_splits and options.format != "masks":
+        msg = f"--keep_splits goes with masks; --format {options.format} has one folder. Leave out one of both."
+        raise ValueError(msg)
     model, left_out = _opened(options), LeftOut()
     source = Source(options.source, options.images, _file_format(options, model), options.classes)
     check_target(options.target, source)
     found = read_labels(source) if model is None else _predicted(model, source, left_out)
     print(f"{options.source}: {found.format}, {len(found.images)} pictures, classes {', '.join(found.classes)}")
     renamed = parse_renamed(options.map)
-    choices = Choices(renamed, options.classes, options.on_top, options.empty_is_background, options.device_pattern)
+    choices = Choices(
+        renamed,
+        options.classes,
+        options.on_top,
+        options.empty_is_background,
+        options.device_pattern,
+        options.keep_splits,
+    )
     seen: list[MaskSuspicion] = []
     done = _Progress(len(found.images))
 

@@ -75,6 +75,7 @@ def test_lighting_channels_of_labels(option: str, tmp_path: Path, capsys: Any) -
     [
         (["--map", "wire"], "--map 'wire': write OLD=NEW"),
         (["--model", "m.xml", "--images", "."], "do not go with --model"),
+        (["--keep_splits", "--format", "coco"], "--keep_splits goes with masks"),
         (["--classes", "pad", "pad", "wire", "ball"], "'pad' is there twice"),
     ],
 )

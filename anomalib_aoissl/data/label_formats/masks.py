@@ -47,7 +47,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:
     """Write a palette PNG for each picture, and classes.txt."""
     for image in images:
-        path = root / "masks" / f"{image.item}.png"
+        path = root / image.split / "masks" / f"{image.item}.png"
         write_class_index_png(path, image.mask, len(classes) + 1)
     write_text(root / CLASSES_NAME, "".join(f"{name}\n" for name in ("background", *classes)))
 

@@ -127,9 +127,11 @@ class MaskedImage:
         item: The same without the suffix, and without that of the lighting channel; names the mask.
         mask: ``[H, W]`` uint8 class indices; 255 is ignored.
         device: Name of the device; None where it is not known.
+        split: Folder of the split that it is written to, "train", "val" or "test"; nothing where all are in one.
     """
 
     name: str
     item: str
     mask: np.ndarray
     device: str | None = None
+    split: str = ""

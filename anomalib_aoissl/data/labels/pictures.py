@@ -19,10 +19,14 @@ CHECK_NAME = "labels_check.png"
 """What the command writes beside the folders, and never reads."""
 
 _MASK_FOLDERS = {"masks", "segmentationclass", "segmentationobject", "gtfine", "gtcoarse"}
+_SPLITS = {
+    "train": "train", "obj_train_data": "train", "val": "val", "valid": "val", "validation": "val",
+    "obj_valid_data": "val", "test": "test", "obj_test_data": "test",
+}  # fmt: skip
 _LABEL_FOLDERS = {"annotations", "json", "labels"}
 _LAYOUT = {
-    "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "obj_train_data", "train", "val", "valid",
-    "validation", "test", "default", "upload", "unlabelled",
+    "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "default", "upload",
+    "unlabelled", *_SPLITS,
 }  # fmt: skip
 _SUFFIXES = {*IMAGE_SUFFIXES, ".gif", ".jfif", ".webp", ".json", ".xml", ".txt"}  # of what a label file may name
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before the name of an uploaded file
@@ -80,7 +84,7 @@ class Pictures:
         for exact in (self._below(found, given, whole=True), self._below(found, given, whole=False)):
             if len(exact) == 1:
                 return exact[0]
-        agreeing = {path: _agreeing(path.parent.parts, given.parent.parts) for path in found}
+        agreeing = {path: _agreeing(_of_both(path.parent.parts), _of_both(given.parent.parts)) for path in found}
         most = max(agreeing.values())
         best = [path for path, count in agreeing.items() if count == most]
         if len(best) > 1:
@@ -119,6 +123,11 @@ class Pictures:
             return self.file_format.files(path)[0]
         except DatasetError:
             return path
+
+    def split(self, path: Path) -> str:
+        """Return the split that a picture's folders name, train, val or test; nothing where they name none."""
+        folders = (part.lower() for part in path.relative_to(self._roots[path]).parts[:-1])
+        return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), "")
 
     def leave_out_unreadable(self) -> list[str]:
         """Take out the items that cannot be read or lack a lighting channel, and return what is wrong with each."""
@@ -160,6 +169,11 @@ def _agreeing(folders: Sequence[str], given: Sequence[str]) -> int:
             break
         count += 1
     return count
+
+
+def _of_both(folders: Sequence[str]) -> list[str]:
+    """Return the folders that a label file and its picture have in common: train/labels/a is of train/images/a."""
+    return [folder for folder in folders if folder.lower() not in {"images", "labels"}]
 
 
 def _own_folders(parts: Sequence[str]) -> list[str]:
