@@ -113,13 +113,13 @@ def _opened(options: argparse.Namespace) -> SegmentationOpenVINOInferencer | Non
 
 def _file_format(options: argparse.Namespace, model: SegmentationOpenVINOInferencer | None) -> FileFormat:
     """Return how the files of an item are named: as the model says, the argument, or the dataset's description."""
-    from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_description
+    from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_own_description
     from anomalib_aoissl.data.describing.file_format import FileFormat
 
     if model is not None:
         return model.file_format
     if not options.lighting_channels and (options.source / DESCRIPTION_NAME).is_file():
-        return FileFormat(read_description(options.source, options.classes or ("background", "any")).lighting_channels)
+        return FileFormat(read_own_description(options.source, options.classes or ("any",)).lighting_channels)
     return FileFormat(tuple(options.lighting_channels))
 
 

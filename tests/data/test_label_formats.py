@@ -106,6 +106,26 @@ def test_given_classes_name_yolo_s_indices_without_the_background(
         np.testing.assert_array_equal(read_mask(target / "masks" / "u1.png"), drawing())
 
 
+@pytest.mark.parametrize("classes", [("wire", "ball"), ("background", "wire", "ball")])
+@pytest.mark.parametrize("named", ["classes.txt", "dataset.json", None])
+def test_given_classes_order_those_that_masks_name_themselves(
+    named: str | None, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[0, :10], mask[1, :5] = 1, 2
+    for folder in ("images", "masks"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / "mine" / folder / "u1.png")
+    if named is not None:
+        own = ["background", "ball", "wire"]
+        (tmp_path / "mine" / named).write_text("\n".join(own) if named[0] == "c" else json.dumps({"classes": own}))
+    source = Source(tmp_path / "mine", classes=classes)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT, Choices(classes=classes))
+    areas = dict(zip(report.class_names[1:], report.pixels[1:3].tolist(), strict=True))
+    assert areas == ({"wire": 10, "ball": 5} if named is None else {"wire": 5, "ball": 10})
+    assert (read_mask(tmp_path / "out" / "masks" / "u1.png") == 1).sum() == areas["wire"]
+
+
 @pytest.mark.parametrize("form", WRITTEN)
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_keep_each_area_through_a_format_and_back(form: str, seed: int, tmp_path: Path) -> None:

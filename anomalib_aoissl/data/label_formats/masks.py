@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from anomalib_aoissl.data.describing.class_colours import write_class_index_png
-from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_description
+from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_own_description
 from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, MaskedImage
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
@@ -32,8 +32,8 @@ def _folders(source: Source) -> list[Path]:
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:
-    """Return the labels; the class names are those of dataset.json, classes.txt, or given ones."""
-    description = read_description(source.root, source.classes)
+    """Return the labels; the class names are those of dataset.json or classes.txt, else given ones."""
+    description = read_own_description(source.root, source.classes)
     images = []
     for path in files:
         folder = next(folder for folder in _folders(source) if folder in path.parents)

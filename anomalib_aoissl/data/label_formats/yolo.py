@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anomalib_aoissl.data.describing.class_names import without_background
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape, without_background
+from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, floats, points
 from anomalib_aoissl.data.reading import image_size

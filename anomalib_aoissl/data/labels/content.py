@@ -13,14 +13,8 @@ import numpy as np
 
 from anomalib_aoissl.data.errors import DatasetError
 
-BACKGROUND_NAMES = {"background", "_background_", "__background__"}
 IGNORE_NAME = "ignore"
 """Name of the class of ignored pixels, in formats that have no value for them."""
-
-
-def without_background(names: Iterable[str]) -> tuple[str, ...]:
-    """Return class names without the background's, whose index formats such as YOLO do not have."""
-    return tuple(name for name in names if name.strip().lower() not in BACKGROUND_NAMES)
 
 
 @dataclass(frozen=True)
