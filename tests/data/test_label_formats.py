@@ -12,6 +12,7 @@ from exports import EXPORTS, drawing, export, pad, runs
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.label_formats import FORMATS, WRITTEN, cache, masks, read_labels
 from anomalib_aoissl.data.label_formats.label_studio import unpacked
 from anomalib_aoissl.data.label_formats.pascal_voc import voc_colour
@@ -211,8 +212,6 @@ def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp
 
 
 def test_lighting_channels_and_devices_stay_known(drawn_folder: Path, tmp_path: Path) -> None:
-    from anomalib_aoissl.data.describing.file_format import FileFormat
-
     channels = FileFormat(("_ch0", "_ch1"))
     source = Source(drawn_folder, file_format=channels)
     report = convert(read_labels(source), source, tmp_path / "coco", WRITTEN["coco"])
@@ -226,6 +225,25 @@ def test_lighting_channels_and_devices_stay_known(drawn_folder: Path, tmp_path: 
     data.setup()
     assert len(data.train_data) == 4
     assert data.suffixes == ("_ch0", "_ch1")
+
+
+@pytest.mark.parametrize("key", ["u1", "u1.png", "b/u1.png", "u1_ch0.png", "u1_ch1", None])
+def test_devices_that_are_named_by_files_stay_known(key: str | None, tmp_path: Path) -> None:
+    channels = ("_ch0", "_ch1") if key and "_ch" in key else ()
+    for name in ("u1", "u2"):
+        for place in [f"images/b/{name}{channel}.png" for channel in channels or ("",)] + [f"masks/b/{name}.png"]:
+            (tmp_path / "mine" / place).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawing()).save(tmp_path / "mine" / place)
+    groups = {} if key is None else {key: "board_7"}
+    content = {"classes": ["background", *ORDER], "groups": groups}
+    (tmp_path / "mine" / "dataset.json").write_text(json.dumps(content))
+    source = Source(tmp_path / "mine", file_format=FileFormat(channels))
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert report.devices == ({"b": 2} if key is None else {"board_7": 1, "b": 1})
+    written = tmp_path / "out" / "dataset.json"
+    assert (json.loads(written.read_text()).get("groups") if written.is_file() else None) == (
+        None if key is None else {"b/u1": "board_7"}
+    )
 
 
 def test_colours_of_pascal_voc() -> None:
