@@ -198,6 +198,41 @@ def test_coco_rings_are_holes_where_the_area_says_so(tmp_path: Path) -> None:
     assert [found[area].sum() for area in (300, None)] == [300, 300]
 
 
+SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
+BESIDE = [8, 2, 18, 2, 18, 12, 8, 12]  # 4 of 10 columns are of both
+FRAME, HOLE, ISLAND = ([a, a, b, a, b, b, a, b] for a, b in ((20, 50), (25, 45), (30, 40)))
+OTHER, OTHER_HOLE = ([60, a, 60 + side, a, 60 + side, a + side, 60, a + side] for a, side in ((2, 20), (2, 15)))
+
+
+@pytest.mark.parametrize(
+    ("rings", "area", "pixels"),
+    [
+        ([SQUARE, BESIDE], 0, 160),
+        ([SQUARE, BESIDE], 120, 160),
+        ([SQUARE, SQUARE], 0, 100),
+        ([SQUARE, [3, 3, 12.4, 3, 12.4, 12, 3, 12]], 104, 100),
+        ([FRAME, HOLE], 0, 900),
+        ([FRAME, HOLE], 500, 500),
+        ([HOLE, FRAME], 520, 500),  # of pixels that were counted along the edge
+        ([FRAME, HOLE], 900, 900),
+        ([FRAME, HOLE, ISLAND], 600, 600),
+        ([FRAME, OTHER, HOLE, OTHER_HOLE], 500 + 175, 675),  # the second hole touches the edge
+        ([FRAME, SQUARE], 800, 1000),  # beside each other
+        ([FRAME, []], 900, 900),
+    ],
+)
+def test_coco_rings_are_holes_where_they_lie_inside(
+    rings: list[list[float]], area: int, pixels: int, tmp_path: Path
+) -> None:
+    root = export("COCO", tmp_path / "coco")
+    path = root / "annotations" / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"image_id": 7, "category_id": 1, "segmentation": rings, "area": area}]
+    path.write_text(json.dumps(content))
+    source = Source(root)
+    assert convert(read_labels(source), source, tmp_path / "out", masks.FORMAT).pixels[1] == pixels
+
+
 def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp_path: Path) -> None:
     root = export("COCO", tmp_path / "coco")
     path = root / "annotations" / "instances.json"
