@@ -53,6 +53,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--empty_is_background", action="store_true", help="pictures without a shape are free of parts, and labelled"
     )
+    parser.add_argument(
+        "--keep_splits", action="store_true", help="pictures of folders train, val and test stay in such folders"
+    )
 
 
 def labels(options: argparse.Namespace) -> int:
@@ -63,13 +66,23 @@ def labels(options: argparse.Namespace) -> int:
     from anomalib_aoissl.data.labels.source import Source
     from anomalib_aoissl.data.labels.suspicion import look_at
 
+    if options.keep_splits and options.format != "masks":
+        msg = f"--keep_splits goes with masks; --format {options.format} has one folder. Leave out one of both."
+        raise ValueError(msg)
     model, left_out = _opened(options), LeftOut()
     source = Source(options.source, options.images, _file_format(options, model), options.classes)
     check_target(options.target, source)
     found = read_labels(source) if model is None else _predicted(model, source, left_out)
     print(f"{options.source}: {found.format}, {len(found.images)} pictures, classes {', '.join(found.classes)}")
     renamed = parse_renamed(options.map)
-    choices = Choices(renamed, options.classes, options.on_top, options.empty_is_background, options.device_pattern)
+    choices = Choices(
+        renamed,
+        options.classes,
+        options.on_top,
+        options.empty_is_background,
+        options.device_pattern,
+        options.keep_splits,
+    )
     seen: list[MaskSuspicion] = []
     done = _Progress(len(found.images))
 
@@ -100,13 +113,13 @@ def _opened(options: argparse.Namespace) -> SegmentationOpenVINOInferencer | Non
 
 def _file_format(options: argparse.Namespace, model: SegmentationOpenVINOInferencer | None) -> FileFormat:
     """Return how the files of an item are named: as the model says, the argument, or the dataset's description."""
-    from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_description
+    from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME, read_own_description
     from anomalib_aoissl.data.describing.file_format import FileFormat
 
     if model is not None:
         return model.file_format
     if not options.lighting_channels and (options.source / DESCRIPTION_NAME).is_file():
-        return FileFormat(read_description(options.source, options.classes or ("background", "any")).lighting_channels)
+        return FileFormat(read_own_description(options.source, options.classes or ("any",)).lighting_channels)
     return FileFormat(tuple(options.lighting_channels))
 
 

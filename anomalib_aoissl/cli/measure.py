@@ -31,7 +31,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--measured", nargs="+", metavar="CLASS", help="classes to measure; default: all but background"
     )
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="names of the indices, for masks without classes.txt"
+        "--classes", nargs="+", metavar="NAME", help="names of the classes 1, 2, ... of masks without classes.txt"
     )
     parser.add_argument("--min_area", type=int, default=10, help="px of the smallest part (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")

@@ -70,11 +70,20 @@ def test_lighting_channels_of_labels(option: str, tmp_path: Path, capsys: Any) -
     assert capsys.readouterr().err == (old if option == "--illuminations" else "")
 
 
+def test_one_class_beside_a_description_of_channels(tmp_path: Path) -> None:
+    root = export("COCO", tmp_path / "export")
+    (root / "dataset.json").write_text('{"groups": {"u1": "board_7"}}')
+    only = ["--map", "wire=", "pad=", "--classes", "ball"]
+    assert dispatch(["labels", str(root), str(tmp_path / "out"), *only]) == 0
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["background", "ball"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--map", "wire"], "--map 'wire': write OLD=NEW"),
         (["--model", "m.xml", "--images", "."], "do not go with --model"),
+        (["--keep_splits", "--format", "coco"], "--keep_splits goes with masks"),
         (["--classes", "pad", "pad", "wire", "ball"], "'pad' is there twice"),
     ],
 )

@@ -12,6 +12,7 @@ from exports import EXPORTS, drawing, export, pad, runs
 from PIL import Image
 
 from anomalib_aoissl import SegmentationFolder
+from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.label_formats import FORMATS, WRITTEN, cache, masks, read_labels
 from anomalib_aoissl.data.label_formats.label_studio import unpacked
 from anomalib_aoissl.data.label_formats.pascal_voc import voc_colour
@@ -89,6 +90,43 @@ def test_a_datamodule_reads_an_export(name: str, tmp_path: Path, monkeypatch: py
     assert [record.mask_path is not None for record in splits.train] == [True]
 
 
+@pytest.mark.parametrize("first", ["background", "board"])
+def test_given_classes_name_yolo_s_indices_without_the_background(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = export("YOLO", tmp_path / "export")
+    (root / "data.yaml").unlink()
+    data = SegmentationFolder(root, classes=[first, *ORDER], val_ratio=0, test_ratio=0)
+    (record,) = data.load_splits()[1].train
+    assert record.mask_path is not None
+    np.testing.assert_array_equal(read_mask(record.mask_path), drawing())
+    for number, classes in enumerate([ORDER, ("background", *ORDER)]):
+        source, target = Source(root, classes=classes), tmp_path / str(number)
+        convert(read_labels(source), source, target, masks.FORMAT, Choices(classes=classes))
+        np.testing.assert_array_equal(read_mask(target / "masks" / "u1.png"), drawing())
+
+
+@pytest.mark.parametrize("classes", [("wire", "ball"), ("background", "wire", "ball")])
+@pytest.mark.parametrize("named", ["classes.txt", "dataset.json", None])
+def test_given_classes_order_those_that_masks_name_themselves(
+    named: str | None, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[0, :10], mask[1, :5] = 1, 2
+    for folder in ("images", "masks"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / "mine" / folder / "u1.png")
+    if named is not None:
+        own = ["background", "ball", "wire"]
+        (tmp_path / "mine" / named).write_text("\n".join(own) if named[0] == "c" else json.dumps({"classes": own}))
+    source = Source(tmp_path / "mine", classes=classes)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT, Choices(classes=classes))
+    areas = dict(zip(report.class_names[1:], report.pixels[1:3].tolist(), strict=True))
+    assert areas == ({"wire": 10, "ball": 5} if named is None else {"wire": 5, "ball": 10})
+    assert (read_mask(tmp_path / "out" / "masks" / "u1.png") == 1).sum() == areas["wire"]
+
+
 @pytest.mark.parametrize("form", WRITTEN)
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_keep_each_area_through_a_format_and_back(form: str, seed: int, tmp_path: Path) -> None:
@@ -160,6 +198,41 @@ def test_coco_rings_are_holes_where_the_area_says_so(tmp_path: Path) -> None:
     assert [found[area].sum() for area in (300, None)] == [300, 300]
 
 
+SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
+BESIDE = [8, 2, 18, 2, 18, 12, 8, 12]  # 4 of 10 columns are of both
+FRAME, HOLE, ISLAND = ([a, a, b, a, b, b, a, b] for a, b in ((20, 50), (25, 45), (30, 40)))
+OTHER, OTHER_HOLE = ([60, a, 60 + side, a, 60 + side, a + side, 60, a + side] for a, side in ((2, 20), (2, 15)))
+
+
+@pytest.mark.parametrize(
+    ("rings", "area", "pixels"),
+    [
+        ([SQUARE, BESIDE], 0, 160),
+        ([SQUARE, BESIDE], 120, 160),
+        ([SQUARE, SQUARE], 0, 100),
+        ([SQUARE, [3, 3, 12.4, 3, 12.4, 12, 3, 12]], 104, 100),
+        ([FRAME, HOLE], 0, 900),
+        ([FRAME, HOLE], 500, 500),
+        ([HOLE, FRAME], 520, 500),  # of pixels that were counted along the edge
+        ([FRAME, HOLE], 900, 900),
+        ([FRAME, HOLE, ISLAND], 600, 600),
+        ([FRAME, OTHER, HOLE, OTHER_HOLE], 500 + 175, 675),  # the second hole touches the edge
+        ([FRAME, SQUARE], 800, 1000),  # beside each other
+        ([FRAME, []], 900, 900),
+    ],
+)
+def test_coco_rings_are_holes_where_they_lie_inside(
+    rings: list[list[float]], area: int, pixels: int, tmp_path: Path
+) -> None:
+    root = export("COCO", tmp_path / "coco")
+    path = root / "annotations" / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"image_id": 7, "category_id": 1, "segmentation": rings, "area": area}]
+    path.write_text(json.dumps(content))
+    source = Source(root)
+    assert convert(read_labels(source), source, tmp_path / "out", masks.FORMAT).pixels[1] == pixels
+
+
 def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp_path: Path) -> None:
     root = export("COCO", tmp_path / "coco")
     path = root / "annotations" / "instances.json"
@@ -174,8 +247,6 @@ def test_the_upper_layer_is_on_top_then_the_later_of_the_file_or_the_smaller(tmp
 
 
 def test_lighting_channels_and_devices_stay_known(drawn_folder: Path, tmp_path: Path) -> None:
-    from anomalib_aoissl.data.describing.file_format import FileFormat
-
     channels = FileFormat(("_ch0", "_ch1"))
     source = Source(drawn_folder, file_format=channels)
     report = convert(read_labels(source), source, tmp_path / "coco", WRITTEN["coco"])
@@ -189,6 +260,25 @@ def test_lighting_channels_and_devices_stay_known(drawn_folder: Path, tmp_path: 
     data.setup()
     assert len(data.train_data) == 4
     assert data.suffixes == ("_ch0", "_ch1")
+
+
+@pytest.mark.parametrize("key", ["u1", "u1.png", "b/u1.png", "u1_ch0.png", "u1_ch1", None])
+def test_devices_that_are_named_by_files_stay_known(key: str | None, tmp_path: Path) -> None:
+    channels = ("_ch0", "_ch1") if key and "_ch" in key else ()
+    for name in ("u1", "u2"):
+        for place in [f"images/b/{name}{channel}.png" for channel in channels or ("",)] + [f"masks/b/{name}.png"]:
+            (tmp_path / "mine" / place).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawing()).save(tmp_path / "mine" / place)
+    groups = {} if key is None else {key: "board_7"}
+    content = {"classes": ["background", *ORDER], "groups": groups}
+    (tmp_path / "mine" / "dataset.json").write_text(json.dumps(content))
+    source = Source(tmp_path / "mine", file_format=FileFormat(channels))
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert report.devices == ({"b": 2} if key is None else {"board_7": 1, "b": 1})
+    written = tmp_path / "out" / "dataset.json"
+    assert (json.loads(written.read_text()).get("groups") if written.is_file() else None) == (
+        None if key is None else {"b/u1": "board_7"}
+    )
 
 
 def test_colours_of_pascal_voc() -> None:

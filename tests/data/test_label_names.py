@@ -6,15 +6,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exports import HEIGHT, WIDTH, WIRE, export, picture
+from PIL import Image
 
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
-from anomalib_aoissl.data.label_formats import masks, read_labels
+from anomalib_aoissl.data.label_formats import WRITTEN, masks, read_labels
 from anomalib_aoissl.data.labels.converting import convert
 from anomalib_aoissl.data.labels.pictures import Pictures
 from anomalib_aoissl.data.labels.source import Source
+from anomalib_aoissl.data.reading import read_mask
 
 
 def coco(root: Path, names: list[str], segmentation: object, categories: tuple[int, ...] = (7,)) -> Source:
@@ -30,6 +33,20 @@ def coco(root: Path, names: list[str], segmentation: object, categories: tuple[i
         picture(root / name)
     (root / "labels.json").write_text(json.dumps(content))
     return Source(root)
+
+
+def named_otherwise(root: Path, named: list[str], lying: list[str]) -> Source:
+    """Write a COCO file of some names, and the pictures at other places."""
+    coco(root, lying, [WIRE])
+    content = json.loads((root / "labels.json").read_text())
+    for entry, name in zip(content["images"], named, strict=True):
+        entry["file_name"] = name
+    (root / "labels.json").write_text(json.dumps(content))
+    return Source(root)
+
+
+def written(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
 
 
 def test_two_pictures_that_would_share_one_mask_are_an_error(tmp_path: Path) -> None:
@@ -104,6 +121,98 @@ def test_an_address_with_a_query_is_named_by_its_path(tmp_path: Path) -> None:
         content[0]["data"]["image"] = address
         path.write_text(json.dumps(content))
         assert read_labels(Source(tmp_path)).images[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("named", "lying"),
+    [
+        (["dev1/002.png", "dev2/001.png"], ["dev1/002.png", "dev1/001.png"]),
+        (["lot/dev1/002.png", "lot/dev2/001.png"], ["images/lot/dev1/002.png", "images/lot/dev1/001.png"]),
+        (["/home/me/dev1/002.png", "/home/me/dev2/001.png"], ["train/dev1/002.png", "train/dev1/001.png"]),
+    ],
+)
+def test_a_label_of_a_missing_folder_is_of_no_other_picture(named: list[str], lying: list[str], tmp_path: Path) -> None:
+    source = named_otherwise(tmp_path / "export", named, lying)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert (report.labelled, report.unlabelled) == (1, 1)
+    assert [path.name for path in (tmp_path / "out" / "masks").rglob("*.png")] == ["002.png"]
+    assert [note for note in report.notes if f"{named[1]} is not {source.root / lying[1]}" in note]
+
+
+@pytest.mark.parametrize(
+    ("named", "lying", "said"),
+    [
+        (["/data/upload/1/a.png", "/data/upload/1/b.png"], ["dev1/a.png", "dev2/b.png"], True),  # a project's number
+        (["old/dev1/a.png", "old/dev2/b.png"], ["new/a.png", "new/b.png"], True),
+        (["old/dev1/a.png", "old/dev2/b.png"], ["a.png", "images/b.png"], False),  # in no folder
+        (["dev1/raw/a.png", "dev2/raw/b.png"], ["dev1/a.png", "images/dev2/b.png"], False),
+        (["labels/train/a", "labels/val/b"], ["images/train/a.png", "other/b.png"], False),
+    ],
+)
+def test_pictures_that_were_moved_are_found_by_their_names(
+    named: list[str], lying: list[str], said: bool, tmp_path: Path
+) -> None:
+    source = named_otherwise(tmp_path / "export", named, lying)
+    report = convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert report.labelled == 2
+    assert [f"{named[0]} is {source.root / lying[0]}, " in note for note in report.notes] == [True] * said
+
+
+def labelme(path: Path, image_path: str, label: str) -> None:
+    """Write a LabelMe file with one wire."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = {"label": label, "points": np.reshape(WIRE, (-1, 2)).tolist(), "shape_type": "polygon"}
+    content = {"shapes": [shape], "imagePath": image_path, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("place", ["board2/u1.json", "labels/board2/u1.json"])
+def test_a_labelme_file_is_of_the_picture_that_its_folder_leads_to(place: str, tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    for name in ("u1.png", "board2/u1.png"):
+        picture(root / name)
+    labelme(root / place, "u1.png" if place[0] == "b" else r"..\..\board2\u1.png", "wire")
+    source = Source(root)
+    assert [image.name for image in read_labels(source).images] == ["board2/u1.png"]
+    convert(read_labels(source), source, tmp_path / "out", masks.FORMAT)
+    assert written(tmp_path / "out") == ["images/board2/u1.png", "masks/board2/u1.png", "unlabelled/u1.png"]
+
+
+def test_a_labelme_file_without_its_picture_names_it_as_it_does(tmp_path: Path) -> None:
+    picture(tmp_path / "pictures" / "u1.png")
+    labelme(tmp_path / "labels" / "u1.json", "u1.png", "wire")
+    labelme(tmp_path / "labels" / "u2.json", "../pictures/u1.png", "wire")  # not below the export's folder
+    labels = read_labels(Source(tmp_path / "labels", tmp_path / "pictures"))
+    assert [image.name for image in labels.images] == ["u1.png", "../pictures/u1.png"]
+
+
+def test_labelme_files_of_two_folders_with_one_name_come_back(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for index, name in enumerate(("b1/u1.png", "b2/u1.png"), start=1):
+        picture(root / "images" / name)
+        (root / "masks" / name).parent.mkdir(parents=True)
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        mask[10:20, 10 : 20 + 10 * index] = index
+        Image.fromarray(mask).save(root / "masks" / name)
+    (root / "classes.txt").write_text("background\nwire\nball\n")
+    for start, end, form in ((root, tmp_path / "there", "labelme"), (tmp_path / "there", tmp_path / "back", "masks")):
+        source = Source(start)
+        convert(read_labels(source), source, end, WRITTEN[form])
+    for name in ("b1/u1.png", "b2/u1.png"):
+        np.testing.assert_array_equal(read_mask(tmp_path / "back/masks" / name), read_mask(root / "masks" / name))
+
+
+def test_results_of_label_studio_that_are_left_out_are_said_with_the_reason(tmp_path: Path) -> None:
+    path = export("Label Studio", tmp_path) / "project-1.json"
+    content = json.loads(path.read_text())
+    for kind in ("bitmasklabels", "rectangle", "keypointlabels", "rectangle", "choices"):
+        content[0]["annotations"][0]["result"].append({"type": kind, "value": {}})
+    path.write_text(json.dumps(content))
+    assert [note.removeprefix(f"{path}: ") for note in read_labels(Source(tmp_path)).notes] == [
+        "1 bitmasklabels results are of a kind that is not read (draw polygons or brushes) and are left out",
+        "2 rectangle results have no label of their own and are left out",
+        "1 keypointlabels results have no area and are left out",
+    ]
 
 
 def test_a_list_of_classes_beside_yolo_labels_is_none_of_them(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ def test_boxes_and_ellipses_have_their_areas() -> None:
     assert ellipse(20, 20, 9, 4, 90)[:, 1].max() == pytest.approx(29)
 
 
+@pytest.mark.parametrize("rings", [(), (np.zeros((0, 2)),)])
+def test_a_shape_without_points_has_no_pixel(rings: tuple[np.ndarray, ...]) -> None:
+    rows, columns, part = pixels(Shape("a", rings), SIZE)
+    assert np.zeros(SIZE)[rows, columns].shape == part.shape
+    assert not part.any()
+
+
 @pytest.mark.parametrize(("corner", "area"), [((0, 0), 12), ((-1, -2), 4), ((35, 51), 4), ((40, 60), 0), ((-9, 0), 0)])
 def test_a_mask_is_cut_at_the_edge_of_the_picture(corner: tuple[int, int], area: int) -> None:
     rows, columns, part = pixels(Shape("a", mask=lambda: np.ones((3, 4), dtype=bool), corner=corner), SIZE)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
 
 BACKGROUND = "background"
+BACKGROUND_NAMES = {BACKGROUND, "_background_", "__background__"}
 _EXAMPLE = '["background", "wire"]'
 
 
@@ -42,6 +43,11 @@ def parse_class_names(given: object, name: object) -> tuple[str, ...]:
         msg = f"{name}: each class must be a name such as {_EXAMPLE}, got {wrong[0]!r}."
         raise DatasetError(msg)
     return _checked([entry.strip() for entry in names], name)
+
+
+def without_background(names: Iterable[str]) -> tuple[str, ...]:
+    """Return class names without the background's, whose index formats such as YOLO do not have."""
+    return tuple(name for name in names if name.strip().lower() not in BACKGROUND_NAMES)
 
 
 def _checked(names: list[str], name: object) -> tuple[str, ...]:

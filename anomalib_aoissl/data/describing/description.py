@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
 from ..reading import Colour, read_mask
-from .class_names import parse_class_names
+from .class_names import BACKGROUND, parse_class_names, without_background
 from .file_format import OLD_NAMES, validate_suffixes
 
 DESCRIPTION_NAME = "dataset.json"
@@ -88,6 +88,21 @@ def read_description(root: str | Path, classes: Sequence[str] | None = None) -> 
         lighting_channels=_lighting_channels(content, path),
         colours=_colours(_typed(content, "colours", dict, path, None), names, path),
     )
+
+
+def read_own_description(root: Path, classes: Sequence[str] | None) -> DatasetDescription:
+    """Return the description of a folder of masks in which the classes have the indices that the folder says.
+
+    Given names, with or without the background, count where the folder has none: they may be in another order.
+
+    Raises:
+        DatasetError: As `read_description`.
+    """
+    path = root / DESCRIPTION_NAME
+    named = (root / CLASSES_NAME).is_file() or (path.is_file() and _read_json(path).get("classes") is not None)
+    if named or classes is None:
+        return read_description(root)
+    return read_description(root, (BACKGROUND, *without_background(classes)))
 
 
 def read_text(path: Path) -> str:

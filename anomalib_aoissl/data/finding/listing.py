@@ -189,9 +189,13 @@ def groups_by_stem(groups: Mapping[str, str]) -> dict[str, str]:
 
 def device_of(stem: str, paths: Sequence[Path], groups: Mapping[str, str]) -> str:
     """Return the device of an item: that of its group, see `groups_by_stem`, else its sub-folder, else "unknown"."""
-    named = [groups[key] for key in _keys(stem, paths) if key in groups]
     folder = stem.split("/", 1)[0] if "/" in stem else UNKNOWN_DEVICE
-    return named[0] if named else folder
+    return group_of(stem, paths, groups) or folder
+
+
+def group_of(stem: str, paths: Sequence[Path], groups: Mapping[str, str]) -> str | None:
+    """Return the device that a group of `groups_by_stem` gives an item; None where no group names it."""
+    return next((groups[key] for key in _keys(stem, paths) if key in groups), None)
 
 
 def _device(stem: str, paths: Sequence[Path], groups: Mapping[str, str], pattern: re.Pattern[str] | None) -> str:

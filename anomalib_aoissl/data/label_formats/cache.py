@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_aoissl.data.describing.class_names import BACKGROUND
 from anomalib_aoissl.data.describing.file_format import FileFormat
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.converting import Choices, convert
@@ -20,19 +21,21 @@ from . import find_format, masks, read_labels
 logger = logging.getLogger(__name__)
 
 CACHE = Path("datasets")
-_VERSION = 2
+_VERSION = 3
 
 
 def as_masks(root: Path, classes: Sequence[str] | None = None, lighting_channels: Sequence[str] = ()) -> Path:
     """Return the folder of masks of an export, made below ``./datasets`` where it is not there yet.
 
-    A folder that holds masks already, or no labels of a known format, is returned as it is.
+    A folder that holds masks already, or no labels of a known format, is returned as it is. The first of the classes
+    is the background, whatever its name.
 
     Raises:
         DatasetError: If the labels are at fault.
     """
     if not root.is_dir() or any((root / name).is_dir() for name in ("masks", "train/masks")):
         return root
+    classes = None if classes is None else (BACKGROUND, *classes[1:])
     files = [path for path in root.iterdir() if not path.name.startswith(".")]
     source = Source(root, file_format=FileFormat(tuple(lighting_channels)), classes=classes) if files else None
     if source is None or find_format(source) is None:

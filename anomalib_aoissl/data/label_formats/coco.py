@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import write_text
 from anomalib_aoissl.data.indices import IGNORE_INDEX
 from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet, MaskedImage, Shape
-from anomalib_aoissl.data.labels.shapes.geometry import area_of
+from anomalib_aoissl.data.labels.shapes.geometry import area_of, contains
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list, get, points, run_mask
@@ -113,11 +115,21 @@ def _of_polygons(segmentation: object, label: str, area: object, path: Path, whe
         msg = f'{path}: {where}: "segmentation" is no list of polygons. Export the labels again.'
         raise DatasetError(msg)
     rings = tuple(points(ring, path, where) for ring in segmentation)
-    if len(rings) == 1 or not isinstance(area, int | float):
-        return Shape(label, rings)
-    sizes = sorted(abs(area_of(ring)) for ring in rings)
-    as_holes = abs(sizes[-1] - sum(sizes[:-1]) - area)
-    return Shape(label, rings, holes=as_holes < abs(sum(sizes) - area))
+    return Shape(label, rings, holes=isinstance(area, int | float) and area > 0 and _are_holes(rings, area))
+
+
+def _are_holes(rings: Sequence[np.ndarray], area: float) -> bool:
+    """Tell whether rings that lie inside others are holes: the area is nearer to that with holes than to that without.
+
+    An area that is below that with holes by half of their area or more is of something else, and says nothing.
+    """
+    sizes = [abs(area_of(ring)) for ring in rings]
+    if area >= sum(sizes) - min(sizes):  # of parts beside each other; most objects end here
+        return False
+    around = [sum(contains(outer, ring) for outer in rings if outer is not ring) for ring in rings]
+    without = sum(size for size, count in zip(sizes, around, strict=True) if not count)
+    with_holes = sum(-size if count % 2 else size for size, count in zip(sizes, around, strict=True))
+    return abs(with_holes - area) < (without - with_holes) / 2
 
 
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:

@@ -31,6 +31,8 @@ _KINDS = {
     "rectanglelabels": "rectanglelabels",
     "ellipselabels": "ellipselabels",
 }
+_WITHOUT_AREA = {"keypoint", "keypointlabels", "vector", "vectorlabels"}
+_WITHOUT_LABEL = {"ellipse", "polygon", "rectangle"}  # drawn with no label chosen
 _NO_SHAPES = {"choices", "rating", "textarea", "relation", "taxonomy"}
 
 
@@ -67,10 +69,19 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
                 msg = f'{path}: task {number} has no "data" and "annotations". Export the labels again.'
                 raise DatasetError(msg)
             images.append(_image(task, path, f"task {task.get('id', number)}", others))
-        if others:
-            notes.append(f"{path}: {counted(others)} results have no area and are left out")
+        notes += [f"{path}: {counted(kinds)} results {what} and are left out" for what, kinds in _sorted(others)]
     classes = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("Label Studio", tuple(classes), images, notes)
+
+
+def _sorted(others: Counter[str]) -> list[tuple[str, dict[str, int]]]:
+    """Return why results are left out, and how many of each kind."""
+    left_out: dict[str, dict[str, int]] = {}
+    for kind, count in others.items():
+        what = "have no area" if kind in _WITHOUT_AREA else "are of a kind that is not read (draw polygons or brushes)"
+        what = "have no label of their own" if kind in _WITHOUT_LABEL else what
+        left_out.setdefault(what, {})[kind] = count
+    return list(left_out.items())
 
 
 def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledPicture:

@@ -12,6 +12,7 @@ import base64
 import binascii
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -53,7 +54,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
         if not _is_labelme(content):
             notes.append(f"{path}: is no LabelMe file and is left out")
             continue
-        images.append(_image(content, path, without_area))
+        images.append(_image(content, path, source.root, without_area))
     if without_area:
         counts = counted(without_area)
         notes.append(f"{source.path}: {counts} shapes have no area and are left out. Draw them as polygons")
@@ -69,7 +70,7 @@ def _classes(used: list[str], source: Source) -> tuple[str, ...]:
     return (*known, *(name for name in used if name not in known))
 
 
-def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> LabelledPicture:
+def _image(content: dict[str, Any], path: Path, root: Path, without_area: Counter[str]) -> LabelledPicture:
     """Return the labels of one file; polygons of one group are parts of one object in any case."""
     shapes = []
     for number, entry in enumerate(content["shapes"], start=1):
@@ -84,10 +85,19 @@ def _image(content: dict[str, Any], path: Path, without_area: Counter[str]) -> L
             without_area[kind] += 1
             continue
         shapes.append(_shape(entry, kind, label, path, where))
-    name = content.get("imagePath") or path.stem
+    name = _picture(str(content.get("imagePath") or path.stem), path, root)
     size = content.get("imageHeight"), content.get("imageWidth")
     known = all(isinstance(side, int) for side in size)
-    return LabelledPicture(str(name), path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[arg-type]
+    return LabelledPicture(name, path, (int(size[0]), int(size[1])) if known else None, shapes)  # type: ignore[arg-type]
+
+
+def _picture(given: str, path: Path, root: Path) -> str:
+    """Return the picture's path below the export's folder, or what is given where the file leads to none there.
+
+    LabelMe names it as seen from the folder of the file, so that a picture of this name may lie in other folders too.
+    """
+    beside, top = (Path(os.path.normpath(place)) for place in (path.parent / given.replace("\\", "/"), root))
+    return beside.relative_to(top).as_posix() if beside.is_file() and beside.is_relative_to(top) else given
 
 
 def _shape(entry: dict[str, Any], kind: str, label: str, path: Path, where: str) -> Shape:

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from anomalib_aoissl.data.describing.class_colours import write_class_index_png
-from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_description
+from anomalib_aoissl.data.describing.description import CLASSES_NAME, read_own_description
 from anomalib_aoissl.data.files import write_text
+from anomalib_aoissl.data.finding.listing import group_of, groups_by_stem
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, MaskedImage
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.reading import MASK_SUFFIXES
@@ -32,22 +33,28 @@ def _folders(source: Source) -> list[Path]:
 
 
 def _read(files: Sequence[Path], source: Source) -> LabelSet:
-    """Return the labels; the class names are those of dataset.json, classes.txt, or given ones."""
-    description = read_description(source.root, source.classes)
-    images = []
+    """Return the labels; the class names are those of dataset.json or classes.txt, else given ones."""
+    description = read_own_description(source.root, source.classes)
+    groups, images = groups_by_stem(description.groups), []
     for path in files:
         folder = next(folder for folder in _folders(source) if folder in path.parents)
         name = path.relative_to(folder).with_suffix("").as_posix()
         whole = (folder.parent / "images" / name).relative_to(folder.parent).as_posix()
-        device = description.groups.get(name) or description.groups.get(path.stem)
+        device = group_of(name, _picture_files(whole, source), groups) if groups else None
         images.append(LabelledPicture(whole, path, indices=partial(description.read_mask, path), device=device))
     return LabelSet("masks", description.classes[1:], images)
+
+
+def _picture_files(name: str, source: Source) -> list[Path]:
+    """Return the files of the picture of a mask; none where it is missing."""
+    picture = source.pictures.find(name)
+    return [] if picture is None else source.pictures.file_format.files(picture)
 
 
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:
     """Write a palette PNG for each picture, and classes.txt."""
     for image in images:
-        path = root / "masks" / f"{image.item}.png"
+        path = root / image.split / "masks" / f"{image.item}.png"
         write_class_index_png(path, image.mask, len(classes) + 1)
     write_text(root / CLASSES_NAME, "".join(f"{name}\n" for name in ("background", *classes)))
 

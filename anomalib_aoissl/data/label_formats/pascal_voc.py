@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from anomalib_aoissl.data.describing.class_names import BACKGROUND_NAMES
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.indices import IGNORE_INDEX
-from anomalib_aoissl.data.labels.content import BACKGROUND_NAMES, IGNORE_NAME, LabelledPicture, LabelSet
+from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, LabelSet
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
 from anomalib_aoissl.data.labels.texts import class_list
 from anomalib_aoissl.data.reading import Colour, read_mask

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anomalib_aoissl.data.describing.class_names import without_background
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
@@ -80,7 +81,7 @@ def _names(source: Source) -> tuple[str, ...]:
     for path in source.named(*_LISTS):
         return class_list([line for line in read_text(path).splitlines() if line.strip()], path)
     if source.classes:
-        return tuple(source.classes)
+        return without_background(source.classes)
     msg = f"{source.path}: has no data.yaml with names, nor {' or '.join(_LISTS)}, so that its classes have no names."
     raise DatasetError(msg)
 

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-BACKGROUND_NAMES = {"background", "_background_", "__background__"}
+from anomalib_aoissl.data.errors import DatasetError
+
 IGNORE_NAME = "ignore"
 """Name of the class of ignored pixels, in formats that have no value for them."""
 
@@ -63,6 +64,27 @@ class LabelledPicture:
         """Whether anything is drawn; a picture without a shape may be free of parts, or not labelled yet."""
         return bool(self.shapes) or self.indices is not None
 
+    def joined(self, other: LabelledPicture) -> LabelledPicture:
+        """Return the labels of two pictures of one item, two lighting channels, as one; the other's shapes come later.
+
+        Raises:
+            DatasetError: If they are of two sizes, or one is a mask, which no other labels can be joined with.
+        """
+        both = f"{other.source}: labels {other.name}, and {self.source} labels {self.name} of the same item"
+        if None not in {self.size, other.size} and self.size != other.size:
+            msg = f"{both}, at another size: {other.size} and {self.size} px (height, width). Label one of them."
+            raise DatasetError(msg)
+        if self.labelled and other.labelled and not (self.indices is None and other.indices is None):
+            msg = f"{both}. An item has one mask, and two cannot be joined. Remove one of them."
+            raise DatasetError(msg)
+        return replace(
+            self,
+            size=self.size or other.size,
+            shapes=[*self.shapes, *other.shapes],
+            indices=self.indices or other.indices,
+            device=self.device or other.device,
+        )
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -99,9 +121,11 @@ class MaskedImage:
         item: The same without the suffix, and without that of the lighting channel; names the mask.
         mask: ``[H, W]`` uint8 class indices; 255 is ignored.
         device: Name of the device; None where it is not known.
+        split: Folder of the split that it is written to, "train", "val" or "test"; nothing where all are in one.
     """
 
     name: str
     item: str
     mask: np.ndarray
     device: str | None = None
+    split: str = ""

@@ -45,6 +45,7 @@ class Choices:
         empty_is_background: Whether a picture without a shape, or with none that ``renamed`` keeps, is free of parts;
             else it counts as not labelled.
         device_pattern: Regular expression searched in a picture's name; its first group names the device.
+        keep_splits: Whether pictures of the export's folders train, val and test stay in such folders; for masks alone.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Choices:
     on_top: OnTop = "file"
     empty_is_background: bool = False
     device_pattern: str | None = None
+    keep_splits: bool = False
 
 
 @dataclass
@@ -95,7 +97,8 @@ def convert(
 ) -> Report:
     """Write pictures and labels into a new folder, whole or not at all, and return what was found.
 
-    Pictures are copied below ``images/``, those without labels below ``unlabelled/``. Devices and lighting channels
+    Pictures are copied below ``images/``, those without labels below ``unlabelled/``; where splits are kept, below
+    ``train/images/`` and ``unlabelled/train/``. Devices and lighting channels
     that are known go into dataset.json.
 
     Raises:
@@ -107,7 +110,7 @@ def convert(
     check_target(target, source)
     run = _Run(labels, source, choices, look)
     with whole_folder(target) as folder:
-        form.write(folder, run.masked(folder / _IMAGES), run.report.class_names[1:])  # type: ignore[misc]
+        form.write(folder, run.masked(folder), run.report.class_names[1:])  # type: ignore[misc]
         for path, name in run.unlabelled.items():
             _copy(source, path, folder / _UNLABELLED / name)
         _write_description(folder, run, source)
@@ -139,20 +142,20 @@ class _Run:
         found = self._found()
         labelled = [path for path, image in found.items() if image.labelled or choices.empty_is_background]
         free = [path for path in source.pictures.items() if path not in set(labelled)]
-        targets = source.pictures.targets([*labelled, *free])
+        self._splits = self._checked_splits(labelled) if choices.keep_splits else {}
+        targets = self._targets([*labelled, *free])
         self._todo = [(path, found[path], targets[path]) for path in labelled]
-        _check_names(self._todo)
-        self.unlabelled = {path: targets[path] for path in free}
+        self._check_names()
+        self.unlabelled = {path: self._split(path) / targets[path] for path in free}
         self._outside: list[tuple[Path, str]] = []
         self._vanished: dict[str, list[LabelledPicture]] = {_DRAWN: [], _MAPPED: []}
         self._overlaps: Counter[tuple[str, str]] = Counter()
 
     def _found(self) -> dict[Path, LabelledPicture]:
-        """Return the labels of each picture that exists."""
+        """Return the labels of each item that exists, by its first file; those of its lighting channels are joined."""
         found: dict[Path, LabelledPicture] = {}
         missing = []
-        for image in self._labels.images:
-            path = self._source.pictures.find(image.name)
+        for image, path in self._named():
             if path is None:
                 missing.append(image)
             elif path in found:
@@ -167,7 +170,71 @@ class _Run:
             )
             raise DatasetError(msg)
         self._note("pictures named in {0} are missing and left out", missing, lambda image: image.name)
-        return found
+        items: dict[Path, LabelledPicture] = {}
+        for path, image in found.items():
+            first = self._source.pictures.first_file(path)
+            items[first] = items[first].joined(image) if first in items else image
+        return items
+
+    def _named(self) -> list[tuple[LabelledPicture, Path | None]]:
+        """Return the picture that each of the labels names; None where there is none.
+
+        Where some lie in the folders that are named, so must all: one of the same name elsewhere is another. Where none
+        does, they were moved since, and the names alone decide.
+        """
+        pictures = self._source.pictures
+        named = [(image, pictures.find(image.name)) for image in self._labels.images]
+        same = [None if path is None else pictures.same_folders(path, image.name) for image, path in named]
+        away = {image.name: path for (image, path), are in zip(named, same, strict=True) if are is False}
+        what, word = "pictures lie in other folders than {0} names, and are found by their file names alone", "is"
+        if True in same:
+            named = [(image, None if are is False else path) for (image, path), are in zip(named, same, strict=True)]
+            what, word = "pictures of {0} are missing where it names them, one of another folder is not taken", "is not"
+        moved = [image for image, _ in named if image.name in away]
+        self._note(what, moved, lambda image: f"{image.name} {word} {away[image.name]}")
+        return named
+
+    def _checked_splits(self, labelled: Sequence[Path]) -> dict[Path, str]:
+        """Return the split of each picture of the export.
+
+        Raises:
+            DatasetError: If a labelled picture is in none, or none is in train.
+        """
+        splits = {path: self._source.pictures.split(path) for path in [*labelled, *self._source.pictures.items()]}
+        wrong = next((path for path in labelled if not splits[path]), None)
+        if wrong is not None or "train" not in {splits[path] for path in labelled}:
+            what = "none that is labelled lies in train" if wrong is None else f"{wrong.name} lies in none of them"
+            msg = f"{self._source.path}: --keep_splits needs pictures in train, val and test; {what}. Leave it out."
+            raise DatasetError(msg)
+        return splits
+
+    def _split(self, path: Path) -> PurePosixPath:
+        """Return the folder of a picture's split; nothing where splits are not kept."""
+        return PurePosixPath(self._splits.get(path, ""))
+
+    def _targets(self, paths: Sequence[Path]) -> dict[Path, PurePosixPath]:
+        """Return the name of each picture in its folder of pictures."""
+        parts: dict[PurePosixPath, list[Path]] = {}
+        for path in paths:
+            parts.setdefault(self._split(path), []).append(path)
+        return {path: name for part in parts.values() for path, name in self._source.pictures.targets(part).items()}
+
+    def _item(self, name: PurePosixPath) -> PurePosixPath:
+        """Return the name of an item, which its mask has, from that of its first file."""
+        return name.with_name(self._source.pictures.file_format.stem(name.name))
+
+    def _check_names(self) -> None:
+        """Validate that no two labelled pictures would have one mask.
+
+        Raises:
+            DatasetError: If the names of two differ in their suffix only.
+        """
+        first: dict[PurePosixPath, Path] = {}
+        for path, _, name in self._todo:
+            other = first.setdefault(self._split(path) / self._item(name), path)
+            if other is not path:
+                msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
+                raise DatasetError(msg)
 
     def _note(self, what: str, things: Sequence[LabelledPicture], name: Callable[[LabelledPicture], str]) -> None:
         """Add a line on some pictures, if there are any."""
@@ -175,7 +242,7 @@ class _Run:
             listed, files = _listed([name(thing) for thing in things]), _files([thing.source for thing in things])
             self.report.notes.append(f"{len(things)} {what.format(files)}: {listed}")
 
-    def masked(self, images: Path) -> Iterator[MaskedImage]:
+    def masked(self, root: Path) -> Iterator[MaskedImage]:
         """Copy each labelled picture into the folder, and yield its mask.
 
         Those whose shapes all vanish are not labelled: as background, their parts would be learnt wrong.
@@ -191,15 +258,15 @@ class _Run:
                 continue
             if vanished is not None:
                 self._vanished[vanished].append(image)
-                self.unlabelled[path] = name
+                self.unlabelled[path] = self._split(path) / name
                 continue
-            _copy(self._source, path, images / name)
-            item = name.with_name(self._source.pictures.file_format.stem(name.name))
+            _copy(self._source, path, root / self._split(path) / _IMAGES / name)
+            item = self._item(name)
             device = self._device(image, item)
             self._count(mask, item, device)
             if self._look is not None:
                 self._look(path, mask)
-            yield MaskedImage(name.as_posix(), item.as_posix(), mask, device)
+            yield MaskedImage(name.as_posix(), item.as_posix(), mask, device, self._splits.get(path, ""))
         self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
         self._summarize()
 
@@ -263,6 +330,14 @@ class _Run:
         for why, images in gone.items():
             self._note(f"pictures of {{0}} go to {_UNLABELLED}/, as {why}", images, lambda image: image.name)
         self.report.unlabelled = len(self.unlabelled)
+        counts = Counter(filter(None, (self._source.pictures.split(path) for path, _, _ in self._todo)))
+        if len(counts) > 1 and not self._splits:
+            listed = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
+            self.report.notes.append(
+                f"the export's own splits ({listed} pictures) lie in one folder now and are split anew, so that its "
+                "test pictures may be learnt. To keep them: "
+                f"python -m anomalib_aoissl labels {self._source.path} NEW_FOLDER --keep_splits"
+            )
         if self._overlaps:
             rule = "the later one of the file" if self._choices.on_top == "file" else "the smaller one"
             worst = [f"{top} over {low} {count:,} px" for (top, low), count in self._overlaps.most_common(3)]
@@ -270,20 +345,6 @@ class _Run:
                 f"{sum(self._overlaps.values()):,} px have two classes; on top is the higher z-order, then {rule}: "
                 f"{', '.join(worst)}"
             )
-
-
-def _check_names(todo: Sequence[tuple[Path, LabelledPicture, PurePosixPath]]) -> None:
-    """Validate that no two labelled pictures would have one mask.
-
-    Raises:
-        DatasetError: If the names of two differ in their suffix only.
-    """
-    first: dict[PurePosixPath, Path] = {}
-    for path, _, name in todo:
-        other = first.setdefault(name.with_suffix(""), path)
-        if other is not path:
-            msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
-            raise DatasetError(msg)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from anomalib_aoissl.data.describing.class_names import BACKGROUND, parse_class_names
+from anomalib_aoissl.data.describing.class_names import BACKGROUND, BACKGROUND_NAMES, parse_class_names
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.indices import BACKGROUND_INDEX, IGNORE_INDEX
 
-from .content import BACKGROUND_NAMES, IGNORE_NAME
+from .content import IGNORE_NAME
 
 
 def map_classes(

@@ -19,9 +19,14 @@ CHECK_NAME = "labels_check.png"
 """What the command writes beside the folders, and never reads."""
 
 _MASK_FOLDERS = {"masks", "segmentationclass", "segmentationobject", "gtfine", "gtcoarse"}
+_SPLITS = {
+    "train": "train", "obj_train_data": "train", "val": "val", "valid": "val", "validation": "val",
+    "obj_valid_data": "val", "test": "test", "obj_test_data": "test",
+}  # fmt: skip
+_LABEL_FOLDERS = {"annotations", "json", "labels"}
 _LAYOUT = {
-    "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "obj_train_data", "train", "val", "valid",
-    "validation", "test", "default", "upload", "unlabelled",
+    "images", "img", "imgs", "jpegimages", "leftimg8bit", "imgsfine", "data", "default", "upload",
+    "unlabelled", *_SPLITS,
 }  # fmt: skip
 _SUFFIXES = {*IMAGE_SUFFIXES, ".gif", ".jfif", ".webp", ".json", ".xml", ".txt"}  # of what a label file may name
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before the name of an uploaded file
@@ -79,7 +84,7 @@ class Pictures:
         for exact in (self._below(found, given, whole=True), self._below(found, given, whole=False)):
             if len(exact) == 1:
                 return exact[0]
-        agreeing = {path: _agreeing(path.parent.parts, given.parent.parts) for path in found}
+        agreeing = {path: _agreeing(_of_both(path.parent.parts), _of_both(given.parent.parts)) for path in found}
         most = max(agreeing.values())
         best = [path for path, count in agreeing.items() if count == most]
         if len(best) > 1:
@@ -88,6 +93,18 @@ class Pictures:
             )
             raise DatasetError(msg)
         return best[0]
+
+    def same_folders(self, path: Path, name: str) -> bool | None:
+        """Tell whether a picture lies in the folders that a label file names; None where one of them has none.
+
+        They are the same where the last one is, or where one of both has all folders of the other in their order. Those
+        of a format's layout do not count.
+        """
+        own = path.relative_to(self._roots[path]).parts[:-1]
+        mine, theirs = (_own_folders(parts) for parts in (own, PurePosixPath(name.replace("\\", "/")).parts[:-1]))
+        if not mine or not theirs:
+            return None
+        return mine[-1] == theirs[-1] or _in_order(mine, theirs) or _in_order(theirs, mine)
 
     def _below(self, found: Sequence[Path], given: PurePosixPath, *, whole: bool) -> list[Path]:
         """Return those whose folders below the root, or below the folders of the tool's layout, are the given ones."""
@@ -99,6 +116,18 @@ class Pictures:
         """Return the first file of each item, sorted."""
         channels = self.file_format.lighting_channels
         return sorted(path for path in self._roots if not channels or path.stem.endswith(channels[0]))
+
+    def first_file(self, path: Path) -> Path:
+        """Return the first file of the item of a picture; the picture itself where a lighting channel is missing."""
+        try:
+            return self.file_format.files(path)[0]
+        except DatasetError:
+            return path
+
+    def split(self, path: Path) -> str:
+        """Return the split that a picture's folders name, train, val or test; nothing where they name none."""
+        folders = (part.lower() for part in path.relative_to(self._roots[path]).parts[:-1])
+        return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), "")
 
     def leave_out_unreadable(self) -> list[str]:
         """Take out the items that cannot be read or lack a lighting channel, and return what is wrong with each."""
@@ -140,6 +169,23 @@ def _agreeing(folders: Sequence[str], given: Sequence[str]) -> int:
             break
         count += 1
     return count
+
+
+def _of_both(folders: Sequence[str]) -> list[str]:
+    """Return the folders that a label file and its picture have in common: train/labels/a is of train/images/a."""
+    return [folder for folder in folders if folder.lower() not in {"images", "labels"}]
+
+
+def _own_folders(parts: Sequence[str]) -> list[str]:
+    """Return the folders that are none of a format's layout, in lower case."""
+    folders = [part.lower() for part in parts]
+    return [part for part in folders if part not in _LAYOUT | _MASK_FOLDERS | _LABEL_FOLDERS | {"/", ".", ".."}]
+
+
+def _in_order(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Tell whether all of the few are among the many, in their order."""
+    left = iter(many)
+    return all(part in left for part in few)
 
 
 def _without_layout(name: PurePosixPath) -> PurePosixPath:

@@ -31,7 +31,7 @@ class Source:
         path: Folder of the export, or its one label file.
         images: Folder of the pictures where they are not in the export.
         file_format: How the files of an item are named.
-        classes: Names of the classes, for formats that do not say them.
+        classes: Names of the classes, for formats that do not say them; with or without the background.
 
     Raises:
         DatasetError: If the path does not exist, is an archive, or holds no file.

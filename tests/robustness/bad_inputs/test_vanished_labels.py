@@ -69,6 +69,12 @@ def with_second(name: str, folder: Path) -> Path:
         ),
         (
             "COCO",
+            edited(lambda c: c["annotations"].append(annotation([]))),
+            None,
+            r"1 shapes of .*instances\.json have no pixel .*: pad in u2\.png",
+        ),
+        (
+            "COCO",
             edited(lambda c: c["annotations"].append(annotation([10, 5, 50, 5, 50, 8], 2))),
             Choices(renamed={"wire": ""}),
             r"1 pictures of .*instances\.json go to unlabelled/, as --map leaves all of their labels out: u2\.png",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 _ELLIPSE_POINTS = 180  # the polygon's area is then 0.02 % below the ellipse's
@@ -29,6 +30,16 @@ def area_of(ring: np.ndarray) -> float:
     """Return the signed area of a ring ``[N, 2]``, px; along edges outer rings are positive, holes negative."""
     x, y = ring[:, 0], ring[:, 1]
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+def contains(outer: np.ndarray, inner: np.ndarray) -> bool:
+    """Tell whether a larger ring ``[N, 2]`` has another in it, whose points may lie a pixel outside (rounded)."""
+    if len(outer) < 3 or not len(inner) or abs(area_of(inner)) >= abs(area_of(outer)):
+        return False
+    if (inner.min(axis=0) < outer.min(axis=0) - 1).any() or (inner.max(axis=0) > outer.max(axis=0) + 1).any():
+        return False
+    around = outer.astype(np.float32)
+    return all(cv2.pointPolygonTest(around, (x, y), measureDist=True) >= -1 for x, y in inner.tolist())
 
 
 def turned(ring: np.ndarray, degrees: float, about: tuple[float, float]) -> np.ndarray:

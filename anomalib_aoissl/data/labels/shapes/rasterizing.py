@@ -62,6 +62,8 @@ def pixels(shape: Shape, size: tuple[int, int]) -> tuple[slice, slice, np.ndarra
         inner = mask[max(0, -top) :, max(0, -left) :]
         top, left = max(0, top), max(0, left)
         inner = inner[: max(0, size[0] - top), : max(0, size[1] - left)]
+    elif not any(map(len, shape.rings)):
+        top, left, inner = 0, 0, np.zeros((0, 0), dtype=bool)
     else:
         every = np.concatenate(shape.rings)
         (left, top), (right, bottom) = np.floor(every.min(axis=0)), np.ceil(every.max(axis=0))
