@@ -27,6 +27,7 @@ from .output_names import OutputNames
 from .overlay import hatch, legend, overlay_mask, picture_of
 
 _SMALLEST_SCALE = 0.1  # novelty below this is shown dark even where it is the largest of the picture
+_USUAL_SHARE = 3.0  # usual novelty is shown at a third of the scale: red is what labelled pictures hardly have
 _TEXT_SIZE = 18
 _PANEL = 480  # px, width of a panel; the height follows the image
 _LOWEST, _HIGHEST = 32, 1920  # px, of a panel; of an image of one row or one column
@@ -46,6 +47,8 @@ class SegmentationVisualizer(ImageVisualizer):
     def __init__(self, map_title: str = "Novelty", output_dir: str | Path | None = None) -> None:
         super().__init__(output_dir=output_dir)
         self.map_title = map_title
+        self.usual: float | None = None
+        """Mean novelty of labelled pictures, as far as it is known."""
         self.class_names: tuple[str, ...] = ()
         self.file_format = FileFormat()
         self._names: OutputNames | None = None
@@ -118,7 +121,7 @@ class SegmentationVisualizer(ImageVisualizer):
                     shown = hatch(shown, unknown.astype(bool))
                 panels.append((title if title != "Prediction" else _prediction_title(item), Image.fromarray(shown)))
         if item.anomaly_map is not None:
-            panels.append(_map_panel(item.anomaly_map.cpu().numpy(), size, self.map_title))
+            panels.append(_map_panel(item.anomaly_map.cpu().numpy(), size, self.map_title, self.usual))
         titled = [add_text_to_image(panel, title, size=_TEXT_SIZE, position=(8, 6)) for title, panel in panels]
         grid = create_image_grid(titled, nrow=len(titled))
         strip = legend(self.class_names, grid.width, abstains=item.abstained is not None)
@@ -141,9 +144,9 @@ def _prediction_title(item: Any) -> str:
     return "Prediction" + (f" (picture: {', '.join(faults)})" if faults else "")
 
 
-def _map_panel(values: np.ndarray, size: tuple[int, int], title: str) -> tuple[str, Image.Image]:
-    """Return the title and the panel of the model's map; the colours run from 0 to the largest value."""
-    largest = max(float(values.max()), _SMALLEST_SCALE)
+def _map_panel(values: np.ndarray, size: tuple[int, int], title: str, usual: float | None) -> tuple[str, Image.Image]:
+    """Return the title and the panel of the model's map; colours run from 0 to the largest value, or to a usual one."""
+    largest = max(float(values.max()), _SMALLEST_SCALE, _USUAL_SHARE * (usual or 0.0))
     grey = Image.fromarray((255 * np.clip(values / largest, 0, 1)).astype(np.uint8))
     panel = apply_colormap(grey.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return f"{title} (0 to {largest:.2f})", panel

@@ -79,6 +79,7 @@ def test_prediction_says_which_picture_is_novel_all_over(
     assert known == own_novelty(load_content(run.ckpt))
     monkeypatch.setattr("anomalib_aoissl.bank.own_novelty.NOVEL_ALL_OVER", 1e-6)
     batches = Engine(default_root_dir=tmp_path, **QUIET).predict(model, data_path=run.pictures)
+    assert model.visualizer.usual == known  # colours of novelty follow it
     for item in [item for batch in batches for item in batch]:
         mean = float(item.anomaly_map.mean())
         assert item.fault.endswith(f"(mean novelty {mean:.2f}, at most {known:.2f} in labelled pictures)")
@@ -149,3 +150,9 @@ def test_a_model_with_tiles_measures_pictures_at_their_own_size(
     fitted(model, tmp_path, drawn_folder)
     assert isinstance(model.labelled_quality, LabelledQuality)
     assert model.labelled_quality.size is None
+
+
+def test_a_test_shows_novelty_beside_what_is_usual(run: Any, tmp_path: Path) -> None:
+    model = AOISSLRetrieval.load_from_checkpoint(run.ckpt)
+    Engine(default_root_dir=tmp_path, **QUIET).test(model, datamodule=run.engine.trainer.datamodule)
+    assert model.visualizer.usual == run.model.own_novelty()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomalib.visualization.image.functional import apply_colormap
 from PIL import Image
 
 from anomalib_aoissl.data.describing.class_colours import palette, write_class_index_png
@@ -109,6 +110,19 @@ def test_panels_stand_side_by_side_with_prediction_and_truth_apart() -> None:
     assert len(visualizer.visualize(SegmentationBatch.collate([make_item(), make_item()]))) == 2
     with pytest.raises(TypeError, match="Expected a SegmentationItem"):
         visualizer.visualize("picture")
+
+
+@pytest.mark.parametrize(
+    ("usual", "value", "share"),
+    [(0.2, 0.2, 1 / 3), (0.2, 0.9, 1.0), (None, 0.2, 1.0), (None, 0.02, 0.2)],
+)
+def test_usual_novelty_has_the_colour_of_a_third_of_the_scale(usual: float | None, value: float, share: float) -> None:
+    visualizer = SegmentationVisualizer()
+    visualizer.set_dataset(["background", "wire"], FileFormat())
+    visualizer.usual = usual
+    picture = np.array(visualizer.visualize(make_item(anomaly_map=torch.full((16, 32), value))))
+    expected = np.array(apply_colormap(Image.new("L", (1, 1), round(255 * share))), int)[0, 0]
+    np.testing.assert_allclose(picture[180, 3 * 480 + 240], expected, atol=8)  # a grey level less is a step of colour
 
 
 @pytest.mark.parametrize(("shape", "height"), [((2, 4000), 32), ((4000, 1), 1920)])

@@ -15,6 +15,7 @@ import torch
 from anomalib.data import ImageBatch, InferenceBatch
 
 from anomalib_aoissl.data.items import SegmentationBatch
+from anomalib_aoissl.visualization.visualizer import SegmentationVisualizer
 
 from ..preprocessing import SegmentationPreProcessor
 from ..tiles import tiled_predictions
@@ -41,7 +42,14 @@ class PredictingMixin(_Base):
     def on_predict_start(self) -> None:
         """Hand the class names of the checkpoint to the visualizer."""
         self.set_dataset(self.class_names, self.file_format)
-        self._doubtful, self._own_novelty = (), self.own_novelty()
+        self._doubtful = ()
+        self.take_own_novelty()
+
+    def take_own_novelty(self) -> None:
+        """Measure what is usual, for faults of pictures and for the colours of their maps."""
+        self._own_novelty = self.own_novelty()
+        if isinstance(self.visualizer, SegmentationVisualizer):
+            self.visualizer.usual = self._own_novelty
 
     def own_novelty(self) -> float | None:
         """Return the mean novelty of labelled pictures, see `own_novelty`; None for a model without novelty."""
