@@ -69,19 +69,26 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
                 msg = f'{path}: task {number} has no "data" and "annotations". Export the labels again.'
                 raise DatasetError(msg)
             images.append(_image(task, path, f"task {task.get('id', number)}", others))
-        notes += [f"{path}: {counted(kinds)} results {what} and are left out" for what, kinds in _sorted(others)]
+        notes += [f"{path}: {counted(kinds)} results {what} and are left out" for what, kinds in _by_reason(others)]
     classes = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("Label Studio", tuple(classes), images, notes)
 
 
-def _sorted(others: Counter[str]) -> list[tuple[str, dict[str, int]]]:
+def _by_reason(others: Counter[str]) -> list[tuple[str, dict[str, int]]]:
     """Return why results are left out, and how many of each kind."""
     left_out: dict[str, dict[str, int]] = {}
     for kind, count in others.items():
-        what = "have no area" if kind in _WITHOUT_AREA else "are of a kind that is not read (draw polygons or brushes)"
-        what = "have no label of their own" if kind in _WITHOUT_LABEL else what
-        left_out.setdefault(what, {})[kind] = count
+        left_out.setdefault(_reason(kind), {})[kind] = count
     return list(left_out.items())
+
+
+def _reason(kind: str) -> str:
+    """Return why results of a kind are left out."""
+    if kind in _WITHOUT_LABEL:
+        return "have no label of their own"
+    if kind in _WITHOUT_AREA:
+        return "have no area"
+    return "are of a kind that is not read (draw polygons or brushes)"
 
 
 def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledPicture:

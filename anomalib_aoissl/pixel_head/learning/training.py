@@ -152,14 +152,15 @@ class _Fit:
     def run(self, views: Sequence[View]) -> HeadFit:
         """Fit the networks, and keep the second one where it is better on images that it was not fitted to."""
         networks, others, unseen = self._networks(views)
-        offsets, taken = np.zeros(self.classes, np.float32), np.zeros((self.classes, self.classes))
-        labels, weights = self.sample.labels, self.sample.weights
+        labels, weights, number = self.sample.labels, self.sample.weights, self.classes
+        offsets = class_offsets(unseen, labels, weights) if self.judged else np.zeros(number, np.float32)
+        unseen = offset(unseen, offsets)
+        taken = np.zeros((number, number))
         if self.judged:
-            offsets = class_offsets(unseen, labels, weights)
-            taken = confusion(labels, offset(unseen, offsets).argmax(axis=1), weights, self.classes)
+            taken = confusion(labels, unseen.argmax(axis=1), weights, number)
         self.head.set_networks(*networks)
         self.head.offsets = torch.from_numpy(offsets)
-        return HeadFit(self.sample, offset(unseen, offsets).max(axis=1), views, others, taken)
+        return HeadFit(self.sample, unseen.max(axis=1), views, others, taken)
 
     def _networks(self, views: Sequence[View]) -> tuple[Networks, dict[int, Networks], np.ndarray]:
         """Return both networks, those of the folds, and the probabilities of pixels of left-out images."""
