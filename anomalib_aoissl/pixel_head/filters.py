@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.compiler import is_exporting
 from torch.nn import functional
@@ -50,11 +52,10 @@ def filter_counts(planes: int) -> tuple[int, int]:
 def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Return maps ``[B, C, H, W]`` after a Gaussian of width sigma, px, cut at three sigma."""
     reach = max(1, round(3 * sigma))
-    places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=maps.device)
-    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(maps.dtype)
-    maps = _convolved(functional.pad(maps, (reach, reach, 0, 0), mode="replicate"), kernel[None])
-    return _convolved(functional.pad(maps, (0, 0, reach, reach), mode="replicate"), kernel[:, None])
+    weights = [math.exp(-0.5 * (place / sigma) ** 2) for place in range(-reach, reach + 1)]
+    kernel = [weight / sum(weights) for weight in weights]
+    maps = _convolved(functional.pad(maps, (reach, reach, 0, 0), mode="replicate"), [kernel])
+    return _convolved(functional.pad(maps, (0, 0, reach, reach), mode="replicate"), [[value] for value in kernel])
 
 
 def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tensor]:
@@ -66,7 +67,7 @@ def _answers(maps: torch.Tensor, width: float, scale: float) -> list[torch.Tenso
     answers = [blurred, gradient, *_eigenvalues(*second)]
     if scale <= _WIDEST_TENSOR:
         twice = smooth(torch.cat([across * across, across * down * 2, down * down], dim=1), width).chunk(3, dim=1)
-        answers += [(value.clamp(min=0.0) / 2 + _EPS).sqrt() for value in _eigenvalues(*twice)]
+        answers += [(functional.relu(value) / 2 + _EPS).sqrt() for value in _eigenvalues(*twice)]
     return answers
 
 
@@ -74,7 +75,7 @@ def _across(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences across times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
     if is_exporting():
-        return _convolved(padded, _difference(maps, width)[None])
+        return _convolved(padded, [[-width / 2, 0.0, width / 2]])  # one operation of the graph in place of four
     return (padded[..., 2:] - padded[..., :-2]) * (width / 2)
 
 
@@ -82,18 +83,16 @@ def _down(maps: torch.Tensor, width: float) -> torch.Tensor:
     """Return the central differences down times a width, ``[B, C, H, W]``."""
     padded = functional.pad(maps, (0, 0, 1, 1), mode="replicate")
     if is_exporting():
-        return _convolved(padded, _difference(maps, width)[:, None])
+        return _convolved(padded, [[-width / 2], [0.0], [width / 2]])
     return (padded[..., 2:, :] - padded[..., :-2, :]) * (width / 2)
 
 
-def _difference(maps: torch.Tensor, width: float) -> torch.Tensor:
-    """Return the kernel ``[3]`` of a central difference times a width: one operation of a graph in place of four."""
-    return torch.tensor([-width / 2, 0.0, width / 2], dtype=maps.dtype, device=maps.device)
-
-
-def _convolved(maps: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+def _convolved(maps: torch.Tensor, kernel: list[list[float]]) -> torch.Tensor:
     """Return maps ``[B, C, H, W]``, each correlated with a kernel ``[h, w]`` where it lies inside."""
-    return functional.conv2d(maps, kernel.expand(maps.shape[1], 1, *kernel.shape), groups=maps.shape[1])
+    planes = maps.shape[1]
+    # Of numbers, not tensors: a constant of the exported graph, where each operation on it would be traced.
+    weight = torch.tensor([[kernel]] * planes, dtype=maps.dtype, device=maps.device)
+    return functional.conv2d(maps, weight, groups=planes)
 
 
 def _eigenvalues(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
