@@ -205,11 +205,11 @@ def test_labelme_files_of_two_folders_with_one_name_come_back(tmp_path: Path) ->
 def test_results_of_label_studio_that_are_left_out_are_said_with_the_reason(tmp_path: Path) -> None:
     path = export("Label Studio", tmp_path) / "project-1.json"
     content = json.loads(path.read_text())
-    for kind in ("bitmasklabels", "rectangle", "keypointlabels", "rectangle", "choices"):
+    for kind in ("magicwand", "rectangle", "keypointlabels", "rectangle", "choices"):
         content[0]["annotations"][0]["result"].append({"type": kind, "value": {}})
     path.write_text(json.dumps(content))
     assert [note.removeprefix(f"{path}: ") for note in read_labels(Source(tmp_path)).notes] == [
-        "1 bitmasklabels results are of a kind that is not read (draw polygons or brushes) and are left out",
+        "1 magicwand results are of a kind that is not read (draw polygons or brushes) and are left out",
         "2 rectangle results have no label of their own and are left out",
         "1 keypointlabels results have no area and are left out",
     ]
