@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from anomalib_aoissl.data.files import whole_file, write_text
 
 from .plan import Job
@@ -95,13 +97,14 @@ def write_table(jobs: Iterable[Job], board: Board) -> Path:
     jobs = list(jobs)
     measured = [job for job in jobs if job.kind in _MEASURED]
     path = board.folder / "study.csv"
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for job in measured:
-            if (result := board.result(job.id)) is not None:
-                writer.writerow(_row(job, result, board))
-    write_text(board.folder / "study.missing.txt", "".join(_missing(jobs, board)))
+    with FileLock(board.folder / "claims" / ".table.lock"):  # a slower process would put back what it saw before
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for job in measured:
+                if (result := board.result(job.id)) is not None:
+                    writer.writerow(_row(job, result, board))
+        write_text(board.folder / "study.missing.txt", "".join(_missing(jobs, board)))
     return path
 
 
