@@ -215,6 +215,17 @@ def test_results_of_label_studio_that_are_left_out_are_said_with_the_reason(tmp_
     ]
 
 
+def test_tasks_with_several_annotations_are_said(tmp_path: Path) -> None:
+    path = export("Label Studio", tmp_path) / "project-1.json"
+    content = json.loads(path.read_text())
+    first = content[0]["annotations"][0]
+    content[0]["annotations"] = [first, {**first, "was_cancelled": True}, {"result": first["result"][:1]}]
+    path.write_text(json.dumps(content))
+    labels = read_labels(Source(tmp_path))
+    assert labels.notes == [f"{path}: 1 tasks have several annotations; the last of each counts"]
+    assert [shape.label for shape in labels.images[0].shapes] == ["wire"]
+
+
 def test_a_list_of_classes_beside_yolo_labels_is_none_of_them(tmp_path: Path) -> None:
     root = export("YOLO", tmp_path)
     (root / "labels" / "train" / "classes.txt").write_text("pad\nwire\nball\n")

@@ -66,11 +66,18 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     images, notes = [], []
     for path in files:
         others: Counter[str] = Counter()
+        several = 0
         for number, task in enumerate(source.json(path), start=1):
             if not _is_task(task):
                 msg = f'{path}: task {number} has no "data" and "annotations". Export the labels again.'
                 raise DatasetError(msg)
-            images.append(_image(task, path, f"task {task.get('id', number)}", others))
+            done = [
+                entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")
+            ]
+            several += len(done) > 1
+            images.append(_image(task, done[-1:], path, f"task {task.get('id', number)}", others))
+        if several:
+            notes.append(f"{path}: {several} tasks have several annotations; the last of each counts")
         notes += [f"{path}: {counted(kinds)} results {what} and are left out" for what, kinds in _by_reason(others)]
     classes = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("Label Studio", tuple(classes), images, notes)
@@ -93,12 +100,13 @@ def _reason(kind: str) -> str:
     return "are of a kind that is not read (draw polygons or brushes)"
 
 
-def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledPicture:
-    """Return the labels of one task."""
-    done = [entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+def _image(
+    task: dict[str, Any], done: Sequence[dict[str, Any]], path: Path, where: str, others: Counter[str]
+) -> LabelledPicture:
+    """Return the labels of one task, of its one annotation or none."""
     shapes: list[Shape] = []
     place = None
-    for number, result in enumerate(get(done[-1], "result", list, path, where) if done else [], start=1):
+    for number, result in enumerate(get(done[0], "result", list, path, where) if done else [], start=1):
         here = f"{where}, result {number}"
         kind = str(result.get("type")) if isinstance(result, dict) else ""
         if kind not in _KINDS:
