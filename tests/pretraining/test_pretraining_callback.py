@@ -74,8 +74,11 @@ def test_the_same_run_again_is_loaded(
         callback_of("mae", tmp_path, seed=1).pretrain(make_encoder(), pictures, trainer_arguments=CPU),
         callback_of("mae", tmp_path).pretrain(make_encoder(), pictures[:5], trainer_arguments=CPU),
         callback_of("mae", tmp_path).pretrain(make_encoder(reg_tokens=1), pictures, trainer_arguments=CPU),
+        callback_of("mae", tmp_path).pretrain(
+            make_encoder(), pictures, trainer_arguments={**CPU, "limit_train_batches": 1}
+        ),
     ]
-    assert len({folder, *others}) == 4
+    assert len({folder, *others}) == 5
 
 
 def test_the_learning_rate_is_lower_from_trained_weights(
