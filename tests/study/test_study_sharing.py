@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from benchmarks.study import table
 from benchmarks.study.__main__ import main, without_needless
@@ -332,6 +333,16 @@ def test_a_slower_process_does_not_put_back_an_older_table(
     slower.join()
     rows = list(csv.DictReader((tmp_path / "study.csv").open(encoding="utf-8")))
     assert [row["job"] for row in rows] == [first.id, second.id]
+
+
+def test_a_table_is_written_where_a_lock_is_left_over(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_LONGEST_WRITING", 0.1)
+    board = Board(tmp_path)
+    board.write_result(jobs[0].id, {"mean_iou": 0.5})
+    with FileLock(tmp_path / "claims" / ".table.lock"):
+        assert len(write_table(jobs, board).read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_a_result_that_cannot_be_read_is_measured_again(jobs: list[Job], tmp_path: Path) -> None:
