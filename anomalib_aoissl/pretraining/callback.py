@@ -47,6 +47,7 @@ __all__ = ["PretrainingCallback", "Start"]
 
 _TRAINED_RATE = 1e-4
 _WITHOUT_EFFECT = {"loading", "save_to", "cache_dir"}  # on the result
+_TRAINER_WITHOUT_EFFECT = {"accelerator", "logger", "enable_progress_bar"}
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +204,10 @@ class PretrainingCallback(Callback):
             check_replaceable(self.save_to)
         read: dict[str, Any] = {"bit_depth": file_format.bit_depth, "planes": file_format.planes}
         read |= {"native": True} if native else {}
+        given = {
+            name: value for name, value in (trainer_arguments or {}).items() if name not in _TRAINER_WITHOUT_EFFECT
+        }
+        read |= {"trainer": given} if given and trainer is None else {}
         arguments = {**self.arguments, **_circumstances(trainer), **read}
         key = cache_key(encoder, self.objective_name, arguments, fingerprint(images), labelled_fingerprint(labelled))
         folder = cache_folder(self.cache_dir) / key

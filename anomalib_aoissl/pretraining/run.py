@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,13 @@ class Run:
         trainer = self._trainer(outer, arguments)
         module = self._module()
         loader = self._loader(trainer)
-        resume = newest_whole(self.partial, module)
+        resume, epochs = newest_whole(self.partial, module)
+        # Lightning says the epoch when worker processes have asked for its order already
+        loader.sampler.set_epoch(epochs)  # type: ignore[attr-defined]
+        if self.settings.max_steps != -1:  # so that a run which has made its steps makes no more when it resumes
+            steps = math.ceil(len(loader) / trainer.accumulate_grad_batches)  # of an epoch
+            most = math.ceil(self.settings.max_steps / steps)
+            trainer.fit_loop.max_epochs = min(self.settings.max_epochs, most)
         try:
             with names_full_disk(self.partial):
                 trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
@@ -172,6 +179,7 @@ class Run:
             self.objective,
             learning_rate=self.learning_rate,
             warmup=s.optimizer.warmup,
+            max_steps=s.max_steps,
             light=s.light,
             mean=encoder.mean,
             std=encoder.std,
@@ -190,7 +198,6 @@ class Run:
         )
         own: dict[str, Any] = {
             "max_epochs": s.max_epochs,
-            "max_steps": s.max_steps,
             "gradient_clip_val": _CLIP,
             "callbacks": [self.watcher, KeepsPrevious(self.partial), checkpoint],
             "enable_model_summary": False,

@@ -13,8 +13,8 @@ import contextlib
 import json
 import os
 import socket
+import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class Board:
         return _read(self.folder / "results" / f"{job}.json")
 
     def has_result(self, job: str) -> bool:
-        """Return whether a job is done."""
-        return (self.folder / "results" / f"{job}.json").is_file()
+        """Return whether a job is done; a result that cannot be read is none."""
+        return self.result(job) is not None
 
     def write_result(self, job: str, result: Mapping[str, Any]) -> None:
         """Write a result whole, and forget an earlier failure."""
@@ -62,11 +62,16 @@ class Board:
 
     def write_failure(self, job: str, error: str) -> None:
         """Write down why a job failed."""
-        write_text(self.folder / "failures" / f"{job}.json", json.dumps({"error": error, "time": time.time()}))
+        write_text(self.folder / "failures" / f"{job}.json", json.dumps({"error": error, "time": self.now()}))
 
     def failure(self, job: str) -> dict[str, Any] | None:
         """Return when and why a job failed, None where it did not."""
         return _read(self.folder / "failures" / f"{job}.json")
+
+    def now(self) -> float:
+        """Return the time by the clock that dates the folder's files, s: those of two machines may differ."""
+        with tempfile.TemporaryFile(dir=self.folder / "claims") as file:
+            return os.fstat(file.fileno()).st_mtime
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
@@ -112,13 +117,13 @@ class Board:
     def _is_stale(self, path: Path) -> bool:
         """Return whether a claim's owner is dead, as far as can be seen from here, or silent for too long."""
         try:
-            silent = time.time() - path.stat().st_mtime
+            touched = path.stat().st_mtime
         except FileNotFoundError:
             return False  # it was removed: the next look finds a result, or nobody
         owner = _read(path)
-        if owner is not None and owner.get("host") == socket.gethostname():
+        if owner is not None and owner.get("host") == _host():
             return not _is_alive(owner)
-        return silent > self.stale
+        return self.now() - touched > self.stale
 
 
 def _keep_alive(path: Path, ended: threading.Event) -> None:
@@ -130,7 +135,16 @@ def _keep_alive(path: Path, ended: threading.Event) -> None:
 
 def _owner() -> dict[str, Any]:
     """Return what tells this process from any other."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    return {"host": _host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def _host() -> str:
+    """Return what tells where a process has its number: machines and containers may share a name."""
+    marks = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # beyond Linux, the name alone
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        marks.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(marks)
 
 
 def _is_alive(owner: Mapping[str, Any]) -> bool:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from anomalib_aoissl.data.files import whole_file, write_text
 
@@ -31,6 +34,9 @@ _RESULT = ("pretraining_seconds", *COLUMNS[COLUMNS.index("mean_iou") :])
 """Columns that a job's result fills; the others say which job it is."""
 
 _TEXTS = ("pictures", "job", "commit", "command", "machine", "versions", "finished")
+
+
+_LONGEST_WRITING = 60.0  # s
 
 
 class TableError(ValueError):
@@ -95,14 +101,24 @@ def write_table(jobs: Iterable[Job], board: Board) -> Path:
     jobs = list(jobs)
     measured = [job for job in jobs if job.kind in _MEASURED]
     path = board.folder / "study.csv"
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for job in measured:
-            if (result := board.result(job.id)) is not None:
-                writer.writerow(_row(job, result, board))
-    write_text(board.folder / "study.missing.txt", "".join(_missing(jobs, board)))
+    with _alone(board):  # a slower process would put back what it saw before
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for job in measured:
+                if (result := board.result(job.id)) is not None:
+                    writer.writerow(_row(job, result, board))
+        write_text(board.folder / "study.missing.txt", "".join(_missing(jobs, board)))
     return path
+
+
+@contextmanager
+def _alone(board: Board) -> Iterator[None]:
+    """Let one process at a time into the block; where the folder has no locks, or one is left over, after a minute."""
+    with ExitStack() as stack:
+        with suppress(Timeout, NotImplementedError):
+            stack.enter_context(FileLock(board.folder / "claims" / ".table.lock", timeout=_LONGEST_WRITING))
+        yield
 
 
 def _row(job: Job, result: dict[str, Any], board: Board) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def work(
         pause: Seconds between two looks while others work on what is left.
         planned: The whole plan, which the table is of, where the jobs are a part of it.
     """
-    begun = time.time()
+    begun = board.now()
     while True:
         took, waiting = False, False
         for job in jobs:

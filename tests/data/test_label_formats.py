@@ -3,7 +3,10 @@
 
 """Each format of labels gives the same mask from files that are written by hand; what is written keeps areas."""
 
+import base64
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +183,36 @@ def test_a_brush_of_literals_and_short_runs() -> None:
     bits = header + body
     bits += "0" * (-len(bits) % 8)
     assert unpacked([int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]).tolist() == [7, 7, 1, 2, 3, 255]
+
+
+def test_label_studio_s_bitmask_is_where_its_png_is_opaque(tmp_path: Path) -> None:
+    path = export("Label Studio", tmp_path / "export") / "project-1.json"
+    content = json.loads(path.read_text())
+    value = content[0]["annotations"][0]["result"][2]
+    value["type"] = "bitmasklabels"
+    url = f"data:image/png;base64,{base64.b64encode(png(pad())).decode()}"
+    value["value"] = {"imageDataURL": url, "bitmasklabels": ["pad"]}
+    path.write_text(json.dumps(content))
+    source = Source(path.parent)
+    convert(read_labels(source), source, tmp_path / "out", masks.FORMAT, Choices(classes=ORDER))
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "u1.png"), drawing())
+
+
+def png(opaque: np.ndarray) -> bytes:
+    """Return a PNG, by its specification: black, opaque where the array is true, and half so at its left edge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = opaque.shape
+    alpha = np.where(opaque, 255, 0).astype(np.uint8)
+    alpha[opaque & ~np.roll(opaque, 1, axis=1)] = 128
+    pixels = np.zeros((height, width, 4), dtype=np.uint8)
+    pixels[..., 3] = alpha
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # no filter
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # 8 bits, red, green, blue, alpha
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + end
 
 
 def test_coco_rings_are_holes_where_the_area_says_so(tmp_path: Path) -> None:

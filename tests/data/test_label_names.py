@@ -205,14 +205,25 @@ def test_labelme_files_of_two_folders_with_one_name_come_back(tmp_path: Path) ->
 def test_results_of_label_studio_that_are_left_out_are_said_with_the_reason(tmp_path: Path) -> None:
     path = export("Label Studio", tmp_path) / "project-1.json"
     content = json.loads(path.read_text())
-    for kind in ("bitmasklabels", "rectangle", "keypointlabels", "rectangle", "choices"):
+    for kind in ("magicwand", "rectangle", "keypointlabels", "rectangle", "choices"):
         content[0]["annotations"][0]["result"].append({"type": kind, "value": {}})
     path.write_text(json.dumps(content))
     assert [note.removeprefix(f"{path}: ") for note in read_labels(Source(tmp_path)).notes] == [
-        "1 bitmasklabels results are of a kind that is not read (draw polygons or brushes) and are left out",
+        "1 magicwand results are of a kind that is not read (draw polygons or brushes) and are left out",
         "2 rectangle results have no label of their own and are left out",
         "1 keypointlabels results have no area and are left out",
     ]
+
+
+def test_tasks_with_several_annotations_are_said(tmp_path: Path) -> None:
+    path = export("Label Studio", tmp_path) / "project-1.json"
+    content = json.loads(path.read_text())
+    first = content[0]["annotations"][0]
+    content[0]["annotations"] = [first, {**first, "was_cancelled": True}, {"result": first["result"][:1]}]
+    path.write_text(json.dumps(content))
+    labels = read_labels(Source(tmp_path))
+    assert labels.notes == [f"{path}: 1 tasks have several annotations; the last of each counts"]
+    assert [shape.label for shape in labels.images[0].shapes] == ["wire"]
 
 
 def test_a_list_of_classes_beside_yolo_labels_is_none_of_them(tmp_path: Path) -> None:

@@ -74,8 +74,11 @@ def test_the_same_run_again_is_loaded(
         callback_of("mae", tmp_path, seed=1).pretrain(make_encoder(), pictures, trainer_arguments=CPU),
         callback_of("mae", tmp_path).pretrain(make_encoder(), pictures[:5], trainer_arguments=CPU),
         callback_of("mae", tmp_path).pretrain(make_encoder(reg_tokens=1), pictures, trainer_arguments=CPU),
+        callback_of("mae", tmp_path).pretrain(
+            make_encoder(), pictures, trainer_arguments={**CPU, "limit_train_batches": 1}
+        ),
     ]
-    assert len({folder, *others}) == 4
+    assert len({folder, *others}) == 5
 
 
 def test_the_learning_rate_is_lower_from_trained_weights(
@@ -144,24 +147,62 @@ def test_an_interrupt_is_said_and_resumed_with_its_seconds(
     assert seconds == sorted(seconds)
 
 
-@pytest.mark.parametrize("objective", list(SMALL))
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return the record of a run without the seconds that it took."""
+    record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    measures = [{**measure, "seconds": None} for measure in record["measures"]]
+    return {"measures": measures, "kept": record["kept"]}
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings"),
+    [
+        *((objective, {}) for objective in SMALL),
+        ("mae", {"max_steps": 11}),  # ends within the fourth epoch
+        ("mae", {"loading": {"num_workers": 2}}),  # which ask for an epoch's order before the epoch begins
+    ],
+)
 def test_a_stopped_run_resumes_to_the_same_weights(
-    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+    make_encoder: MakeEncoder,
+    pictures: Files,
+    tmp_path: Path,
+    objective: str,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, resumed = make_encoder(), make_encoder()
-    callback_of(objective, tmp_path / "a", max_epochs=4).pretrain(whole, pictures, trainer_arguments=CPU)
+    settings = {"max_epochs": 4, **settings}
+    unbroken = callback_of(objective, tmp_path / "a", **settings).pretrain(whole, pictures, trainer_arguments=CPU)
     start = {name: value.clone() for name, value in resumed.vit.state_dict().items()}
     with monkeypatch.context() as patch:
         stopping(patch, OSError("power cut"))
         with pytest.raises(OSError, match="power cut"):
-            callback_of(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
+            callback_of(objective, tmp_path / "b", **settings).pretrain(resumed, pictures, trainer_arguments=CPU)
     assert all(torch.equal(value, start[name]) for name, value in resumed.vit.state_dict().items())
     (partial,) = (tmp_path / "b").glob("*.partial")
     assert (partial / "last.ckpt").is_file()
-    folder = callback_of(objective, tmp_path / "b", max_epochs=4).pretrain(resumed, pictures, trainer_arguments=CPU)
-    assert len(json.loads((folder / "pretraining.json").read_text())["measures"]) == 5
+    folder = callback_of(objective, tmp_path / "b", **settings).pretrain(resumed, pictures, trainer_arguments=CPU)
+    record = record_of(folder)
+    assert record == record_of(unbroken)
+    assert [measure["step"] for measure in record["measures"]] == [0, 3, 6, 9, settings.get("max_steps", 12)]
     for name, value in whole.vit.state_dict().items():
-        torch.testing.assert_close(resumed.vit.state_dict()[name], value, msg=name)
+        assert torch.equal(resumed.vit.state_dict()[name], value), name
+
+
+def test_a_run_that_was_stopped_after_its_last_step_trains_no_further(
+    make_encoder: MakeEncoder, pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        msg = "power cut"
+        raise OSError(msg)
+
+    callback = callback_of("mae", tmp_path, max_epochs=50, max_steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("anomalib_aoissl.pretraining.run.save_encoder", cut)
+        with pytest.raises(OSError, match="power cut"):
+            callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    folder = callback.pretrain(make_encoder(), pictures, trainer_arguments=CPU)
+    assert [measure["step"] for measure in record_of(folder)["measures"]] == [0, 3, 5]
 
 
 def test_the_best_encoder_is_kept_and_the_start_where_nothing_beats_it(

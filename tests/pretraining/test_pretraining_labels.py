@@ -86,3 +86,13 @@ def test_a_run_that_resumes_with_labels_keeps_the_best_of_what_was_probed(
     record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     assert [entry["mean_iou"] for entry in record["measures"]] == [None, None, 0.5, 0.4]
     assert record["kept"] == 2
+
+
+def test_labels_that_are_all_ignored_probe_nothing(make_encoder: MakeEncoder, pictures: Files, tmp_path: Path) -> None:
+    labelled = labelled_of()
+    ignored = replace(labelled, queries=[(image, torch.full_like(mask, 255)) for image, mask in labelled.queries])
+    callback = callback_of("mae", tmp_path)
+    folder = callback.pretrain(make_encoder(), pictures, labelled=ignored, trainer_arguments=CPU)
+    record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    assert [entry["mean_iou"] for entry in record["measures"]] == [None] * 3
+    assert record["kept"] == 2

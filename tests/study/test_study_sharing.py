@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from benchmarks.study import table
 from benchmarks.study.__main__ import main, without_needless
 from benchmarks.study.plan import Job, PlanError, estimate, plan, read_config
 from benchmarks.study.sharing import Board
@@ -278,6 +281,83 @@ def test_a_claim_of_a_dead_process_here_is_taken_over_at_once(tmp_path: Path) ->
     )  # its number, used again
     with board.claim("job") as free:
         assert free
+
+
+def test_a_clock_of_this_machine_that_is_ahead_takes_no_claim_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, right = tmp_path / "claims" / "job.json", time.time
+    board = Board(tmp_path, stale=60)
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0}), encoding="utf-8")
+    monkeypatch.setattr(time, "time", lambda: right() + 61)
+    with board.claim("job") as free:
+        assert not free
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="the system has no namespaces of processes")
+def test_a_number_of_a_process_counts_in_its_own_container_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    board, path = Board(tmp_path), tmp_path / "claims" / "job.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "readlink", lambda _: Path("pid:[1]"))
+        with board.claim("own"):
+            owner = json.loads((tmp_path / "claims" / "own.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**owner, "pid": dead.pid}), encoding="utf-8")
+    with board.claim("job") as free:
+        assert not free
+
+
+def test_a_slower_process_does_not_put_back_an_older_table(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, row, looked, done = Board(tmp_path), table._row, threading.Event(), threading.Event()
+
+    def slow(job: Job, *arguments: Any) -> dict[str, Any]:
+        if threading.current_thread() is slower:
+            looked.set()
+            done.wait(0.5)  # the other one waits for this one, or has ended before it
+        return row(job, *arguments)
+
+    monkeypatch.setattr(table, "_row", slow)
+    first, second = (job for job in jobs[:2])
+    board.write_result(second.id, {"mean_iou": 0.5})
+    slower = threading.Thread(target=write_table, args=(jobs, board))
+    slower.start()
+    looked.wait()
+    board.write_result(first.id, {"mean_iou": 0.75})
+    write_table(jobs, board)
+    done.set()
+    slower.join()
+    rows = list(csv.DictReader((tmp_path / "study.csv").open(encoding="utf-8")))
+    assert [row["job"] for row in rows] == [first.id, second.id]
+
+
+def test_a_table_is_written_where_a_lock_is_left_over(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_LONGEST_WRITING", 0.1)
+    board = Board(tmp_path)
+    board.write_result(jobs[0].id, {"mean_iou": 0.5})
+    with FileLock(tmp_path / "claims" / ".table.lock"):
+        assert len(write_table(jobs, board).read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_result_that_cannot_be_read_is_measured_again(jobs: list[Job], tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    path = tmp_path / "results" / f"{jobs[0].id}.json"
+    path.write_text('{"mean_iou": 0.7', encoding="utf-8")
+    write_table(jobs[:1], board)
+    assert (tmp_path / "study.missing.txt").read_text(encoding="utf-8") == f"{jobs[0].id}\tnot run yet\n"
+    assert work(jobs[:1], board, fake) == 0
+    assert board.result(jobs[0].id) == {
+        "mean_iou": 0.5,
+        "class_iou": {"a": 0.25},
+        "fit_seconds": 2.0,
+        "pid": os.getpid(),
+    }
 
 
 WORKER = """

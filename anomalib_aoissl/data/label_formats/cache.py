@@ -21,7 +21,7 @@ from . import find_format, masks, read_labels
 logger = logging.getLogger(__name__)
 
 CACHE = Path("datasets")
-_VERSION = 3
+_VERSION = 4
 
 
 def as_masks(root: Path, classes: Sequence[str] | None = None, lighting_channels: Sequence[str] = ()) -> Path:

@@ -102,7 +102,8 @@ def _add_shapes(
         if not segmentation:
             boxes += 1
         elif isinstance(segmentation, dict):
-            shapes[image].append(Shape(names[category], mask=run_mask(segmentation, sizes[image], path, where)))
+            mask, sizes[image] = run_mask(segmentation, sizes[image], path, where)
+            shapes[image].append(Shape(names[category], mask=mask))
         else:
             shapes[image].append(_of_polygons(segmentation, names[category], entry.get("area"), path, where))
     if boxes:

@@ -57,10 +57,12 @@ def _image(entry: _Entry, number: int, names: Sequence[str], path: Path, without
     where = f"item {number}"
     key = get(entry, "id", str, path, where)
     picture = entry.get("image") or entry.get("media") or {}
-    given = picture.get("size") if isinstance(picture, dict) else None
+    annotations = get(entry, "annotations", list, path, where)
+    told = [picture, *(entry.get("rle") for entry in annotations if isinstance(entry, dict))]  # the first that says it
+    given = next((entry["size"] for entry in told if isinstance(entry, dict) and entry.get("size")), None)
     size = (int(given[0]), int(given[1])) if isinstance(given, list) and len(given) == 2 else None
     shapes = []
-    for count, annotation in enumerate(get(entry, "annotations", list, path, where), start=1):
+    for count, annotation in enumerate(annotations, start=1):
         shape = _shape(annotation, names, size, path, f"{where} ({key}), annotation {count}")
         if shape is None:
             without_area[str(annotation.get("type"))] += 1
@@ -81,7 +83,8 @@ def _shape(entry: _Entry, names: Sequence[str], size: tuple[int, int] | None, pa
         raise DatasetError(msg)
     label, layer = names[index], int(entry.get("z_order") or 0)
     if kind == "mask":
-        return Shape(label, mask=run_mask(get(entry, "rle", dict, path, where), size, path, where), layer=layer)
+        mask, _ = run_mask(get(entry, "rle", dict, path, where), size, path, where)
+        return Shape(label, mask=mask, layer=layer)
     if kind == "polygon":
         return Shape(label, (points(get(entry, "points", list, path, where), path, where),), layer=layer)
     if kind == "ellipse":

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aoissl authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Label Studio: the JSON export with brushes, polygons, boxes and ellipses in percent of the picture [0].
+"""Label Studio: the JSON export with brushes, bitmasks, and polygons, boxes, ellipses in percent of the picture [0].
 
 Its PNG export of brushes does not say which picture a mask is of, so the JSON is needed.
 
@@ -11,7 +11,7 @@ Its PNG export of brushes does not say which picture a mask is of, so the JSON i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,11 +22,13 @@ from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.labels.content import LabelledPicture, LabelSet, Shape
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse, turned
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import counted, get, points
+from anomalib_aoissl.data.labels.texts import counted, get, png_mask, points
 
 _KINDS = {
     "brush": "brushlabels",
     "brushlabels": "brushlabels",
+    "bitmask": "bitmasklabels",
+    "bitmasklabels": "bitmasklabels",
     "polygonlabels": "polygonlabels",
     "rectanglelabels": "rectanglelabels",
     "ellipselabels": "ellipselabels",
@@ -64,11 +66,18 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
     images, notes = [], []
     for path in files:
         others: Counter[str] = Counter()
+        several = 0
         for number, task in enumerate(source.json(path), start=1):
             if not _is_task(task):
                 msg = f'{path}: task {number} has no "data" and "annotations". Export the labels again.'
                 raise DatasetError(msg)
-            images.append(_image(task, path, f"task {task.get('id', number)}", others))
+            done = [
+                entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")
+            ]
+            several += len(done) > 1
+            images.append(_image(task, done[-1:], path, f"task {task.get('id', number)}", others))
+        if several:
+            notes.append(f"{path}: {several} tasks have several annotations; the last of each counts")
         notes += [f"{path}: {counted(kinds)} results {what} and are left out" for what, kinds in _by_reason(others)]
     classes = sorted({shape.label for image in images for shape in image.shapes})
     return LabelSet("Label Studio", tuple(classes), images, notes)
@@ -91,12 +100,13 @@ def _reason(kind: str) -> str:
     return "are of a kind that is not read (draw polygons or brushes)"
 
 
-def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -> LabelledPicture:
-    """Return the labels of one task."""
-    done = [entry for entry in task["annotations"] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+def _image(
+    task: dict[str, Any], done: Sequence[dict[str, Any]], path: Path, where: str, others: Counter[str]
+) -> LabelledPicture:
+    """Return the labels of one task, of its one annotation or none."""
     shapes: list[Shape] = []
-    size = None
-    for number, result in enumerate(get(done[-1], "result", list, path, where) if done else [], start=1):
+    place = None
+    for number, result in enumerate(get(done[0], "result", list, path, where) if done else [], start=1):
         here = f"{where}, result {number}"
         kind = str(result.get("type")) if isinstance(result, dict) else ""
         if kind not in _KINDS:
@@ -104,9 +114,13 @@ def _image(task: dict[str, Any], path: Path, where: str, others: Counter[str]) -
                 others[kind] += 1
             continue
         height, width = (int(get(result, key, int, path, here)) for key in ("original_height", "original_width"))
-        size = (height, width)
-        shapes.append(_shape(get(result, "value", dict, path, here), kind, size, path, here))
-    return LabelledPicture(_name(task, path, where), path, size, shapes)
+        mine = (result.get("to_name"), result.get("item_index") or 0, (height, width))
+        if place not in {None, mine}:
+            msg = f"{path}: {here}: is of another picture, or size of it, than those before. Give each picture a task."
+            raise DatasetError(msg)
+        place = mine
+        shapes.append(_shape(get(result, "value", dict, path, here), kind, (height, width), path, here))
+    return LabelledPicture(_name(task, path, where), path, None if place is None else place[-1], shapes)
 
 
 def _name(task: dict[str, Any], path: Path, where: str) -> str:
@@ -134,6 +148,8 @@ def _shape(value: dict[str, Any], kind: str, size: tuple[int, int], path: Path, 
 
     if kind.startswith("brush"):
         return Shape(label, mask=_brush(get(value, "rle", list, path, where), size, path, where))
+    if kind.startswith("bitmask"):
+        return Shape(label, mask=_bitmask(get(value, "imageDataURL", str, path, where), size, path, where))
     if kind == "polygonlabels":
         return Shape(label, (points(get(value, "points", list, path, where), path, where) * percent,))
     x, y = np.array([number("x"), number("y")]) * percent
@@ -154,6 +170,23 @@ def _brush(packed: list[Any], size: tuple[int, int], path: Path, where: str) -> 
         except (IndexError, OverflowError, TypeError, ValueError) as error:
             msg = f"{path}: {where}: its brush cannot be decoded ({error}). Export the labels again."
             raise DatasetError(msg) from error
+
+    return mask
+
+
+def _bitmask(url: str, size: tuple[int, int], path: Path, where: str) -> Callable[[], np.ndarray]:
+    """Return what decodes a bitmask, a PNG of the picture's size that is opaque where it is drawn."""
+    decode = png_mask(url.rpartition(",")[2], "A", path, where)
+
+    def mask() -> np.ndarray:
+        pixels = decode()
+        if pixels.shape != size:
+            msg = (
+                f"{path}: {where}: its bitmask has {pixels.shape[0]}x{pixels.shape[1]} px (height x width), the "
+                f"picture has {size[0]}x{size[1]}. Draw it again."
+            )
+            raise DatasetError(msg)
+        return pixels
 
     return mask
 

@@ -8,9 +8,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
 import os
 from collections import Counter
@@ -19,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
@@ -29,7 +25,7 @@ from anomalib_aoissl.data.labels.content import IGNORE_NAME, LabelledPicture, La
 from anomalib_aoissl.data.labels.shapes.geometry import box, ellipse
 from anomalib_aoissl.data.labels.shapes.tracing import parts
 from anomalib_aoissl.data.labels.source import LabelFormat, Source
-from anomalib_aoissl.data.labels.texts import class_list, counted, get, points, read_json
+from anomalib_aoissl.data.labels.texts import class_list, counted, get, png_mask, points, read_json
 
 _LISTS = ("labels.txt", "classes.txt", "class_names.txt")
 _IGNORED = "__ignore__"  # LabelMe's own name of what is not counted, also as a shape's label
@@ -114,24 +110,11 @@ def _shape(entry: dict[str, Any], kind: str, label: str, path: Path, where: str)
         radius = float(np.linalg.norm(ring[1] - ring[0]))
         return Shape(label, (ellipse(float(ring[0, 0]), float(ring[0, 1]), radius, radius),))
     if kind == "mask" and len(ring):
-        return _of_mask(get(entry, "mask", str, path, where), ring, label, path, where)
+        left, top = np.round(ring[0]).astype(int)  # where the mask's first pixel lies
+        mask = png_mask(get(entry, "mask", str, path, where), "L", path, where)
+        return Shape(label, mask=mask, corner=(int(top), int(left)))
     msg = f"{path}: {where}: a {kind!r} with {len(ring)} points is not read. Draw it as a polygon."
     raise DatasetError(msg)
-
-
-def _of_mask(text: str, ring: np.ndarray, label: str, path: Path, where: str) -> Shape:
-    """Return a shape that is drawn by a mask, a PNG in base64 whose first pixel lies at the first point."""
-
-    def mask() -> np.ndarray:
-        try:
-            with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
-                return np.array(picture.convert("L")) > 0
-        except (binascii.Error, OSError, ValueError) as error:
-            msg = f"{path}: {where}: its mask is no PNG in base64 ({error}). Draw it again."
-            raise DatasetError(msg) from error
-
-    left, top = np.round(ring[0]).astype(int)
-    return Shape(label, mask=mask, corner=(int(top), int(left)))
 
 
 def _write(root: Path, images: Iterable[MaskedImage], classes: Sequence[str]) -> None:

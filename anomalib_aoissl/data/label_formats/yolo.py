@@ -40,7 +40,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
         if picture is None:
             images.append(LabelledPicture(whole, path))
             continue
-        size = image_size(picture)
+        size = image_size(picture)  # of the upright picture, on which the format's tools draw
         shapes = []
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             values = line.split()
@@ -48,7 +48,7 @@ def _read(files: Sequence[Path], source: Source) -> LabelSet:
                 boxes += 1
             elif values:
                 shapes.append(_shape(values, names, size, path, f"line {number}"))
-        images.append(LabelledPicture(whole, path, size, shapes))
+        images.append(LabelledPicture(whole, path, shapes=shapes))
     if boxes:
         notes.append(f"{source.path}: {boxes} lines are boxes, not polygons, and are left out")
     return LabelSet("YOLO", names, images, notes)

@@ -18,7 +18,7 @@ import numpy as np
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_folder, write_text
-from anomalib_aoissl.data.reading import image_size
+from anomalib_aoissl.data.reading import image_size, orientation_of, turned
 
 from .content import LabelledPicture, LabelSet, MaskedImage, Shape
 from .mapping import all_left_out, map_classes, remapped
@@ -147,6 +147,8 @@ class _Run:
         self._todo = [(path, found[path], targets[path]) for path in labelled]
         self._check_names()
         self.unlabelled = {path: self._split(path) / targets[path] for path in free}
+        self._stored: list[LabelledPicture] = []
+        self._untold: list[LabelledPicture] = []
         self._outside: list[tuple[Path, str]] = []
         self._vanished: dict[str, list[LabelledPicture]] = {_DRAWN: [], _MAPPED: []}
         self._overlaps: Counter[tuple[str, str]] = Counter()
@@ -251,6 +253,7 @@ class _Run:
         for path, image, name in self._todo:
             size = image_size(path)
             mask, vanished = self._mask(image, size)
+            mask = self._upright(mask, image, path, size)
             if mask.shape != size:
                 misfits.append(image)
                 if len(self.report.misfits) < _KEPT:
@@ -267,8 +270,43 @@ class _Run:
             if self._look is not None:
                 self._look(path, mask)
             yield MaskedImage(name.as_posix(), item.as_posix(), mask, device, self._splits.get(path, ""))
+        if misfits and len(misfits) == len(self._todo):
+            path, mask = next(iter(self.report.misfits.items()))
+            height, width = image_size(path)
+            msg = (
+                f"{self._source.path}: none of its {len(misfits)} pictures has the size of its labels, such as "
+                f"{path.name} with {height}x{width} px (height x width) and labels of {mask.shape[0]}x{mask.shape[1]}. "
+                "Give the pictures that were labelled."
+            )
+            raise DatasetError(msg)
         self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
+        self._note(
+            "pictures are turned by their orientation tag, and their labels in {0} with them, which have the size of "
+            "the picture as it is stored",
+            self._stored,
+            lambda image: image.name,
+        )
+        self._note(
+            "pictures are turned by their orientation tag, and the size of their labels in {0} does not tell whether "
+            "they were drawn after it; they are taken to be. Look whether they lie on the pictures",
+            self._untold,
+            lambda image: image.name,
+        )
         self._summarize()
+
+    def _upright(self, mask: np.ndarray, image: LabelledPicture, path: Path, size: tuple[int, int]) -> np.ndarray:
+        """Return a mask as a viewer shows its picture, of the size (height, width).
+
+        It is turned with the picture where its size says that it was drawn on the picture as it is stored.
+        """
+        tag, square, drawn = orientation_of(path), size[0] == size[1], image.indices is None
+        if tag > 4 and mask.shape == size[::-1] and not square:
+            self._stored.append(image)
+            return np.ascontiguousarray(turned(mask, tag))
+        told = tag == 1 or not (tag < 5 or square or (drawn and image.size is None))
+        if not told and mask.any() and (drawn or orientation_of(image.source) != tag):  # a mask's own tag has turned it
+            self._untold.append(image)
+        return mask
 
     def _mask(self, image: LabelledPicture, size: tuple[int, int]) -> tuple[np.ndarray, str | None]:
         """Return the mask of a picture ``[H, W]``, and why all of its shapes vanish, if they do.

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
+from PIL import Image
 
 from anomalib_aoissl.data.describing.description import read_text
 from anomalib_aoissl.data.errors import DatasetError
@@ -103,8 +107,12 @@ def points(values: object, path: Path, where: str) -> np.ndarray:
     return ring
 
 
-def run_mask(runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, where: str) -> Callable[[], np.ndarray]:
-    """Return what decodes the run lengths of a whole picture, compressed or not, down the columns: ``[h, w]`` bool.
+def run_mask(
+    runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, where: str
+) -> tuple[Callable[[], np.ndarray], tuple[int, int]]:
+    """Return what decodes run lengths of a whole picture down the columns to ``[h, w]`` bool, and their (h, w).
+
+    They may be compressed or not.
 
     Args:
         runs: ``counts`` and ``size`` (h, w).
@@ -133,6 +141,24 @@ def run_mask(runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, 
             return of_runs(lengths, (size[0], size[1]), columns=True)
         except (TypeError, ValueError) as error:
             msg = f"{path}: {where}: {error}. Export the labels again."
+            raise DatasetError(msg) from error
+
+    return mask, (size[0], size[1])
+
+
+def png_mask(text: str, band: Literal["A", "L"], path: Path, where: str) -> Callable[[], np.ndarray]:
+    """Return what decodes a mask ``[h, w]`` bool, a PNG in base64, true where its opacity or its grey is not 0.
+
+    Raises:
+        DatasetError: Later, if it is none.
+    """
+
+    def mask() -> np.ndarray:
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
+                return np.array(picture.convert("RGBA" if band == "A" else "L").getchannel(band)) > 0
+        except (binascii.Error, OSError, ValueError) as error:
+            msg = f"{path}: {where}: its mask is no PNG in base64 ({error}). Draw it again."
             raise DatasetError(msg) from error
 
     return mask

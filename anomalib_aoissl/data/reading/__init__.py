@@ -17,7 +17,7 @@ from .pictures import (
     validate_bit_depth,
     with_planes,
 )
-from .raster import IMAGE_SUFFIXES
+from .raster import IMAGE_SUFFIXES, turned
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -33,6 +33,7 @@ __all__ = [
     "read_image",
     "read_lighting_channels",
     "read_mask",
+    "turned",
     "validate_bit_depth",
     "with_planes",
 ]

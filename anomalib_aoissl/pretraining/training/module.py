@@ -27,6 +27,7 @@ class PretrainingModule(LightningModule):
         objective: The objective.
         learning_rate: Its peak.
         warmup: Share of the steps in which it grows from 0.
+        max_steps: Optimiser steps after which to stop; -1 for no limit.
         light: Random light on every batch.
         mean: Of each input plane.
         std: Of each input plane.
@@ -42,6 +43,7 @@ class PretrainingModule(LightningModule):
         *,
         learning_rate: float,
         warmup: float,
+        max_steps: int = -1,
         light: Light,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -49,7 +51,7 @@ class PretrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.learning_rate, self.warmup = learning_rate, warmup
+        self.learning_rate, self.warmup, self.max_steps = learning_rate, warmup, max_steps
         self.light = light
         self.seed = seed
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -59,7 +61,8 @@ class PretrainingModule(LightningModule):
     @property
     def progress(self) -> Progress:
         """Where training stands."""
-        return Progress(self.trainer.global_step, max(int(self.trainer.estimated_stepping_batches), 1))
+        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        return Progress(self.trainer.global_step, steps if self.max_steps == -1 else min(steps, self.max_steps))
 
     def generator(self, batch_index: int) -> torch.Generator:
         """Return the generator of a batch; a resumed run draws what the unbroken one would have drawn."""
@@ -103,11 +106,13 @@ class PretrainingModule(LightningModule):
         self.objective.before_step(optimizer, self.progress)
 
     def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
-        """Let the objective follow, once for each optimiser step; half precision skips some."""
+        """Let the objective follow, once for each optimiser step; half precision skips some. Stop after the last."""
         del args, kwargs
         if self.trainer.global_step != self._stepped:
             self._stepped = self.trainer.global_step
             self.objective.after_step(self.progress)
+        # Lightning's own max_steps takes a checkpoint of an epoch's end for one within it, and adds a batch to it
+        self.trainer.should_stop |= self.trainer.global_step == self.max_steps
 
     def on_train_start(self) -> None:
         """Begin to count at the step that a checkpoint left off."""

@@ -37,8 +37,10 @@ class KeepsPrevious(Callback):
             (self.folder / LAST).replace(self.folder / _PREVIOUS)
 
 
-def newest_whole(folder: Path, module: LightningModule) -> str | None:
-    """Return the checkpoint that a run goes on from, None where it starts at the beginning; the log says which.
+def newest_whole(folder: Path, module: LightningModule) -> tuple[str | None, int]:
+    """Return the checkpoint that a run goes on from, and its epochs; None and 0 where it starts at the beginning.
+
+    The log says which.
 
     Args:
         folder: Folder of the run's checkpoints.
@@ -48,19 +50,19 @@ def newest_whole(folder: Path, module: LightningModule) -> str | None:
         if not path.is_file():
             continue
         try:
-            _check(path, module)
+            epoch = _checked(path, module)["epoch"]
         except CheckpointError as error:
             logger.warning("Pretraining does not resume from a damaged checkpoint: %s", error)
             continue
         logger.info("Pretraining resumes from %s.", path)
-        return str(path)
+        return str(path), epoch + 1  # Lightning counts an epoch when its last callback has run, after the writing
     if folder.is_dir() and any(folder.glob("*.ckpt")):
         logger.warning("Pretraining starts over: %s holds no checkpoint that is whole.", folder)
-    return None
+    return None, 0
 
 
-def _check(path: Path, module: LightningModule) -> None:
-    """Validate that a checkpoint is whole and holds the weights of the module.
+def _checked(path: Path, module: LightningModule) -> dict[str, Any]:
+    """Return the content of a checkpoint that is whole and holds the weights of the module.
 
     Raises:
         CheckpointError: If it is not.
@@ -68,7 +70,8 @@ def _check(path: Path, module: LightningModule) -> None:
     content = read_checkpoint(path)
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     found = {name: getattr(tensor, "shape", None) for name, tensor in content["state_dict"].items()}
-    if found != wanted or not {"optimizer_states", "callbacks", "loops"} <= content.keys():
+    if found != wanted or not {"optimizer_states", "callbacks", "loops", "epoch"} <= content.keys():
         msg = f"{path}: holds the state of another run."
         raise CheckpointError(msg)
     check_content(content, str(path))
+    return content

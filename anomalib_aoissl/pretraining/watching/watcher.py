@@ -161,7 +161,8 @@ class Watcher(Callback):
                 for items in (self.labelled.bank, self.labelled.queries)
             )
             probe = probe_mean_iou(self.encoder, bank, queries, num_classes=self.labelled.num_classes)
-            result |= {"mean_iou": probe.mean_iou, "class_iou": list(probe.class_iou)}
+            if not math.isnan(probe.mean_iou):  # of masks that are all ignored, which compare with nothing
+                result |= {"mean_iou": probe.mean_iou, "class_iou": list(probe.class_iou)}
         return result
 
     def _normalised(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:

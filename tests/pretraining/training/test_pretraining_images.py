@@ -45,3 +45,14 @@ def test_the_fingerprint_knows_content_and_not_place(pictures: Files, tmp_path: 
     content[-20] ^= 1
     files[2][0].write_bytes(content)
     assert fingerprint(files) != before
+
+
+def test_the_fingerprint_knows_the_middle_of_large_files_and_what_is_an_item(tmp_path: Path) -> None:
+    lots = [[(tmp_path / lot / name,) for name in ("a.bmp", "b.bmp")] for lot in ("first", "second")]
+    for fill, files in enumerate(lots):
+        for (path,) in files:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"\xff" * 100_000 + bytes([fill]) * 100_000 + b"\xff" * 100_000)
+    first, second = lots
+    assert fingerprint(first) != fingerprint(second)
+    assert fingerprint([(first[0][0], first[1][0])]) != fingerprint(first)

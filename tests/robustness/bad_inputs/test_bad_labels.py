@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections.abc import Callable
@@ -69,6 +71,17 @@ def edited(file: str, edit: Callable[[Any], object]) -> Change:
 
 COCO = "annotations/instances.json"
 STUDIO = "project-1.json"
+
+
+def with_bitmask(content: Any, text: str) -> None:
+    value = {"imageDataURL": f"data:image/png;base64,{text}", "bitmasklabels": ["pad"]}
+    content[0]["annotations"][0]["result"][2].update(type="bitmasklabels", value=value)
+
+
+def small_png() -> str:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (4, 5)).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def twice(content: Any) -> None:
@@ -160,6 +173,26 @@ ERRORS = table(
             edited(STUDIO, lambda c: c[0]["annotations"][0]["result"][2]["value"]["rle"].__delitem__(slice(40, None))),
         ),
         r"project-1\.json: task 1, result 3: its brush cannot be decoded",
+    ),
+    Row(
+        "bitmask that is none",
+        act("Label Studio", edited(STUDIO, lambda c: with_bitmask(c, "bm9uZQ=="))),
+        r"project-1\.json: task 1, result 3: its mask is no PNG in base64",
+    ),
+    Row(
+        "bitmask of another size",
+        act("Label Studio", edited(STUDIO, lambda c: with_bitmask(c, small_png()))),
+        r"task 1, result 3: its bitmask has 5x4 px \(height x width\), the picture has 60x80",
+    ),
+    Row(
+        "two pictures in a task",
+        act("Label Studio", edited(STUDIO, lambda c: c[0]["annotations"][0]["result"][2].update(to_name="other"))),
+        r"task 1, result 3: is of another picture, or size of it, than those before",
+    ),
+    Row(
+        "all of another size",
+        act("COCO", lambda root: Image.new("L", (90, 60)).save(root / "images" / "u1.png")),
+        r"export: none of its 1 pictures has the size of its labels, such as u1\.png with 60x90 px .* labels of 60x80",
     ),
     Row(
         "colour without a class",
