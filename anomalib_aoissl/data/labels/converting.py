@@ -270,6 +270,15 @@ class _Run:
             if self._look is not None:
                 self._look(path, mask)
             yield MaskedImage(name.as_posix(), item.as_posix(), mask, device, self._splits.get(path, ""))
+        self._note_sizes(misfits)
+        self._summarize()
+
+    def _note_sizes(self, misfits: Sequence[LabelledPicture]) -> None:
+        """Add the lines on pictures whose size is not that of their labels, or does not tell which way they lie.
+
+        Raises:
+            DatasetError: If no picture has the size of its labels.
+        """
         if misfits and len(misfits) == len(self._todo):
             path, mask = next(iter(self.report.misfits.items()))
             height, width = image_size(path)
@@ -292,7 +301,6 @@ class _Run:
             self._untold,
             lambda image: image.name,
         )
-        self._summarize()
 
     def _upright(self, mask: np.ndarray, image: LabelledPicture, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Return a mask as a viewer shows its picture, of the size (height, width).
