@@ -53,7 +53,8 @@ def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Return maps ``[B, C, H, W]`` after a Gaussian of width sigma, px, cut at three sigma."""
     reach = max(1, round(3 * sigma))
     weights = [math.exp(-0.5 * (place / sigma) ** 2) for place in range(-reach, reach + 1)]
-    kernel = [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    kernel = [weight / total for weight in weights]
     maps = _convolved(functional.pad(maps, (reach, reach, 0, 0), mode="replicate"), [kernel])
     return _convolved(functional.pad(maps, (0, 0, reach, reach), mode="replicate"), [[value] for value in kernel])
 

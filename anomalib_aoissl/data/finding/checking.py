@@ -18,7 +18,7 @@ from ..describing.description import DatasetDescription
 from ..describing.file_format import FileFormat
 from ..errors import DatasetError
 from ..indices import IGNORE_INDEX
-from ..reading import check_one_size, image_size, is_grey, orientation_of, read_image
+from ..reading import check_one_size, image_size, is_grey, orientation_of, read_image, turn_shows_in_size
 from .folders import say
 from .listing import Record
 from .splitting import Splits
@@ -114,9 +114,8 @@ def _say_turned(records: Sequence[Record]) -> None:
     def may_lie_turned(record: Record) -> bool:
         if record.mask_path is None or (tag := orientation_of(record.image_paths[0])) == 1:
             return False
-        height, width = image_size(record.image_paths[0])
-        # another tag turns the sides of a picture that is no square, so that a wrong mask does not fit
-        return (tag < 5 or height == width) and orientation_of(record.mask_path) != tag
+        shows = turn_shows_in_size(tag, image_size(record.image_paths[0]))  # then a wrong mask does not fit
+        return not shows and orientation_of(record.mask_path) != tag
 
     turned = each(may_lie_turned, records)
     found = [record.image_paths[0] for record, is_turned in zip(records, turned, strict=True) if is_turned]

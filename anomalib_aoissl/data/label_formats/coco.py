@@ -102,8 +102,9 @@ def _add_shapes(
         if not segmentation:
             boxes += 1
         elif isinstance(segmentation, dict):
-            mask, sizes[image] = run_mask(segmentation, sizes[image], path, where)
-            shapes[image].append(Shape(names[category], mask=mask))
+            shapes[image].append(Shape(names[category], mask=run_mask(segmentation, sizes[image], path, where)))
+            height, width = segmentation["size"]  # validated with the mask
+            sizes[image] = (height, width)
         else:
             shapes[image].append(_of_polygons(segmentation, names[category], entry.get("area"), path, where))
     if boxes:

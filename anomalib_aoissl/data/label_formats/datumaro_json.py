@@ -83,8 +83,7 @@ def _shape(entry: _Entry, names: Sequence[str], size: tuple[int, int] | None, pa
         raise DatasetError(msg)
     label, layer = names[index], int(entry.get("z_order") or 0)
     if kind == "mask":
-        mask, _ = run_mask(get(entry, "rle", dict, path, where), size, path, where)
-        return Shape(label, mask=mask, layer=layer)
+        return Shape(label, mask=run_mask(get(entry, "rle", dict, path, where), size, path, where), layer=layer)
     if kind == "polygon":
         return Shape(label, (points(get(entry, "points", list, path, where), path, where),), layer=layer)
     if kind == "ellipse":

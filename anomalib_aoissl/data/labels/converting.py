@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,12 +19,14 @@ import numpy as np
 from anomalib_aoissl.data.describing.description import DESCRIPTION_NAME
 from anomalib_aoissl.data.errors import DatasetError
 from anomalib_aoissl.data.files import whole_folder, write_text
-from anomalib_aoissl.data.reading import image_size, orientation_of, turned
+from anomalib_aoissl.data.reading import image_size, orientation_of, turn_shows_in_size, turned
 
 from .content import LabelledPicture, LabelSet, MaskedImage, Shape
 from .mapping import all_left_out, map_classes, remapped
 from .shapes.rasterizing import OnTop, rasterized
 from .source import LabelFormat, Source
+
+_Name = Callable[[LabelledPicture], str]
 
 _SHOWN, _KEPT = 5, 3
 _IMAGES, _UNLABELLED = "images", "unlabelled"
@@ -171,7 +174,7 @@ class _Run:
                 "their folder with --images."
             )
             raise DatasetError(msg)
-        self._note("pictures named in {0} are missing and left out", missing, lambda image: image.name)
+        self._note("pictures named in {0} are missing and left out", missing)
         items: dict[Path, LabelledPicture] = {}
         for path, image in found.items():
             first = self._source.pictures.first_file(path)
@@ -238,7 +241,7 @@ class _Run:
                 msg = f"{path}: has the name of {other} but for the suffix, and one mask cannot be of both. Rename one."
                 raise DatasetError(msg)
 
-    def _note(self, what: str, things: Sequence[LabelledPicture], name: Callable[[LabelledPicture], str]) -> None:
+    def _note(self, what: str, things: Sequence[LabelledPicture], name: _Name = attrgetter("name")) -> None:
         """Add a line on some pictures, if there are any."""
         if things:
             listed, files = _listed([name(thing) for thing in things]), _files([thing.source for thing in things])
@@ -288,18 +291,16 @@ class _Run:
                 "Give the pictures that were labelled."
             )
             raise DatasetError(msg)
-        self._note("pictures have another size than their labels in {0} and are left out", misfits, lambda i: i.name)
+        self._note("pictures have another size than their labels in {0} and are left out", misfits)
         self._note(
             "pictures are turned by their orientation tag, and their labels in {0} with them, which have the size of "
             "the picture as it is stored",
             self._stored,
-            lambda image: image.name,
         )
         self._note(
             "pictures are turned by their orientation tag, and the size of their labels in {0} does not tell whether "
             "they were drawn after it; they are taken to be. Look whether they lie on the pictures",
             self._untold,
-            lambda image: image.name,
         )
 
     def _upright(self, mask: np.ndarray, image: LabelledPicture, path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -307,11 +308,12 @@ class _Run:
 
         It is turned with the picture where its size says that it was drawn on the picture as it is stored.
         """
-        tag, square, drawn = orientation_of(path), size[0] == size[1], image.indices is None
-        if tag > 4 and mask.shape == size[::-1] and not square:
+        tag, drawn = orientation_of(path), image.indices is None
+        shows = turn_shows_in_size(tag, size)
+        if shows and mask.shape == size[::-1]:
             self._stored.append(image)
             return np.ascontiguousarray(turned(mask, tag))
-        told = tag == 1 or not (tag < 5 or square or (drawn and image.size is None))
+        told = tag == 1 or (shows and not (drawn and image.size is None))
         if not told and mask.any() and (drawn or orientation_of(image.source) != tag):  # a mask's own tag has turned it
             self._untold.append(image)
         return mask
@@ -374,7 +376,7 @@ class _Run:
             msg = f"{self._source.path}: labels none of its {len(self._todo)} pictures: {', '.join(gone)}. {remedies}"
             raise DatasetError(msg)
         for why, images in gone.items():
-            self._note(f"pictures of {{0}} go to {_UNLABELLED}/, as {why}", images, lambda image: image.name)
+            self._note(f"pictures of {{0}} go to {_UNLABELLED}/, as {why}", images)
         self.report.unlabelled = len(self.unlabelled)
         counts = Counter(filter(None, (self._source.pictures.split(path) for path, _, _ in self._todo)))
         if len(counts) > 1 and not self._splits:

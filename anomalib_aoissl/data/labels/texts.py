@@ -107,12 +107,8 @@ def points(values: object, path: Path, where: str) -> np.ndarray:
     return ring
 
 
-def run_mask(
-    runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, where: str
-) -> tuple[Callable[[], np.ndarray], tuple[int, int]]:
-    """Return what decodes run lengths of a whole picture down the columns to ``[h, w]`` bool, and their (h, w).
-
-    They may be compressed or not.
+def run_mask(runs: dict[str, Any], picture: tuple[int, int] | None, path: Path, where: str) -> Callable[[], np.ndarray]:
+    """Return what decodes the run lengths of a whole picture, compressed or not, down the columns: ``[h, w]`` bool.
 
     Args:
         runs: ``counts`` and ``size`` (h, w).
@@ -143,7 +139,7 @@ def run_mask(
             msg = f"{path}: {where}: {error}. Export the labels again."
             raise DatasetError(msg) from error
 
-    return mask, (size[0], size[1])
+    return mask
 
 
 def png_mask(text: str, band: Literal["A", "L"], path: Path, where: str) -> Callable[[], np.ndarray]:

@@ -14,6 +14,7 @@ from .pictures import (
     planes_of_array,
     read_image,
     read_lighting_channels,
+    turn_shows_in_size,
     validate_bit_depth,
     with_planes,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "read_image",
     "read_lighting_channels",
     "read_mask",
+    "turn_shows_in_size",
     "turned",
     "validate_bit_depth",
     "with_planes",

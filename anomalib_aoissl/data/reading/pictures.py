@@ -45,6 +45,16 @@ def orientation_of(path: str | Path) -> int:
     return _told(Path(path), orientation_of_tiff, orientation_of_file)
 
 
+def turn_shows_in_size(orientation: int, size: tuple[int, int]) -> bool:
+    """Return whether a mask that an orientation tag has not turned differs in size from its picture that it has turned.
+
+    Args:
+        orientation: The picture's tag, 1 to 8.
+        size: Its (height, width), px.
+    """
+    return orientation > 4 and size[0] != size[1]
+
+
 def _told(path: Path, of_tiff: Callable[[Path], _Told], of_file: Callable[[Path, str], _Told]) -> _Told:
     """Return what the header of a file says, by the reader of its kind; errors name the file."""
     with naming(path):
